@@ -1,0 +1,105 @@
+"""Bundles: a folder that holds a trained network, ``bundle.json`` and ``weights.safetensors``; no pickle anywhere."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from bitemporal.errors import BitemporalError, BundleError
+from bitemporal.models import ChangeModel, create_model
+
+FORMAT = 1
+"""Version of the bundle layout."""
+
+NETWORK = "network"
+ORIGIN_PARTITION = "origin-partition"
+
+
+def write_folder(target: Path, write: Any) -> None:
+    """Let ``write(folder)`` fill a new folder, then put it in the place of ``target`` at once."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        write(temporary)
+        if target.exists():
+            old = target.with_name(f".{target.name}.{os.getpid()}.old")
+            target.rename(old)
+            temporary.rename(target)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_bundle(folder: str | os.PathLike[str], model: ChangeModel, metadata: dict[str, Any] | None = None) -> None:
+    """Write a network as a bundle; the folder appears whole or not at all.
+
+    Args:
+        folder: Where; an existing bundle there is replaced.
+        model: A network made by ``create_model``.
+        metadata: Whatever else should be known about it (data, scores, version); JSON types only.
+    """
+
+    def write(target: Path) -> None:
+        state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        save_file(state, target / "weights.safetensors")
+        description = {
+            "format": FORMAT,
+            "kind": NETWORK,
+            "model": model.name,
+            "config": dict(model.config),
+            "normalisation": {"mean": model.card.normalisation.mean, "std": model.card.normalisation.std},
+            "multiple": model.card.multiple,
+            "threshold": 0.5,
+            "metadata": metadata or {},
+        }
+        (target / "bundle.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+    write_folder(Path(folder), write)
+
+
+def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read and check the ``bundle.json`` of a bundle of any kind.
+
+    Raises:
+        BundleError: When the folder is no bundle, or of a newer format.
+    """
+    path = Path(folder) / "bundle.json"
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file; expected a bundle folder, as `bitemporal train` writes it")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        kind, version = description["kind"], int(description["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: not the description of a bundle ({error!r}); write the bundle again") from error
+    if version > FORMAT or kind not in (NETWORK, ORIGIN_PARTITION):
+        raise BundleError(
+            f"{path}: format {version} and kind {kind!r} are not known to this version, which reads formats up to "
+            f"{FORMAT}; update bitemporal"
+        )
+    return dict(description)
+
+
+def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
+    """Build the network of a bundle, in eval mode on the CPU.
+
+    Raises:
+        BundleError: When files are missing or damaged, or the weights do not fit the network.
+    """
+    description = read_description(folder)
+    if description["kind"] != NETWORK:
+        raise BundleError(f"{folder}: holds {description['kind']}, expected one network; use `bitemporal.load`")
+    weights = Path(folder) / "weights.safetensors"
+    try:
+        model = create_model(description["model"], pretrained=False, **description["config"])
+        model.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError, KeyError, BitemporalError) as error:
+        raise BundleError(f"{weights}: cannot be loaded ({error}); write or fetch the bundle again") from error
+    return model.eval()

@@ -1,0 +1,199 @@
+"""Change area ratio (CAR) and the partition of pairs by it.
+
+CAR is changed pixels over valid pixels of a change mask (JL1-CD paper, arXiv 2502.13407, section on O-P).
+One rule decides the part of a CAR everywhere, in statistics, teacher training, distillation and O-P alike:
+a part ends *at* its threshold, so small <= 0.05 < medium <= 0.20 < large.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bitemporal.errors import PartitionError
+
+IGNORE = 255
+"""Value of a decoded mask's pixels that count nowhere (rotation padding, nodata)."""
+
+PAPER_THRESHOLDS = {2: (0.10,), 3: (0.05, 0.20)}
+"""Thresholds of the paper, by number of parts (paper, section on O-P and Table V)."""
+
+
+def change_area_ratio(mask: npt.ArrayLike | torch.Tensor, ignore: int | None = IGNORE) -> float:
+    """Share of changed pixels among the valid pixels of one mask.
+
+    Args:
+        mask: Decoded change mask of any shape: 0 unchanged, ``ignore`` invalid, anything else changed; or booleans.
+        ignore: Value of pixels that do not count; ``None`` when every pixel counts.
+
+    Returns:
+        CAR in [0, 1]; NaN when no pixel is valid.
+    """
+    values = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+    valid = values.size if ignore is None or values.dtype == bool else int(np.count_nonzero(values != ignore))
+    if valid == 0:
+        return float("nan")
+    changed = int(np.count_nonzero(values)) - (values.size - valid if ignore else 0)
+    return changed / valid
+
+
+def change_area_ratios(masks: torch.Tensor, ignore: int = IGNORE) -> torch.Tensor:
+    """CAR of every mask of a batch, without leaving the device.
+
+    Args:
+        masks: Decoded masks, N x ..., integer: 0 unchanged, ``ignore`` invalid, anything else changed.
+        ignore: Value of pixels that do not count.
+
+    Returns:
+        N float64 values in [0, 1]; NaN where a mask has no valid pixel.
+    """
+    flat = masks.flatten(1)
+    valid = flat != ignore
+    changed = valid & (flat != 0)
+    return changed.sum(1).double() / valid.sum(1).double()
+
+
+def _part_names(count: int) -> tuple[str, ...]:
+    match count:
+        case 1:
+            return ("all",)
+        case 2:
+            return ("small", "large")
+        case 3:
+            return ("small", "medium", "large")
+        case _:
+            return tuple(f"part{i + 1}" for i in range(count))
+
+
+@dataclass(frozen=True)
+class CarPartition:
+    """Partition of pairs by CAR.
+
+    Attributes:
+        thresholds: Upper bounds of all parts but the last, strictly increasing, each in [0, 1). A CAR equal to a
+            threshold belongs to the lower part. ``n`` thresholds make ``n + 1`` parts.
+    """
+
+    thresholds: tuple[float, ...] = PAPER_THRESHOLDS[3]
+
+    def __post_init__(self) -> None:
+        """Check the thresholds.
+
+        Raises:
+            PartitionError: When they are not strictly increasing numbers in [0, 1).
+        """
+        values = tuple(float(t) for t in self.thresholds)
+        if any(not 0.0 <= t < 1.0 for t in values) or any(a >= b for a, b in zip(values, values[1:], strict=False)):
+            raise PartitionError(
+                f"thresholds: found {values}, expected strictly increasing change area ratios in [0, 1), "
+                "for example (0.05, 0.20)"
+            )
+        object.__setattr__(self, "thresholds", values)
+
+    @classmethod
+    def of_paper(cls, parts: int) -> "CarPartition":
+        """The paper's partition into 2 (at 0.10) or 3 parts (at 0.05 and 0.20).
+
+        Raises:
+            PartitionError: For any other number of parts.
+        """
+        if parts not in PAPER_THRESHOLDS:
+            raise PartitionError(
+                f"parts: found {parts}, but the paper defines thresholds for {sorted(PAPER_THRESHOLDS)} parts only; "
+                "give the thresholds themselves for another number"
+            )
+        return cls(PAPER_THRESHOLDS[parts])
+
+    @classmethod
+    def of_equal_counts(cls, cars: Iterable[float], parts: int) -> "CarPartition":
+        """A partition with pair counts as equal as ties in CAR allow.
+
+        Args:
+            cars: CAR of every pair; NaN is left out.
+            parts: Number of parts wanted, at least 1. Fewer come out when ties leave no threshold between them.
+
+        Raises:
+            PartitionError: When ``parts`` is below 1 or no CAR is defined.
+        """
+        values = np.sort(np.asarray([c for c in cars if not np.isnan(c)], dtype=np.float64))
+        if parts < 1 or values.size == 0:
+            raise PartitionError(f"found {parts} parts for {values.size} pairs with a CAR, expected at least one of each")
+        cuts = {float(values[max(round(values.size * k / parts) - 1, 0)]) for k in range(1, parts)}
+        return cls(tuple(sorted(c for c in cuts if c < values[-1])))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parts by rising CAR: small/large, small/medium/large, or part1, part2, ..."""
+        return _part_names(len(self.thresholds) + 1)
+
+    def indices(self, cars: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Part number of every CAR, from 0; -1 where the CAR is NaN."""
+        values = np.asarray(cars, dtype=np.float64)
+        found = np.searchsorted(np.asarray(self.thresholds, dtype=np.float64), values, side="left")
+        return np.where(np.isnan(values), -1, found).astype(np.int64)
+
+    def part(self, car: float) -> str:
+        """Name of the part that a CAR belongs to; the empty string when the CAR is NaN."""
+        index = int(self.indices(car))
+        return "" if index < 0 else self.names[index]
+
+    def describe(self) -> str:
+        """The rule in one line, as in ``small <= 0.05 < medium <= 0.2 < large``."""
+        pieces = [f"{name} <= {limit:g}" for name, limit in zip(self.names, self.thresholds, strict=False)]
+        return " < ".join([*pieces, self.names[-1]])
+
+
+@dataclass(frozen=True)
+class PartitionRow:
+    """One line of a ``partition.csv``: the pair's split and stem, its CAR in [0, 1] (NaN unlabelled), its part."""
+
+    split: str
+    stem: str
+    car: float
+    part: str
+
+
+def write_partition(path: str | os.PathLike[str], rows: Sequence[PartitionRow]) -> None:
+    """Write a ``partition.csv`` (split, stem, car, part); the file appears whole or not at all."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["split", "stem", "car", "part"])
+        for row in rows:
+            writer.writerow([row.split, row.stem, "" if np.isnan(row.car) else repr(float(row.car)), row.part])
+    temporary.replace(target)
+
+
+def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
+    """Read a ``partition.csv``.
+
+    Raises:
+        PartitionError: When the file is missing, lacks a column, or holds a CAR that is no number in [0, 1].
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise PartitionError(f"{source}: no such file; `bitemporal data stats` writes one")
+    with source.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        missing = {"split", "stem", "car", "part"} - set(reader.fieldnames or ())
+        if missing:
+            raise PartitionError(f"{source}: column(s) {sorted(missing)} missing, expected split,stem,car,part")
+        rows = []
+        for line in reader:
+            try:
+                car = float(line["car"]) if line["car"] else float("nan")
+            except ValueError:
+                car = -1.0
+            if not (np.isnan(car) or 0.0 <= car <= 1.0):
+                raise PartitionError(
+                    f"{source}, line {reader.line_num}: car is {line['car']!r}, expected a number in [0, 1] or nothing"
+                )
+            rows.append(PartitionRow(line["split"], line["stem"], car, line["part"]))
+    return rows

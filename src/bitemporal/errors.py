@@ -1,0 +1,48 @@
+"""Every error a user can cause.
+
+Each text names the file or field, what was found, what was expected, and the remedy.
+"""
+
+
+class BitemporalError(Exception):
+    """Base of all errors that a user of this package can cause and mend."""
+
+
+class DataError(BitemporalError):
+    """Pairs on disk are not what they should be: missing partners, unequal sizes, unreadable files."""
+
+
+class LabelError(DataError):
+    """The values of a change mask cannot be decoded without being told how."""
+
+
+class PartitionError(BitemporalError):
+    """A CAR partition is ill-defined, or a partition file does not fit the pairs."""
+
+
+class RecipeError(BitemporalError):
+    """A field of a recipe, or an option of a command, has a value that cannot be used."""
+
+
+class UnknownModelError(BitemporalError):
+    """No model of that name is registered."""
+
+
+class InputSizeError(BitemporalError):
+    """A network cannot take an input of that size."""
+
+
+class WeightsError(BitemporalError):
+    """Pretrained or imported weights cannot be had, read, or do not fit the network."""
+
+
+class BundleError(BitemporalError):
+    """A bundle is incomplete, damaged, or of another kind than asked for."""
+
+
+class DownloadError(BitemporalError):
+    """A data set could not be fetched, verified or unpacked."""
+
+
+class MissingExtraError(BitemporalError):
+    """An optional dependency is needed; the text names the extra that installs it."""

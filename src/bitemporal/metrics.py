@@ -1,0 +1,169 @@
+"""Confusion counts of change masks and the metrics of the field, named by class and averaging.
+
+Every metric exists in two averagings, which must never be mixed up:
+
+- ``dataset``: one confusion matrix summed over all images, as mmseg's ``IoUMetric`` and the LEVIR-CD community do;
+- ``image_mean``: the metric of every image, averaged; an empty class counts 1, as in the JL1-CD paper's released scorer.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bitemporal.car import IGNORE
+
+Averaging = Literal["dataset", "image_mean"]
+Counts = npt.NDArray[np.int64]
+"""Confusion counts ``[..., 4]``: true negatives, false positives, false negatives, true positives."""
+
+
+def confusion_counts(prediction: npt.ArrayLike, target: npt.ArrayLike, ignore: int = IGNORE) -> Counts:
+    """Confusion counts of one image.
+
+    Args:
+        prediction: Predicted mask, H x W: 0 unchanged, anything else changed.
+        target: Decoded change mask, H x W: 0 unchanged, ``ignore`` invalid, anything else changed.
+        ignore: Value of target pixels that do not count.
+
+    Returns:
+        Four int64 counts: TN, FP, FN, TP.
+
+    Raises:
+        ValueError: When the shapes differ.
+    """
+    predicted, true = np.asarray(prediction) != 0, np.asarray(target)
+    if predicted.shape != true.shape:
+        raise ValueError(f"prediction has shape {predicted.shape}, target {true.shape}; they must be equal")
+    valid = true != ignore
+    code = 2 * (true[valid] != 0).astype(np.int64) + predicted[valid]
+    return np.bincount(code, minlength=4).astype(np.int64)
+
+
+def _ratio(above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+
+
+def _columns(counts: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], ...]:
+    values = np.asarray(counts, dtype=np.float64)
+    return values[..., 0], values[..., 1], values[..., 2], values[..., 3]
+
+
+def _of_class(
+    counts: npt.ArrayLike, ratio: Callable[..., npt.NDArray[np.float64]], changed: bool
+) -> npt.NDArray[np.float64]:
+    tn, fp, fn, tp = _columns(counts)
+    return ratio(tp, fp, fn) if changed else ratio(tn, fn, fp)
+
+
+def _iou(tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return _ratio(tp, tp + fp + fn)
+
+
+def _f1(tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return _ratio(2 * tp, 2 * tp + fp + fn)
+
+
+def _precision(
+    tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    return _ratio(tp, tp + fp)
+
+
+def _recall(
+    tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    return _ratio(tp, tp + fn)
+
+
+def _kappa(counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    tn, fp, fn, tp = _columns(counts)
+    total = tn + fp + fn + tp
+    observed = _ratio(tn + tp, total)
+    expected = _ratio((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp), total * total)
+    return _ratio(observed - expected, 1 - expected)
+
+
+def _metric(name: str, counts: npt.ArrayLike, empty: float) -> npt.NDArray[np.float64]:
+    """One metric of each confusion matrix; a ratio 0/0 becomes ``empty``."""
+
+    def filled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.where(np.isnan(values), empty, values)
+
+    def both(ratio: Callable[..., npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        return (filled(_of_class(counts, ratio, True)) + filled(_of_class(counts, ratio, False))) / 2
+
+    tn, fp, fn, tp = _columns(counts)
+    match name:
+        case "iou_changed":
+            return filled(_of_class(counts, _iou, True))
+        case "f1_changed":
+            return filled(_of_class(counts, _f1, True))
+        case "precision_changed":
+            return filled(_of_class(counts, _precision, True))
+        case "recall_changed":
+            return filled(_of_class(counts, _recall, True))
+        case "miou":
+            return both(_iou)
+        case "macc":
+            return both(_recall)
+        case "mprecision":
+            return both(_precision)
+        case "mfscore":
+            return both(_f1)
+        case "oa":
+            return filled(_ratio(tn + tp, tn + fp + fn + tp))
+        case "kappa":
+            return filled(_kappa(counts))
+        case _:
+            raise ValueError(f"unknown metric {name!r}, expected one of {METRICS}")
+
+
+METRICS = (
+    "iou_changed",
+    "f1_changed",
+    "precision_changed",
+    "recall_changed",
+    "miou",
+    "macc",
+    "mprecision",
+    "mfscore",
+    "oa",
+    "kappa",
+)
+"""Names of all metrics: of the changed class, means over both classes, overall accuracy, Cohen's kappa."""
+
+
+def image_metric(name: str, counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """One metric of every image.
+
+    Args:
+        name: One of ``METRICS``.
+        counts: Confusion counts, N x 4. Images without a valid pixel give NaN.
+
+    Returns:
+        N values; an empty class (a ratio 0/0) counts 1, as in the JL1-CD paper's released scorer.
+    """
+    values = np.asarray(counts, dtype=np.float64)
+    return np.where(values.sum(-1) > 0, _metric(name, values, empty=1.0), np.nan)
+
+
+def metrics(counts: npt.ArrayLike, averaging: Averaging) -> dict[str, float]:
+    """All metrics of a set of images.
+
+    Args:
+        counts: Confusion counts of the images, N x 4. Images without a valid pixel do not count.
+        averaging: ``dataset`` for one summed matrix (a metric whose class does not occur is NaN), ``image_mean``
+            for the mean over images (an empty class counts 1).
+
+    Returns:
+        Every metric of ``METRICS`` by name, in [0, 1] (kappa in [-1, 1]); all NaN when no pixel is valid.
+    """
+    values = np.asarray(counts, dtype=np.float64).reshape(-1, 4)
+    values = values[values.sum(-1) > 0]
+    if not len(values):
+        return {name: float("nan") for name in METRICS}
+    if averaging == "dataset":
+        return {name: float(_metric(name, values.sum(0), empty=float("nan"))) for name in METRICS}
+    return {name: float(np.mean(_metric(name, values, empty=1.0))) for name in METRICS}

@@ -1,0 +1,208 @@
+"""The contract of every change network: what it is given, what it returns, what it says about itself."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bitemporal.errors import InputSizeError
+
+Pixels = Literal["valid", "all"]
+"""What a loss is averaged over: the valid pixels (right), or all of them as in the reference (models of Open-CD
+divide by ignored pixels too)."""
+
+Augmentation = Literal["standard", "changer"]
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-channel normalisation of 8-bit RGB values: ``(value - mean) / std``."""
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalise images, ... x 3 x H x W in 0..255 of any type, to float32."""
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        return (images.to(torch.float32) - mean) / std
+
+
+@dataclass(frozen=True)
+class ParameterRule:
+    """Multipliers for the parameters whose full name contains ``match``; the longest match wins."""
+
+    match: str
+    lr: float = 1.0
+    weight_decay: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """How a network is trained when nothing else is said: the values of the reference's configuration.
+
+    Attributes:
+        lr: Peak learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        rules: Multipliers of learning rate and weight decay for groups of parameters.
+        batch_size: Pairs a step.
+        augmentation: ``standard`` or ``changer`` (paper's recipes; see ``bitemporal.data.augmentation``).
+        distillation_weight: Weight lambda of the distillation term (JL1-CD paper v1, Table II).
+    """
+
+    lr: float
+    weight_decay: float
+    rules: tuple[ParameterRule, ...] = ()
+    batch_size: int = 8
+    augmentation: Augmentation = "standard"
+    distillation_weight: float = 1e-3
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known about a registered network.
+
+    Attributes:
+        title: Name used in papers and tables.
+        paper: Authors, title, venue.
+        url: Where the paper is.
+        licence: Licence of the weights that ``pretrained=True`` fetches; ``none`` when there are none.
+        multiple: Height and width of the input must be multiples of this.
+        minimum: Smallest height and width that the network can take.
+        training: Default recipe.
+        normalisation: Of the input.
+        notes: Deviations from the reference, and anything a user should know.
+    """
+
+    title: str
+    paper: str
+    url: str
+    licence: str
+    multiple: int
+    minimum: int
+    training: TrainingDefaults
+    normalisation: Normalisation = Normalisation()
+    notes: str = ""
+
+
+@dataclass
+class ModelOutput:
+    """Everything the losses need from one pass.
+
+    Attributes:
+        logits: Output of the main head at the head's own stride, N x K x h x w, K being 1 or 2.
+        auxiliary: Further outputs by name (deep supervision, the reverse time order), at their own strides.
+    """
+
+    logits: Tensor
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
+
+
+class ChangeModel(nn.Module, ABC):
+    """Base of all change networks.
+
+    ``create_model`` sets ``name``, ``config`` (the arguments that build the same network again) and ``card``.
+    """
+
+    card: ModelCard
+    name: str
+    config: Mapping[str, Any]
+
+    num_logits: ClassVar[int] = 2
+    """K: 2 for softmax over (unchanged, changed), 1 for a sigmoid."""
+
+    threshold: float = 0.5
+    """The network's own decision threshold on the sigmoid of a single logit."""
+
+    def __init__(self, loss_pixels: Pixels = "valid") -> None:
+        """Start a network.
+
+        Args:
+            loss_pixels: Average losses over ``valid`` pixels, or over ``all`` as the reference does (the published
+                numbers come from ``all``).
+        """
+        super().__init__()
+        self.loss_pixels: Pixels = loss_pixels
+
+    @abstractmethod
+    def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
+        """What the losses need: head logits at the head's own stride, and the auxiliary outputs.
+
+        Args:
+            before: Normalised images of date 1, N x C x H x W.
+            after: Normalised images of date 2, the same shape.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
+        """The network's own supervised loss terms; their sum is what is minimised.
+
+        Args:
+            outputs: Of the same network.
+            target: Decoded change masks, N x H x W int64: 0 unchanged, 1 changed, 255 ignore. Ignored pixels count
+                nowhere.
+        """
+
+    def distillation_tensor(self, outputs: ModelOutput) -> Tensor:
+        """The tensor that the paper's criterion compares between student and teacher: the main head's output."""
+        return outputs.logits
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        """Logits at input size.
+
+        Args:
+            before: Normalised images of date 1, N x C x H x W.
+            after: Normalised images of date 2, the same shape.
+
+        Returns:
+            N x K x H x W.
+
+        Raises:
+            InputSizeError: When the shapes differ, or height or width cannot be taken.
+        """
+        self.check_size(before, after)
+        logits = self.outputs(before, after).logits
+        if logits.shape[-2:] != before.shape[-2:]:
+            logits = F.interpolate(logits, size=before.shape[-2:], mode="bilinear", align_corners=False)
+        return logits
+
+    def check_size(self, before: Tensor, after: Tensor) -> None:
+        """Refuse an input that the network cannot take.
+
+        Raises:
+            InputSizeError: With the multiple to pad to.
+        """
+        if before.shape != after.shape:
+            raise InputSizeError(
+                f"{self.name}: before is {tuple(before.shape)}, after {tuple(after.shape)}; both dates need one shape"
+            )
+        height, width = before.shape[-2:]
+        multiple, minimum = self.card.multiple, self.card.minimum
+        if height % multiple or width % multiple or height < minimum or width < minimum:
+            raise InputSizeError(
+                f"{self.name}: input is {height} x {width}; height and width must be multiples of {multiple} and at "
+                f"least {minimum}. Pad it right and bottom with zeros after normalisation "
+                f"(`bitemporal.load(...).predict` does this by itself)"
+            )
+
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """Log-odds of change, N x 1 x h x w; 0 is the network's own decision threshold.
+
+        Args:
+            logits: N x K x h x w at any stride.
+        """
+        if logits.shape[1] == 2:
+            return logits[:, 1:2] - logits[:, 0:1]
+        return logits - math.log(self.threshold / (1.0 - self.threshold))
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """Probability of change, N x 1 x H x W in [0, 1]; 0.5 is the network's own decision threshold."""
+        return torch.sigmoid(self.log_odds(logits))
