@@ -1,0 +1,171 @@
+"""TinyCD.
+
+Andrea Codegoni, Gabriele Lombardi, Alessandro Ferrari: TINYCD: A (Not So) Deep Learning Model For Change Detection,
+Neural Computing and Applications 2022, https://arxiv.org/abs/2207.13159. Reference: Open-CD (Apache-2.0); the encoder
+and its ImageNet weights are timm's EfficientNet-B4 (Apache-2.0).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bitemporal.losses import binary_cross_entropy
+from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Pixels, TrainingDefaults
+from bitemporal.models.encoders import EfficientNetStem
+from bitemporal.models.layers import both_dates
+from bitemporal.models.registry import register_model
+
+
+class Mixing(nn.Module):
+    """Mix and attention mask block, the mixing half: channel i of both dates becomes channel i of the output."""
+
+    def __init__(self, channels: int) -> None:
+        """Args: channels: Channels of one date."""
+        super().__init__()
+        self.conv = nn.Conv2d(2 * channels, channels, 3, padding=1, groups=channels)
+        self.act = nn.PReLU()
+        self.norm = nn.InstanceNorm2d(channels)
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        """Mix features N x C x H x W of both dates."""
+        interleaved = torch.stack((before, after), dim=2).flatten(1, 2)  # a0, b0, a1, b1, ...
+        mixed: Tensor = self.norm(self.act(self.conv(interleaved)))
+        return mixed
+
+
+class PixelMLP(nn.Sequential):
+    """1 x 1 convolutions, each followed by PReLU, the last one too."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        """Args: channels: Widths from input to output."""
+        steps = ((nn.Conv2d(inner, outer, 1), nn.PReLU()) for inner, outer in pairwise(channels))
+        super().__init__(*(layer for step in steps for layer in step))
+
+
+class MaskBlock(nn.Module):
+    """Mix and attention mask block: one weight a pixel from both dates."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        """Args: channels: Channels of one date, then the widths of the pixel-wise MLP, ending in 1."""
+        super().__init__()
+        self.mixing = Mixing(channels[0])
+        self.mlp = PixelMLP(channels)
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        """Mask N x 1 x H x W from features of both dates."""
+        mask: Tensor = self.mlp(self.mixing(before, after))
+        return mask
+
+
+class UpMask(nn.Module):
+    """Doubles the size, weighs by a mask, refines."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        """Args: in_channels: Of the input. out_channels: Of the output."""
+        super().__init__()
+        self.refine = nn.Sequential(
+            nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels),
+            nn.PReLU(),
+            nn.InstanceNorm2d(in_channels),
+            nn.Conv2d(in_channels, out_channels, 1),
+            nn.PReLU(),
+            nn.InstanceNorm2d(out_channels),
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Refine features N x C x h x w under a mask N x 1 x 2h x 2w."""
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        refined: Tensor = self.refine(x * mask)
+        return refined
+
+
+class TinyCD(ChangeModel):
+    """Shared encoder, mixing of both dates at four scales, decoder guided by masks; one logit at full size."""
+
+    num_logits: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        encoder: Literal["efficientnet_b4", "test_efficientnet"] = "efficientnet_b4",
+        pretrained: bool = False,
+        in_channels: int = 3,
+        width: int = 64,
+        drop_path: float = 0.2,
+        loss_pixels: Pixels = "valid",
+    ) -> None:
+        """Build the network.
+
+        Args:
+            encoder: EfficientNet of timm.
+            pretrained: Fetch its ImageNet weights.
+            in_channels: Channels of one date.
+            width: Channels of the decoder.
+            drop_path: Stochastic depth of the encoder, as the rate at the last block of the whole EfficientNet.
+            loss_pixels: See ``ChangeModel``.
+
+        Raises:
+            WeightsError: When pretrained weights cannot be fetched.
+        """
+        super().__init__(loss_pixels)
+        self.encoder = EfficientNetStem(encoder, pretrained, in_channels, drop_path)
+        half, quarter, eighth = self.encoder.channels
+        self.image_mask = MaskBlock((in_channels, 10, 5, 1))
+        self.masks = nn.ModuleList([MaskBlock((c, c // 2, c // 4, 1)) for c in (half, quarter)])
+        self.mixing = Mixing(eighth)
+        self.up = nn.ModuleList([UpMask(eighth, width), UpMask(width, width), UpMask(width, width // 2)])
+        self.classify = PixelMLP((width // 2, width // 4, 1))
+
+    def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
+        """Logits N x 1 x H x W at full size; no auxiliary output."""
+        features = both_dates(self.encoder, before, after)
+        masks = [
+            self.masks[1](*features[1]),
+            self.masks[0](*features[0]),
+            self.image_mask(before, after),
+        ]
+        x = self.mixing(*features[2])
+        for up, mask in zip(self.up, masks, strict=True):
+            x = up(x, mask)
+        return ModelOutput(self.classify(x))
+
+    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
+        """Binary cross-entropy, ``loss_bce``."""
+        return {"loss_bce": binary_cross_entropy(outputs.logits, target, self.loss_pixels)}
+
+
+CARD = ModelCard(
+    title="TinyCD",
+    paper="Codegoni, Lombardi, Ferrari: TINYCD: A (Not So) Deep Learning Model For Change Detection, NCAA 2022",
+    url="https://arxiv.org/abs/2207.13159",
+    licence="Apache-2.0 (timm efficientnet_b4.ra2_in1k)",
+    multiple=8,
+    minimum=16,
+    training=TrainingDefaults(lr=0.00356799066427741, weight_decay=0.009449677083344786, distillation_weight=1e-5),
+    notes=(
+        "The single logit passes a learned PReLU, as in the reference. Instance normalisation sees the whole input, "
+        "padding too: sizes that are multiples of 8 but not of 32 give other numbers than Open-CD, which pads to 32."
+    ),
+)
+
+MICRO_CARD = replace(CARD, title="TinyCD (micro)", licence="Apache-2.0 (timm test_efficientnet.r160_in1k)")
+
+
+@register_model(CARD)
+def tinycd(
+    pretrained: bool = False, in_channels: int = 3, drop_path: float = 0.2, loss_pixels: Pixels = "valid"
+) -> TinyCD:
+    """TinyCD on EfficientNet-B4, 0.28 M parameters."""
+    return TinyCD("efficientnet_b4", pretrained, in_channels, drop_path=drop_path, loss_pixels=loss_pixels)
+
+
+@register_model(MICRO_CARD)
+def test_tinycd(
+    pretrained: bool = False, in_channels: int = 3, drop_path: float = 0.2, loss_pixels: Pixels = "valid"
+) -> TinyCD:
+    """TinyCD on timm's miniature EfficientNet with a narrow decoder, for tests; 43 k parameters."""
+    return TinyCD("test_efficientnet", pretrained, in_channels, width=16, drop_path=drop_path, loss_pixels=loss_pixels)
