@@ -5,7 +5,7 @@ the checkpoint must be used and every entry of the network filled.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -66,6 +66,79 @@ _TINYCD: Rules = (
     *((rf"backbone\._classify\._linears\.{a}\.(\w+)", rf"classify.{b}.\1") for a, b in _MLP),
 )
 
+# convAB is convolution B of stage A, from 1; the decoder's (suffix d) count down
+_FULLY_CONVOLUTIONAL: Rules = (
+    *(
+        rule
+        for stage, convolutions in enumerate((2, 2, 3, 3), start=1)
+        for k in range(convolutions)
+        for theirs, ours in (
+            (f"{stage}{k + 1}", f"encoder.stages.{stage - 1}.{k}"),
+            (f"{stage}{convolutions - k}d", f"decoder.stages.{4 - stage}.{k}"),
+        )
+        if theirs != "11d"
+        for rule in (
+            (rf"backbone\.conv{theirs}\.(\w+)", rf"{ours}.0.\1"),
+            (rf"backbone\.bn{theirs}\.{_NORM}", rf"{ours}.1.\1"),
+        )
+    ),
+    (r"backbone\.conv11d\.(\w+)", r"decoder.stages.3.1.\1"),  # the last one stands alone
+    *((rf"backbone\.upconv{stage}\.(\w+)", rf"decoder.up.{4 - stage}.\1") for stage in range(1, 5)),
+    (r"decode_head\.conv_seg\.(\w+)", r"head.1.\1"),
+)
+
+_CHANGER: Rules = (
+    (r"backbone\.layers\.(\d)\.0\.projection\.(\w+)", r"encoder.\1.0.proj.\2"),
+    (r"backbone\.layers\.(\d)\.0\.norm\.(\w+)", r"encoder.\1.0.norm.\2"),
+    (r"backbone\.layers\.(\d)\.1\.(\d+)\.(norm[12])\.(\w+)", r"encoder.\1.1.\2.\3.\4"),
+    (r"backbone\.layers\.(\d)\.1\.(\d+)\.attn\.(q|kv)\.(\w+)", r"encoder.\1.1.\2.attn.\3.\4"),
+    (r"backbone\.layers\.(\d)\.1\.(\d+)\.attn\.attn\.out_proj\.(\w+)", r"encoder.\1.1.\2.attn.proj.\3"),
+    (r"backbone\.layers\.(\d)\.1\.(\d+)\.attn\.(sr|norm)\.(\w+)", r"encoder.\1.1.\2.attn.\3.\4"),
+    (r"backbone\.layers\.(\d)\.1\.(\d+)\.ffn\.layers\.0\.(\w+)", r"encoder.\1.1.\2.mlp.fc1.\3"),
+    (r"backbone\.layers\.(\d)\.1\.(\d+)\.ffn\.layers\.1\.(\w+)", r"encoder.\1.1.\2.mlp.dwconv.dwconv.\3"),
+    (r"backbone\.layers\.(\d)\.1\.(\d+)\.ffn\.layers\.4\.(\w+)", r"encoder.\1.1.\2.mlp.fc2.\3"),
+    (r"backbone\.layers\.(\d)\.2\.(\w+)", r"encoder.\1.2.\2"),
+    (r"decode_head\.convs\.(\d)\.conv\.(weight)", r"head.fusion.project.\1.0.\2"),
+    (rf"decode_head\.convs\.(\d)\.bn\.{_NORM}", r"head.fusion.project.\1.1.\2"),
+    (r"decode_head\.fusion_conv\.conv\.(weight)", r"head.fusion.join.0.\1"),
+    (rf"decode_head\.fusion_conv\.bn\.{_NORM}", r"head.fusion.join.1.\1"),
+    (r"decode_head\.neck_layer\.flow_make\.([03])\.(\w+)", r"head.alignment.flow.\1.\2"),
+    (r"decode_head\.discriminator\.layers\.([01])\.(\w+)", r"head.discriminator.layers.\1.\2"),
+    (r"decode_head\.discriminator\.layers\.4\.(\w+)", r"head.discriminator.layers.3.\1"),  # a dropout left out
+    (r"decode_head\.conv_seg\.(\w+)", r"head.classify.1.\1"),
+)
+
+
+def _mix_transformer_entries(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Split the joint projections into query and key-value, and make the 1 x 1 convolutions of the MLPs linear."""
+    entries: dict[str, Tensor] = {}
+    for key, value in state_dict.items():
+        projection = re.fullmatch(r"(backbone\.layers\..*\.attn)\.attn\.in_proj_(weight|bias)", key)
+        if projection and len(value) % 3 == 0:
+            third = len(value) // 3
+            prefix, kind = projection.groups()
+            entries[f"{prefix}.q.{kind}"] = value[:third]
+            entries[f"{prefix}.kv.{kind}"] = value[third:]
+        elif re.fullmatch(r"backbone\.layers\..*\.ffn\.layers\.[04]\.weight", key):
+            entries[key] = value.flatten(1)
+        else:
+            entries[key] = value
+    return entries
+
+
+def _same_entries(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return dict(state_dict)
+
+
+_FAMILIES: dict[str, tuple[Rules, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]]] = {
+    "fc_ef": (_FULLY_CONVOLUTIONAL, _same_entries),
+    "fc_siam_conc": (_FULLY_CONVOLUTIONAL, _same_entries),
+    "fc_siam_diff": (_FULLY_CONVOLUTIONAL, _same_entries),
+    "tinycd": (_TINYCD, _same_entries),
+    "changer_mit_b0": (_CHANGER, _mix_transformer_entries),
+}
+"""For each network its rules, and what happens to the entries before they are renamed."""
+
 
 def _rename(rules: Rules, key: str) -> str | None:
     for pattern, replacement in rules:
@@ -88,9 +161,6 @@ def _renamed(rules: Rules, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, 
     return renamed, unknown
 
 
-_FAMILIES: dict[str, Rules] = {"tinycd": _TINYCD}
-
-
 def convert(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Translate the state dict of an Open-CD network.
 
@@ -107,7 +177,8 @@ def convert(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if name not in _FAMILIES:
         raise WeightsError(f"no Open-CD checkpoint can be read for {name!r}; known are {', '.join(sorted(_FAMILIES))}")
-    converted, unknown = _renamed(_FAMILIES[name], state_dict)
+    rules, prepare = _FAMILIES[name]
+    converted, unknown = _renamed(rules, prepare(state_dict))
     expected = create_model(name).state_dict()
     problems = [f"not known: {key}" for key in unknown]
     problems += [f"missing: {key}" for key in sorted(expected.keys() - converted.keys())]

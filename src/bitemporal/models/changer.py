@@ -1,1 +1,203 @@
-"""Under construction."""
+"""Changer with feature exchange (ExchangeEx).
+
+Sheng Fang, Kaiyu Li, Zhe Li: Changer: Feature Interaction Is What You Need for Change Detection, TGRS 2023,
+https://arxiv.org/abs/2209.08290. Reference: Open-CD (Apache-2.0); the Mix Transformer and its ImageNet weights come
+through segmentation-models-pytorch (weights: NVIDIA Source Code License for SegFormer, non-commercial).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bitemporal.losses import ohem_cross_entropy
+from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, ParameterRule, Pixels, TrainingDefaults
+from bitemporal.models.encoders import MixTransformerName, mix_transformer
+from bitemporal.models.layers import conv_module, segmentation_head
+from bitemporal.models.registry import register_model
+
+
+def exchange(joint: Tensor, dim: int) -> Tensor:
+    """Swap every second slice of a dimension, the first one included, between the dates.
+
+    Args:
+        joint: Features of both dates, 2N x C x H x W, date 1 first.
+        dim: 1 for channels, 3 for columns.
+    """
+    before, after = joint.chunk(2)
+    shape = [1] * joint.dim()
+    shape[dim] = -1
+    swapped = (torch.arange(joint.shape[dim], device=joint.device) % 2 == 0).view(shape)
+    return torch.cat((torch.where(swapped, after, before), torch.where(swapped, before, after)))
+
+
+class Fusion(nn.Module):
+    """Brings the four levels of one date to one map at the first level's size."""
+
+    def __init__(self, in_channels: Sequence[int], width: int) -> None:
+        """Args: in_channels: Of the levels. width: Channels of each projected level; the result has half of them."""
+        super().__init__()
+        self.project = nn.ModuleList(conv_module(channels, width) for channels in in_channels)
+        self.join = conv_module(width * len(in_channels), width // 2)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Fuse feature maps from the finest to the coarsest."""
+        size = levels[0].shape[-2:]
+        maps = [project(level) for project, level in zip(self.project, levels, strict=True)]
+        maps = [maps[0], *(F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[1:])]
+        fused: Tensor = self.join(torch.cat(maps, dim=1))
+        return fused
+
+
+class FlowAlignment(nn.Module):
+    """Flow-based dual alignment fusion: each date is warped onto the other, and the differences are kept."""
+
+    def __init__(self, channels: int) -> None:
+        """Args: channels: Of one date."""
+        super().__init__()
+        both = 2 * channels
+        self.flow = nn.Sequential(
+            nn.Conv2d(both, both, 5, padding=2, groups=both),
+            nn.InstanceNorm2d(both),
+            nn.GELU(),
+            nn.Conv2d(both, 4, 1, bias=False),
+        )
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        """Differences N x 2C x H x W of features N x C x H x W."""
+        flow_before, flow_after = self.flow(torch.cat((before, after), dim=1)).chunk(2, dim=1)
+        return torch.cat((warp(before, flow_before) - after, warp(after, flow_after) - before), dim=1)
+
+
+def warp(features: Tensor, flow: Tensor) -> Tensor:
+    """Sample features N x C x H x W at positions displaced by a flow N x 2 x H x W (columns, rows).
+
+    The flow is divided by width and height and added to coordinates in [-1, 1], so that a flow of 1 is half a pixel;
+    outside is 0.
+    """
+    height, width = features.shape[-2:]
+    dtype = torch.promote_types(features.dtype, torch.float32)  # half precision cannot tell columns of a wide map apart
+    columns = torch.linspace(-1.0, 1.0, width, device=flow.device, dtype=dtype)
+    rows = torch.linspace(-1.0, 1.0, height, device=flow.device, dtype=dtype)
+    x = columns.view(1, 1, -1) + flow[:, 0].to(dtype) / width
+    y = rows.view(1, -1, 1) + flow[:, 1].to(dtype) / height
+    grid = torch.stack((x, y), dim=-1)
+    return F.grid_sample(features.to(dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+class MixFeedForward(nn.Module):
+    """Residual feed-forward block of SegFormer on maps: 1 x 1, depth-wise 3 x 3, GELU, 1 x 1."""
+
+    def __init__(self, channels: int) -> None:
+        """Args: channels: Of input, hidden layer and output."""
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, 1),
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as the input N x C x H x W."""
+        refined: Tensor = self.layers(x)
+        return x + refined
+
+
+class Head(nn.Module):
+    """Fusion of levels by date, alignment of the dates, logits."""
+
+    def __init__(self, in_channels: Sequence[int], width: int, classes: int) -> None:
+        """Args: in_channels: Of the levels. width: Channels. classes: Number of logits."""
+        super().__init__()
+        self.fusion = Fusion(in_channels, width)
+        self.alignment = FlowAlignment(width // 2)
+        self.discriminator = MixFeedForward(width)
+        self.classify = segmentation_head(width, classes)
+
+    def forward(self, joint: Sequence[Tensor]) -> Tensor:
+        """Logits N x K x h x w from levels 2N x C x h x w, date 1 first."""
+        if self.training:  # batch normalisation sees one date at a time, as in the reference
+            dates = zip(*(level.chunk(2) for level in joint), strict=True)
+            before, after = (self.fusion(levels) for levels in dates)
+        else:
+            before, after = self.fusion(joint).chunk(2)
+        logits: Tensor = self.classify(self.discriminator(self.alignment(before, after)))
+        return logits
+
+
+class Changer(ChangeModel):
+    """Shared Mix Transformer whose dates exchange columns after stage 2 and channels after stages 3 and 4."""
+
+    def __init__(
+        self,
+        encoder: MixTransformerName = "mit_b0",
+        pretrained: bool = False,
+        in_channels: int = 3,
+        width: int = 128,
+        loss_pixels: Pixels = "valid",
+    ) -> None:
+        """Build the network.
+
+        Args:
+            encoder: Mix Transformer.
+            pretrained: Fetch its ImageNet weights.
+            in_channels: Channels of one date.
+            width: Channels of the head.
+            loss_pixels: See ``ChangeModel``.
+
+        Raises:
+            WeightsError: When pretrained weights cannot be fetched.
+        """
+        super().__init__(loss_pixels)
+        self.encoder, channels = mix_transformer(encoder, pretrained, in_channels)
+        self.head = Head(channels, width, self.num_logits)
+
+    def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
+        """Logits N x 2 x H/4 x W/4; no auxiliary output."""
+        x = torch.cat((before, after))  # the encoder has no batch normalisation: one batch in training too
+        levels = []
+        for stage, exchanged_dim in zip(self.encoder, (None, 3, 1, 1), strict=True):
+            x = stage(x)
+            if exchanged_dim is not None:
+                x = exchange(x, exchanged_dim)
+            levels.append(x)
+        return ModelOutput(self.head(levels))
+
+    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy with online hard example mining, ``loss_ce``."""
+        return {"loss_ce": ohem_cross_entropy(outputs.logits, target, self.loss_pixels)}
+
+
+CHANGER_MIT_B0 = ModelCard(
+    title="Changer (ExchangeEx, MiT-b0)",
+    paper="Fang, Li, Li: Changer: Feature Interaction Is What You Need for Change Detection, TGRS 2023",
+    url="https://arxiv.org/abs/2209.08290",
+    licence="NVIDIA Source Code License for SegFormer, non-commercial (smp-hub/mit_b0.imagenet)",
+    multiple=32,
+    minimum=64,
+    training=TrainingDefaults(
+        lr=1e-4,
+        weight_decay=0.01,
+        # the norm that ends a stage, encoder.i.2, is not named so and decays, as in the reference
+        rules=(ParameterRule("norm", weight_decay=0.0), ParameterRule("head", lr=10.0)),
+        augmentation="changer",
+        distillation_weight=1e-4,
+    ),
+    notes="Without pretrained weights the transformer starts as in SegFormer's own code.",
+)
+MICRO = replace(CHANGER_MIT_B0, title="Changer (micro)", licence="none")
+
+
+@register_model(CHANGER_MIT_B0)
+def changer_mit_b0(pretrained: bool = False, in_channels: int = 3, loss_pixels: Pixels = "valid") -> Changer:
+    """Changer on MiT-b0, 3.46 M parameters."""
+    return Changer("mit_b0", pretrained, in_channels, loss_pixels=loss_pixels)
+
+
+@register_model(MICRO)
+def test_changer(pretrained: bool = False, in_channels: int = 3, loss_pixels: Pixels = "valid") -> Changer:
+    """Changer on a miniature Mix Transformer, for tests."""
+    return Changer("test_mit", pretrained, in_channels, width=16, loss_pixels=loss_pixels)

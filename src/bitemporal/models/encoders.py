@@ -4,10 +4,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Literal, TypeVar
 
 import timm
 from huggingface_hub import constants
+from segmentation_models_pytorch.encoders import get_encoder
+from segmentation_models_pytorch.encoders.mix_transformer import MixVisionTransformerEncoder
 from torch import Tensor, nn
 
 from bitemporal.errors import WeightsError
@@ -77,10 +80,7 @@ class EfficientNetStem(nn.Module):
             WeightsError: When the weights cannot be fetched.
         """
         super().__init__()
-
-        def build() -> Any:
-            return timm.create_model(name, pretrained=pretrained, in_chans=in_channels, drop_path_rate=drop_path)
-
+        build = partial(timm.create_model, name, pretrained=pretrained, in_chans=in_channels, drop_path_rate=drop_path)
         whole = fetch_weights(build, name, "timm's collection on the Hugging Face hub") if pretrained else build()
         self.conv_stem = whole.conv_stem
         self.bn1 = whole.bn1
@@ -95,3 +95,61 @@ class EfficientNetStem(nn.Module):
             x = stage(x)
             features.append(x)
         return features
+
+
+MixTransformerName = Literal["mit_b0", "test_mit"]
+
+
+def mix_transformer(name: MixTransformerName, pretrained: bool, in_channels: int) -> tuple[nn.ModuleList, list[int]]:
+    """The four stages of a Mix Transformer (SegFormer), strides 4, 8, 16 and 32.
+
+    A stage is ``Sequential(patch embedding, blocks, norm)`` and maps N x C x H x W to its features. No batch
+    normalisation: both dates may pass as one batch in training too.
+
+    Args:
+        name: Name in segmentation-models-pytorch, or ``test_mit``, a miniature for tests.
+        pretrained: Fetch the ImageNet weights.
+        in_channels: Channels of the image; with weights, the first convolution is adapted.
+
+    Returns:
+        The stages, and the channels of each.
+
+    Raises:
+        WeightsError: When the weights do not exist or cannot be fetched.
+    """
+    if name == "test_mit":
+        if pretrained:
+            raise WeightsError("test_mit has no pretrained weights; build it without them (pretrained=False)")
+        encoder = _test_mit(in_channels)
+    else:
+        build = partial(get_encoder, name, in_channels=in_channels, weights="imagenet" if pretrained else None)
+        encoder = fetch_weights(build, name, f"smp-hub/{name}.imagenet") if pretrained else build()
+    for module in encoder.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = (
+                1e-6  # smp has 1e-5 in the patch embeddings and the reduced keys, the reference 1e-6 everywhere
+            )
+    stages = nn.ModuleList(
+        [
+            nn.Sequential(encoder.patch_embed1, encoder.block1, encoder.norm1),
+            nn.Sequential(encoder.patch_embed2, encoder.block2, encoder.norm2),
+            nn.Sequential(encoder.patch_embed3, encoder.block3, encoder.norm3),
+            nn.Sequential(encoder.patch_embed4, encoder.block4, encoder.norm4),
+        ]
+    )
+    return stages, list(encoder.out_channels[2:])
+
+
+def _test_mit(in_channels: int) -> MixVisionTransformerEncoder:
+    widths = [8, 12, 16, 24]
+    return MixVisionTransformerEncoder(
+        out_channels=[in_channels, 0, *widths],
+        in_chans=in_channels,
+        embed_dims=widths,
+        num_heads=[1, 2, 2, 4],
+        mlp_ratios=[2, 2, 2, 2],
+        qkv_bias=True,
+        depths=[1, 1, 1, 1],
+        sr_ratios=[8, 4, 2, 1],
+        drop_path_rate=0.1,
+    )

@@ -27,3 +27,19 @@ def both_dates(encoder: nn.Module, before: Tensor, after: Tensor) -> list[tuple[
     count = before.shape[0]
     joint: Sequence[Tensor] = encoder(torch.cat((before, after)))
     return [(level[:count], level[count:]) for level in joint]
+
+
+def segmentation_head(channels: int, classes: int) -> nn.Sequential:
+    """Dropout of channels and a 1 x 1 convolution to the logits, initialised N(0, 0.01) as in the reference."""
+    convolution = nn.Conv2d(channels, classes, 1)
+    nn.init.normal_(convolution.weight, std=0.01)
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+    return nn.Sequential(nn.Dropout2d(0.1), convolution)
+
+
+def conv_module(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A 1 x 1 convolution without bias, batch normalisation, ReLU; kaiming initialisation as in the reference."""
+    convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
