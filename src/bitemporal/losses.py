@@ -74,7 +74,7 @@ def ohem_cross_entropy(
     with torch.no_grad():
         probability = torch.exp(-losses)
         valid = probability[target != IGNORE]
-        bound = torch.tensor(threshold, device=losses.device)
+        bound = torch.tensor(threshold, device=losses.device, dtype=losses.dtype)
         if valid.numel() > 0:
             rank = min(kept * len(target), valid.numel() - 1)  # counted from 0: so many lie below it
             bound = bound.maximum(valid.kthvalue(rank + 1).values)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bitemporal.losses import ohem_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, ParameterRule, Pixels, TrainingDefaults
 from bitemporal.models.encoders import MixTransformerName, mix_transformer
-from bitemporal.models.layers import conv_module, segmentation_head
+from bitemporal.models.layers import conv_module, segmentation_head, split_dates
 from bitemporal.models.registry import register_model
 
 
@@ -26,7 +26,7 @@ def exchange(joint: Tensor, dim: int) -> Tensor:
         joint: Features of both dates, 2N x C x H x W, date 1 first.
         dim: 1 for channels, 3 for columns.
     """
-    before, after = joint.chunk(2)
+    before, after = split_dates(joint)
     shape = [1] * joint.dim()
     shape[dim] = -1
     swapped = (torch.arange(joint.shape[dim], device=joint.device) % 2 == 0).view(shape)
@@ -79,12 +79,15 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     """
     height, width = features.shape[-2:]
     dtype = torch.promote_types(features.dtype, torch.float32)  # half precision cannot tell columns of a wide map apart
-    columns = torch.linspace(-1.0, 1.0, width, device=flow.device, dtype=dtype)
-    rows = torch.linspace(-1.0, 1.0, height, device=flow.device, dtype=dtype)
-    x = columns.view(1, 1, -1) + flow[:, 0].to(dtype) / width
-    y = rows.view(1, -1, 1) + flow[:, 1].to(dtype) / height
+    x = _coordinates(width, flow.device, dtype).view(1, 1, -1) + flow[:, 0].to(dtype) / width
+    y = _coordinates(height, flow.device, dtype).view(1, -1, 1) + flow[:, 1].to(dtype) / height
     grid = torch.stack((x, y), dim=-1)
     return F.grid_sample(features.to(dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def _coordinates(count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """From -1 to 1; not linspace, with which an export could not leave the size open."""
+    return torch.arange(count, device=device, dtype=dtype) * (2.0 / (count - 1)) - 1.0
 
 
 class MixFeedForward(nn.Module):
@@ -120,10 +123,10 @@ class Head(nn.Module):
     def forward(self, joint: Sequence[Tensor]) -> Tensor:
         """Logits N x K x h x w from levels 2N x C x h x w, date 1 first."""
         if self.training:  # batch normalisation sees one date at a time, as in the reference
-            dates = zip(*(level.chunk(2) for level in joint), strict=True)
+            dates = zip(*(split_dates(level) for level in joint), strict=True)
             before, after = (self.fusion(levels) for levels in dates)
         else:
-            before, after = self.fusion(joint).chunk(2)
+            before, after = split_dates(self.fusion(joint))
         logits: Tensor = self.classify(self.discriminator(self.alignment(before, after)))
         return logits
 

@@ -24,9 +24,14 @@ def both_dates(encoder: nn.Module, before: Tensor, after: Tensor) -> list[tuple[
         first: Sequence[Tensor] = encoder(before)
         second: Sequence[Tensor] = encoder(after)
         return list(zip(first, second, strict=True))
-    count = before.shape[0]
     joint: Sequence[Tensor] = encoder(torch.cat((before, after)))
-    return [(level[:count], level[count:]) for level in joint]
+    return [split_dates(level) for level in joint]
+
+
+def split_dates(joint: Tensor) -> tuple[Tensor, Tensor]:
+    """Both dates, N x ... each, of a joint batch 2N x ... with date 1 first."""
+    count = joint.shape[0] // 2  # not chunk(2): an export could not leave N open
+    return joint[:count], joint[count:]
 
 
 def segmentation_head(channels: int, classes: int) -> nn.Sequential:
