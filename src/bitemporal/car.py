@@ -6,16 +6,20 @@ a part ends *at* its threshold, so small <= 0.05 < medium <= 0.20 < large.
 """
 
 import csv
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from bitemporal.errors import PartitionError
+
+if TYPE_CHECKING:  # processes that only read files start without torch
+    import torch
 
 IGNORE = 255
 """Value of a decoded mask's pixels that count nowhere (rotation padding, nodata)."""
@@ -24,7 +28,7 @@ PAPER_THRESHOLDS = {2: (0.10,), 3: (0.05, 0.20)}
 """Thresholds of the paper, by number of parts (paper, section on O-P and Table V)."""
 
 
-def change_area_ratio(mask: npt.ArrayLike | torch.Tensor, ignore: int | None = IGNORE) -> float:
+def change_area_ratio(mask: "npt.ArrayLike | torch.Tensor", ignore: int | None = IGNORE) -> float:
     """Share of changed pixels among the valid pixels of one mask.
 
     Args:
@@ -34,7 +38,7 @@ def change_area_ratio(mask: npt.ArrayLike | torch.Tensor, ignore: int | None = I
     Returns:
         CAR in [0, 1]; NaN when no pixel is valid.
     """
-    values = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
+    values = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
     valid = values.size if ignore is None or values.dtype == bool else int(np.count_nonzero(values != ignore))
     if valid == 0:
         return float("nan")
@@ -42,7 +46,7 @@ def change_area_ratio(mask: npt.ArrayLike | torch.Tensor, ignore: int | None = I
     return changed / valid
 
 
-def change_area_ratios(masks: torch.Tensor, ignore: int = IGNORE) -> torch.Tensor:
+def change_area_ratios(masks: "torch.Tensor", ignore: int = IGNORE) -> "torch.Tensor":
     """CAR of every mask of a batch, without leaving the device.
 
     Args:
@@ -70,6 +74,48 @@ def _part_names(count: int) -> tuple[str, ...]:
             return tuple(f"part{i + 1}" for i in range(count))
 
 
+def _even_cuts(bounds: npt.NDArray[np.int64], parts: int) -> list[int]:
+    """Indices into ``bounds`` that part it with the least sum of squared differences.
+
+    Exact dynamic programming; the best last cut moves right with the end, so each layer is solved by halving.
+
+    Args:
+        bounds: Rising numbers of pairs, from 0 to all.
+        parts: At most ``len(bounds) - 1``.
+    """
+    ends = len(bounds)
+    cost = bounds.astype(np.float64) ** 2
+    layers: list[npt.NDArray[np.int64]] = []
+    for part in range(2, parts + 1):
+        best, cut = np.full(ends, np.inf), np.zeros(ends, dtype=np.int64)
+        ranges = [(part if part < parts else ends - 1, ends, part - 1, ends)]  # of the last layer, its end is enough
+        while ranges:
+            first, last, low, high = ranges.pop()
+            if first >= last:
+                continue
+            end = (first + last) // 2
+            options = cost[low : min(high, end)] + (bounds[end] - bounds[low : min(high, end)]) ** 2.0
+            chosen = low + int(np.argmin(options))
+            best[end], cut[end] = options[chosen - low], chosen
+            ranges += [(first, end, low, chosen + 1), (end + 1, last, chosen, high)]
+        cost = best
+        layers.append(cut)
+    cuts = [ends - 1]
+    for cut in reversed(layers):
+        cuts.append(int(cut[cuts[-1]]))
+    return cuts[:0:-1]
+
+
+def _short_decimal(low: float, high: float) -> float:
+    """The shortest decimal in [low, high)."""
+    for digits in range(1, 17):
+        rounded = round(low, digits)
+        for candidate in (rounded, round(rounded + 10.0**-digits, digits)):
+            if low <= candidate < high:
+                return candidate
+    return low
+
+
 @dataclass(frozen=True)
 class CarPartition:
     """Partition of pairs by CAR.
@@ -87,8 +133,13 @@ class CarPartition:
         Raises:
             PartitionError: When they are not strictly increasing numbers in [0, 1).
         """
-        values = tuple(float(t) for t in self.thresholds)
-        if any(not 0.0 <= t < 1.0 for t in values) or any(a >= b for a, b in zip(values, values[1:], strict=False)):
+        try:
+            values = tuple(float(t) for t in self.thresholds)
+        except (TypeError, ValueError):
+            raise PartitionError(
+                f"thresholds: found {self.thresholds!r}, expected numbers such as (0.05, 0.20)"
+            ) from None
+        if any(not 0.0 <= t < 1.0 for t in values) or any(a >= b for a, b in itertools.pairwise(values)):
             raise PartitionError(
                 f"thresholds: found {values}, expected strictly increasing change area ratios in [0, 1), "
                 "for example (0.05, 0.20)"
@@ -111,20 +162,25 @@ class CarPartition:
 
     @classmethod
     def of_equal_counts(cls, cars: Iterable[float], parts: int) -> "CarPartition":
-        """A partition with pair counts as equal as ties in CAR allow.
+        """The partition with pair counts as equal as ties in CAR allow.
+
+        Equal means the least sum of squared counts. A threshold is the shortest decimal that parts the same pairs.
 
         Args:
             cars: CAR of every pair; NaN is left out.
-            parts: Number of parts wanted, at least 1. Fewer come out when ties leave no threshold between them.
+            parts: Number of parts wanted, at least 1. Fewer come out when there are fewer different CARs.
 
         Raises:
             PartitionError: When ``parts`` is below 1 or no CAR is defined.
         """
-        values = np.sort(np.asarray([c for c in cars if not np.isnan(c)], dtype=np.float64))
+        values = np.asarray([c for c in cars if not np.isnan(c)], dtype=np.float64)
         if parts < 1 or values.size == 0:
-            raise PartitionError(f"found {parts} parts for {values.size} pairs with a CAR, expected at least one of each")
-        cuts = {float(values[max(round(values.size * k / parts) - 1, 0)]) for k in range(1, parts)}
-        return cls(tuple(sorted(c for c in cuts if c < values[-1])))
+            raise PartitionError(
+                f"found {parts} parts for {values.size} pairs with a CAR, expected at least one of each"
+            )
+        distinct, counts = np.unique(values, return_counts=True)
+        cuts = _even_cuts(np.concatenate([[0], np.cumsum(counts)]), min(parts, distinct.size))
+        return cls(tuple(_short_decimal(float(distinct[i - 1]), float(distinct[i])) for i in cuts))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -144,7 +200,7 @@ class CarPartition:
 
     def describe(self) -> str:
         """The rule in one line, as in ``small <= 0.05 < medium <= 0.2 < large``."""
-        pieces = [f"{name} <= {limit:g}" for name, limit in zip(self.names, self.thresholds, strict=False)]
+        pieces = [f"{name} <= {limit}" for name, limit in zip(self.names, self.thresholds, strict=False)]
         return " < ".join([*pieces, self.names[-1]])
 
 
@@ -163,12 +219,16 @@ def write_partition(path: str | os.PathLike[str], rows: Sequence[PartitionRow]) 
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["split", "stem", "car", "part"])
-        for row in rows:
-            writer.writerow([row.split, row.stem, "" if np.isnan(row.car) else repr(float(row.car)), row.part])
-    temporary.replace(target)
+    try:
+        # file names need not be valid text
+        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["split", "stem", "car", "part"])
+            for row in rows:
+                writer.writerow([row.split, row.stem, "" if np.isnan(row.car) else repr(float(row.car)), row.part])
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
@@ -180,13 +240,19 @@ def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
     source = Path(path)
     if not source.is_file():
         raise PartitionError(f"{source}: no such file; `bitemporal data stats` writes one")
-    with source.open(newline="", encoding="utf-8") as stream:
+    # spreadsheets put a mark before the first column
+    with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
         reader = csv.DictReader(stream)
         missing = {"split", "stem", "car", "part"} - set(reader.fieldnames or ())
         if missing:
             raise PartitionError(f"{source}: column(s) {sorted(missing)} missing, expected split,stem,car,part")
         rows = []
         for line in reader:
+            if None in line.values() or None in line:
+                raise PartitionError(
+                    f"{source}, line {reader.line_num}: expected the {len(reader.fieldnames or ())} columns of the "
+                    "first line; write the file again with `bitemporal data stats`"
+                )
             try:
                 car = float(line["car"]) if line["car"] else float("nan")
             except ValueError:

@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -138,7 +138,7 @@ class FolderScan:
 
 def shown(path: Path, root: Path) -> str:
     """A path relative to the root, printable even if its name is not valid text."""
-    text = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+    text = str(path.relative_to(root)) if path.is_relative_to(root) and path != root else str(path)
     return os.fsencode(text).decode("utf-8", "replace")
 
 
@@ -339,10 +339,8 @@ class PairFolder:
             except FileFault as fault:
                 raise DataError(f"{path}: {fault.what}; {fault.remedy}") from None
         before, after = images
-        sizes = {"before": before.shape[:2], "after": after.shape[:2]} | (
-            {} if label is None else {"label": label.shape}
-        )
-        if len(set(sizes.values())) > 1:
+        sizes = [image.shape[:2] for image in (before, after, label) if image is not None]
+        if len(set(sizes)) > 1:
             raise DataError(f"{pair.before}: {describe_sizes(sizes)}; {SIZE_REMEDY}")
         return PairImages(before, after, label)
 
@@ -359,9 +357,14 @@ class PairFolder:
 SIZE_REMEDY = "bring both dates and the label onto one pixel grid (resample or crop), or remove the pair"
 
 
-def describe_sizes(sizes: Mapping[str, tuple[int, ...]]) -> str:
-    """Sizes in words, as in ``before is 256 x 256, after is 255 x 256 (height x width)``."""
-    return ", ".join(f"{name} is {size[0]} x {size[1]}" for name, size in sizes.items()) + " (height x width)"
+def describe_sizes(sizes: Sequence[tuple[int, ...] | None]) -> str:
+    """Sizes in words, as in ``before is 256 x 256, after is 255 x 256 (height x width)``.
+
+    Args:
+        sizes: Height and width of before, after and label, in this order; ``None`` for one not known.
+    """
+    named = zip(("before", "after", "label"), sizes, strict=False)
+    return ", ".join(f"{name} is {size[0]} x {size[1]}" for name, size in named if size) + " (height x width)"
 
 
 def _listing_faults(split: str, folder: Path, listings: dict[str, _Listing]) -> Iterator[Fault]:

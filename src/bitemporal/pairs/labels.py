@@ -100,7 +100,7 @@ class LabelDecoding:
                 raise self._meaningless(values)
             above: npt.NDArray[np.bool_] = values >= self.threshold
             return above.astype(np.uint8)
-        mask = (values == self.changed).astype(np.uint8)
+        mask: npt.NDArray[np.uint8] = (values == self.changed).astype(np.uint8)
         known = mask.view(np.bool_) | (values == self.unchanged)
         if self.ignore is not None:
             ignored = values == self.ignore

@@ -60,7 +60,8 @@ def _read(
         except FileFault as fault:
             faults.append((pair.label, fault.what, fault.remedy, "file"))
     if len(set(sizes.values())) > 1:
-        faults.append((pair.before, describe_sizes(sizes), SIZE_REMEDY, "size"))
+        described = describe_sizes([sizes.get(name) for name in ("before", "after", "label")])
+        faults.append((pair.before, described, SIZE_REMEDY, "size"))
     size = next(iter(sizes.values()), (0, 0))
     return _Reading(size, label, tuple(faults), tuple(notes))
 
