@@ -1,0 +1,103 @@
+"""``bitemporal evaluate``."""
+
+import sys
+
+from rich.console import Console
+
+from bitemporal import evaluation
+from bitemporal.car import CarPartition
+from bitemporal.errors import RecipeError
+from bitemporal.inference import Detector, OriginPartition, load
+from bitemporal.pairs import PairFolder
+
+
+def evaluate(
+    bundle: str,
+    data: str,
+    /,
+    *,
+    split: str | None = None,
+    label_values: tuple[int, ...] | None = None,
+    label_threshold: float | None = None,
+    image_range: tuple[float, float] | None = None,
+    parts: int | None = None,
+    thresholds: tuple[float, ...] | None = None,
+    batch_size: int = 8,
+    device: str = "auto",
+    output: str | None = None,
+) -> None:
+    """Compare a detector's masks with labels: the metrics over all pairs and by CAR part.
+
+    Args:
+        bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub.
+        data: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
+        split: Split to evaluate on; test where it has labels, else val, else the only one.
+        label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
+        label_threshold: Label values at or above this are changed.
+        image_range: Values that map to 0 and 255, as in 0,4000, for images of more than 8 bits.
+        parts: Number of CAR parts, split at the paper's thresholds (2 or 3).
+        thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts. Without either: those
+            of an Origin-Partition bundle, else 0.05,0.20.
+        batch_size: Pairs predicted at once.
+        device: auto (CUDA, else MPS, else CPU), or a device's name.
+        output: JSON file to write: protocol, metrics, counts of every pair.
+    """
+    folder = PairFolder(data, label_values=label_values, label_threshold=label_threshold, image_range=image_range)
+    chosen = _choose_split(folder) if split is None else split
+    pairs = folder.pairs(chosen)
+    detector = load(bundle, device)
+    partition = _partition(detector, parts, thresholds)
+    console = Console(highlight=False, markup=False)
+    _check(folder, chosen, console)
+    scores = evaluation.evaluate(detector, folder, pairs, partition, batch_size, progress=sys.stderr.isatty())
+    left_out = f"; {scores.unlabelled} without a label left out" if scores.unlabelled else ""
+    console.print(f"{bundle} on {data}, split {chosen}: {len(scores.stems)} labelled pair(s){left_out}", soft_wrap=True)
+    for table in evaluation.score_tables(scores):
+        console.print(table)
+    if output is not None:
+        protocol = {
+            "bundle": bundle,
+            "data": data,
+            "split": chosen,
+            "labels": folder.decoding.rule() if folder.decoding else None,
+            "image_range": image_range,
+        }
+        scores.to_json(output, protocol)
+        console.print(f"written to {output}", soft_wrap=True)
+
+
+def _check(folder: PairFolder, split: str, console: Console) -> None:
+    """Read the labels first: their faults all at once, not one after an hour."""
+    scan = folder.scan(images=False, splits=(split,))
+    if any(fault.kind not in ("partner", "unlabelled") for fault in scan.faults):
+        scan.raise_for_faults()
+    if scan.decoding:
+        console.print(scan.decoding.describe(), soft_wrap=True)
+    if partners := sum(fault.kind == "partner" for fault in scan.faults):
+        console.print(
+            f"{partners} file(s) of split {split} lack a partner or a label and are left out; "
+            f"`bitemporal data check {folder.root}` lists them",
+            soft_wrap=True,
+        )
+
+
+def _choose_split(folder: PairFolder) -> str:
+    for name in ("test", "val"):
+        if name in folder.splits and any(pair.label for pair in folder.pairs(name)):
+            return name
+    if len(folder.splits) == 1:
+        return folder.splits[0]
+    raise RecipeError(
+        f"split: {folder.root} has {', '.join(folder.splits)}, and neither test nor val with labels; "
+        "name one by --split"
+    )
+
+
+def _partition(detector: Detector, parts: int | None, thresholds: tuple[float, ...] | None) -> CarPartition:
+    if parts is not None and thresholds is not None:
+        raise RecipeError(f"parts: found {parts} beside thresholds {thresholds}, expected one of the two; drop one")
+    if thresholds is not None:
+        return CarPartition(thresholds)
+    if parts is not None:
+        return CarPartition.of_paper(parts)
+    return detector.partition if isinstance(detector, OriginPartition) else CarPartition()

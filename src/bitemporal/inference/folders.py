@@ -1,0 +1,213 @@
+"""Predict from files to files: one pair, or two folders whose images match by stem; masks come out as PNG."""
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from rich.progress import track
+
+from bitemporal.errors import DataError, RecipeError
+from bitemporal.inference.detector import Detector
+from bitemporal.pairs.files import SUFFIXES, FileFault, conversion, decode, to_rgb
+from bitemporal.pairs.folder import SIZE_REMEDY, describe_sizes
+
+
+@dataclass(frozen=True)
+class FilesReport:
+    """What became of the files.
+
+    Attributes:
+        masks: The masks that were written.
+        faults: A line for every image or pair that could not be predicted.
+        notes: What was done to images that are no plain RGB; a line for all images it concerns.
+    """
+
+    masks: tuple[Path, ...]
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Job:
+    before: Path
+    after: Path
+    mask: Path
+    probability: Path | None
+
+
+def predict_files(
+    detector: Detector,
+    before: str | os.PathLike[str],
+    after: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    probability: str | os.PathLike[str] | None = None,
+    batch_size: int = 8,
+    image_range: tuple[float, float] | None = None,
+    progress: bool = False,
+) -> FilesReport:
+    """Write the mask of one pair, or the masks of two folders of images with equal stems.
+
+    Args:
+        detector: Any detector.
+        before: Image of date 1, or a folder of images.
+        after: Image of date 2, or a folder of images.
+        output: Mask to write, a PNG with 0 unchanged and 255 changed; for folders, the folder of the masks. Masks
+            there are replaced; each appears whole or not at all.
+        probability: Where to write the probabilities of change too, as PNG with 0..255 for 0..1; a folder for folders.
+        batch_size: Pairs predicted at once.
+        image_range: Values that map to 0 and 255, for images of more than 8 bits.
+        progress: Show a progress bar.
+
+    Returns:
+        What was written, and what could not be: for folders a fault in one pair does not stop the others.
+
+    Raises:
+        DataError: When inputs are missing; for one pair, also when it cannot be predicted.
+        RecipeError: When an output would replace an input, or cannot be named so.
+    """
+    if batch_size < 1:
+        raise RecipeError(f"batch_size: found {batch_size}, expected at least 1")
+    first, second, target = Path(before), Path(after), Path(output)
+    second_target = None if probability is None else Path(probability)
+    for name, path in (("before", first), ("after", second)):
+        if not path.exists():
+            raise DataError(f"{name}: {path} does not exist; expected an image or a folder of images")
+    if first.is_dir() != second.is_dir():
+        kinds = ["a folder" if path.is_dir() else "a file" for path in (first, second)]
+        raise DataError(f"before is {kinds[0]}, after {kinds[1]}; expected two images or two folders")
+    folders = first.is_dir()
+    faults: list[str] = []
+    if folders:
+        jobs, faults = _jobs_of_folders(first, second, target, second_target)
+    else:
+        jobs = [_job_of_files(first, second, target, second_target)]
+    _refuse_overwriting(jobs, (first, second))
+    written: list[Path] = []
+    noted: dict[str, list[Path]] = defaultdict(list)
+    batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
+    for batch in track(batches, "predicting", disable=not progress):
+        masks, unread = _predict_batch(detector, batch, image_range, noted)
+        written += masks
+        faults += unread
+    if faults and not folders:
+        raise DataError(faults[0])
+    notes = [f"{len(paths)} image(s), such as {paths[0]}: {note}" for note, paths in noted.items()]
+    return FilesReport(tuple(written), tuple(faults), tuple(notes))
+
+
+def _job_of_files(before: Path, after: Path, mask: Path, probability: Path | None) -> _Job:
+    for name, path in (("output", mask), ("probability", probability)):
+        if path is not None and (path.suffix.lower() != ".png" or path.is_dir()):
+            raise RecipeError(f"{name}: found {path}, expected the name of a file that ends in .png")
+    return _Job(before, after, mask, probability)
+
+
+def _images(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Images of a folder by stem, and a fault for every stem that several files share."""
+    found: dict[str, Path] = {}
+    shared: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+            continue
+        # file systems write accented letters in one of two ways; both mean the same stem
+        stem = unicodedata.normalize("NFC", path.stem)
+        if stem in found:
+            shared[stem] = f"{path}: has the same stem as {found[stem].name}; keep one of them"
+        found[stem] = path
+    return found, shared
+
+
+def _jobs_of_folders(before: Path, after: Path, masks: Path, maps: Path | None) -> tuple[list[_Job], list[str]]:
+    for name, folder in (("output", masks), ("probability", maps)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise RecipeError(f"{name}: found the file {folder}, expected a folder, as before and after are folders")
+    (first, shared), (second, shared_after) = _images(before), _images(after)
+    faults = [*shared.values(), *shared_after.values()]
+    for mine, others, other in ((first, second, after), (second, first, before)):
+        faults += [f"{mine[stem]}: no image of the same stem in {other}" for stem in mine if stem not in others]
+    jobs = [
+        _Job(path, second[stem], masks / f"{stem}.png", maps / f"{stem}.png" if maps else None)
+        for stem, path in first.items()
+        if stem in second and stem not in shared and stem not in shared_after
+    ]
+    if not jobs:
+        raise DataError(f"{before} and {after}: no two images with the same stem; expected image files named alike")
+    return jobs, faults
+
+
+def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None:
+    """Refuse before anything is written.
+
+    Raises:
+        RecipeError: When an output is an input, two outputs are one, or masks would go among the images.
+    """
+    paths = {*inputs, *(path for job in jobs for path in (job.before, job.after))}
+    # inodes also tell links, and names that differ in case only
+    identities = {(path.stat().st_dev, path.stat().st_ino) for path in paths}
+    outputs = [path for job in jobs for path in (job.mask, job.probability) if path is not None]
+    folders = {path.parent for path in outputs} if inputs[0].is_dir() else set()
+    for path in [*folders, *outputs]:
+        if path.exists() and (path.stat().st_dev, path.stat().st_ino) in identities:
+            raise RecipeError(f"output: {path} is one of the inputs, which are never written to; choose another place")
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise RecipeError(f"probability: {outputs[1]} is the mask's own place; choose another one")
+
+
+def _read(path: Path, image_range: tuple[float, float] | None, noted: dict[str, list[Path]]) -> npt.NDArray[np.uint8]:
+    try:
+        decoded = decode(path)
+        image = to_rgb(decoded, image_range)
+    except FileFault as fault:
+        raise DataError(f"{path}: {fault.what}; {fault.remedy}") from None
+    for note in (*decoded.notes, *conversion(decoded.image)):
+        noted[note].append(path)
+    return image
+
+
+def _read_pair(
+    job: _Job, image_range: tuple[float, float] | None, noted: dict[str, list[Path]]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    before, after = (_read(path, image_range, noted) for path in (job.before, job.after))
+    if before.shape != after.shape:
+        sizes = [image.shape[:2] for image in (before, after)]
+        raise DataError(f"{job.before}: {describe_sizes(sizes)}; {SIZE_REMEDY}")
+    return before, after
+
+
+def _predict_batch(
+    detector: Detector,
+    jobs: Sequence[_Job],
+    image_range: tuple[float, float] | None,
+    noted: dict[str, list[Path]],
+) -> tuple[list[Path], list[str]]:
+    read: list[tuple[_Job, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]] = []
+    faults = []
+    for job in jobs:
+        try:
+            read.append((job, _read_pair(job, image_range, noted)))
+        except DataError as error:
+            faults.append(str(error))
+    predictions = detector.predict([pair[0] for _, pair in read], [pair[1] for _, pair in read])
+    for (job, _), prediction in zip(read, predictions, strict=True):
+        _write_png(prediction.mask * np.uint8(255), job.mask)
+        if job.probability is not None:
+            _write_png(np.rint(prediction.probability * 255).astype(np.uint8), job.probability)
+    return [job.mask for job, _ in read], faults
+
+
+def _write_png(values: npt.NDArray[np.uint8], path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(temporary, format="PNG")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"{path}: cannot be written ({error}); check that the folder can be written to") from error

@@ -1,0 +1,133 @@
+"""What a detector may be given: paths, arrays and tensors, brought to one form and checked."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bitemporal.errors import DataError
+from bitemporal.pairs import read_image
+
+Image = str | os.PathLike[str] | npt.NDArray[Any] | Tensor
+"""One image of one date: a path, an array H x W x 3 or a tensor 3 x H x W, uint8 or float, in 0..255."""
+
+Images = Image | Sequence[Image]
+"""One image, or a batch: a sequence of images, an array N x H x W x 3 or a tensor N x 3 x H x W."""
+
+
+def check_images(images: Tensor, name: str) -> Tensor:
+    """Refuse a tensor that cannot be images.
+
+    Args:
+        images: ... x 3 x H x W.
+        name: What the message calls them.
+
+    Returns:
+        The same tensor.
+
+    Raises:
+        DataError: When it has no three channels or no pixel, is neither uint8 nor float, or leaves 0..255.
+    """
+    shape = tuple(images.shape)
+    if images.ndim < 3 or shape[-3] != 3 or 0 in shape[-2:]:
+        raise DataError(
+            f"{name}: found a tensor of shape {shape}, expected three channels first, 3 x H x W or N x 3 x H x W; "
+            "repeat a grey band three times, drop alpha, permute channels that come last"
+        )
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise DataError(f"{name}: found {images.dtype}, expected uint8 or float values in 0..255; rescale and convert")
+    if images.numel() == 0:
+        return images
+    low, high = (float(v) for v in torch.aminmax(images))
+    # written so that NaN, which aminmax hands on, fails too
+    if not (low >= 0.0 and high <= 255.0):
+        raise DataError(
+            f"{name}: found values from {low:g} to {high:g}, expected finite values in 0..255, neither normalised nor "
+            "of more bits; rescale the image"
+        )
+    if 0.0 < high <= 1.0:
+        warnings.warn(
+            f"{name}: float values reach only {high:g}; 0..255 is expected, so this image is taken as almost black; "
+            "multiply by 255 if it is scaled to 0..1",
+            stacklevel=2,
+        )
+    return images
+
+
+def _of_array(array: npt.NDArray[Any], name: str) -> Tensor:
+    if array.ndim not in (3, 4) or array.shape[-1] != 3:
+        raise DataError(
+            f"{name}: found an array of shape {array.shape}, expected channels last, H x W x 3 or N x H x W x 3; "
+            "repeat a grey band three times, drop alpha (tensors are 3 x H x W)"
+        )
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise DataError(f"{name}: found {array.dtype}, expected uint8 or float values in 0..255; rescale and convert")
+    # float32 is what networks take; the cast also brings foreign byte orders home
+    values = np.ascontiguousarray(array, dtype=np.uint8 if array.dtype == np.uint8 else np.float32)
+    return torch.from_numpy(values if values.flags.writeable else values.copy()).movedim(-1, -3)
+
+
+def _tensor(image: object, name: str) -> Tensor:
+    """One image or one stacked batch, checked."""
+    if isinstance(image, str | os.PathLike):
+        return _of_array(read_image(image), str(image))
+    if isinstance(image, np.ndarray):
+        return check_images(_of_array(image, name), name)
+    if isinstance(image, Tensor):
+        if image.ndim not in (3, 4):
+            raise DataError(
+                f"{name}: found a tensor of shape {tuple(image.shape)}, expected 3 x H x W or N x 3 x H x W; repeat a "
+                "grey band three times"
+            )
+        return check_images(image.detach(), name)
+    raise DataError(f"{name}: found {type(image).__name__}, expected a path, an array or a tensor")
+
+
+def _batch(images: Images, name: str) -> tuple[list[Tensor], bool]:
+    """Images as tensors 3 x H x W, and whether they were given as one single image."""
+    if isinstance(images, list | tuple):
+        batch = [_tensor(image, f"{name}[{i}]") for i, image in enumerate(images)]
+        for i, image in enumerate(batch):
+            if image.ndim != 3:
+                raise DataError(
+                    f"{name}[{i}]: found a batch of shape {tuple(image.shape)} in a list, expected one image"
+                )
+        return batch, False
+    tensor = _tensor(images, name)
+    return ([tensor], True) if tensor.ndim == 3 else (list(tensor), False)
+
+
+def as_pairs(before: Images, after: Images) -> tuple[list[Tensor], list[Tensor], bool]:
+    """Bring both dates to lists of tensors.
+
+    Args:
+        before: Image or images of date 1.
+        after: Image or images of date 2, as many, each of its partner's size.
+
+    Returns:
+        Images of date 1 and of date 2, each 3 x H x W uint8 or float in 0..255; whether it is one single pair.
+
+    Raises:
+        DataError: When an image is unreadable or unusable, or the dates differ in number or size.
+    """
+    (first, single), (second, single_second) = _batch(before, "before"), _batch(after, "after")
+    if single != single_second or len(first) != len(second):
+        found = [
+            f"{'one image' if s else f'a batch of {len(b)}'}" for b, s in ((first, single), (second, single_second))
+        ]
+        raise DataError(f"before is {found[0]}, after {found[1]}; expected the same number of images of both dates")
+    for i, (a, b) in enumerate(zip(first, second, strict=True)):
+        if a.shape != b.shape:
+            where = "" if single else f" of pair {i}"
+            raise DataError(
+                f"sizes{where} differ: before is {a.shape[-2]} x {a.shape[-1]}, after {b.shape[-2]} x {b.shape[-1]} "
+                "(height x width); the images of a pair must cover the same pixels: crop or resample one of them"
+            )
+    return first, second, single

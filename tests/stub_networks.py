@@ -1,0 +1,102 @@
+"""Two tiny networks for the tests of detectors: quick, and sensitive to what a detector could do wrong."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bitemporal.models import ChangeModel, ModelCard, ModelOutput, Normalisation, create_model, registry
+from bitemporal.models.base import TrainingDefaults
+
+# a mean far from 0 tells padding before normalisation from padding after it
+NORMALISATION = Normalisation(mean=(100.0, 120.0, 140.0), std=(50.0, 60.0, 70.0))
+
+
+def _card(multiple: int, minimum: int) -> ModelCard:
+    return ModelCard(
+        title="Stub",
+        paper="none",
+        url="none",
+        licence="none",
+        multiple=multiple,
+        minimum=minimum,
+        training=TrainingDefaults(lr=1e-3, weight_decay=0.0),
+        normalisation=NORMALISATION,
+    )
+
+
+class Convolutional(ChangeModel):
+    """Sees neighbours, works at stride 4, and has batch statistics and dropout, which differ in training mode."""
+
+    def __init__(self, logits: int = 2) -> None:
+        super().__init__()
+        self.num_logits = logits  # type: ignore[misc]  # one class serves both kinds here
+        self.threshold = 0.3 if logits == 1 else 0.5
+        self.body = nn.Sequential(
+            nn.Conv2d(6, 8, 5, stride=4, padding=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5),
+            nn.Conv2d(8, logits, 3, padding=1),
+        )  # fmt: skip
+
+    def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
+        return ModelOutput(self.body(torch.cat([before, after], 1)))
+
+    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
+        return {"loss": outputs.logits.sum() * 0.0}
+
+
+class Pointwise(ChangeModel):
+    """Log-odds of a pixel: ``scale`` x how much brighter it became (0..255) + ``bias``."""
+
+    num_logits = 1
+
+    def __init__(self, scale: float = 1.0, bias: float = -50.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.bias = nn.Parameter(torch.tensor(bias))
+
+    def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
+        std = torch.tensor(NORMALISATION.std, device=before.device).view(3, 1, 1)
+        return ModelOutput(((after - before) * std).mean(1, keepdim=True) * self.scale + self.bias)
+
+    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
+        return {"loss": outputs.logits.sum() * 0.0}
+
+
+def stub_convolutional(pretrained: bool = False, in_channels: int = 3, **overrides: Any) -> Convolutional:
+    return Convolutional(**overrides)
+
+
+def stub_pointwise(pretrained: bool = False, in_channels: int = 3, **overrides: Any) -> Pointwise:
+    return Pointwise(**overrides)
+
+
+def register_stubs(patch: pytest.MonkeyPatch) -> None:
+    """Register both for one test only: other tests go through all registered networks."""
+    patch.setitem(registry._REGISTRY, "stub_convolutional", (stub_convolutional, _card(4, 16)))
+    patch.setitem(registry._REGISTRY, "stub_pointwise", (stub_pointwise, _card(8, 8)))
+
+
+def convolutional(seed: int, logits: int = 2) -> ChangeModel:
+    """A convolutional stub in eval mode whose batch statistics are not the initial ones."""
+    generator = torch.Generator().manual_seed(seed)
+    model = create_model("stub_convolutional", logits=logits)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                noise = torch.randn(value.shape, generator=generator)
+                value.copy_(noise.abs() + 0.5 if "var" in name else noise * 0.3)
+    return model.eval()
+
+
+def pointwise(scale: float = 1.0, bias: float = -50.0) -> ChangeModel:
+    """A pointwise stub in eval mode."""
+    return create_model("stub_pointwise", scale=scale, bias=bias).eval()
+
+
+class Passes:
+    """Counts the batched passes through a network, and their batch sizes."""
+
+    def __init__(self, model: ChangeModel) -> None:
+        self.sizes: list[int] = []
+        model.register_forward_pre_hook(lambda _, inputs: self.sizes.append(len(inputs[0])))

@@ -1,0 +1,635 @@
+import json
+import os
+import pickle
+import shutil
+import warnings
+from pathlib import Path
+
+import huggingface_hub.errors
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from stub_networks import NORMALISATION, Passes, convolutional, pointwise, register_stubs
+
+from bitemporal.bundle import save_bundle
+from bitemporal.car import CarPartition
+from bitemporal.cli.main import main
+from bitemporal.errors import BundleError, DataError, PartitionError, RecipeError, WeightsError
+from bitemporal.inference import (
+    Detector,
+    NetworkDetector,
+    OriginPartition,
+    Prediction,
+    load,
+    loading,
+    save_origin_partition,
+)
+
+
+@pytest.fixture(autouse=True)
+def _stubs(monkeypatch):
+    register_stubs(monkeypatch)
+
+
+def images(seed, height, width, count=None):
+    shape = (height, width, 3) if count is None else (count, height, width, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def pair_of_car(changed, height=20, width=20, seed=0):
+    """A pair of which ``changed`` pixels, in random places, brighten by 100."""
+    before = images(seed, height, width) // 4
+    where = np.zeros(height * width, dtype=bool)
+    where[np.random.default_rng(seed + 1).permutation(height * width)[:changed]] = True
+    return before, before + np.where(where.reshape(height, width, 1), np.uint8(100), np.uint8(0))
+
+
+def by_hand(model, before, after, multiple, minimum):
+    """Probability of one pair, in numpy but for the network's own logits."""
+    height, width = before.shape[:2]
+    sides = [-(-max(side, minimum) // multiple) * multiple for side in (height, width)]
+    padded = []
+    for image in (before, after):
+        values = (image.astype(np.float64) - NORMALISATION.mean) / NORMALISATION.std
+        canvas = np.zeros((*sides, 3))
+        canvas[:height, :width] = values
+        padded.append(torch.from_numpy(canvas.transpose(2, 0, 1)[None].astype(np.float32)))
+    with torch.no_grad():
+        logits = model(*padded)[0].double().numpy()
+    if len(logits) == 2:
+        probability = np.exp(logits[1]) / np.exp(logits).sum(0)
+    else:
+        # 0.5 where the network's own sigmoid stands at its own threshold
+        odds = np.exp(logits[0]) * (1 - model.threshold) / model.threshold
+        probability = odds / (1 + odds)
+    return probability[:height, :width]
+
+
+# ---------------------------------------------------------------- one network
+
+
+@pytest.mark.parametrize("logits", [1, 2])
+def test_any_size_equals_padding_by_hand(logits):
+    model = convolutional(seed=3, logits=logits)
+    detector = NetworkDetector(model)
+    for height in range(1, 71):
+        width = 1 + height * 29 % 70
+        before, after = images(height, height, width), images(-height % 997, height, width)
+        prediction = detector.predict(before, after)
+        expected = by_hand(model, before, after, multiple=4, minimum=16)
+        assert prediction.probability.shape == prediction.mask.shape == (height, width)
+        assert prediction.probability.dtype == np.float32 and prediction.mask.dtype == np.uint8
+        np.testing.assert_allclose(prediction.probability, expected, atol=2e-6)
+        certain = abs(expected - 0.5) > 1e-5
+        assert np.array_equal(prediction.mask[certain], (expected > 0.5)[certain])
+        assert prediction.part is None
+
+
+def test_size_without_padding_is_exactly_the_network():
+    model = convolutional(seed=1)
+    before, after = (torch.from_numpy(images(s, 32, 48, 3)).permute(0, 3, 1, 2) for s in (1, 2))
+    normalise = model.card.normalisation
+    with torch.no_grad():
+        expected = model.probability(model(normalise(before), normalise(after)))
+    assert torch.equal(NetworkDetector(model).probabilities(before, after), expected)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=6),
+    st.integers(0, 1000),
+)
+def test_batches_of_any_sizes_equal_singles(sizes, seed):
+    with pytest.MonkeyPatch.context() as patch:
+        register_stubs(patch)
+        detector = NetworkDetector(convolutional(seed=5))
+    pairs = [(images(seed + i, *size), images(seed + 99 - i, *size)) for i, size in enumerate(sizes)]
+    together = detector.predict([a for a, _ in pairs], [b for _, b in pairs])
+    assert isinstance(together, list)
+    for (before, after), found in zip(pairs, together, strict=True):
+        np.testing.assert_allclose(found.probability, detector.predict(before, after).probability, atol=1e-5)
+
+
+def test_sizes_that_pad_alike_share_a_pass():
+    model = convolutional(seed=2)
+    passes = Passes(model)
+    sizes = [(17, 20), (20, 18), (40, 40), (19, 17), (39, 37)]
+    NetworkDetector(model).predict([images(0, *s) for s in sizes], [images(1, *s) for s in sizes])
+    assert sorted(passes.sizes) == [2, 3]
+
+
+def test_all_forms_of_input_give_one_answer(tmp_path):
+    detector = NetworkDetector(convolutional(seed=7))
+    before, after = images(1, 21, 33, 2), images(2, 21, 33, 2)
+    paths = [[tmp_path / f"{date}{i}.png" for i in range(2)] for date in "ab"]
+    for stack, files in zip((before, after), paths, strict=True):
+        for image, file in zip(stack, files, strict=True):
+            Image.fromarray(image).save(file)
+    tensors = [torch.from_numpy(stack).permute(0, 3, 1, 2) for stack in (before, after)]
+    read_only = before.copy()
+    read_only.flags.writeable = False
+    batches = [
+        (list(before), list(after)),
+        (before, after),
+        (read_only, after[:, ::-1].copy()[:, ::-1]),
+        (before.astype(np.float64), after.astype(">f4")),
+        tuple(tensors),
+        (tensors[0].double(), tensors[1].half()),
+        (paths[0], [str(p) for p in paths[1]]),
+        ((paths[0][0], before[1]), [after[0], tensors[1][1]]),
+    ]
+    expected = detector.predict(before[0], after[0]), detector.predict(before[1], after[1])
+    for batch in batches:
+        for found, single in zip(detector.predict(*batch), expected, strict=True):
+            np.testing.assert_allclose(found.probability, single.probability, atol=1e-5)
+    for single in ((before[0], after[0]), (tensors[0][0], tensors[1][0]), (paths[0][0], str(paths[1][0]))):
+        found = detector.predict(*single)
+        assert isinstance(found, Prediction)
+        np.testing.assert_allclose(found.probability, expected[0].probability, atol=1e-5)
+    assert detector.predict([], []) == []
+    assert detector.probabilities(tensors[0][:0], tensors[1][:0]).shape == (0, 1, 21, 33)
+
+
+GOOD = np.zeros((20, 20, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (GOOD, GOOD[:19], ["20 x 20", "19 x 20"]),
+        ([GOOD, GOOD], [GOOD, GOOD[:, :5]], ["pair 1", "20 x 5"]),
+        (GOOD[..., 0], GOOD[..., 0], ["before", "(20, 20)", "H x W x 3"]),
+        (GOOD, GOOD.transpose(2, 0, 1), ["after", "(3, 20, 20)", "channels last"]),
+        (np.zeros((20, 20, 4), np.uint8), GOOD, ["alpha"]),
+        (torch.zeros(20, 20, 3), torch.zeros(20, 20, 3), ["(20, 20, 3)", "3 x H x W"]),
+        (torch.zeros(20, 20), torch.zeros(20, 20), ["(20, 20)"]),
+        (GOOD.astype(np.uint16), GOOD, ["uint16", "uint8 or float"]),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), torch.zeros(3, 4, 4), ["int64"]),
+        (np.full((4, 4, 3), np.nan), GOOD[:4, :4], ["nan"]),
+        (np.full((4, 4, 3), np.inf), GOOD[:4, :4], ["inf"]),
+        (GOOD[:4, :4], np.full((4, 4, 3), 256.0), ["after", "256", "0..255"]),
+        (np.full((4, 4, 3), -1.5), GOOD[:4, :4], ["-1.5"]),
+        (GOOD[:0], GOOD[:0], ["(3, 0, 20)"]),
+        (GOOD, [GOOD], ["one image", "batch of 1"]),
+        ([GOOD], [GOOD, GOOD], ["batch of 1", "batch of 2"]),
+        ([GOOD[None]], [GOOD[None]], ["before[0]", "one image"]),
+        (7, GOOD, ["before", "int"]),
+        ("nowhere.png", GOOD, ["nowhere.png"]),
+    ],
+)
+def test_unusable_input_is_refused_in_words(before, after, words):
+    with pytest.raises(DataError) as caught:
+        NetworkDetector(convolutional(seed=0)).predict(before, after)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_core_refuses_what_is_no_batch():
+    detector = NetworkDetector(convolutional(seed=0))
+    image = torch.zeros(1, 3, 8, 8)
+    for before, after in (
+        (image[0], image[0]),
+        (image[:, :1], image[:, :1]),
+        (image, image[..., :4]),
+        (image - 1, image),
+    ):
+        for each in (detector, OriginPartition(detector, {}, CarPartition())):
+            with pytest.raises(DataError):
+                each.probabilities(before, after)
+
+
+def test_floats_up_to_one_are_warned_of_and_black_images_are_not():
+    detector = NetworkDetector(convolutional(seed=0))
+    with pytest.warns(UserWarning, match="multiply by 255"):
+        detector.predict(np.full((5, 5, 3), 0.7), np.zeros((5, 5, 3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.predict(np.zeros((5, 5, 3)), np.ones((5, 5, 3), np.uint8))
+
+
+def test_network_and_random_numbers_are_left_alone(tmp_path):
+    model = convolutional(seed=4).train()
+    model.body[1].eval()  # a norm that its owner froze must stay frozen
+    modes = [m.training for m in model.modules()]
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    save_bundle(tmp_path / "bundle", model)
+    torch.manual_seed(11)
+    generator = torch.get_rng_state()
+    detector = NetworkDetector(model)
+    probability = detector.probabilities(torch.full((2, 3, 9, 9), 90.0), torch.zeros(2, 3, 9, 9))
+    load(tmp_path / "bundle", "cpu")
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert [m.training for m in model.modules()] == modes
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert not probability.requires_grad and not probability.is_inference()
+    assert torch.equal(
+        probability,
+        NetworkDetector(model.eval()).probabilities(torch.full((2, 3, 9, 9), 90.0), torch.zeros(2, 3, 9, 9)),
+    )
+
+
+def test_network_of_no_numbers_is_no_empty_mask():
+    model = convolutional(seed=4)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(WeightsError, match="stub_convolutional"):
+        NetworkDetector(model).predict(GOOD, GOOD)
+
+
+# ---------------------------------------------------------------- Origin-Partition
+
+
+def specialists(*parts):
+    return {part: NetworkDetector(convolutional(seed=20 + i)) for i, part in enumerate(parts)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [(0, "small"), (20, "small"), (21, "medium"), (80, "medium"), (81, "large"), (400, "large")],
+)
+def test_part_ends_at_its_threshold(changed, part):
+    """400 pixels: 20 are 0.05 exactly, 80 are 0.20; the network pads to 24 x 24, which must not count."""
+    detector = OriginPartition(
+        NetworkDetector(pointwise()), specialists("small", "medium", "large"), CarPartition((0.05, 0.20))
+    )
+    before, after = pair_of_car(changed)
+    found = detector.predict(before, after)
+    assert found.part == part
+    expected = detector.specialists[part].predict(before, after)
+    assert np.array_equal(found.probability, expected.probability)
+
+
+def test_batch_is_routed_as_by_hand_in_few_passes():
+    origin = pointwise()
+    names = CarPartition((0.02, 0.1, 0.5)).names
+    models = {name: convolutional(seed=i) for i, name in enumerate(names) if name != "part3"}
+    pairs = [pair_of_car(c, seed=c) for c in (0, 30, 300, 100, 5, 40, 39, 400, 150)]
+    expected = []
+    for before, after in pairs:  # image by image, with counted pixels
+        first = by_hand(origin, before, after, multiple=8, minimum=8)
+        car = int((first > 0.5).sum()) / first.size
+        name = names[sum(car > limit for limit in (0.02, 0.1, 0.5))]
+        model = models.get(name)
+        expected.append((name, by_hand(model, before, after, 4, 16) if model else first))
+    assert {name for name, _ in expected} == set(names)  # all parts occur, also the empty one
+    passes = {name: Passes(model) for name, model in {"origin": origin, **models}.items()}
+    detector = OriginPartition(
+        NetworkDetector(origin), {n: NetworkDetector(m) for n, m in models.items()}, CarPartition((0.02, 0.1, 0.5))
+    )
+    found = detector.predict([a for a, _ in pairs], [b for _, b in pairs])
+    for prediction, (name, probability) in zip(found, expected, strict=True):
+        assert prediction.part == name
+        np.testing.assert_allclose(prediction.probability, probability, atol=2e-6)
+    assert passes["origin"].sizes == [9]
+    for name in models:
+        assert passes[name].sizes == [sum(part == name for part, _ in expected)]
+
+
+def test_batch_of_five_equals_five_singles_whatever_their_order():
+    detector = OriginPartition(NetworkDetector(pointwise()), specialists("small", "large"), CarPartition())
+    pairs = [pair_of_car(c, 24, 16, seed=c) for c in (3, 60, 200, 9, 300)]
+    singles = [detector.predict(*pair) for pair in pairs]
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 1, 3]):
+        before, after = (torch.from_numpy(np.stack([pairs[i][k] for i in order])).permute(0, 3, 1, 2) for k in (0, 1))
+        batch = detector.probabilities(before, after)
+        assert batch.shape == (5, 1, 24, 16)
+        for i, probability in zip(order, batch, strict=True):
+            np.testing.assert_allclose(probability[0].numpy(), singles[i].probability, atol=1e-5)
+
+
+def test_detector_of_ones_own_serves_as_origin():
+    class Everything(Detector):
+        def probabilities(self, before, after):
+            return torch.ones(len(before), 1, *before.shape[-2:])
+
+    sizes = [(5, 6), (7, 8), (5, 6)]
+    batch = [images(i, *size) for i, size in enumerate(sizes)]
+    alone = Everything().predict(batch, batch)
+    routed = OriginPartition(Everything(), {}, CarPartition.of_paper(2)).predict(batch, batch)
+    assert [p.mask.shape for p in alone] == [p.mask.shape for p in routed] == sizes
+    assert all(p.mask.all() for p in (*alone, *routed))
+    assert [p.part for p in routed] == ["large"] * 3
+
+
+def test_specialist_of_no_part_is_refused(tmp_path):
+    with pytest.raises(PartitionError, match="medium"):
+        OriginPartition(NetworkDetector(pointwise()), specialists("medium"), CarPartition.of_paper(2))
+    save_bundle(tmp_path / "a", pointwise())
+    with pytest.raises(PartitionError, match="medium"):
+        save_origin_partition(tmp_path / "b", tmp_path / "a", {"medium": tmp_path / "a"}, CarPartition.of_paper(2))
+
+
+# ---------------------------------------------------------------- bundles
+
+
+@pytest.fixture
+def bundles(tmp_path):
+    save_bundle(tmp_path / "origin", pointwise())
+    for i, part in enumerate(("small", "large")):
+        save_bundle(tmp_path / part, convolutional(seed=30 + i))
+    return tmp_path
+
+
+def test_origin_partition_bundle_stands_alone(bundles):
+    partition = CarPartition((0.04, 0.3))
+    sources = {part: bundles / part for part in ("small", "large")}
+    for _ in range(2):  # the second replaces the first
+        save_origin_partition(bundles / "op", bundles / "origin", sources, partition, {"data": "x"})
+    pairs = [pair_of_car(c, 17, 19, seed=c) for c in (0, 50, 200)]
+    before, after = [a for a, _ in pairs], [b for _, b in pairs]
+    detectors = {part: load(path, "cpu") for part, path in sources.items()}
+    expected = OriginPartition(load(bundles / "origin", "cpu"), detectors, partition).predict(before, after)
+    for path in (bundles / "origin", *sources.values()):
+        shutil.rmtree(path)
+    moved = bundles / "elsewhere"
+    (bundles / "op").rename(moved)
+    found = load(moved, "cpu")
+    assert isinstance(found, OriginPartition) and found.partition == partition
+    for a, b in zip(found.predict(before, after), expected, strict=True):
+        assert a.part == b.part and np.array_equal(a.probability, b.probability)
+    assert {p.part for p in expected} == {"small", "medium", "large"}
+    description = json.loads((moved / "bundle.json").read_text())
+    assert description["kind"] == "origin-partition" and description["thresholds"] == [0.04, 0.3]
+    assert sorted(p.relative_to(moved).as_posix() for p in moved.rglob("*") if p.is_file()) == [
+        "bundle.json", "large/bundle.json", "large/weights.safetensors", "origin/bundle.json",
+        "origin/weights.safetensors", "small/bundle.json", "small/weights.safetensors",
+    ]  # fmt: skip
+
+
+def test_origin_partition_needs_whole_networks_and_leaves_the_old_bundle(bundles):
+    save_origin_partition(bundles / "op", bundles / "origin", {}, CarPartition())
+    old = (bundles / "op" / "bundle.json").read_bytes()
+    (bundles / "small" / "weights.safetensors").unlink()
+    for origin, small in (("op", "large"), ("nowhere", "large"), ("origin", "small")):
+        with pytest.raises(BundleError):
+            save_origin_partition(bundles / "op", bundles / origin, {"small": bundles / small}, CarPartition())
+    assert (bundles / "op" / "bundle.json").read_bytes() == old
+    assert sorted(p.name for p in bundles.iterdir()) == ["large", "op", "origin", "small"]
+
+
+def _edit(**fields):
+    def edit(folder):
+        path = folder / "bundle.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return edit
+
+
+def _cut(share):
+    def cut(folder):
+        path = folder / "weights.safetensors"
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+    return cut
+
+
+def _claim_more(folder):
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes().replace(b"data_offsets", b"data_offsetz", 1))
+
+
+DAMAGE = {
+    "empty weights": _cut(0),
+    "half the weights": _cut(0.5),
+    "most of the weights": _cut(0.99),
+    "another header": _claim_more,
+    "huge header": lambda f: (f / "weights.safetensors").write_bytes(b"\xff" * 64),
+    "no weights": lambda f: (f / "weights.safetensors").unlink(),
+    "no description": lambda f: (f / "bundle.json").unlink(),
+    "description cut": lambda f: (f / "bundle.json").write_text('{"format": 1, "ki'),
+    "description no text": lambda f: (f / "bundle.json").write_bytes(b"\xff\xfe\x00"),
+    "description a list": lambda f: (f / "bundle.json").write_text("[1, 2]"),
+    "newer format": _edit(format=99),
+    "other kind": _edit(kind="ensemble"),
+    "other model": _edit(model="no_such_model"),
+    "other weights": _edit(model="stub_pointwise", config={}),
+    "other option": _edit(config={"logits": 1}),
+    "unknown option": _edit(config={"depth": 3}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("kind", ["network", "origin-partition"])
+def test_damaged_bundle_is_a_clear_error(bundles, damage, kind):
+    folder = bundles / "small"
+    if kind == "origin-partition":
+        save_origin_partition(bundles / "op", bundles / "origin", {"small": folder}, CarPartition())
+        folder = bundles / "op" / "small"
+    load(folder, "cpu")
+    DAMAGE[damage](folder)
+    with pytest.raises(BundleError) as caught:
+        load(bundles / "op" if kind == "origin-partition" else folder, "cpu")
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"thresholds": [0.2, 0.1]},
+        {"thresholds": ["x"]},
+        {"thresholds": None},
+        {"specialists": ["huge"]},
+        {"specialists": ["../origin"]},
+        {"specialists": 3},
+        {"specialists": ["medium"]},
+    ],
+)
+def test_damaged_origin_partition_is_a_clear_error(bundles, fields):
+    save_origin_partition(bundles / "op", bundles / "origin", {"small": bundles / "small"}, CarPartition())
+    _edit(**fields)(bundles / "op")
+    with pytest.raises(BundleError, match="op"):
+        load(bundles / "op", "cpu")
+
+
+class Malice:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickles_are_never_read(bundles, monkeypatch):
+    marker = bundles / "opened"
+    for name in ("pytorch_model.bin", "weights.pt", "weights.ckpt", "weights.pkl"):
+        (bundles / "small" / name).write_bytes(pickle.dumps(Malice(marker)))
+
+    def refuse(*_, **__):
+        raise AssertionError("a pickle was opened")
+
+    for module, name in ((torch, "load"), (pickle, "load"), (pickle, "loads")):
+        monkeypatch.setattr(module, name, refuse)
+    load(bundles / "small", "cpu")
+    save_origin_partition(bundles / "op", bundles / "origin", {"small": bundles / "small"}, CarPartition())
+    assert {p.name for p in (bundles / "op" / "small").iterdir()} == {"bundle.json", "weights.safetensors"}
+    (bundles / "small" / "weights.safetensors").unlink()
+    with pytest.raises(BundleError):
+        load(bundles / "small", "cpu")
+    shutil.copy(bundles / "small" / "weights.pt", bundles / "small" / "weights.safetensors")
+    with pytest.raises(BundleError):
+        load(bundles / "small", "cpu")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        huggingface_hub.errors.LocalEntryNotFoundError("no connection and nothing in the cache"),
+        huggingface_hub.errors.OfflineModeIsEnabled("offline mode is on"),
+        ConnectionError("name or service not known"),
+        huggingface_hub.errors.HFValidationError("bad id"),
+    ],
+)
+def test_hub_out_of_reach_is_a_clear_error(monkeypatch, failure):
+    def fail(*_, **__):
+        raise failure
+
+    monkeypatch.setattr(loading, "snapshot_download", fail)
+    with pytest.raises(BundleError) as caught:
+        load("someone/change-net", "cpu")
+    assert "someone/change-net" in str(caught.value) and "Hugging Face" in str(caught.value)
+
+
+def test_hub_id_fetches_json_and_safetensors_only(bundles, monkeypatch):
+    asked = []
+
+    def fetch(repository, allow_patterns):
+        asked.append((repository, tuple(allow_patterns)))
+        return str(bundles / "small")
+
+    monkeypatch.setattr(loading, "snapshot_download", fetch)
+    assert isinstance(load("someone/change-net", "cpu"), NetworkDetector)
+    assert asked == [("someone/change-net", ("*.json", "*.safetensors"))]
+    monkeypatch.chdir(bundles.parent)  # a path that exists is never looked up elsewhere
+    load(f"{bundles.name}/small", "cpu")
+    with pytest.raises(BundleError, match="no such file"):
+        load(bundles / "nowhere", "cpu")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("device", ["cud", "cuda:77", "gpu"])
+def test_device_that_is_not_there(bundles, device):
+    with pytest.raises(RecipeError, match=device):
+        load(bundles / "small", device)
+
+
+# ---------------------------------------------------------------- command
+
+
+def save(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **options)
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def test_predict_writes_the_mask_of_two_images(bundles, capsys):
+    before, after = pair_of_car(50, 17, 23)
+    save(bundles / "a.png", before)
+    save(bundles / "b.tif", after)
+    target, chances = bundles / "new" / "mask.png", bundles / "chances.png"
+    words = [str(bundles / "a.png"), str(bundles / "b.tif"), "--bundle", str(bundles / "origin"), "--device", "cpu"]
+    for _ in range(2):  # an older mask is replaced
+        assert main(["predict", *words, "-o", str(target), "--probability", str(chances)]) == 0
+    assert str(target) in capsys.readouterr().out
+    with Image.open(target) as mask, Image.open(chances) as probability:
+        assert mask.format == probability.format == "PNG" and mask.mode == probability.mode == "L"
+        found, chance = np.asarray(mask), np.asarray(probability)
+    assert np.array_equal(found, np.where((after != before).all(-1), 255, 0))
+    expected = load(bundles / "origin", "cpu").predict(before, after).probability
+    assert abs(chance / 255 - expected).max() <= 0.5 / 255 + 1e-6
+    assert [p.name for p in target.parent.iterdir()] == ["mask.png"]
+
+
+def test_predict_of_folders_does_what_it_can_and_says_the_rest(bundles, capsys):
+    cars = {"p1": 40, "p2": 0, "p3": 200, "p4": 10, "truncated": 5, "sizes": 5, "lonely": 5, "twice": 5}
+    pairs = {stem: pair_of_car(c, 18, 22, seed=c) for c, stem in enumerate(cars, start=9)}
+    for stem, (before, after) in pairs.items():
+        save(bundles / "A" / f"{stem}.png", before)
+        if stem != "lonely":
+            save(bundles / "B" / f"{stem}.{'bmp' if stem == 'p3' else 'png'}", after)
+    truncated = bundles / "B" / "truncated.png"
+    truncated.write_bytes(truncated.read_bytes()[:-200])
+    save(bundles / "B" / "sizes.png", pairs["sizes"][1][:-1])
+    save(bundles / "A" / "twice.bmp", pairs["twice"][0])
+    save(bundles / "A" / "p2.png", pairs["p2"][0][..., 0])
+    (bundles / "A" / "notes.txt").write_text("no image")
+    inputs = contents(bundles / "A") | contents(bundles / "B")
+    out = bundles / "masks"
+    words = ["predict", str(bundles / "A"), str(bundles / "B"), "--bundle", str(bundles / "origin"), "-o", str(out)]
+    assert main([*words, "--batch-size", "3", "--device", "cpu"]) == 1
+    assert sorted(p.name for p in out.iterdir()) == ["p1.png", "p2.png", "p3.png", "p4.png"]
+    detector = load(bundles / "origin", "cpu")
+    for stem in ("p1", "p3", "p4"):
+        expected = detector.predict(*pairs[stem]).mask
+        assert np.array_equal(np.asarray(Image.open(out / f"{stem}.png")), expected * 255)
+    errors = capsys.readouterr().err
+    for word in ("truncated.png", "sizes", "lonely.png", "twice", "4 fault"):
+        assert word in errors
+    assert "notes.txt" not in errors and "p1" not in errors
+    assert "p2.png: grey image" in errors
+    assert contents(bundles / "A") | contents(bundles / "B") == inputs
+    for path in bundles.glob("[AB]/*"):
+        if path.stem not in ("p1", "p3", "p4"):
+            path.unlink()
+    assert main([*words, "--device", "cpu"]) == 0
+
+
+def test_predict_needs_no_label_and_answers_pairs_of_different_sizes(bundles):
+    for i, size in enumerate([(9, 12), (31, 18), (16, 16)]):
+        for date in "AB":
+            save(bundles / date / f"{i}.png", images(i, *size))
+    save_origin_partition(bundles / "op", bundles / "origin", {"small": bundles / "small"}, CarPartition())
+    words = [str(bundles / "A"), str(bundles / "B"), "--bundle", str(bundles / "op"), "-o", str(bundles / "out")]
+    assert main(["predict", *words, "--device", "cpu"]) == 0
+    assert {Image.open(p).size for p in (bundles / "out").iterdir()} == {(12, 9), (18, 31), (16, 16)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "output", "extra", "word"),
+    [
+        ("A/x.png", "B/x.png", "A/x.png", [], "inputs"),
+        ("A/x.png", "B/x.png", "B/../B/x.png", [], "inputs"),
+        ("A/x.png", "B/x.png", "link.png", [], "inputs"),
+        ("A/x.png", "B/x.png", "m.png", ["--probability", "B/x.png"], "inputs"),
+        ("A/x.png", "B/x.png", "m.png", ["--probability", "m.png"], "own place"),
+        ("A/x.png", "B/x.png", "m.jpg", [], ".png"),
+        ("A/x.png", "B/x.png", "A", [], ".png"),
+        ("A/x.png", "B/x.png", "m.png", ["--batch-size", "0"], "batch_size"),
+        ("A/x.png", "B", "m.png", [], "a folder"),
+        ("A/x.png", "B/y.png", "m.png", [], "does not exist"),
+        ("A", "B", "A", [], "inputs"),
+        ("A", "B", "B", [], "inputs"),
+        ("A", "B", "out", ["--probability", "A"], "inputs"),
+        ("A", "B", "out", ["--probability", "out"], "own place"),
+        ("A", "B", "A/x.png", [], "expected a folder"),
+        ("A", "empty", "out", [], "no two images"),
+    ],
+)
+def test_predict_refuses_before_it_writes(bundles, monkeypatch, capsys, before, after, output, extra, word):
+    monkeypatch.chdir(bundles)
+    for date in "AB":
+        save(bundles / date / "x.png", images(ord(date), 16, 16))
+    (bundles / "link.png").symlink_to(bundles / "A" / "x.png")
+    (bundles / "empty").mkdir()
+    files = contents(bundles)
+    words = ["predict", before, after, "--bundle", "origin", "-o", output, "--device", "cpu", *extra]
+    assert main(words) == 1
+    assert word in capsys.readouterr().err
+    assert contents(bundles) == files
+
+
+def test_predict_of_two_images_that_cannot_be_used(bundles, capsys):
+    save(bundles / "a.png", images(0, 16, 16))
+    save(bundles / "b.png", images(0, 16, 15))
+    words = [str(bundles / "a.png"), str(bundles / "b.png"), "--bundle", str(bundles / "origin")]
+    assert main(["predict", *words, "-o", str(bundles / "m.png"), "--device", "cpu"]) == 1
+    message = capsys.readouterr().err
+    assert "16 x 16" in message and "16 x 15" in message and "Traceback" not in message
+    assert not (bundles / "m.png").exists()
