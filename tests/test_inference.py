@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from stub_networks import NORMALISATION, Passes, convolutional, pointwise, register_stubs
 
 from bitemporal.bundle import save_bundle
 from bitemporal.car import CarPartition
@@ -27,6 +26,7 @@ from bitemporal.inference import (
     loading,
     save_origin_partition,
 )
+from stub_networks import NORMALISATION, Passes, convolutional, pointwise, register_stubs
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,11 @@
 """Scores as tables for people."""
 
 import math
+from typing import Any
 
 from rich.table import Table
 
-from bitemporal.evaluation.evaluate import Evaluation
+from bitemporal.evaluation.scoring import Evaluation
 from bitemporal.metrics import METRICS
 
 _PARTS_A_TABLE = 3
@@ -22,25 +23,23 @@ def score_tables(evaluation: Evaluation, title: str = "") -> list[Table]:
         One table; several when there are more parts than fit a terminal of 80 columns.
     """
     summary = evaluation.summary()
-    groups = {"all": {"pairs": len(evaluation.stems), **summary}} | summary["by_part"]
-    names = list(groups)
+    everything = ("all", {"pairs": len(evaluation.stems), **summary})
+    # a partition of one part only would repeat the first column
+    parts = list(summary["by_part"].items()) if len(summary["by_part"]) > 1 else []
     tables = []
-    for start in range(1, len(names), _PARTS_A_TABLE):
+    for start in range(0, max(len(parts), 1), _PARTS_A_TABLE):
+        groups = [everything, *parts[start : start + _PARTS_A_TABLE]]
         caption = "each cell: dataset / image_mean, in per cent; parts by " + evaluation.partition.describe()
         table = Table(title=title or None, caption=caption, box=None, title_justify="left", caption_justify="left")
         table.add_column("metric", no_wrap=True)
-        shown = ["all", *names[start : start + _PARTS_A_TABLE]]
-        for name in shown:
-            table.add_column(f"{name}\n({groups[name]['pairs']} pairs)", justify="right", no_wrap=True)
+        for name, group in groups:
+            table.add_column(f"{name}\n({group['pairs']} pairs)", justify="right", no_wrap=True)
         for metric in METRICS:
-            cells = [
-                f"{_per_cent(groups[name]['dataset'][metric])} / {_per_cent(groups[name]['image_mean'][metric])}"
-                for name in shown
-            ]
-            table.add_row(metric, *cells)
+            table.add_row(metric, *(_cell(group, metric) for _, group in groups))
         tables.append(table)
     return tables
 
 
-def _per_cent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+def _cell(group: dict[str, Any], metric: str) -> str:
+    values = (group[averaging][metric] for averaging in ("dataset", "image_mean"))
+    return " / ".join("-" if math.isnan(value) else f"{100 * value:.2f}" for value in values)

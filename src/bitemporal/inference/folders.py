@@ -4,6 +4,7 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -209,5 +210,6 @@ def _write_png(values: npt.NDArray[np.uint8], path: Path) -> None:
         Image.fromarray(values).save(temporary, format="PNG")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise DataError(f"{path}: cannot be written ({error}); check that the folder can be written to") from error
