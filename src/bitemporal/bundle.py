@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ NETWORK = "network"
 ORIGIN_PARTITION = "origin-partition"
 
 
-def write_folder(target: Path, write: Any) -> None:
+def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     """Let ``write(folder)`` fill a new folder, then put it in the place of ``target`` at once."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -3,7 +3,8 @@
 Every metric exists in two averagings, which must never be mixed up:
 
 - ``dataset``: one confusion matrix summed over all images, as mmseg's ``IoUMetric`` and the LEVIR-CD community do;
-- ``image_mean``: the metric of every image, averaged; an empty class counts 1, as in the JL1-CD paper's released scorer.
+- ``image_mean``: the metric of every image, averaged; an empty class counts 1, as in the released scorer
+  of the JL1-CD paper.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,8 @@ def confusion_counts(prediction: npt.ArrayLike, target: npt.ArrayLike, ignore: i
 
 
 def _ratio(above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+    result: npt.NDArray[np.float64] = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+    return result
 
 
 def _columns(counts: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], ...]:
@@ -57,11 +59,15 @@ def _of_class(
     return ratio(tp, fp, fn) if changed else ratio(tn, fn, fp)
 
 
-def _iou(tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _iou(
+    tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     return _ratio(tp, tp + fp + fn)
 
 
-def _f1(tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _f1(
+    tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     return _ratio(2 * tp, 2 * tp + fp + fn)
 
 
@@ -133,6 +139,20 @@ METRICS = (
     "kappa",
 )
 """Names of all metrics: of the changed class, means over both classes, overall accuracy, Cohen's kappa."""
+
+
+def selection_score(counts: npt.ArrayLike) -> float:
+    """Dataset mIoU over the classes that occur: what checkpoints are chosen by.
+
+    Args:
+        counts: Confusion counts, N x 4 or already summed.
+
+    Returns:
+        In [0, 1]; NaN when no pixel is valid.
+    """
+    total = np.asarray(counts, dtype=np.float64).reshape(-1, 4).sum(0)
+    ious = np.array([_of_class(total, _iou, True), _of_class(total, _iou, False)])
+    return float(np.nanmean(ious)) if total.sum() else float("nan")
 
 
 def image_metric(name: str, counts: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -1,14 +1,16 @@
 """The ``bitemporal`` command: every command is one typed function, its docstring the help text."""
 
+import dataclasses
 import importlib
 import inspect
 import sys
+import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import docstring_parser
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from bitemporal.errors import BitemporalError
 
@@ -33,34 +35,95 @@ def _function(command: str) -> Callable[..., int | None]:
     return function
 
 
-def _parser(command: str, function: Callable[..., Any]) -> tuple[ArgumentParser, dict[str, str]]:
-    """The parser of one command, and its argument name for every parameter.
+@dataclasses.dataclass(frozen=True)
+class _Option:
+    """One word of the command line; ``name`` is that of the parameter or field, without a trailing underscore."""
+
+    name: str
+    hint: Any
+    default: Any
+    help: str
+    positional: bool
+
+
+def _helps(documented: object) -> dict[str, str]:
+    documentation = docstring_parser.parse(documented.__doc__ or "")
+    return {p.arg_name: (p.description or "").replace("%", "%%") for p in documentation.params}
+
+
+def _options(function: Callable[..., Any]) -> dict[str, list[_Option]]:
+    """The options of every parameter: one, or one a field where the parameter is a dataclass.
 
     Positional-only parameters become positional arguments, all others options; a trailing underscore, which keeps a
-    parameter off a keyword of Python, is not shown.
+    name off a keyword of Python, is not shown.
     """
-    documentation = docstring_parser.parse(function.__doc__ or "")
-    helps = {p.arg_name: (p.description or "").replace("%", "%%") for p in documentation.params}
-    parser = ArgumentParser(prog=f"bitemporal {command}", description=documentation.description, exit_on_error=True)
+    hints, helps = typing.get_type_hints(function), _helps(function)
+    found: dict[str, list[_Option]] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            field_hints = typing.get_type_hints(hint)
+            field_helps = {
+                k: v
+                for c in reversed(typing.cast("type[Any]", hint).__mro__)
+                if dataclasses.is_dataclass(c)
+                for k, v in _helps(c).items()
+            }
+            found[name] = [
+                _Option(
+                    f.name.rstrip("_"),
+                    field_hints[f.name],
+                    inspect.Parameter.empty
+                    if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+                    else (f.default if f.default_factory is dataclasses.MISSING else f.default_factory()),
+                    field_helps.get(f.name, ""),
+                    False,
+                )
+                for f in dataclasses.fields(hint)
+            ]
+        else:
+            positional = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+            found[name] = [_Option(name.rstrip("_"), hint, parameter.default, helps.get(name, ""), positional)]
+    return found
+
+
+def _numbers(hint: object) -> Callable[[str | Sequence[Any]], tuple[Any, ...]] | None:
+    """For tuples of numbers, a reader of ``1,2`` (command line) and ``[1, 2]`` (YAML); ``None`` for other types."""
+    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    tuples = [choice for choice in choices if typing.get_origin(choice) is tuple]
+    if not tuples:
+        return None
+    kinds = typing.get_args(tuples[0])
+    length = None if kinds[-1] is Ellipsis else len(kinds)
+
+    def numbers(value: str | Sequence[Any]) -> tuple[Any, ...]:
+        words = value.strip("[]() ").split(",") if isinstance(value, str) else list(value)
+        if length is not None and len(words) != length:
+            raise ValueError(f"expected {length} comma-separated numbers, found {value!r}")
+        return tuple(kinds[0](word) for word in words)
+
+    return numbers
+
+
+def _parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
+    description = docstring_parser.parse(function.__doc__ or "").description
+    parser = ArgumentParser(prog=f"bitemporal {command}", description=description, exit_on_error=True)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
-    hints = typing.get_type_hints(function)
-    names: dict[str, str] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        name = names[parameter.name] = parameter.name.rstrip("_")
-        required = parameter.default is inspect.Parameter.empty
-        options: dict[str, Any] = {"type": hints[parameter.name], "help": helps.get(parameter.name, "")}
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+    for option in (o for group in _options(function).values() for o in group):
+        required = option.default is inspect.Parameter.empty
+        settings: dict[str, Any] = {"type": _numbers(option.hint) or option.hint, "help": option.help}
+        if option.positional:
             if not required:
-                options |= {"nargs": "?", "default": parameter.default}
-            parser.add_argument(name, **options)
+                settings |= {"nargs": "?", "default": option.default}
+            parser.add_argument(option.name, **settings)
             continue
-        options |= {"required": True} if required else {"default": parameter.default}
-        if hints[parameter.name] is bool:
-            options |= {"action": "store_true"}
-            del options["type"]
-        short = [_SHORT[name]] if name in _SHORT else []
-        parser.add_argument(*short, f"--{name.replace('_', '-')}", dest=name, **options)
-    return parser, names
+        settings |= {"required": True} if required else {"default": option.default}
+        if option.hint is bool:
+            settings |= {"action": "store_true"}
+            del settings["type"]
+        short = [_SHORT[option.name]] if option.name in _SHORT else []
+        parser.add_argument(*short, f"--{option.name.replace('_', '-')}", dest=option.name, **settings)
+    return parser
 
 
 def _overview() -> str:
@@ -94,20 +157,29 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bitemporal: no command {' '.join(words[:2])!r}\n\n{_overview()}", file=sys.stderr)
         return 2
     function = _function(command)
-    parser, names = _parser(command, function)
-    values = parser.parse_args(words[len(command.split()) :])
-    positional, keyword = [], {}
-    for parameter in inspect.signature(function).parameters.values():
-        value = values[names[parameter.name]]
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-            positional.append(value)
-        else:
-            keyword[parameter.name] = value
+    values = _parser(command, function).parse_args(words[len(command.split()) :])
     try:
+        positional, keyword = _arguments(function, values)
         return function(*positional, **keyword) or 0
     except BitemporalError as error:
         print(f"bitemporal {command}: {error}", file=sys.stderr)
         return 1
+
+
+def _arguments(function: Callable[..., Any], values: Namespace) -> tuple[list[Any], dict[str, Any]]:
+    positional: list[Any] = []
+    keyword: dict[str, Any] = {}
+    hints = typing.get_type_hints(function)
+    for name, options in _options(function).items():
+        if dataclasses.is_dataclass(hints[name]):
+            fields = [f.name for f in dataclasses.fields(hints[name])]
+            given = {f: values[o.name] for f, o in zip(fields, options, strict=True)}
+            keyword[name] = typing.cast("type[Any]", hints[name])(**given)
+        elif options[0].positional:
+            positional.append(values[options[0].name])
+        else:
+            keyword[name] = values[options[0].name]
+    return positional, keyword
 
 
 if __name__ == "__main__":

@@ -1,1 +1,6 @@
+"""CAR-partitioned multi-teacher knowledge distillation (MTKD): one generic module for any student and teachers."""
 
+from bitemporal.distillation.criteria import criterion, kullback_leibler, mean_squared_error
+from bitemporal.distillation.task import DistillationTask, TeacherBank
+
+__all__ = ["DistillationTask", "TeacherBank", "criterion", "kullback_leibler", "mean_squared_error"]

@@ -193,6 +193,23 @@ class ChangeModel(nn.Module, ABC):
                 f"(`bitemporal.load(...).predict` does this by itself)"
             )
 
+    def change_probability(self, before: Tensor, after: Tensor) -> Tensor:
+        """Probability of change for raw images of any size: normalised, padded right and bottom, and cropped again.
+
+        Args:
+            before: Images of date 1, N x C x H x W in 0..255, of any type.
+            after: Images of date 2, the same shape.
+
+        Returns:
+            N x 1 x H x W float32 in [0, 1]; 0.5 is the network's own decision threshold.
+        """
+        height, width = before.shape[-2:]
+        multiple, minimum = self.card.multiple, self.card.minimum
+        padding = [max(-(-length // multiple) * multiple, minimum) - length for length in (width, height)]
+        dates = [F.pad(self.card.normalisation(date), (0, padding[0], 0, padding[1])) for date in (before, after)]
+        logits: Tensor = self(dates[0], dates[1])
+        return self.probability(logits[..., :height, :width].float())
+
     def log_odds(self, logits: Tensor) -> Tensor:
         """Log-odds of change, N x 1 x h x w; 0 is the network's own decision threshold.
 

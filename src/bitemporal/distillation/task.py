@@ -1,0 +1,107 @@
+"""The student's training: task loss plus the distance to the teacher of each pair's part, from one pass."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from bitemporal.car import CarPartition, change_area_ratios
+from bitemporal.data.loading import Batch
+from bitemporal.distillation.criteria import Compare, WeightedSum
+from bitemporal.models import ChangeModel, ModelOutput
+from bitemporal.training.task import ChangeTask, Optimisation
+
+
+class TeacherBank:
+    """Frozen teachers, a network a part of the partition.
+
+    Deliberately no ``nn.Module``: whatever holds it does not see the teachers' parameters, so they are in no
+    optimiser, no checkpoint and no parameter count, and ``train()`` of the student cannot reach them.
+    """
+
+    def __init__(self, teachers: Mapping[str, ChangeModel], partition: CarPartition) -> None:
+        """Freeze the teachers.
+
+        Args:
+            teachers: Networks by name of their part; a part without one is not distilled.
+            partition: Routes by CAR.
+        """
+        self.partition = partition
+        self.teachers = {part: teacher.eval().requires_grad_(False) for part, teacher in teachers.items()}
+
+    def to(self, device: torch.device) -> None:
+        """Move the teachers to a device."""
+        for teacher in self.teachers.values():
+            teacher.to(device)
+
+    def route(self, target: Tensor) -> dict[str, Tensor]:
+        """Sample numbers of each part that occurs and has a teacher, by the CAR of the valid pixels.
+
+        Args:
+            target: Decoded masks, N x H x W, 255 ignored; a mask without a valid pixel has no part.
+        """
+        parts = torch.as_tensor(self.partition.indices(change_area_ratios(target).cpu().numpy()))
+        routes = {name: torch.nonzero(parts == i)[:, 0] for i, name in enumerate(self.partition.names)}
+        return {name: samples for name, samples in routes.items() if len(samples) and name in self.teachers}
+
+    @torch.no_grad()
+    def outputs(self, part: str, batch: Batch, samples: Tensor) -> ModelOutput:
+        """What a part's teacher says of its samples, in one batched pass."""
+        teacher = self.teachers[part]
+        normalise = teacher.card.normalisation
+        return teacher.outputs(normalise(batch.before[samples]), normalise(batch.after[samples]))
+
+
+def _select(outputs: ModelOutput, samples: Tensor) -> ModelOutput:
+    return ModelOutput(outputs.logits[samples], {name: x[samples] for name, x in outputs.auxiliary.items()})
+
+
+class DistillationTask(ChangeTask):
+    """Trains a student on its own loss and on the teacher of each pair's part (JL1-CD paper, section on MTKD).
+
+    The CAR that chooses the teacher is that of the augmented mask, on its valid pixels.
+    """
+
+    def __init__(
+        self,
+        model: ChangeModel,
+        optimisation: Optimisation,
+        seed: int,
+        teachers: TeacherBank,
+        compare: Compare,
+        weight: float,
+    ) -> None:
+        """Start a task.
+
+        Args:
+            model: The student, with the origin's weights.
+            optimisation: How it learns.
+            seed: As for any stage.
+            teachers: Frozen teachers.
+            compare: Distillation criterion.
+            weight: lambda.
+        """
+        super().__init__(model, optimisation, seed)
+        self.teachers, self.compare, self.weight = teachers, compare, weight
+
+    def on_fit_start(self) -> None:
+        """Bring the teachers to the student's device."""
+        self.teachers.to(self.device)
+
+    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The student's own terms and ``loss_distillation``, both from its single pass."""
+        outputs = self.outputs(batch)
+        terms = self.model.loss(outputs, batch.target)
+        return {**terms, "loss_distillation": self.weight * self._distance(outputs, batch)}
+
+    def _distance(self, outputs: ModelOutput, batch: Batch) -> Tensor:
+        sums: list[WeightedSum] = []
+        for part, samples in self.teachers.route(batch.target).items():
+            samples = samples.to(batch.target.device)
+            targets = self.teachers.outputs(part, batch, samples)
+            teacher = self.teachers.teachers[part]
+            sums.append(self.compare(self.model, _select(outputs, samples), teacher, targets, batch.target[samples]))
+        if not sums:
+            return outputs.logits.sum() * 0.0  # in the graph, so that every step has the same terms
+        weight = torch.stack([s.weight for s in sums]).sum()
+        return torch.stack([s.total for s in sums]).sum() / weight.clamp(min=torch.finfo(weight.dtype).tiny)

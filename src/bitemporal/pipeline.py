@@ -1,0 +1,318 @@
+"""The whole road: origin, CAR partition, teachers, control, student, Origin-Partition, table.
+
+JL1-CD paper (arXiv 2502.13407), sections on O-P and MTKD, with the control that the paper lacks: the student's
+training with lambda = 0, so that what distillation gives is told apart from what longer training gives.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bitemporal import __version__
+from bitemporal.bundle import load_network
+from bitemporal.car import CarPartition, PartitionRow, write_partition
+from bitemporal.data.loading import derive_seed
+from bitemporal.data.splits import stratified_split, write_split
+from bitemporal.distillation import DistillationTask, TeacherBank, criterion
+from bitemporal.errors import BundleError, DataError, RecipeError
+from bitemporal.evaluation import CONVENTIONS, Evaluation, evaluate
+from bitemporal.inference import choose_device, load, save_origin_partition
+from bitemporal.models import ChangeModel, create_model, model_card
+from bitemporal.pairs import Pair, PairFolder
+from bitemporal.recipe import DistillRecipe, TrainRecipe, keep_recipe
+from bitemporal.training import ChangeTask, Stage, optimisation, run_stage
+from bitemporal.training.stage import check_crop
+
+ORIGIN_PARTITION = "o-p"
+
+_COLUMNS = ("miou", "iou_changed", "f1_changed", "precision_changed", "recall_changed")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The pairs of a run.
+
+    Attributes:
+        folder: Reads them.
+        rows: Every pair with its CAR and part, under the split that this run uses it for.
+        pairs: Labelled pairs by split.
+        parts: Name of each pair's part, by split and stem.
+    """
+
+    folder: PairFolder
+    rows: list[PartitionRow]
+    pairs: dict[str, list[Pair]]
+    parts: dict[tuple[str, str], str]
+
+    def of_part(self, split: str, part: str) -> list[Pair]:
+        """Labelled pairs of one part of a split."""
+        return [pair for pair in self.pairs.get(split, []) if self.parts[split, pair.stem] == part]
+
+
+def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console) -> RunData:
+    """Check every file, measure CAR, make a validation split where there is none, and write ``partition.csv``.
+
+    Raises:
+        DataError: When files are faulty, or there is nothing to train on.
+    """
+    folder = PairFolder(
+        recipe.data,
+        label_values=recipe.label_values,
+        label_threshold=recipe.label_threshold,
+        image_range=recipe.image_range,
+    )
+    run = Path(recipe.out)
+    checked = (run / "partition.csv").exists()  # a run that goes on has seen the images before
+    scan = folder.scan(progress=True, images=not checked)
+    scan.raise_for_faults()
+    for warning in scan.warnings:
+        console.print(f"warning: {warning}", highlight=False)
+    if scan.decoding:
+        console.print(scan.decoding.describe(), highlight=False)
+    found = folder.splits
+    source = "train" if "train" in found else found[0]
+    if (source != "train" and len(found) > 1) or source == "test":
+        raise DataError(f"{folder.root}: no folder train to learn from; found {', '.join(found)}")
+    paths = {(pair.split, pair.stem): pair for pair in folder.pairs()}
+    rows = scan.rows(partition)
+    if "val" not in found:
+        rows = stratified_split(rows, recipe.validation_share, seed=recipe.seed, source=source)
+        write_split(run / "splits.csv", rows)
+        console.print(
+            f"no val split: {sum(row.split == 'val' for row in rows)} of the training pairs set aside, stratified by "
+            f"CAR part (seed {recipe.seed}), listed in {run / 'splits.csv'}",
+            highlight=False,
+        )
+    write_partition(run / "partition.csv", rows)
+    pairs: dict[str, list[Pair]] = {}
+    for row in rows:
+        pair = paths.get((row.split, row.stem)) or paths[source, row.stem]
+        split = "train" if row.split == source else row.split
+        if not math.isnan(row.car):
+            pairs.setdefault(split, []).append(pair)
+    parts = {("train" if row.split == source else row.split, row.stem): row.part for row in rows}
+    counts = {split: Counter(parts[split, pair.stem] for pair in listed) for split, listed in pairs.items()}
+    for split, count in counts.items():
+        told = ", ".join(f"{name} {count[name]}" for name in partition.names)
+        console.print(f"{split}: {sum(count.values())} labelled pairs ({told})", highlight=False)
+    return RunData(folder, rows, pairs, parts)
+
+
+def _start(recipe: TrainRecipe, name: str) -> Callable[[], ChangeModel]:
+    return lambda: create_model(
+        name, pretrained=recipe.pretrained, **(recipe.model_options if name == recipe.model else {})
+    )
+
+
+def _supervised(recipe: TrainRecipe, stage: Stage, network: Callable[[], ChangeModel]) -> Callable[[], ChangeTask]:
+    def build() -> ChangeTask:
+        model = network()
+        return ChangeTask(model, optimisation(recipe, model.card, stage.steps), derive_seed(recipe.seed, stage.stream))
+
+    return build
+
+
+def train(recipe: TrainRecipe, console: Console | None = None) -> Path:
+    """Train one network on all training pairs; killed and called again, it goes on.
+
+    Args:
+        recipe: How.
+        console: Where progress is shown; standard error by default.
+
+    Returns:
+        The bundle with the best weights on the validation pairs.
+    """
+    show = console or Console(stderr=True)
+    model_card(recipe.model)
+    run = Path(recipe.out)
+    keep_recipe(recipe, run / "recipe.yaml")
+    data = prepare_data(recipe, CarPartition(), show)
+    stage = Stage(
+        "origin", run / "origin", data.pairs.get("train", []), data.pairs.get("val", []), recipe.max_steps, "origin"
+    )
+    return run_stage(stage, recipe, data.folder, _supervised(recipe, stage, _start(recipe, recipe.model)), show)
+
+
+class DistillationRun:
+    """A run folder and the stages in it; a finished stage is never redone, a killed one goes on exactly."""
+
+    def __init__(self, recipe: DistillRecipe, console: Console | None = None) -> None:
+        """Open or start a run.
+
+        Args:
+            recipe: What to train, on what, how.
+            console: Where progress is shown; standard error by default.
+
+        Raises:
+            RecipeError: When the folder holds a run of another recipe, or the crop does not suit a network.
+            DataError: When the pairs cannot be used.
+        """
+        self.recipe, self.run = recipe, Path(recipe.out)
+        self.console = console or Console(stderr=True)
+        self.partition = recipe.partition
+        self.teacher_model = recipe.teacher_model or recipe.model
+        for name in {recipe.model, self.teacher_model}:
+            check_crop(recipe, name, model_card(name))
+        keep_recipe(recipe, self.run / "recipe.yaml")
+        self.data = prepare_data(recipe, self.partition, self.console)
+
+    def stages(self) -> dict[str, Stage]:
+        """All stages by name; a part without training pairs has no teacher."""
+        recipe, train, val = self.recipe, self.data.pairs.get("train", []), self.data.pairs.get("val", [])
+        half = max(1, recipe.max_steps // 2)
+        teacher_steps, student_steps = recipe.teacher_steps or half, recipe.student_steps or half
+        stages = [Stage("origin", self.run / "origin", train, val, recipe.max_steps, "origin")]
+        for part in self.partition.names:
+            name = f"teacher-{part}"
+            pairs, chosen_by = self.data.of_part("train", part), self.data.of_part("val", part)
+            if not pairs:
+                self.console.print(
+                    f"{name}: no training pairs in this part; the origin answers for it", highlight=False
+                )
+                continue
+            if not chosen_by:
+                self.console.print(
+                    f"{name}: no validation pairs in this part; all of them choose its checkpoint", highlight=False
+                )
+            stages.append(Stage(name, self.run / name, pairs, chosen_by or val, teacher_steps, name))
+        for name in ("control", "student"):
+            stages.append(Stage(name, self.run / name, train, val, student_steps, "student"))
+        return {stage.name: stage for stage in stages}
+
+    def __call__(self) -> dict[str, Evaluation]:
+        """Run the stages that the recipe names.
+
+        Returns:
+            The evaluations of origin, O-P, control and student, as far as they exist; empty without the verdict.
+        """
+        stages, wanted = self.stages(), self.recipe.stage_names
+        for stage in stages.values():
+            if ("teachers" if stage.name.startswith("teacher-") else stage.name) in wanted:
+                if stage.finished:
+                    self.console.print(f"{stage.name}: finished before", highlight=False)
+                run_stage(stage, self.recipe, self.data.folder, self._builder(stage, stages), self.console)
+        return self.verdict(stages) if "verdict" in wanted else {}
+
+    def _builder(self, stage: Stage, stages: dict[str, Stage]) -> Callable[[], ChangeTask]:
+        recipe = self.recipe
+        if stage.name == "origin":
+            return _supervised(recipe, stage, _start(recipe, recipe.model))
+        if stage.name.startswith("teacher-"):
+            return _supervised(recipe, stage, _start(recipe, self.teacher_model))
+        origin = self._bundle(stages["origin"])
+        if stage.name == "control":
+            return _supervised(recipe, stage, lambda: load_network(origin))
+
+        def build() -> ChangeTask:
+            student = load_network(origin)
+            weight = student.card.training.distillation_weight if recipe.lambda_ is None else recipe.lambda_
+            return DistillationTask(
+                student,
+                optimisation(recipe, student.card, stage.steps),
+                derive_seed(recipe.seed, stage.stream),
+                TeacherBank(
+                    {part: load_network(path) for part, path in self._teachers(stages).items()}, self.partition
+                ),
+                criterion(recipe.criterion, recipe.temperature),
+                weight,
+            )
+
+        return build
+
+    def _bundle(self, stage: Stage) -> Path:
+        if not stage.finished:
+            raise BundleError(
+                f"{stage.bundle}: stage {stage.name} has not been trained to its end, and a later stage needs it; add "
+                "it to --stages"
+            )
+        return stage.bundle
+
+    def _teachers(self, stages: dict[str, Stage]) -> dict[str, Path]:
+        return {
+            name.removeprefix("teacher-"): self._bundle(s) for name, s in stages.items() if name.startswith("teacher-")
+        }
+
+    def verdict(self, stages: dict[str, Stage]) -> dict[str, Evaluation]:
+        """Evaluate what has been trained on test, or on val where no labelled test split exists; write and print it."""
+        bundles: dict[str, Path] = {}
+        if stages["origin"].finished:
+            bundles["origin"] = stages["origin"].bundle
+        teachers = {name.removeprefix("teacher-"): s for name, s in stages.items() if name.startswith("teacher-")}
+        if "origin" in bundles and teachers and all(stage.finished for stage in teachers.values()):
+            bundles[ORIGIN_PARTITION] = self.run / ORIGIN_PARTITION / "bundle"
+            save_origin_partition(
+                bundles[ORIGIN_PARTITION],
+                bundles["origin"],
+                {part: stage.bundle for part, stage in teachers.items()},
+                self.partition,
+            )
+        bundles |= {name: stages[name].bundle for name in ("control", "student") if stages[name].finished}
+        if not bundles:
+            raise RecipeError(f"stages: nothing has been trained in {self.run}; run origin first")
+        split = "test" if self.data.pairs.get("test") else "val"
+        results: dict[str, Evaluation] = {}
+        for name, bundle in bundles.items():
+            detector = load(bundle, device=str(choose_device()))
+            results[name] = evaluate(detector, self.data.folder, self.data.pairs[split], self.partition)
+            results[name].to_json(self.run / "scores" / f"{name}.json", {"detector": name, "split": split})
+        self._write(results, split)
+        return results
+
+    def _write(self, results: dict[str, Evaluation], split: str) -> None:
+        protocol = {
+            "split": split,
+            "pairs": len(self.data.pairs[split]),
+            "checkpoint_selection": "dataset mIoU on the validation pairs",
+            "selection_pairs_are_test_pairs": split == "val",
+            "partition": self.partition.describe(),
+            "conventions": CONVENTIONS,
+            "seed": self.recipe.seed,
+            "bitemporal": __version__,
+        }
+        content = {"protocol": protocol, "results": {name: result.summary() for name, result in results.items()}}
+        text = json.dumps(_null(content), indent=2, allow_nan=False) + "\n"
+        temporary = self.run / ".metrics.json.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.run / "metrics.json")
+        Console().print(verdict_table(results, self.partition, split))
+
+
+def _null(value: Any) -> Any:  # noqa: ANN401  any JSON value
+    if isinstance(value, dict):
+        return {key: _null(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def verdict_rows(results: dict[str, Evaluation], partition: CarPartition) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the closing table, in per cent."""
+    header = ["detector", "passes", *(f"{c}" for c in _COLUMNS), "miou image_mean"]
+    header += [f"iou_changed {part}" for part in partition.names]
+    rows = []
+    for name, result in results.items():
+        summary = result.summary()
+        values = [summary["dataset"][column] for column in _COLUMNS] + [summary["image_mean"]["miou"]]
+        values += [summary["by_part"][part]["dataset"]["iou_changed"] for part in partition.names]
+        passes = "2" if name == ORIGIN_PARTITION else "1"
+        rows.append([name, passes, *("-" if math.isnan(v) else f"{100 * v:.2f}" for v in values)])
+    return header, rows
+
+
+def verdict_table(results: dict[str, Evaluation], partition: CarPartition, split: str) -> Table:
+    """The closing table: origin, O-P, control, student."""
+    caption = f"per cent on {split}; dataset averaging unless image_mean is said; parts: {partition.describe()}"
+    if split == "val":
+        caption += ". The same pairs chose the checkpoints: these are no test scores"
+    table = Table(caption=caption, box=None, title_justify="left", caption_justify="left")
+    header, rows = verdict_rows(results, partition)
+    for column in header:
+        table.add_column(column.replace(" ", "\n"), justify="left" if column == "detector" else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
