@@ -153,7 +153,7 @@ def _extract_tar(stream: BinaryIO, writer: "_Writer") -> None:
                     raise writer.refusal(member.name, "has no content")
                 writer.file(member.name, content)
             else:
-                raise writer.refusal(member.name, "is a link, a device or a pipe")
+                raise writer.refusal(member.name, "is a link, a pipe or a device")
 
 
 class _Meter:
@@ -183,9 +183,8 @@ class _Writer:
         self._names: dict[str, bool] = {}
 
     def refusal(self, name: str, reason: str) -> DownloadError:
-        shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
         return DownloadError(
-            f"{self._source}: refused, member {shown!r} {reason}; nothing was unpacked. Take the archive from its "
+            f"{self._source}: refused, member {name!r} {reason}; nothing was unpacked. Take the archive from its "
             "authors, or unpack it with another tool if you trust it"
         )
 
