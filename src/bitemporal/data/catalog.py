@@ -236,10 +236,10 @@ _CARDS = (
         label_note="by Open-CD's reader, which cuts at 128; not verified on the files, which exist in more than one "
         "edition",
         notes=(
-            "The release is one large pair with a train and a test area. Most papers cut their own tiles and split them "
-            "at random (6,096 / 762 / 762 and 5,947 / 743 / 744 are both in use), so that neighbouring tiles can stand on "
-            "both sides. F1 of about 93 is published for random tiles and about 82 for the official areas, by "
-            "different networks: state the split.",
+            "The release is one large pair with a train and a test area. Most papers cut their own tiles and "
+            "split them at random (6,096 / 762 / 762 and 5,947 / 743 / 744 are both in use), so that neighbouring "
+            "tiles can stand on both sides. F1 of about 93 is published for random tiles and about 82 for the "
+            "official areas, by different networks: state the split.",
             "A, B and label are the folders of the copies cut into tiles; the names in the release are not verified.",
         ),
         aliases=("whu",),
