@@ -32,6 +32,7 @@ MAX_PIXELS = 512_000_000
 _FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _BITS, _ORIENTATION, _SAMPLES = 258, 274, 277  # TIFF tags
+_DAMAGED = "restore the file from its source, or remove its pair"
 _pillow_limit = threading.Lock()
 
 
@@ -84,7 +85,6 @@ def _own_pixel_limit() -> Iterator[None]:
 
 
 def _open(path: Path) -> Image.Image:
-    damaged = "restore the file from its source, or remove its pair"
     try:
         with _own_pixel_limit():
             return Image.open(path, formats=_FORMATS)
@@ -92,19 +92,19 @@ def _open(path: Path) -> Image.Image:
         with path.open("rb") as stream:
             start = stream.read(4)
         if not start:
-            raise FileFault("is empty (0 bytes)", damaged) from None
+            raise FileFault("is empty (0 bytes)", _DAMAGED) from None
         if start[:2] in (b"II", b"MM"):
             raise FileFault(
-                "is a TIFF with a band layout or sample type that cannot be read here",
+                "is a TIFF that is damaged, or whose band layout or sample type cannot be read here",
                 "convert it to 8-bit RGB or to a single band of at most 16 bits",
             ) from None
-        raise FileFault(f"holds no image of a known format ({', '.join(_FORMATS)})", damaged) from None
+        raise FileFault(f"holds no image of a known format ({', '.join(_FORMATS)})", _DAMAGED) from None
     except FileNotFoundError:
-        raise FileFault("does not exist, or is a link to nothing", damaged) from None
-    except OSError as error:
-        raise FileFault(f"cannot be opened ({error.strerror or error})", "make the file readable") from None
+        raise FileFault("does not exist, or is a link to nothing", _DAMAGED) from None
     except Exception as error:  # a damaged header makes Pillow's parsers raise anything
-        raise FileFault(f"has a damaged header ({error})", damaged) from None
+        if isinstance(error, OSError) and error.errno is not None:
+            raise FileFault(f"cannot be opened ({error.strerror})", "make the file readable") from None
+        raise FileFault(f"is damaged or truncated ({error})", _DAMAGED) from None
 
 
 def _depth(image: Image.Image) -> int:
@@ -132,31 +132,37 @@ def decode(path: Path) -> Decoded:
                 f"the {MAX_PIXELS // 10**6} Mpx that are taken for real (a decompression bomb?)",
                 "cut the scene into tiles",
             )
-        notes = []
-        depth = _depth(image)
-        promised = SUFFIXES.get(path.suffix.lower())
-        found = "JPEG" if image.format == "MPO" else image.format
-        if promised and found != promised:
-            notes.append(f"content is {found}, although the extension says {promised}")
-        if getattr(image, "n_frames", 1) > 1:
-            notes.append("several frames or pages, of which the first is used")
-        tags = getattr(image, "tag_v2", {})
-        bands = int(tags.get(_SAMPLES, 0))
-        if bands > len(image.getbands()):
-            notes.append(f"{bands} bands, of which the first {len(image.getbands())} are used")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # remarks on metadata; damage to pixels raises
+                depth, notes = _depth(image), _notes(image, path)  # before Pillow turns a TIFF and drops its tag
                 image.load()
-                orientation = tags.get(_ORIENTATION, 1) if tags else image.getexif().get(_ORIENTATION, 1)
         except Exception as error:  # decoders raise anything on damaged data
-            raise FileFault(
-                f"is damaged or truncated ({error})", "restore the file from its source, or remove its pair"
-            ) from None
-        if orientation not in (0, 1):
-            # a label carries no such tag, so turning the photographs alone would part them from it
-            notes.append("orientation tag applied" if tags else "EXIF orientation ignored, pixels used as stored")
+            raise FileFault(f"is damaged or truncated ({error})", _DAMAGED) from None
         return Decoded(path, image, depth, tuple(notes))
+
+
+def _notes(image: Image.Image, path: Path) -> list[str]:
+    """What the header says that a user should know."""
+    notes = []
+    promised = SUFFIXES.get(path.suffix.lower())
+    found = "JPEG" if image.format == "MPO" else image.format  # a JPEG with a preview
+    if promised and found != promised:
+        notes.append(f"content is {found}, although the extension says {promised}")
+    if getattr(image, "n_frames", 1) > 1:
+        notes.append("several frames or pages, of which the first is used")
+    bands = int(getattr(image, "tag_v2", {}).get(_SAMPLES, 0))
+    if bands > len(image.getbands()):
+        notes.append(f"{bands} bands, of which the first {len(image.getbands())} are used")
+    return notes + _orientation(image)
+
+
+def _orientation(image: Image.Image) -> list[str]:
+    tags = getattr(image, "tag_v2", None)
+    if (image.getexif() if tags is None else tags).get(_ORIENTATION, 1) in (0, 1):
+        return []
+    # a label carries no such tag, so turning the photographs alone would part them from it; Pillow turns TIFF itself
+    return ["EXIF orientation ignored, pixels used as stored" if tags is None else "orientation tag applied"]
 
 
 def _deep_colour(decoded: Decoded) -> npt.NDArray[Any]:
