@@ -32,7 +32,7 @@ from bitemporal.training.stage import check_crop
 
 ORIGIN_PARTITION = "o-p"
 
-_COLUMNS = ("miou", "iou_changed", "f1_changed", "precision_changed", "recall_changed")
+_METRICS = ("miou", "iou_changed", "f1_changed", "precision_changed", "recall_changed")
 
 
 @dataclass(frozen=True)
@@ -290,29 +290,32 @@ def _null(value: Any) -> Any:  # noqa: ANN401  any JSON value
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def verdict_rows(results: dict[str, Evaluation], partition: CarPartition) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the closing table, in per cent."""
-    header = ["detector", "passes", *(f"{c}" for c in _COLUMNS), "miou image_mean"]
-    header += [f"iou_changed {part}" for part in partition.names]
-    rows = []
-    for name, result in results.items():
-        summary = result.summary()
-        values = [summary["dataset"][column] for column in _COLUMNS] + [summary["image_mean"]["miou"]]
-        values += [summary["by_part"][part]["dataset"]["iou_changed"] for part in partition.names]
-        passes = "2" if name == ORIGIN_PARTITION else "1"
-        rows.append([name, passes, *("-" if math.isnan(v) else f"{100 * v:.2f}" for v in values)])
-    return header, rows
+def verdict_rows(results: dict[str, Evaluation], partition: CarPartition) -> list[list[str]]:
+    """Rows of the closing table, its header first: a metric a row, a detector a column, in per cent."""
+    summaries = {name: result.summary() for name, result in results.items()}
+    rows: dict[str, list[float]] = {}
+    for metric in _METRICS:
+        rows[f"{metric}, dataset"] = [summary["dataset"][metric] for summary in summaries.values()]
+    rows["miou, image_mean"] = [summary["image_mean"]["miou"] for summary in summaries.values()]
+    for part in partition.names:
+        rows[f"miou, dataset, {part}"] = [s["by_part"][part]["dataset"]["miou"] for s in summaries.values()]
+        rows[f"iou_changed, dataset, {part}"] = [
+            s["by_part"][part]["dataset"]["iou_changed"] for s in summaries.values()
+        ]
+    cells = [[name, *("-" if math.isnan(v) else f"{100 * v:.2f}" for v in values)] for name, values in rows.items()]
+    passes = ["forward passes a pair", *("2" if name == ORIGIN_PARTITION else "1" for name in results)]
+    return [["metric, averaging", *results], *cells, passes]
 
 
 def verdict_table(results: dict[str, Evaluation], partition: CarPartition, split: str) -> Table:
     """The closing table: origin, O-P, control, student."""
-    caption = f"per cent on {split}; dataset averaging unless image_mean is said; parts: {partition.describe()}"
+    caption = f"per cent on {split}; parts: {partition.describe()}"
     if split == "val":
         caption += ". The same pairs chose the checkpoints: these are no test scores"
-    table = Table(caption=caption, box=None, title_justify="left", caption_justify="left")
-    header, rows = verdict_rows(results, partition)
+    table = Table(caption=caption, box=None, caption_justify="left")
+    header, *rows = verdict_rows(results, partition)
     for column in header:
-        table.add_column(column.replace(" ", "\n"), justify="left" if column == "detector" else "right")
+        table.add_column(column, justify="left" if column == header[0] else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

@@ -99,7 +99,7 @@ class MetricsCsv(pl.Callback):
         self._sums: dict[str, float] = {}
         self._steps = 0
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop rows of steps that will be taken again after a kill."""
         if not (trainer.is_global_zero and self.path.exists()):
             return

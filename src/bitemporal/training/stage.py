@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,13 @@ from bitemporal.training.task import ChangeTask, Optimisation
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 _VALIDATIONS_A_STAGE = 20
+_NO_CONCERN = (
+    ".*treespec, LeafSpec.*",  # between Lightning and torch
+    ".*does not have many workers.*",  # the recipe says how many
+    ".*smaller than the logging interval.*",  # metrics.csv has every row
+    ".*resuming from a checkpoint that ended before the epoch ended.*",  # samples go by step: nothing is lost
+)
+"""Beginnings of Lightning's warnings that are expected here."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,10 @@ def run_stage(
     if first_step < stage.steps:
         trainer = _trainer(stage, recipe, ShowProgress(stage.name, stage.steps, show))
         checkpoint = stage.folder / LAST if first_step else None
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with warnings.catch_warnings():
+            for text in _NO_CONCERN:
+                warnings.filterwarnings("ignore", text)
+            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return _finish(stage, recipe, task.model)
 
 
@@ -168,6 +179,10 @@ class _StageData(pl.LightningDataModule):
             workers=self.recipe.workers,
             **self._share,
         )
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Move a batch, or the list of batches of a validation step."""
+        return [b.to(device) for b in batch] if isinstance(batch, list) else batch.to(device)
 
 
 def _trainer(stage: Stage, recipe: TrainRecipe, progress: ShowProgress) -> pl.Trainer:

@@ -118,7 +118,3 @@ class ChangeTask(pl.LightningModule):
         values = metrics(counts, "dataset")
         self.validation_metrics = {name: values[name] for name in VALIDATION_METRICS}
         self.log_dict({f"val_{name}": value for name, value in self.validation_metrics.items()})
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
-        """Move a batch, or the list of batches of a validation step."""
-        return [b.to(device) for b in batch] if isinstance(batch, list) else batch.to(device)
