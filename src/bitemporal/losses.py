@@ -42,9 +42,10 @@ def binary_cross_entropy(logits: Tensor, target: Tensor, pixels: Pixels = "valid
     Returns:
         Scalar float32.
     """
+    resized = _resize(logits, target).squeeze(1)
     ignored = target == IGNORE
-    changed = target.masked_fill(ignored, 0).to(torch.float32)
-    losses = F.binary_cross_entropy_with_logits(_resize(logits, target).squeeze(1), changed, reduction="none")
+    changed = target.masked_fill(ignored, 0).to(resized.dtype)
+    losses = F.binary_cross_entropy_with_logits(resized, changed, reduction="none")
     return _average(losses.masked_fill(ignored, 0.0), target, pixels)
 
 

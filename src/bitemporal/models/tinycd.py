@@ -33,9 +33,12 @@ class Mixing(nn.Module):
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Mix features N x C x H x W of both dates."""
-        interleaved = torch.stack((before, after), dim=2).flatten(1, 2)  # a0, b0, a1, b1, ...
-        mixed: Tensor = self.norm(self.act(self.conv(interleaved)))
-        return mixed
+        # Two depth-wise convolutions give the sum that one grouped convolution over interleaved channels gives, faster.
+        of_before, of_after = self.conv.weight.split(1, dim=1)
+        mixed = F.conv2d(before, of_before, self.conv.bias, padding=1, groups=self.conv.groups)
+        mixed = mixed + F.conv2d(after, of_after, padding=1, groups=self.conv.groups)
+        normalised: Tensor = self.norm(self.act(mixed))
+        return normalised
 
 
 class PixelMLP(nn.Sequential):

@@ -1,0 +1,105 @@
+"""The networks against numbers of the reference implementation (Open-CD), made from known weights on a known input."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bitemporal.errors import WeightsError
+from bitemporal.interop.opencd import convert
+from bitemporal.models import ChangeModel, create_model
+
+GOLDENS = Path(__file__).resolve().parents[1].parent / "shared" / "goldens"
+NAMES = ("changer_mit_b0", "fc_ef", "fc_siam_conc", "fc_siam_diff", "tinycd")
+
+pytestmark = [
+    pytest.mark.shared,
+    pytest.mark.skipif(not GOLDENS.is_dir(), reason=f"golden numbers are not at {GOLDENS}"),
+]
+
+
+def fill():
+    spec = importlib.util.spec_from_file_location("fill", GOLDENS / "fill.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def description(name: str) -> dict:
+    return json.loads((GOLDENS / f"{name}.json").read_text())
+
+
+def reference_state(name: str) -> dict[str, Tensor]:
+    golden = description(name)
+    array = fill().array
+    return {
+        key: torch.zeros(shape, dtype=torch.int64)
+        if dtype == "int64"
+        else torch.from_numpy(array(golden["seed"], key, tuple(shape), golden["gain"]))
+        for key, shape, dtype in golden["state_dict"]
+    }
+
+
+def reference_input(name: str) -> tuple[Tensor, Tensor, Tensor]:
+    golden = description(name)
+    batch, _, height, width = golden["input"]
+    images, label = map(torch.from_numpy, fill().inputs(golden["seed"], height, width, batch))
+    return images[:, :3], images[:, 3:], label
+
+
+def imported(name: str) -> ChangeModel:
+    model = create_model(name, loss_pixels="all")
+    model.load_state_dict(convert(name, reference_state(name)))
+    return model.eval()
+
+
+# the goldens are float32 themselves: in double precision what is left is their rounding
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-5)])
+@pytest.mark.parametrize("name", NAMES)
+def test_imported_weights_give_the_reference_outputs_and_losses(name, dtype, tolerance):
+    model = imported(name).to(dtype)
+    before, after, label = reference_input(name)
+    with torch.no_grad():
+        outputs = model.outputs(before.to(dtype), after.to(dtype))
+        full = model(before.to(dtype), after.to(dtype))
+        losses = model.loss(outputs, label)
+    golden = np.load(GOLDENS / f"{name}.npz")
+    for found, expected in ((outputs.logits, golden["raw0"]), (full, golden["full"])):
+        assert found.shape == expected.shape
+        assert np.abs(found.numpy() - expected).max() <= tolerance * np.abs(expected).max()
+    assert float(sum(losses.values())) == pytest.approx(description(name)["losses"]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_entry_of_the_reference_is_needed_and_none_is_lost(name):
+    reference = reference_state(name)
+    converted = convert(name, reference)
+    assert sum(v.numel() for v in converted.values()) == sum(v.numel() for v in reference.values())
+    assert converted.keys() == create_model(name).state_dict().keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_an_extra_and_a_misshapen_entry_are_named(name):
+    state = reference_state(name)
+    keys = [key for key, value in state.items() if value.dim() == 4]
+    del state[keys[-1]]
+    state[keys[0]] = state[keys[0]][:, :, :1]
+    state["teacher.conv.weight"] = torch.zeros(1)
+    with pytest.raises(WeightsError) as caught:
+        convert(name, state)
+    text = str(caught.value)
+    assert "not known: teacher.conv.weight" in text
+    assert "missing: " in text
+    assert ", expected (" in text
+    assert f"Open-CD's {name}" in text
+
+
+def test_a_checkpoint_of_another_network_is_refused():
+    with pytest.raises(WeightsError, match="tinycd"):
+        convert("tinycd", reference_state("fc_ef"))
+    with pytest.raises(WeightsError, match="no Open-CD checkpoint can be read for 'test_fc'"):
+        convert("test_fc", reference_state("fc_ef"))

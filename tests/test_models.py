@@ -1,0 +1,422 @@
+"""Every registered network against the contract of models/base.py."""
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bitemporal import _torchvision
+from bitemporal.errors import InputSizeError, RecipeError, UnknownModelError, WeightsError
+from bitemporal.models import ChangeModel, create_model, encoders, list_models, model_card
+from bitemporal.models.base import ParameterRule
+from bitemporal.models.changer import exchange, warp
+
+_torchvision.make_importable()
+import torchvision  # noqa: E402  needs the line above where its compiled operators do not load
+
+# of the reference, shared/models_measured.md
+PARAMETERS = {
+    "changer_mit_b0": 3_457_250,
+    "fc_ef": 1_352_642,
+    "fc_siam_conc": 1_548_050,
+    "fc_siam_diff": 1_352_210,
+    "tinycd": 285_000,
+}
+MICRO = list_models("test_*")
+every_model = pytest.mark.parametrize("name", list_models())
+every_micro = pytest.mark.parametrize("name", MICRO)
+
+
+def build(name: str, **options) -> ChangeModel:
+    torch.manual_seed(0)
+    return create_model(name, **options)
+
+
+def pair(batch: int, height: int, width: int, channels: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    before, after = torch.randn(2, batch, channels, height, width, generator=generator)
+    return before, after
+
+
+def label(batch: int, height: int, width: int) -> Tensor:
+    return torch.randint(0, 2, (batch, height, width), generator=torch.Generator().manual_seed(1))
+
+
+def with_random_statistics(model: ChangeModel) -> ChangeModel:
+    """In evaluation mode, with normalisation layers that do something."""
+    generator = torch.Generator().manual_seed(2)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model.eval()
+
+
+def test_the_families_and_their_micro_variants_are_registered():
+    assert set(list_models()) == {*PARAMETERS, "test_changer", "test_fc", "test_tinycd"}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_number_of_parameters_is_that_of_the_reference(name):
+    assert sum(p.numel() for p in create_model(name).parameters()) == PARAMETERS[name]
+
+
+@every_micro
+def test_micro_variants_are_small(name):
+    assert sum(p.numel() for p in create_model(name).parameters()) < 50_000
+
+
+@every_model
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 64, 64), (2, 96, 160)])
+def test_forward_gives_logits_at_input_size(name, batch, height, width):
+    model = with_random_statistics(build(name))
+    before, after = pair(batch, height, width)
+    with torch.no_grad():
+        logits = model(before, after)
+        head = model.outputs(before, after).logits
+        probability = model.probability(logits)
+    assert logits.shape == (batch, model.num_logits, height, width)
+    assert torch.isfinite(logits).all()
+    assert probability.shape == (batch, 1, height, width)
+    assert torch.equal(
+        logits, F.interpolate(head, (height, width), mode="bilinear") if head.shape != logits.shape else head
+    )
+
+
+@every_model
+def test_the_smallest_size_of_the_card_trains_and_predicts_one_pair(name):
+    model = build(name)
+    side = model.card.minimum
+    before, after = pair(1, side, side)
+    loss = sum(model.train().loss(model.outputs(before, after), label(1, side, side)).values())
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(model.eval()(before, after)).all()
+
+
+@every_model
+def test_one_multiple_below_the_smallest_size_cannot_train_one_pair(name):
+    model = build(name).train()
+    side = model.card.minimum - model.card.multiple
+    with pytest.raises((ValueError, RuntimeError)):
+        model.outputs(*pair(1, side, side))
+
+
+@every_model
+def test_sizes_it_cannot_take_are_refused_with_the_multiple_and_the_minimum(name):
+    model = build(name).eval()
+    card = model.card
+    bad = [(card.minimum, card.minimum - card.multiple), (card.minimum - card.multiple, card.minimum)]
+    if card.multiple > 1:
+        bad += [(4 * card.minimum + 1, 4 * card.minimum), (4 * card.minimum, 4 * card.minimum + card.multiple // 2)]
+    for height, width in bad:
+        with pytest.raises(InputSizeError, match=rf"{height} x {width}.*multiples of {card.multiple} .*{card.minimum}"):
+            model(*pair(1, height, width))
+
+
+@pytest.mark.parametrize("name", ["fc_ef", "fc_siam_conc", "fc_siam_diff", "test_fc"])
+@pytest.mark.parametrize(("height", "width"), [(17, 16), (31, 45), (65, 97)])
+def test_networks_of_multiple_one_take_odd_sizes(name, height, width):
+    model = with_random_statistics(build(name))
+    assert model(*pair(1, height, width)).shape == (1, 2, height, width)
+
+
+@every_model
+def test_dates_of_different_shape_are_refused(name):
+    model = build(name)
+    with pytest.raises(InputSizeError, match="both dates"):
+        model(pair(1, 64, 64)[0], pair(1, 64, 96)[0])
+
+
+@every_model
+def test_every_parameter_gets_a_finite_gradient(name):
+    model = build(name).train()
+    before, after = pair(2, 64, 96)
+    terms = model.loss(model.outputs(before, after), label(2, 64, 96))
+    assert all(key.startswith("loss") and term.dim() == 0 for key, term in terms.items())
+    sum(terms.values()).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert torch.isfinite(parameter.grad).all(), parameter_name
+
+
+@every_micro
+def test_a_few_steps_lower_the_loss(name):
+    model = build(name).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    before, after = pair(2, 64, 64)
+    target = torch.zeros(2, 64, 64, dtype=torch.int64)
+    target[:, :32] = 1
+    after = after + 2.0 * target[:, None]
+    losses = []
+    for _ in range(12):
+        loss = sum(model.loss(model.outputs(before, after), target).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert min(losses[-3:]) < 0.95 * losses[0]
+
+
+@every_model
+def test_bfloat16_autocast_stays_near_float32(name):
+    model = with_random_statistics(build(name))
+    before, after = pair(2, 64, 64)
+    with torch.no_grad():
+        exact = model.outputs(before, after).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model.outputs(before, after)
+            losses = model.loss(outputs, label(2, 64, 64))
+    assert (outputs.logits.float() - exact).abs().max() < 0.1 * exact.abs().max()
+    assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in losses.values())
+
+
+@every_model
+def test_evaluation_is_deterministic_and_training_drops(name):
+    model = with_random_statistics(build(name))
+    images = pair(2, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(*images), model(*images))
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout2d):
+                module.train()
+        if model.name not in {"tinycd", "test_tinycd"}:  # they have stochastic depth of the encoder only
+            assert not torch.equal(model(*images), model(*images))
+
+
+@every_model
+def test_a_joint_batch_in_evaluation_equals_pairs_one_by_one(name):
+    model = with_random_statistics(build(name)).double()
+    before, after = (date.double() for date in pair(3, 64, 96))
+    with torch.no_grad():
+        together = model(before, after)
+        alone = torch.cat([model(b[None], a[None]) for b, a in zip(before, after, strict=True)])
+    assert torch.allclose(together, alone, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["fc_siam_conc", "fc_siam_diff", "test_fc", "test_tinycd", "tinycd"])
+def test_siamese_encoders_give_each_date_its_own_features(name):
+    model = with_random_statistics(build(name)).double()
+    before, after = (date.double() for date in pair(2, 64, 96))
+    calls = []
+    model.encoder.register_forward_hook(lambda module, args, output: calls.append((args[0], output)))
+    with torch.no_grad():
+        model(before, after)
+        (joint, features), *more = calls
+        assert not more  # both dates in one pass
+        assert torch.equal(joint, torch.cat((before, after)))
+        alone = model.encoder(before), model.encoder(after)
+    for level, first, second in zip(features, *alone, strict=True):
+        assert torch.allclose(level, torch.cat((first, second)), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["fc_siam_conc", "fc_siam_diff", "tinycd", "changer_mit_b0"])
+def test_batch_norm_sees_one_date_at_a_time_in_training(name):
+    model = build(name).train()
+    batch_norms = [(key, module) for key, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    shared = [(key, m) for key, m in batch_norms if not key.startswith("decoder")]
+    sizes = {key: [] for key, _ in shared}
+    for key, module in shared:
+        module.register_forward_hook(lambda module, args, output, key=key: sizes[key].append(len(args[0])))
+    model.outputs(*pair(3, 64, 64))
+    assert sizes
+    assert all(size == [3, 3] for size in sizes.values())
+    assert all(int(module.num_batches_tracked) == 2 for _, module in shared)
+
+
+@every_model
+@pytest.mark.parametrize("pixels", ["valid", "all"])
+def test_ignored_pixels_pull_on_nothing(name, pixels):
+    """Gradients of full-size logits vanish under ignored pixels, and their labels' former value is irrelevant."""
+    model = build(name, loss_pixels=pixels)
+    logits = model(*pair(1, 64, 64)).detach().requires_grad_()
+    target = label(1, 64, 64)
+    target[:, :, 40:] = 255
+    outputs = model.outputs(*pair(1, 64, 64))
+    outputs.logits = logits
+    sum(model.loss(outputs, target).values()).backward()
+    assert not logits.grad[..., 40:].any()
+    assert logits.grad[..., :40].any()
+
+
+@every_model
+def test_loss_pixels_says_what_the_loss_is_averaged_over(name):
+    target = label(1, 64, 64)
+    target[:, :, 48:] = 255
+    losses = {}
+    for pixels in ("valid", "all"):
+        model = with_random_statistics(build(name, loss_pixels=pixels))
+        with torch.no_grad():
+            losses[pixels] = sum(model.loss(model.outputs(*pair(1, 64, 64)), target).values())
+    assert losses["all"].item() == pytest.approx(0.75 * losses["valid"].item(), rel=1e-5)
+
+
+@every_micro
+def test_export_leaves_batch_height_and_width_open(name):
+    model = with_random_statistics(build(name))
+    multiple = model.card.multiple
+    least = -(-64 // multiple)
+    open_sizes = {
+        0: torch.export.Dim("batch", min=1, max=64),
+        2: multiple * torch.export.Dim("rows", min=least, max=4096 // multiple),
+        3: multiple * torch.export.Dim("columns", min=least, max=4096 // multiple),
+    }
+    exported = torch.export.export(model, pair(2, 96, 128), dynamic_shapes=(open_sizes, open_sizes)).module()
+    for batch, height, width in ((1, 64, 64), (3, 160, 96)):
+        images = pair(batch, height, width, seed=3)
+        with torch.no_grad():
+            assert torch.allclose(exported(*images), model(*images), atol=1e-5)
+
+
+@every_model
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_numbers_of_channels_work(name, channels):
+    model = build(name, in_channels=channels).eval()
+    assert model.config["in_channels"] == channels
+    assert model(*pair(1, 64, 64, channels)).shape == (1, model.num_logits, 64, 64)
+    with pytest.raises(RuntimeError, match="channels"):
+        model(*pair(1, 64, 64, channels + 1))
+
+
+@every_model
+def test_config_builds_the_same_network_again(name):
+    model = build(name, loss_pixels="all")
+    again = create_model(name, **model.config)
+    again.load_state_dict(model.state_dict())
+    assert again.loss_pixels == "all"
+    images = pair(1, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(*images), again.eval()(*images))
+
+
+@every_model
+def test_pretrained_weights_that_cannot_be_had_are_an_error_at_once(name, monkeypatch):
+    """Nothing is fetched here: the hub is taken to be out of reach and its cache to be empty."""
+    asked = []
+    monkeypatch.setattr(encoders, "_reachable", lambda url: asked.append(url) or False)
+
+    def empty_cache(*args, pretrained=False, weights=None, **kwargs):
+        assert encoders.constants.HF_HUB_OFFLINE
+        raise FileNotFoundError("not in the cache")
+
+    monkeypatch.setattr(encoders.timm, "create_model", empty_cache)
+    monkeypatch.setattr(encoders, "get_encoder", empty_cache)
+    offline = encoders.constants.HF_HUB_OFFLINE
+    with pytest.raises(WeightsError, match=r"pretrained=False") as caught:
+        create_model(name, pretrained=True)
+    assert encoders.constants.HF_HUB_OFFLINE == offline
+    if model_card(name).licence != "none":
+        assert len(asked) == 1
+        assert re.search(
+            r"pretrained weights of (efficientnet_b4|mit_b0|test_efficientnet) .*not in the cache", str(caught.value)
+        )
+    else:
+        assert f"{name.replace('test_changer', 'test_mit')} has no pretrained weights" in str(caught.value)
+
+
+def test_an_unknown_name_is_an_error_with_near_names():
+    with pytest.raises(UnknownModelError, match="did you mean tinycd"):
+        create_model("tinydc")
+    with pytest.raises(UnknownModelError, match=r"known are .*fc_ef"):
+        model_card("qqq")
+
+
+@every_model
+def test_an_unknown_option_is_an_error(name):
+    with pytest.raises(RecipeError, match="wings"):
+        create_model(name, wings=2)
+
+
+def test_the_rules_of_changer_pick_the_groups_of_the_reference():
+    """Of models.md 1.5: no decay for names with ``norm`` (not the stages' last), ten times the rate in the head."""
+    model = build("changer_mit_b0")
+    rules = model.card.training.rules
+    groups: dict[ParameterRule | None, list[str]] = {}
+    for name, _ in model.named_parameters():
+        hits = sorted((rule for rule in rules if rule.match in name), key=lambda rule: len(rule.match))
+        groups.setdefault(hits[-1] if hits else None, []).append(name)
+        assert len(hits) < 2, name
+    (no_decay,) = (names for rule, names in groups.items() if rule and rule.weight_decay == 0)
+    (fast,) = (names for rule, names in groups.items() if rule and rule.lr == 10)
+    norms = {name for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)}
+    stage_norms = {f"encoder.{stage}.2" for stage in range(4)}
+    assert {name.rsplit(".", 1)[0] for name in no_decay} == norms - stage_norms
+    assert fast == [name for name, _ in model.named_parameters() if not name.startswith("encoder.")]
+
+
+@every_model
+def test_cards_hold_the_recipe_of_the_reference(name):
+    card = model_card(name)
+    expected = {
+        "changer": (1e-4, 0.01, "changer", 1e-4),
+        "tinycd": (0.00356799066427741, 0.009449677083344786, "standard", 1e-5),
+        "fc": (1e-3, 0.05, "standard", 1e-3),
+    }[name.removeprefix("test_").split("_")[0]]
+    training = card.training
+    found = (training.lr, training.weight_decay, training.augmentation, training.distillation_weight)
+    assert found == expected
+    assert training.batch_size == 8
+
+
+def test_exchange_swaps_even_columns_or_channels_between_the_dates():
+    joint = torch.arange(2 * 3 * 2 * 5.0).reshape(2, 3, 2, 5)
+    before, after = joint
+    columns = exchange(joint, 3)
+    for w in range(5):
+        assert torch.equal(columns[0, :, :, w], (after if w % 2 == 0 else before)[:, :, w])
+        assert torch.equal(columns[1, :, :, w], (before if w % 2 == 0 else after)[:, :, w])
+    channels = exchange(joint, 1)
+    for c in range(3):
+        assert torch.equal(channels[0, c], (after if c % 2 == 0 else before)[c])
+        assert torch.equal(channels[1, c], (before if c % 2 == 0 else after)[c])
+
+
+def test_warp_without_flow_is_the_identity_and_with_flow_shifts_columns_and_rows():
+    height, width = 6, 9
+    features = torch.rand(2, 3, height, width, dtype=torch.float64)
+    still = torch.zeros(2, 2, height, width, dtype=torch.float64)
+    assert torch.allclose(warp(features, still), features, atol=1e-12)
+    flow = still.clone()
+    flow[:, 0] = 2 * width / (width - 1)  # one column to the right
+    shifted = warp(features, flow)
+    assert torch.allclose(shifted[..., :-1], features[..., 1:], atol=1e-9)
+    flow = still.clone()
+    flow[:, 1] = -2 * height / (height - 1)  # one row up
+    shifted = warp(features, flow)
+    assert torch.allclose(shifted[..., 1:, :], features[..., :-1, :], atol=1e-9)
+
+
+def test_the_efficientnet_stages_are_those_of_torchvision():
+    """With the importer's rules, at a size whose features have odd sides, in training too, without dropped paths."""
+    from bitemporal.interop.opencd import _EFFICIENTNET, _renamed
+
+    theirs = torchvision.models.efficientnet_b4(weights=None, stochastic_depth_prob=0.0).features[:4]
+    for name, parameter in theirs.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    ours = build("tinycd", drop_path=0.0).encoder
+    state, unknown = _renamed(_EFFICIENTNET, {f"backbone._backbone.{k}": v for k, v in theirs.state_dict().items()})
+    assert not unknown
+    ours.load_state_dict({key.removeprefix("encoder."): value for key, value in state.items()})
+    images = pair(2, 72, 104)[0]
+    for mode in (True, False):
+        ours.train(mode), theirs.train(mode)
+        expected = images
+        found = ours(images)
+        for i, stage in enumerate(theirs):
+            expected = stage(expected)
+            if i > 0:
+                assert torch.allclose(found[i - 1], expected, atol=1e-4 * expected.abs().max().item())
+
+
+def test_stochastic_depth_grows_as_in_torchvision():
+    ours = [m.drop_prob for m in build("tinycd").modules() if type(m).__name__ == "DropPath"]
+    theirs = [
+        block.stochastic_depth.p
+        for stage in torchvision.models.efficientnet_b4(weights=None).features[1:4]
+        for block in stage
+        if block.stochastic_depth.p > 0
+    ]
+    assert ours == pytest.approx(theirs)
