@@ -4,14 +4,17 @@ All take logits at any stride, resize them to the label and compute in float32. 
 ``pixels`` says whether they count in the denominator, as they do in the reference (Open-CD).
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitemporal.models.base import Pixels
+from bitemporal.car import IGNORE
 
-IGNORE = 255
-"""Value of ignored pixels in a decoded mask."""
+Pixels = Literal["valid", "all"]
+"""What a loss is averaged over: the valid pixels (right), or all of them as in the reference (models of Open-CD
+divide by ignored pixels too)."""
 
 OHEM_THRESHOLD = 0.7
 OHEM_KEPT = 100_000

@@ -47,7 +47,12 @@ def _pad_to(dates: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
 def random_crop(dates: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Crop to size x size at random, preferring crops in which no class fills more than 75 % of the valid pixels.
 
-    Ten places are tried, the last is taken (mmseg's ``cat_max_ratio``). Smaller images are padded right and bottom.
+    Ten places are tried, the last is taken (``cat_max_ratio`` of mmseg). Smaller images are padded right and bottom.
+
+    Args:
+        dates: 2 x 3 x H x W.
+        mask: 1 x H x W.
+        size: Height and width of the crop.
     """
     dates, mask = _pad_to(dates, mask, size)
     height, width = mask.shape[-2:]

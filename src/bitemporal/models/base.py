@@ -11,10 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitemporal.errors import InputSizeError
-
-Pixels = Literal["valid", "all"]
-"""What a loss is averaged over: the valid pixels (right), or all of them as in the reference (models of Open-CD
-divide by ignored pixels too)."""
+from bitemporal.losses import Pixels
 
 Augmentation = Literal["standard", "changer"]
 

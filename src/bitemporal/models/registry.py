@@ -46,7 +46,7 @@ def model_card(name: str) -> ModelCard:
     return _entry(name)[1]
 
 
-def create_model(name: str, pretrained: bool = False, in_channels: int = 3, **overrides: Any) -> ChangeModel:
+def create_model(name: str, pretrained: bool = False, in_channels: int = 3, **overrides: object) -> ChangeModel:
     """Build a registered network.
 
     Args:

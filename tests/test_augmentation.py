@@ -1,0 +1,123 @@
+"""Augmentation of a pair and its mask together."""
+
+import pytest
+import torch
+
+from bitemporal.car import change_area_ratio
+from bitemporal.data.augmentation import augment, photometric_distortion, random_crop, random_rotation
+from bitemporal.losses import cross_entropy
+
+SIZE = 48
+
+
+def marked_pair(size: int = SIZE) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose values say where change is: 200 where the mask is 1, 100 elsewhere; after is 10 brighter."""
+    mask = torch.zeros(size, size, dtype=torch.uint8)
+    mask[5:20, 8:30] = 1
+    before = torch.where(mask == 1, 200, 100).to(torch.uint8).expand(3, -1, -1)
+    return torch.stack([before, before + 10]), mask
+
+
+@pytest.mark.parametrize("recipe", ["standard", "changer", "none"])
+@pytest.mark.parametrize("crop", [32, 48, 64])
+def test_shapes_types_and_values(recipe, crop):
+    dates, mask = augment(*marked_pair(), recipe, crop)
+    assert dates.shape == (2, 3, crop, crop)
+    assert dates.dtype == mask.dtype == torch.uint8
+    assert mask.shape == (crop, crop)
+    assert set(mask.unique().tolist()) <= {0, 1, 255}
+    assert type(dates) is type(mask) is torch.Tensor
+
+
+@pytest.mark.parametrize("recipe", ["standard", "changer"])
+def test_mask_follows_both_images(recipe):
+    """Where the mask says changed, both dates must still be bright: geometry is shared, photometry mild."""
+    for seed in range(30):
+        torch.manual_seed(seed)
+        dates, mask = augment(*marked_pair(), recipe, SIZE)
+        inside, outside = dates[:, :, mask == 1].float(), dates[:, :, mask == 0].float()
+        if inside.numel():
+            share = (inside > 150).float().mean(), (outside < 150).float().mean()
+            assert min(share) > 0.9  # the rest are interpolated edges
+
+
+def test_rotation_uncovers_ignored_pixels_and_nothing_else():
+    torch.manual_seed(1)
+    dates, mask = marked_pair()
+    turned, turned_mask = augment_rotation(dates, mask)
+    uncovered = (turned == 0).all(0).all(0)
+    assert (turned_mask == 255).sum() > 50
+    # bilinear edges may be dark without being uncovered, uncovered pixels are always ignored
+    assert (turned_mask[uncovered] == 255).float().mean() > 0.95
+
+
+def augment_rotation(dates, mask, degrees=45.0):
+    from torchvision import tv_tensors
+
+    turned, turned_mask = random_rotation(tv_tensors.Image(dates), tv_tensors.Mask(mask[None]), degrees)
+    return turned.as_subclass(torch.Tensor), turned_mask.as_subclass(torch.Tensor)[0]
+
+
+def test_padding_of_rotation_counts_in_no_car_and_no_loss():
+    """Defect F4 of the reference: 255 counted as change when a teacher was chosen."""
+    mask = torch.zeros(64, 64, dtype=torch.uint8)
+    torch.manual_seed(2)
+    _, turned = augment_rotation(torch.full((2, 3, 64, 64), 100, dtype=torch.uint8), mask)
+    assert (turned == 255).any()
+    assert change_area_ratio(turned) == 0.0
+    logits = torch.randn(1, 2, 64, 64)
+    changed = logits.clone()
+    changed[:, :, turned == 255] += 100.0
+    target = turned[None].long()
+    assert torch.equal(cross_entropy(logits, target), cross_entropy(changed, target))
+
+
+def test_all_unchanged_pairs_stay_so():
+    for seed in range(20):
+        torch.manual_seed(seed)
+        _, mask = augment(
+            torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), torch.zeros(SIZE, SIZE, dtype=torch.uint8), "standard", 32
+        )
+        assert change_area_ratio(mask) == 0.0
+
+
+def test_small_images_are_padded_with_ignored_pixels():
+    dates, mask = random_crop(marked_pair(16)[0], marked_pair(16)[1][None], 32)
+    assert (mask[0, 16:] == 255).all()
+    assert (mask[0, :, 16:] == 255).all()
+    assert (dates[:, :, 16:] == 0).all()
+
+
+def test_crops_prefer_both_classes():
+    mask = torch.zeros(256, 256, dtype=torch.uint8)
+    mask[100:160, 100:160] = 1
+    dates = torch.zeros(2, 3, 256, 256, dtype=torch.uint8)
+    torch.manual_seed(0)
+    shares = [float((random_crop(dates, mask[None], 64)[1] == 1).float().mean()) for _ in range(60)]
+    # a uniformly drawn crop holds 25..75 % of change in about one of six cases, ten tries in far more
+    assert sum(0.25 < share < 0.75 for share in shares) > 20
+
+
+def test_changer_exchanges_the_dates_half_the_time():
+    exchanged = 0
+    for seed in range(200):
+        torch.manual_seed(seed)
+        dates = torch.stack([torch.full((3, 8, 8), 50), torch.full((3, 8, 8), 200)]).to(torch.uint8)
+        result, mask = augment(dates, torch.zeros(8, 8, dtype=torch.uint8), "changer", 8)
+        valid = mask != 255
+        exchanged += bool(result[0][:, valid].float().mean() > result[1][:, valid].float().mean())
+    assert 70 < exchanged < 130
+
+
+def test_photometric_distortion_is_mild_and_its_own_for_every_date():
+    grey = torch.full((3, 8, 8), 128, dtype=torch.uint8)
+    results = []
+    for seed in range(100):
+        torch.manual_seed(seed)
+        results.append(float(photometric_distortion(grey).float().mean()))
+    assert min(results) >= (128 - 10) * 0.8 - 2
+    assert max(results) <= (128 + 10) * 1.2 + 2
+    assert len({round(r) for r in results}) > 20
+    torch.manual_seed(5)
+    dates, _ = augment(torch.stack([grey, grey]), torch.zeros(8, 8, dtype=torch.uint8), "standard", 8)
+    assert not torch.equal(dates[0], dates[1])

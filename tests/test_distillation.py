@@ -1,0 +1,266 @@
+"""Distillation: criteria against formulas, and a test for each defect of the reference that could come back.
+
+The defects F1 ... F17 are those found in the reference implementation (docs/reference-defects.md).
+"""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bitemporal.car import CarPartition
+from bitemporal.data.loading import Batch
+from bitemporal.distillation import DistillationTask, TeacherBank, criterion, kullback_leibler, mean_squared_error
+from bitemporal.distillation.criteria import valid_weights
+from bitemporal.models import ModelOutput, create_model
+from bitemporal.training import Optimisation
+
+OPTIMISATION = Optimisation(lr=1e-3, weight_decay=0.0, rules=(), steps=10, warmup_steps=0)
+PARTITION = CarPartition()
+SIZE = 32
+
+
+def batch(cars: list[float], seed: int = 0, ignored: float = 0.0) -> Batch:
+    """Random images whose masks have (nearly) the given CARs; a share of the rows is ignored."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (2, len(cars), 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+    target = torch.zeros(len(cars), SIZE * SIZE, dtype=torch.int64)
+    for mask, car in zip(target, cars, strict=True):
+        mask[: round(car * SIZE * SIZE)] = 1
+    target = target.view(-1, SIZE, SIZE)
+    if ignored:
+        target[:, -round(ignored * SIZE) :] = 255
+    return Batch(images[0], images[1], target)
+
+
+def networks(name: str = "test_tinycd", parts: tuple[str, ...] = PARTITION.names) -> dict[str, torch.nn.Module]:
+    made = {}
+    for seed, part in enumerate(parts, start=1):
+        torch.manual_seed(seed)
+        made[part] = create_model(name)
+    return made
+
+
+def task(weight: float = 1.0, name: str = "mse", student: str = "test_tinycd", teacher: str = "test_tinycd"):
+    torch.manual_seed(0)
+    return DistillationTask(
+        create_model(student), OPTIMISATION, 0, TeacherBank(networks(teacher), PARTITION), criterion(name, 2.0), weight
+    )
+
+
+def gradients(weight: float, pairs: Batch) -> torch.Tensor:
+    module = task(weight)
+    torch.manual_seed(3)
+    sum(module.loss_terms(pairs).values()).backward()
+    return torch.cat([p.grad.flatten() for p in module.model.parameters() if p.grad is not None])
+
+
+def test_f1_weight_of_the_distillation_term_changes_the_gradients():
+    pairs = batch([0.0, 0.1, 0.5, 0.9])
+    without, little, much = (gradients(weight, pairs) for weight in (0.0, 1.0, 1e3))
+    assert (much - without).norm() > 100 * (little - without).norm() > 0
+    # the gradient of a weighted sum is linear in the weight
+    assert torch.allclose(much - without, 1e3 * (little - without), rtol=1e-2, atol=1e-3 * float(much.abs().max()))
+
+
+def test_f1_total_that_is_back_propagated_holds_the_distillation_term():
+    module = task()
+    module.log = lambda *_, **__: None  # no trainer here
+    result = module.training_step(batch([0.02, 0.5]), 0)
+    assert result["terms"]["loss_distillation"] > 0
+    assert float(result["loss"].detach()) == pytest.approx(sum(map(float, result["terms"].values())), rel=1e-6)
+
+
+def test_without_weight_the_student_takes_the_steps_of_the_control():
+    pairs = batch([0.0, 0.1, 0.5])
+    control = task()
+    torch.manual_seed(3)
+    sum(control.model.loss(control.outputs(pairs), pairs.target).values()).backward()
+    alone = torch.cat([p.grad.flatten() for p in control.model.parameters() if p.grad is not None])
+    assert torch.equal(gradients(0.0, pairs), alone)
+
+
+def test_f2_teachers_stay_in_eval_mode_and_do_not_drift():
+    module = task()
+    before = {
+        (part, name): value.clone()
+        for part, teacher in module.teachers.teachers.items()
+        for name, value in teacher.state_dict().items()
+    }
+    module.train()
+    for seed in range(3):
+        sum(module.loss_terms(batch([0.0, 0.1, 0.5], seed)).values()).backward()
+    for part, teacher in module.teachers.teachers.items():
+        assert not any(m.training for m in teacher.modules())
+        for name, value in teacher.state_dict().items():
+            assert torch.equal(value, before[part, name]), (part, name)
+
+
+def test_f2_a_teacher_says_the_same_twice():
+    module = task()
+    module.train()
+    pairs = batch([0.5, 0.6])
+    first, second = (module.teachers.outputs("large", pairs, torch.arange(2)).logits for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["test_tinycd", "test_changer", "test_fc"])
+def test_f3_one_pair_in_a_part_is_no_trouble(name):
+    module = task(student=name, teacher=name).train()
+    assert math.isfinite(float(module.loss_terms(batch([0.0, 0.1, 0.5, 0.7]))["loss_distillation"].detach()))
+
+
+def test_f4_padding_does_not_choose_the_teacher():
+    bank = TeacherBank(networks(), PARTITION)
+    unchanged = batch([0.0], ignored=0.5)
+    assert list(bank.route(unchanged.target)) == ["small"]
+    target = torch.full((1, 10, 10), 255)
+    target[0, 0] = torch.tensor([1] + [0] * 9)  # 1 of 10 valid pixels
+    assert list(bank.route(target)) == ["medium"]
+
+
+def test_f5_a_car_at_the_threshold_belongs_to_the_lower_part():
+    bank = TeacherBank(networks(), PARTITION)
+    target = torch.zeros(3, 10, 10, dtype=torch.int64)
+    target[0].view(-1)[:5] = 1
+    target[1].view(-1)[:20] = 1
+    target[2].view(-1)[:21] = 1
+    assert {part: samples.tolist() for part, samples in bank.route(target).items()} == {
+        "small": [0],
+        "medium": [1],
+        "large": [2],
+    }
+
+
+def test_mask_without_a_valid_pixel_has_no_teacher():
+    module = task()
+    pairs = batch([0.3, 0.3])
+    pairs.target[0] = 255
+    assert torch.cat(list(module.teachers.route(pairs.target).values())).tolist() == [1]
+    pairs.target[1] = 255
+    terms = module.loss_terms(pairs)
+    assert float(terms["loss_distillation"].detach()) == 0.0
+    sum(terms.values()).backward()
+
+
+def test_f11_f12_teachers_are_in_no_optimiser_no_checkpoint_no_count():
+    module = task()
+    alone = create_model("test_tinycd")
+    assert len(module.state_dict()) == len(alone.state_dict())
+    assert sum(p.numel() for p in module.parameters()) == sum(p.numel() for p in alone.parameters())
+    optimised = {id(p) for group in module.configure_optimizers()["optimizer"].param_groups for p in group["params"]}
+    for teacher in module.teachers.teachers.values():
+        assert all(not p.requires_grad and id(p) not in optimised for p in teacher.parameters())
+
+
+def test_f13_one_student_pass_and_one_batched_pass_a_part():
+    module = task().train()
+    calls: list[tuple[str, int]] = []
+    for name, network in {"student": module.model, **module.teachers.teachers}.items():
+        inner = network.outputs
+
+        def counted(before, after, name=name, inner=inner):
+            calls.append((name, len(before)))
+            return inner(before, after)
+
+        network.outputs = counted
+    module.loss_terms(batch([0.0, 0.01, 0.1, 0.5, 0.6, 0.7]))
+    assert sorted(calls) == [("large", 3), ("medium", 1), ("small", 2), ("student", 6)]
+
+
+def test_f13_batch_norm_of_the_student_counts_one_pass_a_step():
+    module = task(student="test_changer", teacher="test_changer").train()
+    counters = {n: b.clone() for n, b in module.model.named_buffers() if n.endswith("num_batches_tracked")}
+    alone = task(student="test_changer", teacher="test_changer").train()
+    pairs = batch([0.0, 0.5])
+    module.loss_terms(pairs)
+    alone.model.loss(alone.outputs(pairs), pairs.target)
+    assert counters
+    for name, buffer in module.model.named_buffers():
+        if name in counters:
+            assert torch.equal(buffer, dict(alone.model.named_buffers())[name]), name
+
+
+def test_f14_ignored_pixels_are_not_distilled():
+    module = task(student="test_fc", teacher="test_fc").eval()
+    pairs = batch([0.3, 0.4], ignored=0.25)
+    outputs = module.outputs(pairs)
+    outputs.logits.retain_grad()
+    module._distance(outputs, pairs).backward()
+    gradient = outputs.logits.grad
+    assert (gradient[:, :, pairs.target[0] == 255] == 0).all()
+    assert (gradient[:, :, pairs.target[0] != 255] != 0).any()
+
+
+def test_distance_is_the_mean_over_all_parts_together():
+    """(1 / |Z|) sum over the batch tensor, not a mean of the parts' means."""
+    module = task(student="test_fc", teacher="test_fc").eval()
+    pairs = batch([0.0, 0.1, 0.5, 0.6])
+    outputs = module.outputs(pairs)
+    normalise = module.model.card.normalisation
+    expected = []
+    for i, part in enumerate(["small", "medium", "large", "large"]):
+        teacher = module.teachers.teachers[part]
+        with torch.no_grad():
+            theirs = teacher.outputs(normalise(pairs.before[i : i + 1]), normalise(pairs.after[i : i + 1])).logits
+        expected.append((outputs.logits[i : i + 1] - theirs) ** 2)
+    assert torch.allclose(module._distance(outputs, pairs), torch.cat(expected).mean(), rtol=1e-4)
+
+
+def test_kl_is_the_divergence_of_the_softmax():
+    model = create_model("test_fc")
+    ours, theirs = torch.randn(2, 2, 8, 8), torch.randn(2, 2, 8, 8)
+    label = torch.zeros(2, 8, 8, dtype=torch.int64)
+    got = kullback_leibler(model, ModelOutput(ours), model, ModelOutput(theirs), label, 2.0)
+    expected = 4 * F.kl_div(F.log_softmax(ours / 2, 1), F.softmax(theirs / 2, 1), reduction="sum") / (2 * 8 * 8)
+    assert torch.allclose(got.total / got.weight, expected, rtol=1e-4)
+
+
+def test_kl_of_one_channel_is_not_zero():
+    model = create_model("test_tinycd")
+    ours, theirs = torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 2.0)
+    got = kullback_leibler(model, ModelOutput(ours), model, ModelOutput(theirs), torch.zeros(1, 4, 4).long(), 1.0)
+    p = 1 / (1 + math.exp(-2))
+    assert float(got.total / got.weight) == pytest.approx(
+        p * math.log(p / 0.5) + (1 - p) * math.log((1 - p) / 0.5), rel=1e-4
+    )
+
+
+def test_other_architectures_are_compared_by_log_odds_at_the_larger_size():
+    student, teacher = create_model("test_tinycd"), create_model("test_changer")
+    ours, theirs = torch.randn(1, 1, 32, 32), torch.randn(1, 2, 8, 8)
+    label = torch.zeros(1, 32, 32, dtype=torch.int64)
+    got = mean_squared_error(student, ModelOutput(ours), teacher, ModelOutput(theirs), label)
+    odds = F.interpolate(theirs[:, 1:] - theirs[:, :1], size=(32, 32), mode="bilinear", align_corners=False)
+    assert torch.allclose(got.total / got.weight, ((ours - odds) ** 2).mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mse", "kl"])
+@pytest.mark.parametrize(("student", "teacher"), [("test_tinycd", "test_changer"), ("test_changer", "test_fc")])
+def test_any_student_learns_from_any_teacher(name, student, teacher):
+    module = task(name=name, student=student, teacher=teacher).train()
+    terms = module.loss_terms(batch([0.0, 0.1, 0.5]))
+    terms["loss_distillation"].backward()
+    assert sum(float(p.grad.abs().sum()) for p in module.model.parameters() if p.grad is not None) > 0
+
+
+@pytest.mark.parametrize("thresholds", [(0.1,), (0.05, 0.2), (0.02, 0.05, 0.2, 0.5)])
+def test_any_number_of_parts(thresholds):
+    partition = CarPartition(thresholds)
+    bank = TeacherBank(networks(parts=partition.names), partition)
+    cars = [0.0, *[t + 0.01 for t in thresholds]]
+    routed = bank.route(batch(cars).target)
+    assert [samples.tolist() for samples in routed.values()] == [[i] for i in range(len(cars))]
+
+
+def test_part_without_a_teacher_is_not_distilled():
+    bank = TeacherBank({"large": networks()["large"]}, PARTITION)
+    assert {part: samples.tolist() for part, samples in bank.route(batch([0.0, 0.5]).target).items()} == {"large": [1]}
+
+
+def test_valid_weights_are_shares_of_valid_pixels():
+    target = torch.zeros(1, 8, 8, dtype=torch.int64)
+    target[:, :, 6:] = 255
+    weights = valid_weights(target, (2, 2))
+    assert torch.allclose(weights, torch.tensor([[[[1.0, 0.5], [1.0, 0.5]]]]))
