@@ -20,7 +20,9 @@ ChangeKind = Literal["building", "road", "hard-surface", "woodland", "greenhouse
 """The kinds of change that JL1-CD names (paper, section on the data set)."""
 CHANGE_KINDS: tuple[ChangeKind, ...] = get_args(ChangeKind)
 
-Cover = Literal["crop", "grass", "wood", "bare", "paved", "water", "greenhouse", "photovoltaic", "road", "track", "roof"]
+Cover = Literal[
+    "crop", "grass", "wood", "bare", "paved", "water", "greenhouse", "photovoltaic", "road", "track", "roof"
+]
 """Class of land cover; a change is a change of it."""
 COVERS: tuple[Cover, ...] = get_args(Cover)
 
@@ -64,7 +66,8 @@ _RESULT: dict[ChangeKind, Use] = {
 }
 _ALIKE: dict[ChangeKind, frozenset[Cover]] = {
     # ground that such a change would leave as it is
-    kind: frozenset({COVER_OF[use]}) for kind, use in _RESULT.items()
+    kind: frozenset({COVER_OF[use]})
+    for kind, use in _RESULT.items()
 } | {"road": frozenset({"road", "paved"}), "hard-surface": frozenset({"paved", "road"})}
 _AREAS: dict[ChangeKind, tuple[float, float]] = {
     # square metres that one change of this kind takes, about
@@ -101,7 +104,7 @@ class Change:
         mask: Its footprint within the window.
         use: Use of the ground in the footprint at that date; ``None`` where buildings alone are changed.
         buildings: Buildings that stand at that date only.
-        traces: Number of the parcel whose crop is gone at that date because of building works, which is no change; or -1.
+        traces: Number of the parcel whose crop is gone at that date because of building works, no change; or -1.
     """
 
     kind: ChangeKind
@@ -174,7 +177,9 @@ def make_plan(rng: np.random.Generator, grid: Grid, car: float, kinds: Sequence[
         avoid |= {"scrub"}
     only: Use | None = "wood" if cut else "crop" if "greenhouse" in zone else None
     roads = car < 0.9 and not ({"road", "hard-surface"} & set(zone) and car > 0.7)
-    return Plan(pixels, shares, lead, zone, cut, "farmland" if only == "crop" else None, only, avoid, roads, "building" in zone)
+    return Plan(
+        pixels, shares, lead, zone, cut, "farmland" if only == "crop" else None, only, avoid, roads, "building" in zone
+    )
 
 
 def cover_map(grid: Grid, parcels: Parcels, ways: Ways, buildings: Sequence[Building]) -> npt.NDArray[np.uint8]:
@@ -253,7 +258,8 @@ class Planner:
             left = self._fill(left) if left else 0
         if left > 0.02 * self.plan.pixels:
             # what grows or is water fits ground of any outline; roofs and panels do not
-            kinds = [k for k in ("woodland", "water", "hard-surface") if k in self.plan.kinds] or list(self.plan.kinds)
+            natural: list[ChangeKind] = ["woodland", "water", "hard-surface"]
+            kinds = [kind for kind in natural if kind in self.plan.kinds] or list(self.plan.kinds)
             self._zone((kinds[int(self.rng.integers(len(kinds)))],), left)
         return self.changes
 
@@ -326,7 +332,7 @@ class Planner:
         lost = 1 - np.count_nonzero(mask & inside) / np.count_nonzero(covered & inside)
         if lost > (0.0 if shape.build else 0.06 if shape.whole else 0.3):
             return False
-        self._take(kind, window, mask, cut, shape.build(size) if shape.build else (), covered)
+        self._take(kind, window, mask, cut, shape.build(size) if shape.build else ())
         return True
 
     def _take(
@@ -335,9 +341,9 @@ class Planner:
         window: tuple[slice, slice],
         mask: Mask,
         cut: bool,
-        buildings: tuple[Building, ...] = (),
-        covered: Mask | None = None,
+        buildings: tuple[Building, ...],
     ) -> None:
+        """Note a change, and keep later ones off its ground and off the surroundings of its buildings."""
         use: Use | None = None if buildings else "cleared" if cut else _RESULT[kind]
         # what is built is mostly new, what grows or is water comes and goes
         forward = self.rng.random() < (0.85 if cut or kind not in ("woodland", "water") else 0.4)
@@ -347,13 +353,10 @@ class Planner:
         if buildings and self.rng.random() < 0.6:
             traces = int(self.parcels.ids[self.grid.pixel(buildings[0].x, buildings[0].y)])
         self.free[window] &= ~mask
-        if buildings and covered is not None:
-            reach = np.zeros(self.grid.shape, bool)
-            for building in buildings:
-                around = self.grid.window(building.x, building.y, building.radius + 3)
-                a, b = local(self.grid, around, building.x, building.y, building.angle)
-                reach[around] |= building_distance(building, a, b) < 3.0
-            self.free &= ~reach
+        for building in buildings:
+            around = self.grid.window(building.x, building.y, building.radius + 3)
+            a, b = local(self.grid, around, building.x, building.y, building.angle)
+            self.free[around] &= building_distance(building, a, b) >= 3.0
         self.changes.append(Change(kind, int(forward), window, mask, use, buildings, traces))
 
     # --- shapes -----------------------------------------------------------------------------------------------------
@@ -386,7 +389,9 @@ class Planner:
         gauge = np.maximum(np.abs(a) / np.float32(length / 2), np.abs(b) / np.float32(width / 2))
         if self.rng.random() < 0.3:
             # the wing of an L starts at the same corner
-            far = np.maximum(np.abs(a + length / 2) / np.float32(length * 0.3), np.abs(b + width / 2) / np.float32(width))
+            far = np.maximum(
+                np.abs(a + length / 2) / np.float32(length * 0.3), np.abs(b + width / 2) / np.float32(width)
+            )
             gauge = np.minimum(gauge, far)
         if roughness:
             gauge = gauge * (1 + np.float32(roughness * 0.25) * self.rough[window])
@@ -407,20 +412,45 @@ class Planner:
         return _Shape(window, gauge.astype(np.float32))
 
     def _road(self, centre: tuple[float, float], area: float) -> _Shape | None:
-        """A strip that runs in from the rim of the product and gently bends."""
-        width = float(self.rng.choice([4.0, 6.0, 8.0, 12.0], p=[0.3, 0.35, 0.25, 0.1]))
-        length = area / width
-        if length < 2 * width or length > 700:
-            return None
-        window = self.grid.window(*centre, 1.5 * length + 20)
-        if self.rng.random() < 0.6:
+        """A road right across the product, or a spur off an existing road or the product's rim."""
+        rng, grid = self.rng, self.grid
+        width = float(rng.choice([4.0, 6.0, 8.0, 12.0], p=[0.3, 0.35, 0.25, 0.1]))
+        span = min(grid.height, grid.width) * grid.gsd
+        bend = np.float32(rng.choice([0.0, 1.0]) * rng.uniform(-1, 1) / max(span, 120.0))
+        if area > 4.0 * span and span < 600:
+            window = slice(0, grid.shape[0]), slice(0, grid.shape[1])
             a, b = self._plan_axes(window, centre)
-        else:
-            a, b = local(self.grid, window, *centre, float(self.rng.uniform(0, np.pi)))
-        bend = np.float32(self.rng.choice([0.0, 1.0]) * self.rng.uniform(-1, 1) / max(length, 60.0))
-        across = b + bend * a * a
-        gauge = np.where(np.abs(across) < width / 2, np.abs(a) / np.float32(length / 2), np.float32(np.inf))
-        return _Shape(window, gauge.astype(np.float32))
+            gauge = np.abs(b + bend * a * a) / np.float32(width / 2)
+            return _Shape(window, gauge.astype(np.float32), sizes=(2.5 / width, 16.0 / width))
+        start, length = self._junction(), area / width
+        if length < 1.5 * width or length > 700 or start is None:
+            return None
+        window = grid.window(*start, 1.3 * length + 20)
+        a, b = self._plan_axes(window, start)
+        a = a * np.float32(rng.choice([-1.0, 1.0]))
+        on = (np.abs(b + bend * a * a) < width / 2) & (a >= 0)
+        return _Shape(window, np.where(on, a / np.float32(length), np.float32(np.inf)))
+
+    def _junction(self) -> tuple[float, float] | None:
+        """A random point on an existing road, or on the rim of the product."""
+        grid, rng = self.grid, self.rng
+        for _ in range(25):
+            row, col = int(rng.integers(grid.height)), int(rng.integers(grid.width))
+            if COVERS[self.cover[grid.pad + row, grid.pad + col]] in ("road", "track"):
+                return float(grid.x[grid.pad + col]), float(grid.y[grid.pad + row])
+        if max(grid.height, grid.width) > 1024:
+            return None
+        along, side = float(rng.uniform(0, 1)), int(rng.integers(4))
+        height, width = grid.height * grid.gsd, grid.width * grid.gsd
+        return (
+            (along * width, 0.0)
+            if side == 0
+            else (along * width, height)
+            if side == 1
+            else (0.0, along * height)
+            if side == 2
+            else (width, along * height)
+        )
 
     def _buildings(self, centre: tuple[float, float], area: float) -> _Shape | None:
         """One house or hall, or a group of them in rows."""
@@ -513,13 +543,15 @@ class Planner:
         a, b = self._plan_axes(everything, centre)
         figure = int(rng.integers(3))
         side = float(rng.choice([-1.0, 1.0]))
-        gauge = side * a if figure == 0 else np.maximum(side * a, b) if figure == 1 else np.maximum(np.abs(a), np.abs(b))
+        gauge = (
+            side * a if figure == 0 else np.maximum(side * a, b) if figure == 1 else np.maximum(np.abs(a), np.abs(b))
+        )
         gauge = (gauge + 1.2 * self.rough).astype(np.float32) if kinds[0] in ("woodland", "water") else gauge
         values = gauge[open_ground & self.product]
         size = np.partition(values, pixels - 1)[pixels - 1] if pixels <= len(values) else np.inf
         mask = open_ground & (gauge <= size)
-        limits = np.quantile(b[mask & self.product], np.linspace(0, 1, len(kinds) + 1)[1:-1]) if len(kinds) > 1 else []
-        part = np.searchsorted(np.asarray(limits, np.float32), b)
+        limits = np.quantile(b[mask & self.product], np.linspace(0, 1, len(kinds) + 1)[1:-1])
+        part = np.searchsorted(limits, b)
         forward = bool(rng.random() < 0.75)
         for number, kind in enumerate(kinds):
             own = mask & (part == number)

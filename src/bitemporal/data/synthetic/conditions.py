@@ -98,9 +98,9 @@ def lit(colour: Plane, height: Plane, grid: Grid, conditions: Conditions) -> Pla
         The lit colours, H x W x 3.
     """
     east, south = np.sin(conditions.azimuth), -np.cos(conditions.azimuth)
-    slope_y, slope_x = np.gradient(height, grid.gsd)
-    np.clip(slope_x, -1.3, 1.3, out=slope_x)
-    np.clip(slope_y, -1.3, 1.3, out=slope_y)
+    # edges of the height raster are stairs; a little smoothing keeps them from glittering
+    slopes = np.gradient(ndi.gaussian_filter(height, 0.7, truncate=3), grid.gsd)
+    slope_y, slope_x = (np.clip(slope, -1.3, 1.3) for slope in slopes)
     tilt = (slope_x * np.float32(east) + slope_y * np.float32(south)) / np.float32(np.tan(conditions.elevation))
     direct = np.clip((1 - tilt) / np.sqrt(1 + slope_x**2 + slope_y**2), 0.0, 1.55)
     sun = ndi.gaussian_filter(_sunlit(height, grid, float(east), float(south), conditions.elevation), 0.5, truncate=3)
@@ -177,7 +177,7 @@ def sensed(colour: Plane, grid: Grid, conditions: Conditions, rng: np.random.Gen
     Returns:
         The product, height x width x 3.
     """
-    conditions_cast = np.array(conditions.cast, np.float32) * np.float32(conditions.gain)
+    cast = np.array(conditions.cast, np.float32) * np.float32(conditions.gain)
     if conditions.shift != (0.0, 0.0) or conditions.rotation:
         colour = _moved(colour, grid, conditions)
     else:
@@ -187,7 +187,7 @@ def sensed(colour: Plane, grid: Grid, conditions: Conditions, rng: np.random.Gen
         uneven = power_noise(rng, colour.shape[:2], grid.gsd, 250.0, 30.0, 1.4)
         veil = np.clip(conditions.haze * (1 + conditions.veil * 0.5 * uneven), 0, 0.7)[..., None].astype(np.float32)
     noise = rng.standard_normal(colour.shape, dtype=np.float32)
-    colour = colour * conditions_cast
+    colour = colour * cast
     np.clip(colour, 0, None, out=colour)
     grey = colour @ np.array([0.3, 0.59, 0.11], np.float32)
     colour = grey[..., None] + (colour - grey[..., None]) * np.float32(conditions.saturation)
@@ -208,8 +208,7 @@ def _moved(colour: Plane, grid: Grid, conditions: Conditions) -> Plane:
     middle = np.array([(grid.height - 1) / 2, (grid.width - 1) / 2])
     offset = middle + grid.pad - np.array(conditions.shift[::-1]) - matrix @ middle
     out = np.empty((grid.height, grid.width, 3), np.float32)
+    size = (grid.height, grid.width)
     for channel in range(3):
-        ndi.affine_transform(
-            colour[..., channel], matrix, offset, (grid.height, grid.width), out[..., channel], 1, mode="nearest"
-        )
+        out[..., channel] = ndi.affine_transform(colour[..., channel], matrix, offset, size, order=1, mode="nearest")
     return out

@@ -99,7 +99,8 @@ class Grid:
 def smoothstep(values: Plane, low: float, high: float) -> Plane:
     """0 below ``low``, 1 above ``high``, and a smooth ramp between."""
     t = np.clip((values - low) / (high - low), 0.0, 1.0)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
+    ramp: Plane = (t * t * (3 - 2 * t)).astype(np.float32)
+    return ramp
 
 
 def power_noise(
@@ -123,7 +124,8 @@ def power_noise(
     amplitude[0, 0] = 0.0
     spectrum = scipy.fft.rfft2(rng.standard_normal((height, width), dtype=np.float32), workers=1) * amplitude
     plane = scipy.fft.irfft2(spectrum, (height, width), workers=1)[: shape[0], : shape[1]].astype(np.float32)
-    return ((plane - plane.mean()) / max(float(plane.std()), 1e-6)).astype(np.float32)
+    even: Plane = ((plane - plane.mean()) / max(float(plane.std()), 1e-6)).astype(np.float32)
+    return even
 
 
 class Noise:
@@ -199,8 +201,11 @@ def _split(
     rng: np.random.Generator, whole: tuple[float, float, float, float], roads: bool, parcel: float
 ) -> tuple[list[tuple[float, ...]], list[tuple[int, ...]], list[tuple[float, ...]]]:
     """Halve a rectangle again and again; the long cuts are roads, the middling ones tracks, the short ones edges."""
-    stack = [(whole, (EDGE,) * 4, (0.4,) * 4)]
-    rectangles, boundaries, halves = [], [], []
+    sides: tuple[tuple[int, ...], tuple[float, ...]] = (EDGE,) * 4, (0.4,) * 4
+    stack = [(whole, *sides)]
+    rectangles: list[tuple[float, ...]] = []
+    boundaries: list[tuple[int, ...]] = []
+    halves: list[tuple[float, ...]] = []
     while stack:
         (u0, v0, u1, v1), boundary, half = stack.pop()
         long, axis = max((u1 - u0, 0), (v1 - v0, 1))

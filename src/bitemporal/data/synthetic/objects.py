@@ -185,7 +185,12 @@ def _crown(size: int, variant: int, gsd: float) -> tuple[Plane, Plane]:
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
     turn = np.arctan2(y, x)
     phases = rng.uniform(0, 2 * np.pi, 3)
-    outline = 1 + 0.10 * np.sin(2 * turn + phases[0]) + 0.09 * np.sin(3 * turn + phases[1]) + 0.07 * np.sin(5 * turn + phases[2])
+    outline = (
+        1
+        + 0.10 * np.sin(2 * turn + phases[0])
+        + 0.09 * np.sin(3 * turn + phases[1])
+        + 0.07 * np.sin(5 * turn + phases[2])
+    )
     distance = np.hypot(x, y) / (radius * outline)
     dome = np.sqrt(np.clip(1 - distance**2, 0, 1))
     clumps = rng.standard_normal((2 * reach + 1, 2 * reach + 1)).astype(np.float32)
@@ -381,9 +386,7 @@ _STANDS: dict[Use, tuple[float, tuple[float, float], float]] = {
 }
 
 
-def make_trees(
-    rng: np.random.Generator, grid: Grid, parcels: Parcels, ways: Ways, clear: Mask
-) -> Trees:
+def make_trees(rng: np.random.Generator, grid: Grid, parcels: Parcels, ways: Ways, clear: Mask) -> Trees:
     """Woods, orchards, lone trees, and rows of trees along some roads and field edges.
 
     Args:
@@ -403,7 +406,9 @@ def make_trees(
     for number in np.flatnonzero(use_of == "orchard"):
         u0, v0, u1, v1 = (float(c) for c in parcels.rectangles[number])
         step = float(rng.uniform(4.2, 6.5))
-        places = [parcels.place(grid, u, v) for u in np.arange(u0 + 3, u1 - 2, step) for v in np.arange(v0 + 3, v1 - 2, step)]
+        places = [
+            parcels.place(grid, u, v) for u in np.arange(u0 + 3, u1 - 2, step) for v in np.arange(v0 + 3, v1 - 2, step)
+        ]
         if places:
             x, y = np.array(places, np.float32).T
             found = found.join(grow(rng, x, y, (1.3, 2.0)))

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from bitemporal.data.synthetic.changes import CHANGE_KINDS, Change, ChangeKind, Plan, Planner, cover_map, make_plan
 from bitemporal.data.synthetic.conditions import draw_conditions
-from bitemporal.data.synthetic.ground import Grid, Mask, Noise, Parcels, Use, make_parcels, make_ways
+from bitemporal.data.synthetic.ground import Grid, Mask, Noise, Use, make_parcels, make_ways
 from bitemporal.data.synthetic.objects import (
     Building,
     Canopy,
@@ -58,10 +58,16 @@ class CarDistribution:
         if any(not share >= 0 for share in values.values()) or not sum(values.values()) > 0:
             raise RecipeError(f"CAR shares: found {values}, expected numbers of at least 0, one of them above 0")
 
-    def draw(self, rng: np.random.Generator) -> float:
-        """One CAR in [0, 1]."""
-        shares = np.array(list(vars(self).values()))
-        match int(rng.choice(5, p=shares / shares.sum())):
+    def draw(self, rng: np.random.Generator, at: float | None = None) -> float:
+        """One CAR in [0, 1].
+
+        Args:
+            rng: Source of randomness.
+            at: Point in [0, 1) of the cumulated shares that chooses the share; random when ``None``.
+        """
+        limits = np.cumsum(list(vars(self).values()))
+        at = float(rng.random()) if at is None else at
+        match int(np.searchsorted(limits / limits[-1], at, side="right")):
             case 0:
                 return 0.0
             case 1:
@@ -219,7 +225,8 @@ def _at(grid: Grid, trees: Trees, mask: Mask) -> Mask:
     """Whether each tree stands where a mask is set."""
     rows = np.clip(np.floor(trees.y / grid.gsd).astype(int) + grid.pad, 0, grid.shape[0] - 1)
     cols = np.clip(np.floor(trees.x / grid.gsd).astype(int) + grid.pad, 0, grid.shape[1] - 1)
-    return mask[rows, cols]
+    standing: Mask = mask[rows, cols]
+    return standing
 
 
 def _state(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy.ndimage as ndi
 
 from bitemporal.data.synthetic.conditions import Conditions, leaned, lit, sensed
 from bitemporal.data.synthetic.ground import Grid, Mask, Noise, Parcels, Plane, Use, Ways, smoothstep
@@ -116,10 +117,14 @@ def _banks(ground: Ground, state: State, colour: Plane, height: Plane) -> None:
     water = np.array([use == "water" for use in state.uses])
     if not water.any():
         return
-    wet = water[state.ids] & (ground.ways.edge + 0.5 * ground.noise.plane("broad", 2) > 2.2)
-    wet &= (ground.ways.road > 3.0) & (ground.ways.track > 2.0)
+    ponds = water[state.ids]
+    dug = ponds & (state.ids >= len(ground.parcels.uses))
+    wet = ponds & (ground.ways.edge + 0.5 * ground.noise.plane("broad", 2) > 2.2)
+    wet &= (ground.ways.road > 3.0) & (ground.ways.track > 2.0) & ~dug
+    if dug.any():
+        wet |= ndi.binary_erosion(dug, iterations=max(1, round(1.0 / ground.grid.gsd)), border_value=1)
     height[wet] -= 1.0
-    bank = water[state.ids] & ~wet & (state.ids < len(ground.parcels.uses))
+    bank = ponds & ~wet
     fine = 1 + 0.08 * ground.noise.plane("patchy", 2)
     colour[bank] = (np.array([0.46, 0.43, 0.32], np.float32) * fine[..., None])[bank]
 
@@ -164,7 +169,11 @@ def draw_ways(rng: np.random.Generator, grid: Grid, noise: Noise, ways: Ways) ->
         if rng.random() < 0.75:
             line = within(ways.centre - np.float32(0.1)) * (np.mod(ways.along, np.float32(9)) < 4.5)
             line += within(np.abs(ways.road + np.float32(0.5)) - np.float32(0.08))
-            lay(np.float32(0.5) * np.clip(line, 0, 1) * ~ways.crossing, np.array([0.86, 0.86, 0.82], np.float32), np.ones_like(line))
+            lay(
+                np.float32(0.5) * np.clip(line, 0, 1) * ~ways.crossing,
+                np.array([0.86, 0.86, 0.82], np.float32),
+                np.ones_like(line),
+            )
     return layer
 
 
@@ -265,7 +274,9 @@ def _lanes(ground: Ground, on: npt.NDArray[np.int64], colour: Plane) -> None:
     colour *= (1 + 0.03 * fine)[:, None]
 
 
-def draw(ground: Ground, state: State, conditions: Conditions, date: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def draw(
+    ground: Ground, state: State, conditions: Conditions, date: int, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
     """Draw the image of one date.
 
     Args:
@@ -316,9 +327,7 @@ def _off_ways(ground: Ground, state: State) -> Mask:
     return off | (state.ids >= len(ground.parcels.uses))
 
 
-def _stand(
-    ground: Ground, state: State, conditions: Conditions, date: int, colour: Plane, height: Plane
-) -> Mask:
+def _stand(ground: Ground, state: State, conditions: Conditions, date: int, colour: Plane, height: Plane) -> Mask:
     """Put buildings, cars and trees on the ground; returns where buildings and cars show."""
     grid = ground.grid
     things = ground.roofs.copy()

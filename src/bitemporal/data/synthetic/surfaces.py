@@ -174,7 +174,9 @@ def make_surface(use: Use, season: Season, stable: np.random.Generator, dated: n
             dry = _blend(grass, soil, 0.65)
             return Surface(dry, soil, patches=0.45, patchy=0.09, fine=0.07, broad=0.06)
         case "wood":
-            return Surface(_near(dated, _FLOOR[season], 0.08), _blend(_FLOOR[season], grass, 0.5), patchy=0.12, fine=0.08)
+            return Surface(
+                _near(dated, _FLOOR[season], 0.08), _blend(_FLOOR[season], grass, 0.5), patchy=0.12, fine=0.08
+            )
         case "bare" | "cleared":
             second = _blend(soil, grass, 0.55 if use == "bare" else 0.7)
             damp = float(dated.uniform(0.88, 1.06))
@@ -195,7 +197,9 @@ def make_surface(use: Use, season: Season, stable: np.random.Generator, dated: n
             return Surface(_blend(soil, grass, 0.5), grass, patchy=0.08)
         case "roof":
             first = roof_colour(stable, large=True)
-            return Surface(first, _blend(first, _rgb(110, 100, 90), 0.3), patches=0.1, patchy=0.02, fine=0.02, broad=0.02)
+            return Surface(
+                first, _blend(first, _rgb(110, 100, 90), 0.3), patches=0.1, patchy=0.02, fine=0.02, broad=0.02
+            )
 
 
 @dataclass(frozen=True)
