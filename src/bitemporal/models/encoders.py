@@ -126,9 +126,7 @@ def mix_transformer(name: MixTransformerName, pretrained: bool, in_channels: int
         encoder = fetch_weights(build, name, f"smp-hub/{name}.imagenet") if pretrained else build()
     for module in encoder.modules():
         if isinstance(module, nn.LayerNorm):
-            module.eps = (
-                1e-6  # smp has 1e-5 in the patch embeddings and the reduced keys, the reference 1e-6 everywhere
-            )
+            module.eps = 1e-6  # as in the reference; smp has 1e-5 in the patch embeddings and the reduced keys
     stages = nn.ModuleList(
         [
             nn.Sequential(encoder.patch_embed1, encoder.block1, encoder.norm1),

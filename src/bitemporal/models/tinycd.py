@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
