@@ -143,7 +143,10 @@ def test_all_forms_of_input_give_one_answer(tmp_path):
     ]
     expected = detector.predict(before[0], after[0]), detector.predict(before[1], after[1])
     for batch in batches:
-        for found, single in zip(detector.predict(*batch), expected, strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            predictions = detector.predict(*batch)
+        for found, single in zip(predictions, expected, strict=True):
             np.testing.assert_allclose(found.probability, single.probability, atol=1e-5)
     for single in ((before[0], after[0]), (tensors[0][0], tensors[1][0]), (paths[0][0], str(paths[1][0]))):
         found = detector.predict(*single)
@@ -226,6 +229,8 @@ def test_network_and_random_numbers_are_left_alone(tmp_path):
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert not probability.requires_grad and not probability.is_inference()
+    answer = detector.answers([torch.full((3, 9, 9), 90.0)], [torch.zeros(3, 9, 9)])[0]
+    assert not answer.probability.is_inference()
     assert torch.equal(
         probability,
         NetworkDetector(model.eval()).probabilities(torch.full((2, 3, 9, 9), 90.0), torch.zeros(2, 3, 9, 9)),
@@ -261,6 +266,15 @@ def test_part_ends_at_its_threshold(changed, part):
     assert found.part == part
     expected = detector.specialists[part].predict(before, after)
     assert np.array_equal(found.probability, expected.probability)
+
+
+def test_mask_routes_not_the_probability():
+    """All pixels at 0.38, below the network's threshold: the mask is empty, so the part is small."""
+    detector = OriginPartition(NetworkDetector(pointwise(bias=-100.5)), {}, CarPartition())
+    before, after = pair_of_car(400)
+    found = detector.predict(before, after)
+    assert found.part == "small" and not found.mask.any()
+    np.testing.assert_allclose(found.probability, 1 / (1 + np.exp(0.5)), atol=1e-4)
 
 
 def test_batch_is_routed_as_by_hand_in_few_passes():
@@ -605,6 +619,7 @@ def test_predict_needs_no_label_and_answers_pairs_of_different_sizes(bundles):
         ("A/x.png", "B", "m.png", [], "a folder"),
         ("A/x.png", "B/y.png", "m.png", [], "does not exist"),
         ("A", "B", "A", [], "inputs"),
+        ("photographs", "B", "photographs", [], "inputs"),
         ("A", "B", "B", [], "inputs"),
         ("A", "B", "out", ["--probability", "A"], "inputs"),
         ("A", "B", "out", ["--probability", "out"], "own place"),
@@ -616,6 +631,7 @@ def test_predict_refuses_before_it_writes(bundles, monkeypatch, capsys, before, 
     monkeypatch.chdir(bundles)
     for date in "AB":
         save(bundles / date / "x.png", images(ord(date), 16, 16))
+    save(bundles / "photographs" / "x.jpg", images(0, 16, 16))  # a mask would become x.png beside it
     (bundles / "link.png").symlink_to(bundles / "A" / "x.png")
     (bundles / "empty").mkdir()
     files = contents(bundles)
