@@ -422,6 +422,9 @@ DAMAGE = {
     "other model": _edit(model="no_such_model"),
     "other weights": _edit(model="stub_pointwise", config={}),
     "other option": _edit(config={"logits": 1}),
+    "options no mapping": _edit(config=3),
+    "option of another type": _edit(config={"logits": "two"}),
+    "model no name": _edit(model=["stub_convolutional"]),
     "unknown option": _edit(config={"depth": 3}),
 }
 

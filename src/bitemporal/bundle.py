@@ -101,6 +101,6 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
     try:
         model = create_model(description["model"], pretrained=False, **description["config"])
         model.load_state_dict(load_file(weights))
-    except (OSError, SafetensorError, RuntimeError, KeyError, BitemporalError) as error:
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, BitemporalError) as error:
         raise BundleError(f"{weights}: cannot be loaded ({error}); write or fetch the bundle again") from error
     return model.eval()
