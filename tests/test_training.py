@@ -25,7 +25,14 @@ QUIET = Console(quiet=True)
 
 
 def recipe(data: Path, out: Path, **changes: object) -> TrainRecipe:
-    options = {"model": "test_tinycd", "max_steps": 6, "validate_every": 2, "batch_size": 4, "crop_size": 32, "workers": 0}
+    options = {
+        "model": "test_tinycd",
+        "max_steps": 6,
+        "validate_every": 2,
+        "batch_size": 4,
+        "crop_size": 32,
+        "workers": 0,
+    }
     return TrainRecipe(data=str(data), out=str(out), **(options | changes))  # type: ignore[arg-type]
 
 

@@ -1,3 +1,72 @@
 """Find what changed between two remote-sensing images."""
 
 __version__ = "0.1.0"
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bitemporal.car import CarPartition, change_area_ratio
+    from bitemporal.errors import BitemporalError
+    from bitemporal.evaluation import Evaluation, evaluate
+    from bitemporal.inference import Detector, OriginPartition, Prediction, load
+    from bitemporal.models import ChangeModel, create_model, list_models, register_model
+    from bitemporal.pairs import PairFolder
+    from bitemporal.pipeline import DistillationRun, train
+    from bitemporal.recipe import DistillRecipe, TrainRecipe
+
+# Imported on first use: a process that only reads labels should not load a training framework.
+_HOMES = {
+    "BitemporalError": "bitemporal.errors",
+    "CarPartition": "bitemporal.car",
+    "ChangeModel": "bitemporal.models",
+    "Detector": "bitemporal.inference",
+    "DistillRecipe": "bitemporal.recipe",
+    "DistillationRun": "bitemporal.pipeline",
+    "Evaluation": "bitemporal.evaluation",
+    "OriginPartition": "bitemporal.inference",
+    "PairFolder": "bitemporal.pairs",
+    "Prediction": "bitemporal.inference",
+    "TrainRecipe": "bitemporal.recipe",
+    "change_area_ratio": "bitemporal.car",
+    "create_model": "bitemporal.models",
+    "evaluate": "bitemporal.evaluation",
+    "list_models": "bitemporal.models",
+    "load": "bitemporal.inference",
+    "register_model": "bitemporal.models",
+    "train": "bitemporal.pipeline",
+}
+
+__all__ = [
+    "BitemporalError",
+    "CarPartition",
+    "ChangeModel",
+    "Detector",
+    "DistillRecipe",
+    "DistillationRun",
+    "Evaluation",
+    "OriginPartition",
+    "PairFolder",
+    "Prediction",
+    "TrainRecipe",
+    "__version__",
+    "change_area_ratio",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load",
+    "register_model",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """All public names."""
+    return sorted(__all__)

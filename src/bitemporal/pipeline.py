@@ -22,8 +22,8 @@ from bitemporal.data.loading import derive_seed
 from bitemporal.data.splits import stratified_split, write_split
 from bitemporal.distillation import DistillationTask, TeacherBank, criterion
 from bitemporal.errors import BundleError, DataError, RecipeError
-from bitemporal.evaluation import CONVENTIONS, Evaluation, evaluate
-from bitemporal.inference import choose_device, load, save_origin_partition
+from bitemporal.evaluation import CONVENTIONS, Evaluation, draw_masks, evaluate, spread_by_car
+from bitemporal.inference import load, save_origin_partition
 from bitemporal.models import ChangeModel, create_model, model_card
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.recipe import DistillRecipe, TrainRecipe, keep_recipe
@@ -31,6 +31,7 @@ from bitemporal.training import ChangeTask, Stage, optimisation, run_stage
 from bitemporal.training.stage import check_crop
 
 ORIGIN_PARTITION = "o-p"
+_PAIRS_SHOWN = 6
 
 _METRICS = ("miou", "iou_changed", "f1_changed", "precision_changed", "recall_changed")
 
@@ -257,11 +258,13 @@ class DistillationRun:
         if not bundles:
             raise RecipeError(f"stages: nothing has been trained in {self.run}; run origin first")
         split = "test" if self.data.pairs.get("test") else "val"
-        results: dict[str, Evaluation] = {}
-        for name, bundle in bundles.items():
-            detector = load(bundle, device=str(choose_device()))
-            results[name] = evaluate(detector, self.data.folder, self.data.pairs[split], self.partition)
-            results[name].to_json(self.run / "scores" / f"{name}.json", {"detector": name, "split": split})
+        folder, pairs = self.data.folder, self.data.pairs[split]
+        detectors = {name: load(bundle) for name, bundle in bundles.items()}
+        results = {name: evaluate(detector, folder, pairs, self.partition) for name, detector in detectors.items()}
+        for name, result in results.items():
+            result.to_json(self.run / "scores" / f"{name}.json", {"detector": name, "split": split})
+        shown = {name: detectors[name] for name in ("origin", "student") if name in detectors}
+        draw_masks(self.run / "overview.png", shown, folder, spread_by_car(folder, pairs, _PAIRS_SHOWN))
         self._write(results, split)
         return results
 

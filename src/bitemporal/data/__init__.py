@@ -1,1 +1,1 @@
-
+"""Data: catalogue, download, splits, synthetic scenes, augmentation, loaders."""

@@ -1,1 +1,1 @@
-
+"""Checkpoints of other projects, as state dicts of this one."""

@@ -3,7 +3,7 @@
 import difflib
 import fnmatch
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bitemporal.errors import RecipeError, UnknownModelError
 from bitemporal.models.base import ChangeModel, ModelCard

@@ -1,0 +1,89 @@
+"""Pictures of masks, for people: what was right, missed, and falsely alarmed."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from bitemporal.car import IGNORE, change_area_ratio
+from bitemporal.inference import Detector
+from bitemporal.pairs import Pair, PairFolder
+
+_HIT, _QUIET, _MISSED, _FALSE, _IGNORED = (255, 255, 255), (0, 0, 0), (220, 50, 47), (38, 120, 210), (128, 128, 128)
+_LEGEND = {"changed, found": _HIT, "unchanged": _QUIET, "missed": _MISSED, "false alarm": _FALSE}
+_CELL_INCHES = 1.5
+
+
+def coloured_errors(mask: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Colour a predicted mask by what it got right and wrong.
+
+    Args:
+        mask: H x W, 0 or 1.
+        label: Decoded change mask, H x W: 0, 1, or 255 to ignore.
+
+    Returns:
+        H x W x 3: white found, black unchanged, red missed, blue false alarm, grey ignored.
+    """
+    picture = np.zeros((*label.shape, 3), dtype=np.uint8)
+    for colour, where in (
+        (_HIT, (mask == 1) & (label == 1)),
+        (_MISSED, (mask == 0) & (label == 1)),
+        (_FALSE, (mask == 1) & (label == 0)),
+        (_IGNORED, label == IGNORE),
+    ):
+        picture[where] = colour
+    return picture
+
+
+def spread_by_car(folder: PairFolder, pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """Labelled pairs at evenly spaced ranks of CAR, from the smallest to the largest."""
+    cars = {pair.stem: change_area_ratio(label) for pair in pairs if (label := folder.load(pair).label) is not None}
+    ranked = sorted((pair for pair in pairs if pair.stem in cars), key=lambda pair: (cars[pair.stem], pair.stem))
+    ranks = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int))
+    return [ranked[rank] for rank in ranks]
+
+
+def draw_masks(
+    path: str | os.PathLike[str],
+    detectors: Mapping[str, Detector],
+    folder: PairFolder,
+    pairs: Sequence[Pair],
+    imagery: bool = True,
+) -> None:
+    """Draw pairs with their truth and what each detector found; a pair a row.
+
+    Args:
+        path: PNG file to write; it appears whole or not at all.
+        detectors: By the name to show.
+        folder: Reads the pairs.
+        pairs: Labelled pairs to show.
+        imagery: Show before and after too; not for data whose terms forbid passing imagery on.
+    """
+    titles = [*(("before", "after") if imagery else ()), "truth", *detectors]
+    figure = Figure(figsize=(_CELL_INCHES * len(titles), _CELL_INCHES * len(pairs) + 0.6), layout="constrained")
+    axes = figure.subplots(len(pairs), len(titles), squeeze=False)
+    for row, pair in zip(axes, pairs, strict=True):
+        images = folder.load(pair)
+        if images.label is None:
+            raise ValueError(f"{pair.stem} has no label")  # the caller chooses labelled pairs
+        found = [detector.predict(images.before, images.after).mask for detector in detectors.values()]
+        cells = [images.before, images.after] if imagery else []
+        cells += [coloured_errors((images.label == 1).astype(np.uint8), images.label)]
+        cells += [coloured_errors(mask, images.label) for mask in found]
+        for axis, cell in zip(row, cells, strict=True):
+            axis.imshow(cell, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(f"CAR {change_area_ratio(images.label):.3f}", fontsize=8)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9)
+    patches = [Patch(facecolor=np.divide(c, 255), edgecolor="grey", label=name) for name, c in _LEGEND.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8, frameon=False)
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    figure.savefig(temporary, format="png", dpi=120)
+    temporary.replace(target)

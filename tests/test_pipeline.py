@@ -1,0 +1,258 @@
+"""The whole road: stages, what they leave, skipping and continuing, and the closing table recomputed."""
+
+import csv
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_file
+
+from bitemporal.bundle import load_network, read_description
+from bitemporal.cli.main import main
+from bitemporal.errors import BundleError, DataError, RecipeError
+from bitemporal.inference import load
+from bitemporal.pipeline import DistillationRun
+from bitemporal.recipe import STAGES, DistillRecipe
+from test_training import assert_equal, killed_after
+
+QUIET = Console(quiet=True)
+OPTIONS = {
+    "model": "test_tinycd",
+    "max_steps": 24,
+    "teacher_steps": 24,
+    "student_steps": 24,
+    "validate_every": 3,
+    "batch_size": 4,
+    "crop_size": 32,
+    "workers": 0,
+    "lambda": 0.5,
+}
+SHORT = OPTIONS | {"max_steps": 2, "teacher_steps": 2, "student_steps": 2, "validate_every": 2}
+NETWORKS = ("origin", "teacher-small", "teacher-medium", "teacher-large", "control", "student")
+
+
+def arguments(data: Path, out: Path, options: dict[str, object] = OPTIONS) -> list[str]:
+    return ["distill", f"--data={data}", f"--out={out}", *(f"--{k.replace('_', '-')}={v}" for k, v in options.items())]
+
+
+def distill(data: Path, out: Path, **changes: object) -> DistillationRun:
+    options = {("lambda_" if k == "lambda" else k): v for k, v in (SHORT | changes).items()}
+    return DistillationRun(DistillRecipe(data=str(data), out=str(out), **options), QUIET)  # type: ignore[arg-type]
+
+
+def weights(run: Path, stage: str) -> dict[str, torch.Tensor]:
+    return load_file(run / stage / "bundle/weights.safetensors")
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_pairs, tmp_path_factory) -> Path:
+    """An uninterrupted run, by the command line."""
+    before = fingerprint(tiny_pairs)
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(arguments(tiny_pairs, run)) == 0
+    assert fingerprint(tiny_pairs) == before  # nothing of the user's is moved, changed or deleted
+    return run
+
+
+def test_run_folder_holds_every_stage(whole):
+    for stage in NETWORKS:
+        assert (whole / stage / "bundle/bundle.json").exists()
+        assert (whole / stage / "last.ckpt").exists()
+        assert (whole / stage / "metrics.csv").exists()
+        assert read_description(whole / stage / "bundle")["metadata"]["stage"] == stage
+    assert (whole / "recipe.yaml").exists()
+    assert sorted(p.name for p in (whole / "o-p/bundle").iterdir()) == [
+        "bundle.json",
+        "large",
+        "medium",
+        "origin",
+        "small",
+    ]
+    assert not [p for p in whole.rglob(".*") if p.is_file()]
+    assert not [p for p in whole.rglob("*") if p.suffix in {".pth", ".pt", ".bin", ".pkl"}]
+
+
+def test_partition_says_what_the_labels_hold(whole, tiny_pairs):
+    with (whole / "partition.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 24
+    for row in rows:
+        label = np.asarray(Image.open(tiny_pairs / row["split"] / "label" / f"{row['stem']}.png")) > 0
+        assert float(row["car"]) == label.mean()
+        assert row["part"] == ("small" if label.mean() <= 0.05 else "medium" if label.mean() <= 0.2 else "large")
+
+
+def test_teachers_learn_from_their_part_alone(whole):
+    pairs = {s: read_description(whole / s / "bundle")["metadata"]["training_pairs"] for s in NETWORKS}
+    assert pairs == {
+        "origin": 12,
+        "teacher-small": 6,
+        "teacher-medium": 4,
+        "teacher-large": 2,
+        "control": 12,
+        "student": 12,
+    }
+
+
+def test_teachers_start_anew_and_the_student_from_the_origin(tiny_pairs, tmp_path):
+    """With a learning rate of (nearly) nothing, every stage ends where it started."""
+    distill(tiny_pairs, tmp_path, lr=1e-20, weight_decay=0.0)()
+    trainable = [name for name, _ in load_network(tmp_path / "origin/bundle").named_parameters()]
+    origin, student, control, teacher = (
+        weights(tmp_path, s) for s in ("origin", "student", "control", "teacher-large")
+    )
+    for name in trainable:
+        assert torch.allclose(origin[name], student[name], atol=1e-9)
+        assert torch.allclose(origin[name], control[name], atol=1e-9)
+    assert any(not torch.allclose(origin[name], teacher[name], atol=1e-3) for name in trainable)
+
+
+def test_distillation_makes_the_difference_to_the_control(whole, tiny_pairs, tmp_path):
+    student, control = weights(whole, "student"), weights(whole, "control")
+    assert any(not torch.equal(student[name], control[name]) for name in student)
+    distill(tiny_pairs, tmp_path, **{"lambda": 0.0})()
+    assert_equal(weights(tmp_path, "student"), weights(tmp_path, "control"))
+
+
+def test_table_can_be_recomputed_from_masks(whole, tiny_pairs):
+    """Every number from PNG labels and one network at a time, in plain numpy."""
+    reported = json.loads((whole / "metrics.json").read_text())
+    assert reported["protocol"]["split"] == "test"
+    assert list(reported["results"]) == ["origin", "o-p", "control", "student"]
+    labels = {p.stem: np.asarray(Image.open(p)) > 0 for p in sorted((tiny_pairs / "test/label").iterdir())}
+
+    def mask(bundle: Path, stem: str) -> np.ndarray:
+        images = [tiny_pairs / "test" / date / f"{stem}.png" for date in "AB"]
+        return load(bundle, device="cpu").predict(*images).mask.astype(bool)
+
+    for name in ("origin", "o-p", "control", "student"):
+        matrix, per_image = np.zeros((2, 2)), []
+        for stem, label in labels.items():
+            if name == "o-p":  # by hand: the origin's CAR chooses the teacher
+                car = mask(whole / "origin/bundle", stem).mean()
+                part = "small" if car <= 0.05 else "medium" if car <= 0.2 else "large"
+                predicted = mask(whole / f"teacher-{part}/bundle", stem)
+            else:
+                predicted = mask(whole / name / "bundle", stem)
+            own = np.array([[np.sum((label == t) & (predicted == p)) for p in (0, 1)] for t in (0, 1)])
+            ious = [own[c, c] / d if (d := own[c].sum() + own[:, c].sum() - own[c, c]) else 1.0 for c in (0, 1)]
+            per_image.append(np.mean(ious))
+            matrix += own
+        iou = matrix[1, 1] / (matrix[1].sum() + matrix[0, 1])
+        assert reported["results"][name]["dataset"]["iou_changed"] == pytest.approx(iou)
+        assert reported["results"][name]["image_mean"]["miou"] == pytest.approx(np.mean(per_image))
+
+
+def test_finished_run_is_not_redone(whole, tiny_pairs, capsys):
+    stamps = {stage: (whole / stage / "bundle/weights.safetensors").stat().st_mtime_ns for stage in NETWORKS}
+    assert main(arguments(tiny_pairs, whole)) == 0
+    assert stamps == {stage: (whole / stage / "bundle/weights.safetensors").stat().st_mtime_ns for stage in NETWORKS}
+    assert "student" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stage", [pytest.param(s, marks=() if s == "student" else pytest.mark.full) for s in NETWORKS])
+def test_killed_in_any_stage_the_run_ends_the_same(whole, tiny_pairs, tmp_path, stage):
+    run = tmp_path / "run"
+    killed_after(f"{stage}/last.ckpt", arguments(tiny_pairs, run), run)
+    assert not (run / stage / "bundle").exists()
+    assert main(arguments(tiny_pairs, run)) == 0
+    for name in NETWORKS:
+        assert_equal(weights(whole, name), weights(run, name))
+        assert (whole / name / "metrics.csv").read_text() == (run / name / "metrics.csv").read_text()
+    assert json.loads((whole / "metrics.json").read_text()) == json.loads((run / "metrics.json").read_text())
+
+
+def test_stages_can_be_run_one_by_one(whole, tiny_pairs, tmp_path):
+    for stage in STAGES:
+        assert main([*arguments(tiny_pairs, tmp_path / "run"), f"--stages={stage}"]) == 0
+    assert_equal(weights(whole, "student"), weights(tmp_path / "run", "student"))
+
+
+def test_student_without_teachers_names_what_is_missing(tiny_pairs, tmp_path):
+    with pytest.raises(BundleError, match="stage teacher-small has not been trained"):
+        distill(tiny_pairs, tmp_path, stages="origin,student")()
+    assert (tmp_path / "origin/bundle").exists()
+
+
+def test_two_parts_and_another_teacher(tiny_pairs, tmp_path):
+    run = distill(tiny_pairs, tmp_path, parts=2, teacher_model="test_fc", criterion="kl")
+    assert list(run()) == ["origin", "o-p", "control", "student"]
+    assert {p.name for p in tmp_path.iterdir() if p.name.startswith("teacher-")} == {"teacher-small", "teacher-large"}
+    assert read_description(tmp_path / "teacher-large/bundle")["model"] == "test_fc"
+    assert read_description(tmp_path / "student/bundle")["model"] == "test_tinycd"
+
+
+def test_part_without_pairs_gets_the_origins_answer(tiny_pairs, tmp_path):
+    results = distill(tiny_pairs, tmp_path, thresholds=(0.05, 0.2, 0.9))()
+    assert not (tmp_path / "teacher-part4").exists()
+    assert set(results["o-p"].sent_to) <= {"part1", "part2", "part3", "part4"}
+
+
+def test_missing_val_is_made_from_train_and_test_is_left_alone(tiny_pairs, tmp_path):
+    data = tmp_path / "pairs"
+    shutil.copytree(tiny_pairs, data)
+    shutil.rmtree(data / "val")
+    distill(data, tmp_path / "run", stages="origin", validation_share=0.25)()
+    with (tmp_path / "run/splits.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    chosen = [row["stem"] for row in rows if row["split"] == "val"]
+    assert len(chosen) == 3
+    assert len([row for row in rows if row["split"] == "test"]) == 6
+    metadata = read_description(tmp_path / "run/origin/bundle")["metadata"]
+    assert (metadata["training_pairs"], metadata["validation_pairs"]) == (9, 3)
+
+
+def test_recipe_of_a_run_repeats_it(whole, tiny_pairs, tmp_path):
+    recipe = yaml.safe_load((whole / "recipe.yaml").read_text())
+    assert recipe["lambda"] == 0.5
+    assert main(["distill", f"--config={whole / 'recipe.yaml'}", f"--out={tmp_path / 'again'}", "--stages=origin"]) == 0
+    assert_equal(weights(whole, "origin"), weights(tmp_path / "again", "origin"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages": "origin,pupil"}, "stages: found 'origin,pupil'"),
+        ({"lambda": -1.0}, "lambda: found -1.0"),
+        ({"parts": 7}, "parts: found 7"),
+        ({"crop_size": 33}, "crop_size: 33 pixels"),
+    ],
+)
+def test_unusable_options_name_the_field(tiny_pairs, tmp_path, changes, message, capsys):
+    assert main([*arguments(tiny_pairs, tmp_path / "run", SHORT | changes)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_to_evaluate_is_said(tiny_pairs, tmp_path):
+    with pytest.raises(RecipeError, match="nothing has been trained"):
+        distill(tiny_pairs, tmp_path, stages="verdict")()
+
+
+def test_test_split_alone_is_not_trained_on(tiny_pairs, tmp_path):
+    data = tmp_path / "pairs"
+    shutil.copytree(tiny_pairs / "test", data / "test")
+    with pytest.raises(DataError, match="no folder train to learn from"):
+        distill(data, tmp_path / "run")
+
+
+def test_faulty_pairs_stop_the_run_before_it_starts(tiny_pairs, tmp_path):
+    data = tmp_path / "pairs"
+    shutil.copytree(tiny_pairs, data)
+    (data / "train/A/pair_00.png").write_bytes(b"no picture")
+    (data / "val/B/pair_01.png").unlink()
+    with pytest.raises(DataError) as error:
+        distill(data, tmp_path / "run")
+    assert "pair_00.png" in str(error.value)
+    assert "pair_01" in str(error.value)
+    assert not (tmp_path / "run/origin").exists()
