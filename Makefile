@@ -2,20 +2,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
 .PHONY: setup demo test test-full lint clean
 
 setup: $(VENV)/.ready
 
-# Exact versions come from constraints.txt; torch first, so that no other package chooses its build.
+# Exact versions come from constraints.txt, those of the build back end too; torch goes first, so that no other
+# package chooses its build.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP) torch
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation -e ".[dev]"
 	touch $@
 
 demo: setup
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/bitemporal data synth runs/demo-pairs --pairs 300 --size 128 --seed 0
+	$(BIN)/bitemporal distill --config recipes/demo.yaml --data runs/demo-pairs --out runs/demo
+	@echo "six pairs of the test split: runs/demo/overview.png"
 
 test: setup
 	$(BIN)/python -m pytest
