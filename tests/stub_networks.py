@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
@@ -100,3 +102,19 @@ class Passes:
     def __init__(self, model: ChangeModel) -> None:
         self.sizes: list[int] = []
         model.register_forward_pre_hook(lambda _, inputs: self.sizes.append(len(inputs[0])))
+
+
+def images(seed: int, height: int, width: int, count: int | None = None) -> npt.NDArray[np.uint8]:
+    """Random RGB, (count x) height x width x 3."""
+    shape = (height, width, 3) if count is None else (count, height, width, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def pair_of_car(
+    changed: int, height: int = 20, width: int = 20, seed: int = 0
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """A pair of which ``changed`` pixels, in random places, brighten by 100."""
+    before = images(seed, height, width) // 4
+    where = np.zeros(height * width, dtype=bool)
+    where[np.random.default_rng(seed + 1).permutation(height * width)[:changed]] = True
+    return before, before + np.where(where.reshape(height, width, 1), np.uint8(100), np.uint8(0))

@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitemporal.bundle import save_bundle
+from bitemporal.car import CarPartition
+from bitemporal.cli.main import main
+from bitemporal.inference import load, save_origin_partition
+from stub_networks import convolutional, images, pair_of_car, pointwise, register_stubs
+
+
+@pytest.fixture
+def bundles(tmp_path, monkeypatch):
+    register_stubs(monkeypatch)
+    save_bundle(tmp_path / "origin", pointwise())
+    save_bundle(tmp_path / "small", convolutional(seed=30))
+    return tmp_path
+
+
+def save(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **options)
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def test_predict_writes_the_mask_of_two_images(bundles, capsys):
+    before, after = pair_of_car(50, 17, 23)
+    save(bundles / "a.png", before)
+    save(bundles / "b.tif", after)
+    target, chances = bundles / "new" / "mask.png", bundles / "chances.png"
+    words = [str(bundles / "a.png"), str(bundles / "b.tif"), "--bundle", str(bundles / "origin"), "--device", "cpu"]
+    for _ in range(2):  # an older mask is replaced
+        assert main(["predict", *words, "-o", str(target), "--probability", str(chances)]) == 0
+    assert str(target) in capsys.readouterr().out
+    with Image.open(target) as mask, Image.open(chances) as probability:
+        assert mask.format == probability.format == "PNG" and mask.mode == probability.mode == "L"
+        found, chance = np.asarray(mask), np.asarray(probability)
+    assert np.array_equal(found, np.where((after != before).all(-1), 255, 0))
+    expected = load(bundles / "origin", "cpu").predict(before, after).probability
+    assert abs(chance / 255 - expected).max() <= 0.5 / 255 + 1e-6
+    assert [p.name for p in target.parent.iterdir()] == ["mask.png"]
+
+
+def test_predict_of_folders_does_what_it_can_and_says_the_rest(bundles, capsys):
+    cars = {"p1": 40, "p2": 0, "p3": 200, "p4": 10, "truncated": 5, "sizes": 5, "lonely": 5, "twice": 5}
+    pairs = {stem: pair_of_car(c, 18, 22, seed=c) for c, stem in enumerate(cars, start=9)}
+    for stem, (before, after) in pairs.items():
+        save(bundles / "A" / f"{stem}.png", before)
+        if stem != "lonely":
+            save(bundles / "B" / f"{stem}.{'bmp' if stem == 'p3' else 'png'}", after)
+    truncated = bundles / "B" / "truncated.png"
+    truncated.write_bytes(truncated.read_bytes()[:-200])
+    save(bundles / "B" / "sizes.png", pairs["sizes"][1][:-1])
+    save(bundles / "A" / "twice.bmp", pairs["twice"][0])
+    save(bundles / "A" / "p2.png", pairs["p2"][0][..., 0])
+    (bundles / "A" / "notes.txt").write_text("no image")
+    inputs = contents(bundles / "A") | contents(bundles / "B")
+    out = bundles / "masks"
+    words = ["predict", str(bundles / "A"), str(bundles / "B"), "--bundle", str(bundles / "origin"), "-o", str(out)]
+    assert main([*words, "--batch-size", "3", "--device", "cpu"]) == 1
+    assert sorted(p.name for p in out.iterdir()) == ["p1.png", "p2.png", "p3.png", "p4.png"]
+    detector = load(bundles / "origin", "cpu")
+    for stem in ("p1", "p3", "p4"):
+        expected = detector.predict(*pairs[stem]).mask
+        assert np.array_equal(np.asarray(Image.open(out / f"{stem}.png")), expected * 255)
+    errors = capsys.readouterr().err
+    for word in ("truncated.png", "sizes", "lonely.png", "twice", "4 fault"):
+        assert word in errors
+    assert "notes.txt" not in errors and "p1" not in errors
+    assert "p2.png: grey image" in errors
+    assert contents(bundles / "A") | contents(bundles / "B") == inputs
+    for path in bundles.glob("[AB]/*"):
+        if path.stem not in ("p1", "p3", "p4"):
+            path.unlink()
+    assert main([*words, "--device", "cpu"]) == 0
+
+
+def test_predict_needs_no_label_and_answers_pairs_of_different_sizes(bundles):
+    for i, size in enumerate([(9, 12), (31, 18), (16, 16)]):
+        for date in "AB":
+            save(bundles / date / f"{i}.png", images(i, *size))
+    save_origin_partition(bundles / "op", bundles / "origin", {"small": bundles / "small"}, CarPartition())
+    words = [str(bundles / "A"), str(bundles / "B"), "--bundle", str(bundles / "op"), "-o", str(bundles / "out")]
+    assert main(["predict", *words, "--device", "cpu"]) == 0
+    assert {Image.open(p).size for p in (bundles / "out").iterdir()} == {(12, 9), (18, 31), (16, 16)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "output", "extra", "word"),
+    [
+        ("A/x.png", "B/x.png", "A/x.png", [], "inputs"),
+        ("A/x.png", "B/x.png", "B/../B/x.png", [], "inputs"),
+        ("A/x.png", "B/x.png", "link.png", [], "inputs"),
+        ("A/x.png", "B/x.png", "m.png", ["--probability", "B/x.png"], "inputs"),
+        ("A/x.png", "B/x.png", "m.png", ["--probability", "m.png"], "own place"),
+        ("A/x.png", "B/x.png", "m.jpg", [], ".png"),
+        ("A/x.png", "B/x.png", "A", [], ".png"),
+        ("A/x.png", "B/x.png", "m.png", ["--batch-size", "0"], "batch_size"),
+        ("A/x.png", "B", "m.png", [], "a folder"),
+        ("A/x.png", "B/y.png", "m.png", [], "does not exist"),
+        ("A", "B", "A", [], "inputs"),
+        ("photographs", "B", "photographs", [], "inputs"),
+        ("A", "B", "B", [], "inputs"),
+        ("A", "B", "out", ["--probability", "A"], "inputs"),
+        ("A", "B", "out", ["--probability", "out"], "own place"),
+        ("A", "B", "A/x.png", [], "expected a folder"),
+        ("A", "empty", "out", [], "no two images"),
+    ],
+)
+def test_predict_refuses_before_it_writes(bundles, monkeypatch, capsys, before, after, output, extra, word):
+    monkeypatch.chdir(bundles)
+    for date in "AB":
+        save(bundles / date / "x.png", images(ord(date), 16, 16))
+    save(bundles / "photographs" / "x.jpg", images(0, 16, 16))  # a mask would become x.png beside it
+    (bundles / "link.png").symlink_to(bundles / "A" / "x.png")
+    (bundles / "empty").mkdir()
+    files = contents(bundles)
+    words = ["predict", before, after, "--bundle", "origin", "-o", output, "--device", "cpu", *extra]
+    assert main(words) == 1
+    assert word in capsys.readouterr().err
+    assert contents(bundles) == files
+
+
+def test_predict_of_two_images_that_cannot_be_used(bundles, capsys):
+    save(bundles / "a.png", images(0, 16, 16))
+    save(bundles / "b.png", images(0, 16, 15))
+    words = [str(bundles / "a.png"), str(bundles / "b.png"), "--bundle", str(bundles / "origin")]
+    assert main(["predict", *words, "-o", str(bundles / "m.png"), "--device", "cpu"]) == 1
+    message = capsys.readouterr().err
+    assert "16 x 16" in message and "16 x 15" in message and "Traceback" not in message
+    assert not (bundles / "m.png").exists()
