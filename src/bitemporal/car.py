@@ -47,19 +47,20 @@ def change_area_ratio(mask: "npt.ArrayLike | torch.Tensor", ignore: int | None =
 
 
 def change_area_ratios(masks: "torch.Tensor", ignore: int = IGNORE) -> "torch.Tensor":
-    """CAR of every mask of a batch, without leaving the device.
+    """CAR of every mask of a batch, counted on its device.
 
     Args:
         masks: Decoded masks, N x ..., integer: 0 unchanged, ``ignore`` invalid, anything else changed.
         ignore: Value of pixels that do not count.
 
     Returns:
-        N float64 values in [0, 1]; NaN where a mask has no valid pixel.
+        N float64 values in [0, 1] on the CPU; NaN where a mask has no valid pixel.
     """
     flat = masks.flatten(1)
     valid = flat != ignore
     changed = valid & (flat != 0)
-    return changed.sum(1).double() / valid.sum(1).double()
+    # float64, or a CAR exactly at a threshold ends above it; Apple GPUs have none
+    return changed.sum(1).cpu().double() / valid.sum(1).cpu().double()
 
 
 def _part_names(count: int) -> tuple[str, ...]:
