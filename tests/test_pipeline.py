@@ -246,6 +246,17 @@ def test_test_split_alone_is_not_trained_on(tiny_pairs, tmp_path):
         distill(data, tmp_path / "run")
 
 
+def test_unlabelled_test_split_gives_no_scores_but_stops_nothing(tiny_pairs, tmp_path):
+    data = tmp_path / "pairs"
+    shutil.copytree(tiny_pairs, data)
+    shutil.rmtree(data / "test/label")
+    results = distill(data, tmp_path / "run", stages="origin,verdict")()
+    protocol = json.loads((tmp_path / "run/metrics.json").read_text())["protocol"]
+    assert protocol["split"] == "val"
+    assert protocol["selection_pairs_are_test_pairs"] is True
+    assert len(results["origin"].stems) == 6
+
+
 def test_faulty_pairs_stop_the_run_before_it_starts(tiny_pairs, tmp_path):
     data = tmp_path / "pairs"
     shutil.copytree(tiny_pairs, data)

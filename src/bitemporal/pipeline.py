@@ -26,7 +26,7 @@ from bitemporal.evaluation import CONVENTIONS, Evaluation, draw_masks, evaluate,
 from bitemporal.inference import load, save_origin_partition
 from bitemporal.models import ChangeModel, create_model, model_card
 from bitemporal.pairs import Pair, PairFolder
-from bitemporal.recipe import DistillRecipe, TrainRecipe, keep_recipe
+from bitemporal.recipe import DistillRecipe, TrainRecipe, check_same_run
 from bitemporal.training import ChangeTask, Stage, optimisation, run_stage
 from bitemporal.training.stage import check_crop
 
@@ -72,6 +72,8 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console)
     run = Path(recipe.out)
     checked = (run / "partition.csv").exists()  # a run that goes on has seen the images before
     scan = folder.scan(progress=True, images=not checked)
+    # a test split without labels can be predicted; it only gives no scores
+    scan.faults = [fault for fault in scan.faults if (fault.kind, fault.path.name) != ("unlabelled", "test")]
     scan.raise_for_faults()
     for warning in scan.warnings:
         console.print(f"warning: {warning}", highlight=False)
@@ -133,8 +135,9 @@ def train(recipe: TrainRecipe, console: Console | None = None) -> Path:
     show = console or Console(stderr=True)
     model_card(recipe.model)
     run = Path(recipe.out)
-    keep_recipe(recipe, run / "recipe.yaml")
+    check_same_run(recipe, run / "recipe.yaml")
     data = prepare_data(recipe, CarPartition(), show)
+    recipe.to_yaml(run / "recipe.yaml")
     stage = Stage(
         "origin", run / "origin", data.pairs.get("train", []), data.pairs.get("val", []), recipe.max_steps, "origin"
     )
@@ -161,8 +164,9 @@ class DistillationRun:
         self.teacher_model = recipe.teacher_model or recipe.model
         for name in {recipe.model, self.teacher_model}:
             check_crop(recipe, name, model_card(name))
-        keep_recipe(recipe, self.run / "recipe.yaml")
+        check_same_run(recipe, self.run / "recipe.yaml")
         self.data = prepare_data(recipe, self.partition, self.console)
+        recipe.to_yaml(self.run / "recipe.yaml")
 
     def stages(self) -> dict[str, Stage]:
         """All stages by name; a part without training pairs has no teacher."""

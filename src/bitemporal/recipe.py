@@ -172,27 +172,30 @@ _MAY_DIFFER = {"out", "data", "stages", "devices", "workers"}
 """Fields that may change between the start and the continuation of a run."""
 
 
-def keep_recipe(recipe: TrainRecipe, path: str | os.PathLike[str]) -> None:
-    """Write ``recipe.yaml`` of a run, or check that a run started before is the same run.
+def check_same_run(recipe: TrainRecipe, path: str | os.PathLike[str]) -> None:
+    """Refuse to go on with a run that was started with another recipe.
+
+    Args:
+        recipe: The recipe now.
+        path: ``recipe.yaml`` of the run folder; nothing is checked where there is none.
 
     Raises:
-        RecipeError: When the run folder was started with another recipe; lists the fields that differ.
+        RecipeError: Lists the fields that differ.
     """
     target = Path(path)
-    if target.exists():
-        try:
-            before = yaml.safe_load(target.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{target}: not YAML ({error}); remove it or use another run folder") from error
-        now = recipe.to_dict()
-        differing = [
-            f"{name} ({(before or {}).get(name)!r} then, {value!r} now)"
-            for name, value in now.items()
-            if name not in _MAY_DIFFER and (before or {}).get(name) != value
-        ]
-        if differing:
-            raise RecipeError(
-                f"{target}: this run was started with another recipe; {', '.join(differing)}. "
-                "Give the same options to go on with it, or another --out to start anew"
-            )
-    recipe.to_yaml(target)
+    if not target.exists():
+        return
+    try:
+        before = yaml.safe_load(target.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{target}: not YAML ({error}); remove it or use another run folder") from error
+    differing = [
+        f"{name} ({before.get(name)!r} then, {value!r} now)"
+        for name, value in recipe.to_dict().items()
+        if name not in _MAY_DIFFER and before.get(name) != value
+    ]
+    if differing:
+        raise RecipeError(
+            f"{target}: this run was started with another recipe; {', '.join(differing)}. "
+            "Give the same options to go on with it, or another --out to start anew"
+        )

@@ -1,0 +1,86 @@
+"""The command itself: help of every command, options from YAML, unusable words, errors of the user's."""
+
+import subprocess
+import sys
+
+import pytest
+
+import bitemporal
+from bitemporal.cli.main import COMMANDS, main
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert f"bitemporal {command}" in text
+    assert "(type: " in text or "--" in text
+
+
+def test_overview_names_every_command(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command in text
+
+
+def test_unknown_command_is_refused(capsys):
+    assert main(["detect"]) == 2
+    assert "no command 'detect'" in capsys.readouterr().err
+
+
+def test_unknown_option_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--model", "tinycd", "--data", "x", "--out", "y", "--steps", "3"])
+    assert ended.value.code == 2
+
+
+def test_numbers_are_read_from_words_and_from_yaml(tmp_path, capsys):
+    (tmp_path / "options.yaml").write_text("label_values: [1, 2]\nmax_steps: 3\nlambda: 0.5\n")
+    for given in (["--label-values=1,2"], [f"--config={tmp_path / 'options.yaml'}"]):
+        words = ["distill", "--model=tinycd", f"--data={tmp_path / 'none'}", f"--out={tmp_path / 'run'}", *given]
+        assert main(words) == 1  # no such folder: read that far
+        assert str(tmp_path / "none") in capsys.readouterr().err
+
+
+def test_wrong_count_of_numbers_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["data", "check", "x", "--image-range=1,2,3"])
+
+
+def test_version():
+    done = subprocess.run([sys.executable, "-m", "bitemporal.cli.main", "--version"], capture_output=True, text=True)
+    assert done.stdout.strip() == bitemporal.__version__
+
+
+def test_public_names_are_these():
+    assert sorted(bitemporal.__all__) == [
+        "BitemporalError",
+        "CarPartition",
+        "ChangeModel",
+        "Detector",
+        "DistillRecipe",
+        "DistillationRun",
+        "Evaluation",
+        "OriginPartition",
+        "PairFolder",
+        "Prediction",
+        "TrainRecipe",
+        "__version__",
+        "change_area_ratio",
+        "create_model",
+        "evaluate",
+        "list_models",
+        "load",
+        "register_model",
+        "train",
+    ]
+    for name in bitemporal.__all__:
+        assert getattr(bitemporal, name) is not None
+
+
+def test_importing_the_package_loads_no_framework():
+    code = "import sys, bitemporal; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
