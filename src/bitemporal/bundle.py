@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bitemporal.errors import BitemporalError, BundleError
-from bitemporal.models import ChangeModel, create_model
+from bitemporal.models import ChangeModel, Normalisation, create_model
 
 FORMAT = 1
 """Version of the bundle layout."""
@@ -57,8 +58,6 @@ def save_bundle(folder: str | os.PathLike[str], model: ChangeModel, metadata: di
             "model": model.name,
             "config": dict(model.config),
             "normalisation": {"mean": model.card.normalisation.mean, "std": model.card.normalisation.std},
-            "multiple": model.card.multiple,
-            "threshold": 0.5,
             "metadata": metadata or {},
         }
         (target / "bundle.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
@@ -101,6 +100,9 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
     try:
         model = create_model(description["model"], pretrained=False, **description["config"])
         model.load_state_dict(load_file(weights))
+        # those it was trained with, whatever the card says by now
+        normalisation = Normalisation(**{name: tuple(v) for name, v in description["normalisation"].items()})
+        model.card = replace(model.card, normalisation=normalisation)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, BitemporalError) as error:
         raise BundleError(f"{weights}: cannot be loaded ({error}); write or fetch the bundle again") from error
     return model.eval()

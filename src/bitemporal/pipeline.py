@@ -267,7 +267,7 @@ class DistillationRun:
         results = {name: evaluate(detector, folder, pairs, self.partition) for name, detector in detectors.items()}
         for name, result in results.items():
             result.to_json(self.run / "scores" / f"{name}.json", {"detector": name, "split": split})
-        shown = {name: detectors[name] for name in ("origin", "student") if name in detectors}
+        shown = {name: detector for name, detector in detectors.items() if name in ("origin", "student")}
         draw_masks(self.run / "overview.png", shown, folder, spread_by_car(folder, pairs, _PAIRS_SHOWN))
         self._write(results, split)
         return results

@@ -102,6 +102,7 @@ def _numbers(hint: object) -> Callable[[str | Sequence[Any]], tuple[Any, ...]] |
             raise ValueError(f"expected {length} comma-separated numbers, found {value!r}")
         return tuple(kinds[0](word) for word in words)
 
+    numbers.__name__ = "comma-separated numbers"  # what the help says
     return numbers
 
 

@@ -70,7 +70,7 @@ def draw_masks(
         images = folder.load(pair)
         if images.label is None:
             raise ValueError(f"{pair.stem} has no label")  # the caller chooses labelled pairs
-        found = [detector.predict(images.before, images.after).mask for detector in detectors.values()]
+        found = [detector.predict([images.before], [images.after])[0].mask for detector in detectors.values()]
         cells = [images.before, images.after] if imagery else []
         cells += [coloured_errors((images.label == 1).astype(np.uint8), images.label)]
         cells += [coloured_errors(mask, images.label) for mask in found]
@@ -81,7 +81,10 @@ def draw_masks(
         row[0].set_ylabel(f"CAR {change_area_ratio(images.label):.3f}", fontsize=8)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
-    patches = [Patch(facecolor=np.divide(c, 255), edgecolor="grey", label=name) for name, c in _LEGEND.items()]
+    patches = [
+        Patch(facecolor=(red / 255, green / 255, blue / 255), edgecolor="grey", label=name)
+        for name, (red, green, blue) in _LEGEND.items()
+    ]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8, frameon=False)
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

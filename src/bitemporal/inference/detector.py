@@ -1,6 +1,5 @@
 """The detector: images of two dates in, probabilities and masks of change out; no label, any size."""
 
-import math
 import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -172,7 +171,7 @@ class NetworkDetector(Detector):
         """Answer pairs that may differ in size; one batched pass for each padded size."""
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, image in enumerate(before):
-            groups[self._padded_size(image)].append(index)
+            groups[self.model.padded_size(*image.shape[-2:])].append(index)
         found: dict[int, Answer] = {}
         for members in groups.values():
             maps = self._forward([before[i] for i in members], [after[i] for i in members])
@@ -182,14 +181,9 @@ class NetworkDetector(Detector):
                 found[i] = Answer(probability[:, :height, :width].clone())
         return [found[i] for i in range(len(before))]
 
-    def _padded_size(self, image: Tensor) -> tuple[int, int]:
-        multiple, minimum = self.model.card.multiple, self.model.card.minimum
-        height, width = (math.ceil(max(side, minimum) / multiple) * multiple for side in image.shape[-2:])
-        return height, width
-
     def _prepare(self, images: list[Tensor]) -> Tensor:
         """Normalise, then pad: a zero is the mean colour, as in training."""
-        height, width = self._padded_size(images[0])
+        height, width = self.model.padded_size(*images[0].shape[-2:])
         normalise = self.model.card.normalisation
         padded = []
         for image in images:

@@ -190,6 +190,12 @@ class ChangeModel(nn.Module, ABC):
                 f"(`bitemporal.load(...).predict` does this by itself)"
             )
 
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """The smallest height and width, in pixels, that hold an image and suit the network."""
+        multiple, minimum = self.card.multiple, self.card.minimum
+        padded = [math.ceil(max(side, minimum) / multiple) * multiple for side in (height, width)]
+        return padded[0], padded[1]
+
     def change_probability(self, before: Tensor, after: Tensor) -> Tensor:
         """Probability of change for raw images of any size: normalised, padded right and bottom, and cropped again.
 
@@ -201,9 +207,9 @@ class ChangeModel(nn.Module, ABC):
             N x 1 x H x W float32 in [0, 1]; 0.5 is the network's own decision threshold.
         """
         height, width = before.shape[-2:]
-        multiple, minimum = self.card.multiple, self.card.minimum
-        padding = [max(-(-length // multiple) * multiple, minimum) - length for length in (width, height)]
-        dates = [F.pad(self.card.normalisation(date), (0, padding[0], 0, padding[1])) for date in (before, after)]
+        padded_height, padded_width = self.padded_size(height, width)
+        padding = (0, padded_width - width, 0, padded_height - height)
+        dates = [F.pad(self.card.normalisation(date), padding) for date in (before, after)]
         logits: Tensor = self(dates[0], dates[1])
         return self.probability(logits[..., :height, :width].float())
 

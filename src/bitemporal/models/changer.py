@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.losses import ohem_cross_entropy
-from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, ParameterRule, Pixels, TrainingDefaults
+from bitemporal.losses import Pixels, ohem_cross_entropy
+from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, ParameterRule, TrainingDefaults
 from bitemporal.models.encoders import MixTransformerName, mix_transformer
 from bitemporal.models.layers import conv_module, segmentation_head, split_dates
 from bitemporal.models.registry import register_model

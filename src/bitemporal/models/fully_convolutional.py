@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitemporal.errors import WeightsError
-from bitemporal.losses import cross_entropy
-from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Pixels, TrainingDefaults
+from bitemporal.losses import Pixels, cross_entropy
+from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.layers import both_dates, segmentation_head
 from bitemporal.models.registry import register_model
 

@@ -13,8 +13,8 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.losses import binary_cross_entropy
-from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Pixels, TrainingDefaults
+from bitemporal.losses import Pixels, binary_cross_entropy
+from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import EfficientNetStem
 from bitemporal.models.layers import both_dates
 from bitemporal.models.registry import register_model

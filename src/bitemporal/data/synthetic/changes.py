@@ -237,6 +237,8 @@ class Planner:
         """
         self.rng, self.grid, self.parcels, self.cover, self.plan = rng, grid, parcels, cover, plan
         self.rough = rough
+        # a tile shows one kind of development, a district many
+        self.focus = 0.7 if grid.height * grid.width * grid.gsd**2 < 1e5 else 0.15
         self.free = np.ones(grid.shape, bool)
         self.product = np.zeros(grid.shape, bool)
         self.product[grid.product] = True
@@ -287,7 +289,7 @@ class Planner:
         area = pixels * self.grid.gsd**2
         fits = {k: w * (1.0 if _AREAS[k][0] <= area <= _AREAS[k][1] else 0.03) for k, w in self.plan.kinds.items()}
         options, weights = list(fits), np.array(list(fits.values()))
-        lead = fits[self.plan.lead] >= self.plan.kinds[self.plan.lead] and self.rng.random() < 0.7
+        lead = fits[self.plan.lead] >= self.plan.kinds[self.plan.lead] and self.rng.random() < self.focus
         for attempt in range(_TRIES):
             # a kind that is harder to place gets several places before another takes its turn
             if attempt % 4 == 0:
@@ -416,7 +418,7 @@ class Planner:
         rng, grid = self.rng, self.grid
         width = float(rng.choice([4.0, 6.0, 8.0, 12.0], p=[0.3, 0.35, 0.25, 0.1]))
         span = min(grid.height, grid.width) * grid.gsd
-        bend = np.float32(rng.choice([0.0, 1.0]) * rng.uniform(-1, 1) / max(span, 120.0))
+        bend = np.float32(rng.choice([0.0, 0.5]) * rng.uniform(-1, 1) / max(span, 120.0))
         if area > 4.0 * span and span < 600:
             window = slice(0, grid.shape[0]), slice(0, grid.shape[1])
             a, b = self._plan_axes(window, centre)

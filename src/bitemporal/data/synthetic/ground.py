@@ -49,6 +49,8 @@ _SETTING_SHARES: dict[Setting, float] = {
 _DISTRICT = 280.0
 _ROAD_SIDE, _TRACK_SIDE = 150.0, 85.0
 EDGE, TRACK, ROAD = 0, 1, 2
+_KEPT = 1 << 20
+"""Pixels from which copies of noise planes are made anew each time rather than kept."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ class Noise:
             "patchy": power_noise(rng, grid.shape, grid.gsd, 40.0, 1.2, 1.1),
             "fine": power_noise(rng, grid.shape, grid.gsd, 6.0, 0.6, 0.5),
         }
+        self._copies: dict[tuple[str, int], Plane] = {}
         self.line = rng.standard_normal(4096).astype(np.float32)
 
     def plane(self, name: Literal["broad", "patchy", "fine"], copy: int = 0) -> Plane:
@@ -151,15 +154,20 @@ class Noise:
 
         Args:
             name: ``broad`` varies over tens of metres, ``patchy`` over metres, ``fine`` over single pixels.
-            copy: Number of the copy; 0 costs nothing.
+            copy: Number of the copy.
         """
         plane = self._planes[name]
         if copy == 0:
             return plane
+        if (name, copy) in self._copies:
+            return self._copies[name, copy]
         height, width = self.shape
         rolled = np.roll(plane, (height * 7 * copy // 19, width * 5 * copy // 13), (0, 1))
         # every other copy is turned by 180 degrees, so that few copies do not show the same figure twice
-        return rolled[::-1, ::-1] if copy % 2 else rolled
+        turned = rolled[::-1, ::-1].copy() if copy % 2 else rolled
+        if plane.size < _KEPT:
+            self._copies[name, copy] = turned
+        return turned
 
 
 @dataclass

@@ -31,7 +31,7 @@ _CROPS: dict[str, tuple[Colour, Colour]] = {
     "stubble": (_rgb(158, 142, 112), _rgb(140, 122, 96)),
     "ploughed": (_rgb(112, 94, 76), _rgb(130, 110, 90)),
     "bare": (_rgb(144, 124, 98), _rgb(124, 106, 84)),
-    "paddy": (_rgb(86, 94, 82), _rgb(74, 88, 70)),
+    "paddy": (_rgb(90, 102, 76), _rgb(78, 94, 66)),
 }
 _CROP_SHARES: dict[Season, dict[str, float]] = {
     "spring": {"young": 0.35, "ploughed": 0.2, "lush": 0.15, "bare": 0.15, "paddy": 0.15},
