@@ -35,7 +35,7 @@ def contact_sheet(pairs: Sequence[SyntheticPair], columns: int = 2) -> npt.NDArr
     return np.concatenate(rows)[:-_GAP, :-_GAP]
 
 
-def main(path: str | os.PathLike[str], first: int = 20, count: int = 10) -> None:
+def main(path: str | os.PathLike[str], first: int = 300, count: int = 10) -> None:
     """Write a sheet of pairs with successive seeds.
 
     Args:
@@ -43,7 +43,7 @@ def main(path: str | os.PathLike[str], first: int = 20, count: int = 10) -> None
         first: Seed of the first pair.
         count: Number of pairs.
     """
-    Image.fromarray(contact_sheet([make_pair(first + k) for k in range(count)])).save(path, quality=82)
+    Image.fromarray(contact_sheet([make_pair(first + k) for k in range(count)])).save(path, quality=80)
 
 
 if __name__ == "__main__":

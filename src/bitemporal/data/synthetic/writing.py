@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -153,7 +153,7 @@ def write_folder(
 
 
 def _run(jobs: Sequence[_Job], workers: int, progress: bool) -> None:
-    def shown(done: Any) -> Any:  # noqa: ANN401 - any iterable goes through the progress bar
+    def shown(done: Iterable[None]) -> Iterable[None]:
         return track(done, "drawing pairs", total=len(jobs)) if progress else done
 
     if workers == 1:
