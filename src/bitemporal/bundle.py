@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bitemporal.errors import BitemporalError, BundleError
+from bitemporal.files import replacing_folder, write_json
 from bitemporal.models import ChangeModel, Normalisation, create_model
 
 FORMAT = 1
@@ -19,25 +18,6 @@ FORMAT = 1
 
 NETWORK = "network"
 ORIGIN_PARTITION = "origin-partition"
-
-
-def write_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write(folder)`` fill a new folder, then put it in the place of ``target`` at once."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        write(temporary)
-        if target.exists():
-            old = target.with_name(f".{target.name}.{os.getpid()}.old")
-            target.rename(old)
-            temporary.rename(target)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save_bundle(folder: str | os.PathLike[str], model: ChangeModel, metadata: dict[str, Any] | None = None) -> None:
@@ -48,8 +28,7 @@ def save_bundle(folder: str | os.PathLike[str], model: ChangeModel, metadata: di
         model: A network made by ``create_model``.
         metadata: Whatever else should be known about it (data, scores, version); JSON types only.
     """
-
-    def write(target: Path) -> None:
+    with replacing_folder(folder) as target:
         state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
         save_file(state, target / "weights.safetensors")
         description = {
@@ -60,9 +39,7 @@ def save_bundle(folder: str | os.PathLike[str], model: ChangeModel, metadata: di
             "normalisation": {"mean": model.card.normalisation.mean, "std": model.card.normalisation.std},
             "metadata": metadata or {},
         }
-        (target / "bundle.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-
-    write_folder(Path(folder), write)
+        write_json(target / "bundle.json", description)
 
 
 def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.errors import PartitionError
+from bitemporal.files import replacing
 
 if TYPE_CHECKING:  # processes that only read files start without torch
     import torch
@@ -217,19 +218,15 @@ class PartitionRow:
 
 def write_partition(path: str | os.PathLike[str], rows: Sequence[PartitionRow]) -> None:
     """Write a ``partition.csv`` (split, stem, car, part); the file appears whole or not at all."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        # file names need not be valid text
-        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["split", "stem", "car", "part"])
-            for row in rows:
-                writer.writerow([row.split, row.stem, "" if np.isnan(row.car) else repr(float(row.car)), row.part])
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # file names need not be valid text
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["split", "stem", "car", "part"])
+        for row in rows:
+            writer.writerow([row.split, row.stem, "" if np.isnan(row.car) else repr(float(row.car)), row.part])
 
 
 def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:

@@ -4,13 +4,11 @@ JL1-CD paper (arXiv 2502.13407), sections on O-P and MTKD, with the control that
 training with lambda = 0, so that what distillation gives is told apart from what longer training gives.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +21,7 @@ from bitemporal.data.splits import stratified_split, write_split
 from bitemporal.distillation import DistillationTask, TeacherBank, criterion
 from bitemporal.errors import BundleError, DataError, RecipeError
 from bitemporal.evaluation import CONVENTIONS, Evaluation, draw_masks, evaluate, spread_by_car
+from bitemporal.files import write_json
 from bitemporal.inference import load, save_origin_partition
 from bitemporal.models import ChangeModel, create_model, model_card
 from bitemporal.pairs import Pair, PairFolder
@@ -284,17 +283,8 @@ class DistillationRun:
             "bitemporal": __version__,
         }
         content = {"protocol": protocol, "results": {name: result.summary() for name, result in results.items()}}
-        text = json.dumps(_null(content), indent=2, allow_nan=False) + "\n"
-        temporary = self.run / ".metrics.json.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.run / "metrics.json")
+        write_json(self.run / "metrics.json", content)
         Console().print(verdict_table(results, self.partition, split))
-
-
-def _null(value: Any) -> Any:  # noqa: ANN401  any JSON value
-    if isinstance(value, dict):
-        return {key: _null(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def verdict_rows(results: dict[str, Evaluation], partition: CarPartition) -> list[list[str]]:

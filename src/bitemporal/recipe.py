@@ -11,6 +11,7 @@ import yaml
 
 from bitemporal.car import CarPartition
 from bitemporal.errors import RecipeError
+from bitemporal.files import replacing
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Criterion = Literal["mse", "kl"]
@@ -90,11 +91,8 @@ class TrainRecipe:
 
     def to_yaml(self, path: str | os.PathLike[str]) -> None:
         """Write the recipe, atomically; ``--config`` of the command reads it."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
-        temporary.replace(target)
+        with replacing(path) as temporary:
+            temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields under their command line names, as plain YAML types."""

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from bitemporal.car import PAPER_THRESHOLDS, CarPartition, write_partition
 from bitemporal.errors import DataError, RecipeError
+from bitemporal.files import replacing
 from bitemporal.pairs import FolderScan, PairFolder
 
 Cars = npt.NDArray[np.float64]
@@ -226,14 +227,8 @@ def save_histogram(
     texts = [f"{name}: {', '.join(f'{100 * t:g} %' for t in p.thresholds)}" for name, p, _, _ in lines if p]
     figure.legend(handles, texts, loc="outside lower center", ncols=2, frameon=False)
     axes[-1, 1].set_xlabel("change area ratio (logarithmic; pairs without any change have the bar at 0)")
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _style(zero: Axes, rest: Axes) -> None:

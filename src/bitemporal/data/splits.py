@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bitemporal.car import PartitionRow
 from bitemporal.errors import PartitionError
+from bitemporal.files import replacing
 
 _COLUMNS = ("split", "stem")
 
@@ -121,14 +122,10 @@ def write_split(path: str | os.PathLike[str], rows: Iterable[PartitionRow]) -> N
 
     The file depends on the assignment alone and appears whole or not at all.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
         writer.writerows(sorted({(row.split, row.stem) for row in rows}))
-    temporary.replace(target)
 
 
 def read_split(path: str | os.PathLike[str]) -> list[tuple[str, str]]:

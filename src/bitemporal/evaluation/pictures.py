@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bitemporal.car import IGNORE, change_area_ratio
+from bitemporal.files import replacing
 from bitemporal.inference import Detector
 from bitemporal.pairs import Pair, PairFolder
 
@@ -86,7 +86,5 @@ def draw_masks(
         for name, (red, green, blue) in _LEGEND.items()
     ]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8, frameon=False)
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=120)
-    temporary.replace(target)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

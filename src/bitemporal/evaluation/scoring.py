@@ -1,12 +1,8 @@
 """A detector over labelled pairs: confusion counts of every pair, kept, and the metrics that follow from them."""
 
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +12,7 @@ from rich.progress import track
 from bitemporal import __version__
 from bitemporal.car import CarPartition, change_area_ratio
 from bitemporal.errors import DataError, RecipeError
+from bitemporal.files import write_json
 from bitemporal.inference.detector import Detector
 from bitemporal.metrics import Counts, confusion_counts, metrics
 from bitemporal.pairs import Pair, PairFolder
@@ -90,16 +87,7 @@ class Evaluation:
             **self.summary(),
             "images": self._images(),
         }
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            temporary.replace(target)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise DataError(f"{target}: cannot be written ({error}); choose another place") from error
+        write_json(path, content)
 
     def _images(self) -> list[dict[str, Any]]:
         rows = zip(self.stems, self.cars.tolist(), self.parts, self.sent_to, self.counts.tolist(), strict=True)
@@ -112,14 +100,6 @@ class Evaluation:
 
 def _both(counts: Counts) -> dict[str, dict[str, float]]:
     return {"dataset": metrics(counts, "dataset"), "image_mean": metrics(counts, "image_mean")}
-
-
-def _without_nan(value: Any) -> Any:  # noqa: ANN401  any JSON value
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def evaluate(

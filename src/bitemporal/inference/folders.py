@@ -4,7 +4,6 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from PIL import Image
 from rich.progress import track
 
 from bitemporal.errors import DataError, RecipeError
+from bitemporal.files import replacing
 from bitemporal.inference.detector import Detector
 from bitemporal.pairs.files import SUFFIXES, FileFault, conversion, decode, to_rgb
 from bitemporal.pairs.folder import SIZE_REMEDY, describe_sizes
@@ -204,12 +204,5 @@ def _predict_batch(
 
 
 def _write_png(values: npt.NDArray[np.uint8], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
         Image.fromarray(values).save(temporary, format="PNG")
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise DataError(f"{path}: cannot be written ({error}); check that the folder can be written to") from error

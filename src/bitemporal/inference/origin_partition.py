@@ -3,7 +3,6 @@
 The origin's predicted mask gives a CAR; the specialist of that CAR's part gives the answer.
 """
 
-import json
 import os
 import shutil
 from collections import defaultdict
@@ -14,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitemporal.bundle import FORMAT, NETWORK, ORIGIN_PARTITION, read_description, write_folder
+from bitemporal.bundle import FORMAT, NETWORK, ORIGIN_PARTITION, read_description
 from bitemporal.car import CarPartition, change_area_ratios
 from bitemporal.errors import BundleError, PartitionError
+from bitemporal.files import replacing_folder, write_json
 from bitemporal.inference.detector import Answer, Detector, check_batch
 
 ORIGIN = "origin"
@@ -106,7 +106,7 @@ def save_origin_partition(
         if kind != NETWORK or not (source / "weights.safetensors").is_file():
             raise BundleError(f"{source}: found {kind}, expected one network with its weights.safetensors")
 
-    def write(target: Path) -> None:
+    with replacing_folder(folder) as target:
         for name, source in sources.items():
             (target / name).mkdir()
             for file in ("bundle.json", "weights.safetensors"):
@@ -119,9 +119,7 @@ def save_origin_partition(
             "specialists": [name for name in partition.names if name in specialist_bundles],
             "metadata": metadata or {},
         }
-        (target / "bundle.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-
-    write_folder(Path(folder), write)
+        write_json(target / "bundle.json", description)
 
 
 def read_partition_of(folder: str | os.PathLike[str]) -> tuple[CarPartition, tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 
+from bitemporal.files import replacing
 from bitemporal.training.task import VALIDATION_METRICS, ChangeTask
 
 LAST = "last.ckpt"
@@ -34,13 +34,6 @@ def _losses(outputs: STEP_OUTPUT) -> Mapping[str, Any]:
     if not isinstance(outputs, Mapping):
         raise TypeError(f"expected the losses of a step, found {type(outputs).__name__}")
     return outputs
-
-
-def _replace(temporary: Path, target: Path) -> None:
-    """Put a finished file in place, durably."""
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(target)
 
 
 class Checkpoints(pl.Callback):
@@ -77,16 +70,16 @@ class Checkpoints(pl.Callback):
             self.best = {"score": score, "step": trainer.global_step, "metrics": task.validation_metrics}
             if trainer.is_global_zero:
                 self._save_best(task)
-        temporary = self.folder / f".{LAST}.tmp"
-        trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
-            _replace(temporary, self.folder / LAST)
+            with replacing(self.folder / LAST) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:  # every process takes part, the first one writes
+            trainer.save_checkpoint(self.folder / LAST)
 
     def _save_best(self, task: ChangeTask) -> None:
-        temporary = self.folder / f".{BEST}.tmp"
         state = {name: value.detach().cpu().contiguous() for name, value in task.model.state_dict().items()}
-        save_file(state, temporary)
-        _replace(temporary, self.folder / BEST)
+        with replacing(self.folder / BEST) as temporary:
+            save_file(state, temporary)
 
 
 class MetricsCsv(pl.Callback):
@@ -106,10 +99,8 @@ class MetricsCsv(pl.Callback):
         with self.path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.reader(stream))
         kept = rows[:1] + [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) <= trainer.global_step]
-        temporary = self.path.with_name(f".{METRICS}.tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
+        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(kept)
-        _replace(temporary, self.path)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int

@@ -19,6 +19,7 @@ from rich.progress import track
 from bitemporal.data.synthetic.changes import ChangeKind
 from bitemporal.data.synthetic.pair import CarDistribution, make_pair, make_scene
 from bitemporal.errors import DataError, MissingExtraError, RecipeError
+from bitemporal.files import replacing
 
 GENERATOR = 1
 """Rises whenever equal settings would give other pairs than before."""
@@ -266,14 +267,10 @@ def write_scene(
         (label, (scene.label * np.uint8(255))[..., None]),
     ]
     for path, pixels in images:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         bands = pixels.shape[2]
         photometric = "RGB" if bands == 3 else "MINISBLACK"
-        try:
-            with rasterio.open(temporary, "w", count=bands, photometric=photometric, **profile) as file:
-                file.write(np.moveaxis(pixels, 2, 0))
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with (
+            replacing(path) as temporary,
+            rasterio.open(temporary, "w", count=bands, photometric=photometric, **profile) as file,
+        ):
+            file.write(np.moveaxis(pixels, 2, 0))

@@ -1,0 +1,86 @@
+"""Files and folders that appear whole or not at all: written under a temporary name, then renamed."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bitemporal.errors import DataError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary file beside the target to write, and rename it to the target when the block ends well.
+
+    Args:
+        path: The target; its folder is made when missing. What stood there stays until it is replaced, durably.
+
+    Raises:
+        DataError: When it cannot be written; nothing is left behind then.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error}); choose another place, or mend its permissions or free space"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder beside the target to fill, and put it in the target's place when the block ends well.
+
+    Args:
+        path: The target; an existing folder there is replaced.
+
+    Raises:
+        DataError: When it cannot be written; nothing is left behind then.
+    """
+    target = Path(path)
+    temporary, old = (target.with_name(f".{target.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error}); choose another place, or mend its permissions or free space"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def write_json(path: str | os.PathLike[str], content: object) -> None:
+    """Write JSON; NaN, which JSON does not know, becomes null.
+
+    Raises:
+        DataError: When it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
