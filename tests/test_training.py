@@ -143,11 +143,13 @@ def test_killed_run_ends_with_the_same_weights(tiny_pairs, tmp_path, precision):
     arguments += ["--max-steps=60", "--validate-every=7", "--batch-size=4", "--crop-size=32", "--workers=0"]
     killed_after("origin/last.ckpt", [*arguments, f"--precision={precision}"], tmp_path / "killed")
     assert not (tmp_path / "killed/origin/bundle").exists()
+    (tmp_path / "killed/origin/.last.ckpt.1.tmp").write_bytes(b"half a checkpoint")
     pipeline.train(recipe(tiny_pairs, tmp_path / "killed", **options), QUIET)
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     last = [torch.load(tmp_path / run / "origin/last.ckpt", weights_only=True) for run in ("whole", "killed")]
     assert last[0]["global_step"] == last[1]["global_step"] == 60
     assert_equal(last[0]["state_dict"], last[1]["state_dict"])
+    assert not list((tmp_path / "killed/origin").glob(".*"))
     tables = [(tmp_path / run / "origin/metrics.csv").read_text() for run in ("whole", "killed")]
     assert tables[0] == tables[1]
 

@@ -128,6 +128,8 @@ def run_stage(
         if not pairs:
             raise DataError(f"{folder.root}: stage {stage.name} has no labelled {split} pairs")
     stage.folder.mkdir(parents=True, exist_ok=True)
+    for leftover in stage.folder.glob(".*.tmp"):  # of a process that was killed while writing
+        leftover.unlink()
     first_step = resume_step(stage.folder)
     pl.seed_everything(derive_seed(recipe.seed, stage.stream, "start") % 2**32, verbose=False)
     task = build()
