@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage as ndi
+from synthetic_difficulty import best_iou, measure
 
 from bitemporal.cli.main import main
 from bitemporal.data.synthetic import (
@@ -120,41 +121,22 @@ def test_unusable_arguments_are_named() -> None:
 # --- difficulty -----------------------------------------------------------------------------------------------------
 
 
-def _differences(before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
-    """Classical difference images, in [0, 255]: grey and colour, raw and matched, sharp and smoothed."""
-    raw = [image.astype(np.float32) for image in (before, after)]
-    matched = [(image - image.mean((0, 1))) / image.std((0, 1)) * 40 for image in raw]
-    found = {}
-    for name, dates in (("raw", raw), ("matched", matched)):
-        for blur in (0, 2, 5):
-            first, second = (ndi.gaussian_filter(d, (blur, blur, 0)) for d in dates) if blur else dates
-            found[f"{name} grey {blur}"] = np.abs(first.mean(2) - second.mean(2))
-            found[f"{name} colour {blur}"] = np.sqrt(((first - second) ** 2).mean(2))
-    return {name: np.minimum(d, 255).astype(np.uint8) for name, d in found.items()}
-
-
-def _best_iou(histogram: np.ndarray) -> float:
-    """Highest IoU of change over all thresholds, from the counts of unchanged and changed pixels by difference."""
-    false, true = (np.cumsum(counts[::-1])[::-1] for counts in histogram)
-    return float((true / (histogram[1].sum() + false)).max())
-
-
 def test_a_thresholded_difference_is_neither_enough_nor_hopeless() -> None:
-    distribution, rng = CarDistribution(), np.random.default_rng(5)
-    histograms: dict[str, np.ndarray] = {}
-    for seed in range(48):
-        pair = make_pair(10_000 + seed, 160, distribution.draw(rng, seed / 48))
-        part = int(np.searchsorted([0.05, 0.20], pair.label.mean()))
-        for name, difference in _differences(pair.before, pair.after).items():
-            counts = histograms.setdefault(name, np.zeros((3, 2, 256)))
-            for value in (0, 1):
-                counts[part, value] += np.bincount(difference[pair.label == value], minlength=256)
-    over_all = {name: _best_iou(counts.sum(0)) for name, counts in histograms.items()}
-    assert max(over_all.values()) < 0.6, over_all
-    assert max(over_all.values()) > 0.1, over_all
-    for part in range(3):
-        within = {name: _best_iou(counts[part]) for name, counts in histograms.items()}
-        assert max(within.values()) < 0.6, (part, within)
+    best = measure(pairs=48, size=160, seed=10_000)
+    over_all = [by_part["all"] for by_part in best.values()]
+    assert 0.1 < max(over_all) < 0.6, best
+    assert max(iou for by_part in best.values() for iou in by_part.values()) < 0.6, best
+
+
+def test_best_iou_is_that_of_the_best_threshold() -> None:
+    rng = np.random.default_rng(0)
+    difference = rng.integers(0, 256, 500).astype(np.uint8)
+    label = (difference + rng.normal(0, 60, 500) > 150).astype(int)
+    histogram = np.array([np.bincount(difference[label == value], minlength=256) for value in (0, 1)])
+    by_definition = max(
+        ((difference >= t) & (label == 1)).sum() / ((difference >= t) | (label == 1)).sum() for t in range(256)
+    )
+    assert best_iou(histogram) == pytest.approx(by_definition)
 
 
 def test_default_distribution_fills_the_papers_parts() -> None:

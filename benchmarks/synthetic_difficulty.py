@@ -1,0 +1,76 @@
+"""How far a thresholded image difference gets on synthetic pairs; the table of docs/synthetic.md.
+
+    python benchmarks/synthetic_difficulty.py [--pairs 200] [--size 256] [--out benchmarks/synthetic_difficulty.json]
+
+For every difference image: the best IoU of change over all thresholds, the threshold being chosen with the labels.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage as ndi
+
+from bitemporal import CarPartition
+from bitemporal.car import change_area_ratio
+from bitemporal.data.synthetic import CarDistribution, make_pair
+from bitemporal.files import write_json
+
+
+def differences(before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+    """Classical difference images, in [0, 255]: grey and colour, raw and matched in mean and deviation, smoothed."""
+    raw = [image.astype(np.float32) for image in (before, after)]
+    matched = [(image - image.mean((0, 1))) / image.std((0, 1)) * 40 for image in raw]
+    found = {}
+    for name, dates in (("raw", raw), ("matched", matched)):
+        for blur in (0, 2, 5):
+            first, second = (ndi.gaussian_filter(d, (blur, blur, 0)) for d in dates) if blur else dates
+            found[f"grey, {name}, blur {blur}"] = np.abs(first.mean(2) - second.mean(2))
+            found[f"colour, {name}, blur {blur}"] = np.sqrt(((first - second) ** 2).mean(2))
+    found["none: every pixel called changed"] = np.zeros(before.shape[:2])
+    return {name: np.minimum(d, 255).astype(np.uint8) for name, d in found.items()}
+
+
+def best_iou(histogram: np.ndarray) -> float:
+    """Highest IoU of change over all thresholds, from the counts of unchanged and changed pixels by difference."""
+    false, true = (np.cumsum(counts[::-1])[::-1] for counts in histogram)
+    return float((true / (histogram[1].sum() + false)).max())
+
+
+def measure(pairs: int, size: int, seed: int) -> dict[str, dict[str, float]]:
+    """Best IoU of every difference image, over all pairs and by CAR part; the first pair has the given seed."""
+    distribution, rng, partition = CarDistribution(), np.random.default_rng(seed), CarPartition()
+    histograms: dict[str, np.ndarray] = {}
+    for index in range(pairs):
+        pair = make_pair(seed + index, size, distribution.draw(rng, index / pairs))
+        part = partition.names.index(partition.part(change_area_ratio(pair.label)))
+        for name, difference in differences(pair.before, pair.after).items():
+            counts = histograms.setdefault(name, np.zeros((len(partition.names), 2, 256)))
+            for value in (0, 1):
+                counts[part, value] += np.bincount(difference[pair.label == value], minlength=256)
+    return {
+        name: {"all": best_iou(counts.sum(0))} | dict(zip(partition.names, map(best_iou, counts), strict=True))
+        for name, counts in histograms.items()
+    }
+
+
+def main() -> None:
+    """Measure, write JSON and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=20_000)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    found = measure(options.pairs, options.size, options.seed)
+    settings = {"pairs": options.pairs, "size": options.size, "seed": options.seed}
+    write_json(options.out, settings | {"best_iou_changed": found})
+    print(json.dumps(settings))
+    print("| difference | all | small | medium | large |\n| --- | ---: | ---: | ---: | ---: |")
+    for name, by_part in found.items():
+        print(f"| {name} | {' | '.join(f'{value:.2f}' for value in by_part.values())} |")
+
+
+if __name__ == "__main__":
+    main()
