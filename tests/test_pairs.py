@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import io
+import os
 import pickle
 import struct
 import subprocess
@@ -144,6 +146,41 @@ def test_symbolic_links(tmp_path):
     (root / "B" / "b.png").unlink()
     (root / "B" / "b.png").symlink_to(tmp_path / "gone.png")
     assert "link to nothing" in only_fault(PairFolder(root).scan()).what
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_link_onto_itself_and_a_pipe_are_faults_like_others(tmp_path):
+    root = folder(tmp_path / "set", {stem: mask(0, 255) for stem in ("good", "loop", "pipe")})
+    loop, pipe = root / "A" / "loop.png", root / "label" / "pipe.png"
+    loop.unlink()
+    loop.symlink_to(loop.name)
+    pipe.unlink()
+    os.mkfifo(pipe)
+    (root / "ring").symlink_to("ring")
+    holder = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # so that reading it by mistake gives up rather than wait
+    os.write(holder, bytes(60_000))
+    try:
+        scan = PairFolder(root).scan()
+    finally:
+        os.close(holder)
+    texts = {fault.path: fault.what for fault in scan.faults}
+    assert texts.keys() == {loop, pipe}
+    assert "cannot be opened" in texts[loop]
+    assert "no regular file" in texts[pipe]
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
+    root = folder(tmp_path / "set", {"a": mask(0, 255)})
+    scandir = os.scandir
+
+    def denied(path):  # modes do not hold for the administrator, who may run the tests
+        if os.fspath(path) == os.fspath(root / "B"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(DataError, match="B: cannot be listed"):
+        PairFolder(root)
 
 
 def test_names_that_are_no_text(tmp_path):

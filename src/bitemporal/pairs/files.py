@@ -1,6 +1,7 @@
 """Image files: opened with every check, decoded to 8-bit RGB or to the raw samples of a mask."""
 
 import os
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -86,6 +87,9 @@ def _own_pixel_limit() -> Iterator[None]:
 
 def _open(path: Path) -> Image.Image:
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
+            raise FileFault("is no regular file", "put the image file itself there, or remove its pair")
         with _own_pixel_limit():
             return Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:
@@ -99,6 +103,8 @@ def _open(path: Path) -> Image.Image:
                 "convert it to 8-bit RGB or to a single band of at most 16 bits",
             ) from None
         raise FileFault(f"holds no image of a known format ({', '.join(_FORMATS)})", _DAMAGED) from None
+    except FileFault:
+        raise
     except FileNotFoundError:
         raise FileFault("does not exist, or is a link to nothing", _DAMAGED) from None
     except Exception as error:  # a damaged header makes Pillow's parsers raise anything

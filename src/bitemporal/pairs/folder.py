@@ -151,11 +151,31 @@ class _Listing:
     ignored: list[str] = field(default_factory=list)
 
 
+def _entries(folder: Path) -> list[tuple[str, bool]]:
+    """Names in a folder, sorted, and whether each is a folder itself.
+
+    Raises:
+        DataError: When the folder may not be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry.name, _is_folder(entry)) for entry in entries)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be listed ({error.strerror}), expected a folder that can; mend its permissions"
+        ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself; reading it will be the fault
+        return False
+
+
 def _list(folder: Path) -> _Listing:
     listing = _Listing()
-    with os.scandir(folder) as entries:
-        found = sorted((entry.name, entry.is_dir()) for entry in entries)
-    for name, is_folder in found:
+    for name, is_folder in _entries(folder):
         base, suffix = os.path.splitext(name)
         if name.startswith(".") or name.lower() in _NOT_IMAGES:
             continue
@@ -223,7 +243,7 @@ class PairFolder:
         if not self.root.is_dir():
             kind = "a file" if self.root.exists() else "nothing"
             raise DataError(f"{self.root}: found {kind}, {_LAYOUT}")
-        names = sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir() and entry.name[0] != ".")
+        names = [name for name, is_folder in _entries(self.root) if is_folder and name[0] != "."]
         known = [split for split in SPLITS if split in names]
         single = [name for name in (*DATES, LABEL) if name in names]
         if known and single:
@@ -239,7 +259,7 @@ class PairFolder:
         for folder in folders.values():
             missing = [date for date in DATES if not (folder / date).is_dir()]
             if missing:
-                found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+                found = [name for name, is_folder in _entries(folder) if is_folder]
                 raise DataError(
                     f"{folder}: folder {' and '.join(missing)} missing, found {', '.join(found) or 'no folders'}; "
                     f"{_LAYOUT}"
@@ -261,8 +281,8 @@ class PairFolder:
             if listing.ignored:
                 more = f", such as {', '.join(listing.ignored[:3])}"
                 self._warnings[split].append(
-                    f"{split}/{name}: {len(listing.ignored)} entries are no images by their extension and are left "
-                    f"out{more}"
+                    f"{split}/{name}: {len(listing.ignored)} entries are sub-folders or no images by their extension "
+                    f"and are left out{more}"
                 )
 
     def pairs(self, split: str | None = None) -> list[Pair]:
