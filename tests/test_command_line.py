@@ -17,6 +17,7 @@ def test_every_command_explains_itself(command, capsys):
     text = capsys.readouterr().out
     assert f"bitemporal {command}" in text
     assert "(type: " in text or "--" in text
+    assert "<function" not in text and " at 0x" not in text
 
 
 def test_overview_names_every_command(capsys):
@@ -24,6 +25,14 @@ def test_overview_names_every_command(capsys):
     text = capsys.readouterr().out
     for command in COMMANDS:
         assert command in text
+
+
+@pytest.mark.parametrize("words", [["data"], ["data", "--help"], ["data", "-h"]])
+def test_a_group_names_its_commands(words, capsys):
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    for command in COMMANDS:
+        assert (command in text) == command.startswith("data ")
 
 
 def test_unknown_command_is_refused(capsys):
@@ -48,6 +57,13 @@ def test_numbers_are_read_from_words_and_from_yaml(tmp_path, capsys):
 def test_wrong_count_of_numbers_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["data", "check", "x", "--image-range=1,2,3"])
+    assert "2 comma-separated numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--image-range", "-25,0"], ["--image-range=-25,0"], ["--image-range", "-.5,-.25"]])
+def test_ranges_may_start_below_zero(option, tmp_path, capsys):
+    assert main(["data", "check", str(tmp_path / "none"), *option]) == 1  # no such folder: read that far
+    assert str(tmp_path / "none") in capsys.readouterr().err
 
 
 def test_version():

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import re
 import sys
 import types
 import typing
@@ -87,23 +88,33 @@ def _options(function: Callable[..., Any]) -> dict[str, list[_Option]]:
     return found
 
 
-def _numbers(hint: object) -> Callable[[str | Sequence[Any]], tuple[Any, ...]] | None:
-    """For tuples of numbers, a reader of ``1,2`` (command line) and ``[1, 2]`` (YAML); ``None`` for other types."""
+@dataclasses.dataclass(frozen=True)
+class _Numbers:
+    """A reader of ``1,2`` (command line) and ``[1, 2]`` (YAML); ``length`` is ``None`` for any number of numbers."""
+
+    kind: type[int] | type[float]
+    length: int | None
+
+    def __call__(self, value: str | Sequence[Any]) -> tuple[Any, ...]:
+        words = value.strip("[]() ").split(",") if isinstance(value, str) else list(value)
+        if self.length not in (None, len(words)):
+            raise ValueError(f"expected {self}, found {value!r}")
+        return tuple(self.kind(word) for word in words)
+
+    def __repr__(self) -> str:
+        """What messages and the help say."""
+        count = "" if self.length is None else f"{self.length} "
+        return f"{count}comma-separated {'integers' if self.kind is int else 'numbers'}"
+
+
+def _numbers(hint: object) -> _Numbers | None:
+    """The reader for a tuple of numbers; ``None`` for other types."""
     choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     tuples = [choice for choice in choices if typing.get_origin(choice) is tuple]
     if not tuples:
         return None
     kinds = typing.get_args(tuples[0])
-    length = None if kinds[-1] is Ellipsis else len(kinds)
-
-    def numbers(value: str | Sequence[Any]) -> tuple[Any, ...]:
-        words = value.strip("[]() ").split(",") if isinstance(value, str) else list(value)
-        if length is not None and len(words) != length:
-            raise ValueError(f"expected {length} comma-separated numbers, found {value!r}")
-        return tuple(kinds[0](word) for word in words)
-
-    numbers.__name__ = "comma-separated numbers"  # what the help says
-    return numbers
+    return _Numbers(kinds[0], None if kinds[-1] is Ellipsis else len(kinds))
 
 
 def _parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
@@ -127,9 +138,24 @@ def _parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
     return parser
 
 
-def _overview() -> str:
+_NEGATIVE_FIRST = re.compile(r"-[\d.][^,]*,.*")
+
+
+def _with_negative_numbers(words: Sequence[str]) -> list[str]:
+    """Tie a value such as ``-25,0`` to its option, since argparse takes it for an option of its own."""
+    tied: list[str] = []
+    for word in words:
+        if tied and tied[-1].startswith("--") and "=" not in tied[-1] and _NEGATIVE_FIRST.fullmatch(word):
+            tied[-1] += f"={word}"
+        else:
+            tied.append(word)
+    return tied
+
+
+def _overview(group: str = "") -> str:
+    """The commands whose first word is ``group``, or all."""
     lines = ["usage: bitemporal COMMAND ...", "", "commands (`bitemporal COMMAND --help` explains one):"]
-    for command in COMMANDS:
+    for command in (c for c in COMMANDS if not group or c.split()[0] == group):
         summary = docstring_parser.parse(_function(command).__doc__ or "").short_description
         lines.append(f"  {command:<16}{summary}")
     return "\n".join(lines)
@@ -153,12 +179,16 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(__version__)
         return 0
+    groups = {c.split()[0] for c in COMMANDS if " " in c}
+    if words[0] in groups and (len(words) == 1 or words[1] in ("-h", "--help")):
+        print(_overview(words[0]))
+        return 0
     command = next((c for c in (" ".join(words[:2]), words[0]) if c in COMMANDS), None)
     if command is None:
         print(f"bitemporal: no command {' '.join(words[:2])!r}\n\n{_overview()}", file=sys.stderr)
         return 2
     function = _function(command)
-    values = _parser(command, function).parse_args(words[len(command.split()) :])
+    values = _parser(command, function).parse_args(_with_negative_numbers(words[len(command.split()) :]))
     try:
         positional, keyword = _arguments(function, values)
         return function(*positional, **keyword) or 0
