@@ -411,6 +411,11 @@ DAMAGE = {
     "option of another type": _edit(config={"logits": "two"}),
     "model no name": _edit(model=["stub_convolutional"]),
     "unknown option": _edit(config={"depth": 3}),
+    "normalisation a list": _edit(normalisation=[0.0, 1.0]),
+    "normalisation of two channels": _edit(normalisation={"mean": [0.0, 0.0], "std": [1.0, 1.0]}),
+    "normalisation without std": _edit(normalisation={"mean": [0.0, 0.0, 0.0]}),
+    "normalisation by zero": _edit(normalisation={"mean": [0.0, 0.0, 0.0], "std": [1.0, 0.0, 1.0]}),
+    "normalisation in words": _edit(normalisation={"mean": "abc", "std": "abc"}),
 }
 
 
@@ -510,10 +515,12 @@ def test_hub_id_fetches_json_and_safetensors_only(bundles, monkeypatch):
     load(f"{bundles.name}/small", "cpu")
     with pytest.raises(BundleError, match="no such file"):
         load(bundles / "nowhere", "cpu")
+    with pytest.raises(BundleError, match="found a file"):
+        load(bundles / "small" / "weights.safetensors", "cpu")
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("device", ["cud", "cuda:77", "gpu"])
+@pytest.mark.parametrize("device", ["cud", "cuda:77", "gpu", "meta"])
 def test_device_that_is_not_there(bundles, device):
     with pytest.raises(RecipeError, match=device):
         load(bundles / "small", device)

@@ -59,6 +59,8 @@ def test_predict_of_folders_does_what_it_can_and_says_the_rest(bundles, capsys):
     save(bundles / "A" / "twice.bmp", pairs["twice"][0])
     save(bundles / "A" / "p2.png", pairs["p2"][0][..., 0])
     (bundles / "A" / "notes.txt").write_text("no image")
+    save(bundles / "B" / "gone.png", pairs["p1"][1])
+    (bundles / "A" / "gone.png").symlink_to(bundles / "nowhere")
     inputs = contents(bundles / "A") | contents(bundles / "B")
     out = bundles / "masks"
     words = ["predict", str(bundles / "A"), str(bundles / "B"), "--bundle", str(bundles / "origin"), "-o", str(out)]
@@ -69,7 +71,7 @@ def test_predict_of_folders_does_what_it_can_and_says_the_rest(bundles, capsys):
         expected = detector.predict(*pairs[stem]).mask
         assert np.array_equal(np.asarray(Image.open(out / f"{stem}.png")), expected * 255)
     errors = capsys.readouterr().err
-    for word in ("truncated.png", "sizes", "lonely.png", "twice", "4 fault"):
+    for word in ("truncated.png", "sizes", "lonely.png", "twice", "A/gone.png: does not exist", "5 fault"):
         assert word in errors
     assert "notes.txt" not in errors and "p1" not in errors
     assert "p2.png: grey image" in errors
@@ -110,6 +112,9 @@ def test_predict_needs_no_label_and_answers_pairs_of_different_sizes(bundles):
         ("A", "B", "out", ["--probability", "out"], "own place"),
         ("A", "B", "A/x.png", [], "expected a folder"),
         ("A", "empty", "out", [], "no two images"),
+        ("A/x.png", "B/x.png", "m.png", ["--image-range", "4000,0"], "image_range"),
+        ("A/x.png", "B/x.png", "m.png", ["--image-range", "0,nan"], "image_range"),
+        ("A/x.png", "B/x.png", "m.png", ["--device", "meta"], "device"),
     ],
 )
 def test_predict_refuses_before_it_writes(bundles, monkeypatch, capsys, before, after, output, extra, word):

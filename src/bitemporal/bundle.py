@@ -1,6 +1,7 @@
 """Bundles: a folder that holds a trained network, ``bundle.json`` and ``weights.safetensors``; no pickle anywhere."""
 
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,8 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         BundleError: When the folder is no bundle, or of a newer format.
     """
     path = Path(folder) / "bundle.json"
+    if Path(folder).is_file():
+        raise BundleError(f"{folder}: found a file, expected a bundle folder, as `bitemporal train` writes it")
     if not path.is_file():
         raise BundleError(f"{path}: no such file; expected a bundle folder, as `bitemporal train` writes it")
     try:
@@ -62,6 +65,14 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"{FORMAT}; update bitemporal"
         )
     return dict(description)
+
+
+def _normalisation(stored: dict[str, Any]) -> Normalisation:
+    """Read stored values; ``TypeError``, ``KeyError`` or ``ValueError`` when they are not of the written form."""
+    mean, std = (tuple(float(value) for value in stored[name]) for name in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3 or 0.0 in std or not all(map(math.isfinite, mean + std)):
+        raise ValueError(f"normalisation: found {stored}, expected three numbers each, those of std not 0")
+    return Normalisation(mean, std)
 
 
 def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
@@ -78,8 +89,8 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
         model = create_model(description["model"], pretrained=False, **description["config"])
         model.load_state_dict(load_file(weights))
         # those it was trained with, whatever the card says by now
-        normalisation = Normalisation(**{name: tuple(v) for name, v in description["normalisation"].items()})
+        normalisation = _normalisation(description["normalisation"])
         model.card = replace(model.card, normalisation=normalisation)
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, BitemporalError) as error:
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError, BitemporalError) as error:
         raise BundleError(f"{weights}: cannot be loaded ({error}); write or fetch the bundle again") from error
     return model.eval()

@@ -15,7 +15,7 @@ from rich.progress import track
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.files import replacing
 from bitemporal.inference.detector import Detector
-from bitemporal.pairs.files import SUFFIXES, FileFault, conversion, decode, to_rgb
+from bitemporal.pairs.files import SUFFIXES, FileFault, check_image_range, conversion, decode, to_rgb
 from bitemporal.pairs.folder import SIZE_REMEDY, describe_sizes
 
 
@@ -70,11 +70,13 @@ def predict_files(
         What was written, and what could not be: for folders a fault in one pair does not stop the others.
 
     Raises:
-        DataError: When inputs are missing; for one pair, also when it cannot be predicted.
+        DataError: When inputs are missing or ``image_range`` is no range; for one pair, also when it cannot be
+            predicted.
         RecipeError: When an output would replace an input, or cannot be named so.
     """
     if batch_size < 1:
         raise RecipeError(f"batch_size: found {batch_size}, expected at least 1")
+    check_image_range(image_range)
     first, second, target = Path(before), Path(after), Path(output)
     second_target = None if probability is None else Path(probability)
     for name, path in (("before", first), ("after", second)):
@@ -114,8 +116,15 @@ def _images(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
     """Images of a folder by stem, and a fault for every stem that several files share."""
     found: dict[str, Path] = {}
     shared: dict[str, str] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be listed ({error.strerror}), expected a folder of images; mend its permissions"
+        ) from error
+    for path in paths:
+        # a link to nothing stays, and becomes a fault
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or path.is_dir():
             continue
         # file systems write accented letters in one of two ways; both mean the same stem
         stem = unicodedata.normalize("NFC", path.stem)
@@ -151,7 +160,7 @@ def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None
     """
     paths = {*inputs, *(path for job in jobs for path in (job.before, job.after))}
     # inodes also tell links, and names that differ in case only
-    identities = {(path.stat().st_dev, path.stat().st_ino) for path in paths}
+    identities = {(path.stat().st_dev, path.stat().st_ino) for path in paths if path.exists()}
     outputs = [path for job in jobs for path in (job.mask, job.probability) if path is not None]
     folders = {path.parent for path in outputs} if inputs[0].is_dir() else set()
     for path in [*folders, *outputs]:

@@ -28,7 +28,7 @@ def choose_device(device: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        torch.zeros(1, device=chosen).item()  # "meta" can be named, but holds no values
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(
             f"device: {device!r} cannot be used here ({str(error).splitlines()[0]}); expected auto, cpu, cuda, cuda:N "
