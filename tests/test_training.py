@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+import yaml
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -19,7 +22,9 @@ from bitemporal.errors import RecipeError
 from bitemporal.models import create_model
 from bitemporal.models.base import ParameterRule
 from bitemporal.recipe import TrainRecipe
-from bitemporal.training import Optimisation
+from bitemporal.training import ChangeTask, Optimisation, callbacks
+from bitemporal.training.callbacks import resume_step
+from bitemporal.training.task import VALIDATION_METRICS
 
 QUIET = Console(quiet=True)
 
@@ -98,6 +103,22 @@ def test_another_recipe_in_the_same_folder_is_refused(tiny_pairs, tmp_path):
     pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
     with pytest.raises(RecipeError, match=r"recipe.yaml: .*max_steps \(6 then, 7 now\)"):
         pipeline.train(recipe(tiny_pairs, tmp_path / "run", max_steps=7), QUIET)
+    (tmp_path / "run/recipe.yaml").write_text("- no\n- recipe\n")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: not a recipe"):
+        pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+
+
+def test_options_may_change_until_there_is_a_checkpoint(tiny_pairs, tmp_path):
+    """What stopped before its first validation, for want of memory say, can be started with a smaller batch."""
+    recipe(tiny_pairs, tmp_path / "run", batch_size=512, model="test_fc").to_yaml(tmp_path / "run/recipe.yaml")
+    folder = tmp_path / "run/origin"
+    (folder / ".bundle.7.tmp").mkdir(parents=True)
+    (folder / "metrics.csv").write_text("step,lr,loss,loss_of_another_network\n1,1,1,1\n")
+    pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    pipeline.train(recipe(tiny_pairs, tmp_path / "anew"), QUIET)
+    assert_equal(weights(tmp_path / "run"), weights(tmp_path / "anew"))
+    assert (folder / "metrics.csv").read_text() == (tmp_path / "anew/origin/metrics.csv").read_text()
+    assert TrainRecipe(**yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())).batch_size == 4
 
 
 def test_training_learns_a_bright_square(tiny_pairs, tmp_path):
@@ -119,6 +140,62 @@ def test_another_seed_gives_other_weights(tiny_pairs, tmp_path):
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
+class Crash(Exception):
+    """The process ends here."""
+
+
+def scored(
+    patch: pytest.MonkeyPatch, scores: dict[int, float], crashes: set[int]
+) -> dict[int, dict[str, torch.Tensor]]:
+    """Have the validation of each step score as given, or crash once; return the weights at each step."""
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+
+    def validated(task: ChangeTask) -> None:
+        if task.global_step in crashes:
+            crashes.remove(task.global_step)
+            raise Crash
+        seen[task.global_step] = {name: value.clone() for name, value in task.model.state_dict().items()}
+        task.validation_score = scores[task.global_step]
+        task.validation_metrics = dict.fromkeys(VALIDATION_METRICS, scores[task.global_step])
+
+    patch.setattr(ChangeTask, "on_validation_epoch_end", validated)
+    return seen
+
+
+@pytest.mark.parametrize("crashes", [set(), {4}, {8}, {10}])
+def test_best_validation_gives_the_bundle_wherever_the_run_stopped(tiny_pairs, tmp_path, monkeypatch, crashes):
+    seen = scored(monkeypatch, {2: 0.3, 4: 0.6, 6: 0.5, 8: 0.6, 10: float("nan")}, set(crashes))
+    for crash in crashes:
+        with pytest.raises(Crash):
+            pipeline.train(recipe(tiny_pairs, tmp_path / "run", max_steps=10), QUIET)
+        assert resume_step(tmp_path / "run/origin") == crash - 2
+    bundle = pipeline.train(recipe(tiny_pairs, tmp_path / "run", max_steps=10), QUIET)
+    assert read_description(bundle)["metadata"]["best_step"] == 4
+    assert_equal(weights(tmp_path / "run"), seen[4])
+
+
+@pytest.mark.parametrize("file", ["last.ckpt", "best.safetensors"])
+def test_crash_in_the_middle_of_writing_leaves_the_file_before(tiny_pairs, tmp_path, monkeypatch, file):
+    owner, name = (pl.Trainer, "save_checkpoint") if file == "last.ckpt" else (callbacks, "save_file")
+    write, calls = getattr(owner, name), []
+
+    def half(first: Any, second: Any, *others: Any) -> None:  # (trainer, path) or (tensors, path)
+        calls.append(second)
+        if len(calls) == 2:
+            Path(second).write_bytes(b"half")
+            raise Crash
+        write(first, second, *others)
+
+    monkeypatch.setattr(owner, name, half)
+    seen = scored(monkeypatch, {2: 0.3, 4: 0.6, 6: 0.5}, set())
+    with pytest.raises(Crash):
+        pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    assert resume_step(tmp_path / "run/origin") == 2
+    assert_equal(load_file(tmp_path / "run/origin/best.safetensors"), seen[4 if file == "last.ckpt" else 2])
+    pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    assert_equal(weights(tmp_path / "run"), seen[4])
+
+
 COMMAND = [sys.executable, "-m", "bitemporal.cli.main"]
 
 
@@ -135,15 +212,17 @@ def killed_after(pattern: str, arguments: list[str], run: Path) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_killed_run_ends_with_the_same_weights(tiny_pairs, tmp_path, precision):
-    options = {"max_steps": 60, "validate_every": 7, "precision": precision}
+@pytest.mark.parametrize(("model", "precision"), [("test_fc", "fp32"), ("test_tinycd", "bf16")])  # test_fc drops out
+def test_killed_run_ends_with_the_same_weights(tiny_pairs, tmp_path, model, precision):
+    options = {"model": model, "max_steps": 60, "validate_every": 7, "precision": precision}
     pipeline.train(recipe(tiny_pairs, tmp_path / "whole", **options), QUIET)
-    arguments = ["train", "--model=test_tinycd", f"--data={tiny_pairs}", f"--out={tmp_path / 'killed'}"]
+    arguments = ["train", f"--model={model}", f"--data={tiny_pairs}", f"--out={tmp_path / 'killed'}"]
     arguments += ["--max-steps=60", "--validate-every=7", "--batch-size=4", "--crop-size=32", "--workers=0"]
     killed_after("origin/last.ckpt", [*arguments, f"--precision={precision}"], tmp_path / "killed")
     assert not (tmp_path / "killed/origin/bundle").exists()
     (tmp_path / "killed/origin/.last.ckpt.1.tmp").write_bytes(b"half a checkpoint")
+    (tmp_path / "killed/origin/.bundle.1.tmp").mkdir()
+    (tmp_path / "killed/origin/.bundle.1.tmp/weights.safetensors").write_bytes(b"half a bundle")
     pipeline.train(recipe(tiny_pairs, tmp_path / "killed", **options), QUIET)
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     last = [torch.load(tmp_path / run / "origin/last.ckpt", weights_only=True) for run in ("whole", "killed")]
@@ -171,6 +250,12 @@ def test_unusable_recipes_name_the_field(changes, field, tmp_path):
 def test_crop_that_does_not_suit_the_network_is_refused(tiny_pairs, tmp_path):
     with pytest.raises(RecipeError, match="crop_size: 33 pixels do not suit test_tinycd"):
         pipeline.train(recipe(tiny_pairs, tmp_path / "run", crop_size=33), QUIET)
+
+
+def test_default_batch_must_divide_over_the_devices_too(tiny_pairs, tmp_path):
+    with pytest.raises(RecipeError, match=r"batch_size: 8 pairs, the default of test_tinycd, .* over 3 devices"):
+        pipeline.train(recipe(tiny_pairs, tmp_path / "run", batch_size=None, devices=3), QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is refused only without CUDA")

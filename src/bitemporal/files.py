@@ -3,12 +3,15 @@
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bitemporal.errors import DataError
+
+_LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|old)")
 
 
 @contextmanager
@@ -66,6 +69,21 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         if old.exists() and not target.exists():
             old.rename(target)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def clear_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove what a process that was killed while writing left in a folder under a temporary name.
+
+    Args:
+        folder: Its own entries alone, not those of sub-folders; it need not exist. No one else may be writing there.
+    """
+    for path in Path(folder).glob(".*"):
+        if _LEFTOVER.fullmatch(path.name) is None:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _without_nan(value: object) -> object:

@@ -21,13 +21,13 @@ from bitemporal.data.splits import stratified_split, write_split
 from bitemporal.distillation import DistillationTask, TeacherBank, criterion
 from bitemporal.errors import BundleError, DataError, RecipeError
 from bitemporal.evaluation import CONVENTIONS, Evaluation, draw_masks, evaluate, spread_by_car
-from bitemporal.files import write_json
+from bitemporal.files import clear_leftovers, write_json
 from bitemporal.inference import load, save_origin_partition
 from bitemporal.models import ChangeModel, create_model, model_card
 from bitemporal.pairs import Pair, PairFolder
-from bitemporal.recipe import DistillRecipe, TrainRecipe, check_same_run
+from bitemporal.recipe import DistillRecipe, TrainRecipe, check_same_run, has_checkpoint
 from bitemporal.training import ChangeTask, Stage, optimisation, run_stage
-from bitemporal.training.stage import check_crop
+from bitemporal.training.stage import check_fit
 
 ORIGIN_PARTITION = "o-p"
 _PAIRS_SHOWN = 6
@@ -69,7 +69,9 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console)
         image_range=recipe.image_range,
     )
     run = Path(recipe.out)
-    checked = (run / "partition.csv").exists()  # a run that goes on has seen the images before
+    for written in (run, run / ORIGIN_PARTITION, run / "scores"):
+        clear_leftovers(written)
+    checked = has_checkpoint(run)  # a run that goes on has seen the images before
     scan = folder.scan(progress=True, images=not checked)
     # a test split without labels can be predicted; it only gives no scores
     scan.faults = [fault for fault in scan.faults if (fault.kind, fault.path.name) != ("unlabelled", "test")]
@@ -132,7 +134,7 @@ def train(recipe: TrainRecipe, console: Console | None = None) -> Path:
         The bundle with the best weights on the validation pairs.
     """
     show = console or Console(stderr=True)
-    model_card(recipe.model)
+    check_fit(recipe, recipe.model, model_card(recipe.model))
     run = Path(recipe.out)
     check_same_run(recipe, run / "recipe.yaml")
     data = prepare_data(recipe, CarPartition(), show)
@@ -162,7 +164,7 @@ class DistillationRun:
         self.partition = recipe.partition
         self.teacher_model = recipe.teacher_model or recipe.model
         for name in {recipe.model, self.teacher_model}:
-            check_crop(recipe, name, model_card(name))
+            check_fit(recipe, name, model_card(name))
         check_same_run(recipe, self.run / "recipe.yaml")
         self.data = prepare_data(recipe, self.partition, self.console)
         recipe.to_yaml(self.run / "recipe.yaml")

@@ -170,23 +170,29 @@ _MAY_DIFFER = {"out", "data", "stages", "devices", "workers"}
 """Fields that may change between the start and the continuation of a run."""
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether any stage of a run folder has left something to go on from."""
+    return any(path.is_file() for pattern in ("*/last.ckpt", "*/bundle/bundle.json") for path in run.glob(pattern))
+
+
 def check_same_run(recipe: TrainRecipe, path: str | os.PathLike[str]) -> None:
     """Refuse to go on with a run that was started with another recipe.
 
     Args:
         recipe: The recipe now.
-        path: ``recipe.yaml`` of the run folder; nothing is checked where there is none.
+        path: ``recipe.yaml`` of the run folder; nothing is checked where there is none, or no checkpoint to go on
+            from.
 
     Raises:
         RecipeError: Lists the fields that differ.
     """
     target = Path(path)
-    if not target.exists():
+    if not target.exists() or not has_checkpoint(target.parent):
         return
     try:
-        before = yaml.safe_load(target.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{target}: not YAML ({error}); remove it or use another run folder") from error
+        before = dict(yaml.safe_load(target.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise RecipeError(f"{target}: not a recipe in YAML ({error}); remove it or use another run folder") from error
     differing = [
         f"{name} ({before.get(name)!r} then, {value!r} now)"
         for name, value in recipe.to_dict().items()

@@ -96,6 +96,9 @@ class MetricsCsv(pl.Callback):
         """Drop rows of steps that will be taken again after a kill."""
         if not (trainer.is_global_zero and self.path.exists()):
             return
+        if trainer.global_step == 0:  # nothing is gone on with, and the columns may have been others
+            self.path.unlink()
+            return
         with self.path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.reader(stream))
         kept = rows[:1] + [row for row in rows[1:] if row and row[0].isdigit() and int(row[0]) <= trainer.global_step]

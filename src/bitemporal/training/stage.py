@@ -26,6 +26,7 @@ from bitemporal.data.loading import (
     validation_loader,
 )
 from bitemporal.errors import DataError, RecipeError
+from bitemporal.files import clear_leftovers
 from bitemporal.models import ChangeModel, ModelCard
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.recipe import TrainRecipe
@@ -86,8 +87,8 @@ def optimisation(recipe: TrainRecipe, card: ModelCard, steps: int) -> Optimisati
     )
 
 
-def check_crop(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
-    """Refuse a crop size that a network cannot take.
+def check_fit(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
+    """Refuse a crop size that a network cannot take, and a batch that does not divide over the devices.
 
     Raises:
         RecipeError: Naming the multiple.
@@ -96,6 +97,12 @@ def check_crop(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
     if size % multiple or size < minimum:
         raise RecipeError(
             f"crop_size: {size} pixels do not suit {name}, which needs a multiple of {multiple} and at least {minimum}"
+        )
+    batch_size = recipe.batch_size or card.training.batch_size
+    if batch_size % recipe.devices:
+        raise RecipeError(
+            f"batch_size: {batch_size} pairs, the default of {name}, do not divide over {recipe.devices} devices; give "
+            f"a multiple of {recipe.devices}"
         )
 
 
@@ -128,12 +135,11 @@ def run_stage(
         if not pairs:
             raise DataError(f"{folder.root}: stage {stage.name} has no labelled {split} pairs")
     stage.folder.mkdir(parents=True, exist_ok=True)
-    for leftover in stage.folder.glob(".*.tmp"):  # of a process that was killed while writing
-        leftover.unlink()
+    clear_leftovers(stage.folder)
     first_step = resume_step(stage.folder)
     pl.seed_everything(derive_seed(recipe.seed, stage.stream, "start") % 2**32, verbose=False)
     task = build()
-    check_crop(recipe, task.model.name, task.model.card)
+    check_fit(recipe, task.model.name, task.model.card)
     show = console or Console(stderr=True)
     data = _StageData(stage, recipe, folder, task.model.card, first_step)
     if first_step:
