@@ -217,6 +217,19 @@ def test_kl_is_the_divergence_of_the_softmax():
     assert torch.allclose(got.total / got.weight, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["mse", "kl"])
+def test_distance_is_the_mean_over_the_valid_pixels_alone(name):
+    model = create_model("test_fc")
+    ours, theirs = torch.randn(2, 2, 8, 8), torch.randn(2, 2, 8, 8)
+    label = torch.zeros(2, 8, 8, dtype=torch.int64)
+    label[0, :, 5:] = label[1, :3] = 255
+    got = criterion(name, 2.0)(model, ModelOutput(ours), model, ModelOutput(theirs), label)
+    o, t = (x.permute(0, 2, 3, 1)[label == 0] for x in (ours, theirs))
+    divergence = 4 * F.kl_div(F.log_softmax(o / 2, 1), F.softmax(t / 2, 1), reduction="batchmean")
+    expected = F.mse_loss(o, t) if name == "mse" else divergence
+    assert float(got.total / got.weight) == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_kl_of_one_channel_is_not_zero():
     model = create_model("test_tinycd")
     ours, theirs = torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 2.0)

@@ -13,9 +13,11 @@ import yaml
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
+from torch.distributions import Bernoulli, kl_divergence
 
 from bitemporal.bundle import load_network, read_description
 from bitemporal.cli.main import main
+from bitemporal.data.loading import Batch
 from bitemporal.errors import BundleError, DataError, RecipeError
 from bitemporal.inference import load
 from bitemporal.pipeline import DistillationRun
@@ -94,14 +96,14 @@ def test_partition_says_what_the_labels_hold(whole, tiny_pairs):
 
 
 def test_teachers_learn_from_their_part_alone(whole):
-    pairs = {s: read_description(whole / s / "bundle")["metadata"]["training_pairs"] for s in NETWORKS}
-    assert pairs == {
-        "origin": 12,
-        "teacher-small": 6,
-        "teacher-medium": 4,
-        "teacher-large": 2,
-        "control": 12,
-        "student": 12,
+    metadata = {s: read_description(whole / s / "bundle")["metadata"] for s in NETWORKS}
+    assert {s: (m["training_pairs"], m["validation_pairs"]) for s, m in metadata.items()} == {
+        "origin": (12, 6),
+        "teacher-small": (6, 3),
+        "teacher-medium": (4, 2),
+        "teacher-large": (2, 1),
+        "control": (12, 6),
+        "student": (12, 6),
     }
 
 
@@ -116,6 +118,10 @@ def test_teachers_start_anew_and_the_student_from_the_origin(tiny_pairs, tmp_pat
         assert torch.allclose(origin[name], student[name], atol=1e-9)
         assert torch.allclose(origin[name], control[name], atol=1e-9)
     assert any(not torch.allclose(origin[name], teacher[name], atol=1e-3) for name in trainable)
+    counters = [name for name in origin if name.endswith("num_batches_tracked")]
+    assert counters
+    for name in counters:  # as many steps in train mode again, although bundles are loaded in eval mode
+        assert student[name] == control[name] == 2 * origin[name] > 0
 
 
 def test_distillation_makes_the_difference_to_the_control(whole, tiny_pairs, tmp_path):
@@ -123,6 +129,28 @@ def test_distillation_makes_the_difference_to_the_control(whole, tiny_pairs, tmp
     assert any(not torch.equal(student[name], control[name]) for name in student)
     distill(tiny_pairs, tmp_path, **{"lambda": 0.0})()
     assert_equal(weights(tmp_path, "student"), weights(tmp_path, "control"))
+
+
+@pytest.mark.parametrize(("given", "weight"), [(None, 1e-5), (0.25, 0.25)])  # 1e-5: TinyCD's in the paper's Table II
+def test_student_is_taught_as_the_recipe_says(whole, tiny_pairs, tmp_path, given, weight):
+    """Criterion, temperature, lambda and the teacher of the part, against torch's own divergence."""
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run/recipe.yaml").unlink()
+    run = distill(tiny_pairs, tmp_path / "run", criterion="kl", temperature=3.0, **{"lambda": given})
+    stages = run.stages()
+    task = run._builder(stages["student"], stages)()
+    dates = torch.randint(0, 256, (2, 3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    target = torch.zeros(3, 32, 32, dtype=torch.int64)
+    target[:, :16] = 1
+    found = task.eval().loss_terms(Batch(dates[0], dates[1], target))["loss_distillation"].detach()
+    outputs = {}
+    for stage in ("origin", "teacher-large"):
+        network = load_network(whole / stage / "bundle")
+        with torch.no_grad():
+            logits = network.outputs(*map(network.card.normalisation, dates)).logits
+        outputs[stage] = Bernoulli(logits=logits / 3)
+    expected = weight * 9 * kl_divergence(outputs["teacher-large"], outputs["origin"]).mean()
+    assert float(found) == pytest.approx(float(expected), rel=1e-3)
 
 
 def test_table_can_be_recomputed_from_masks(whole, tiny_pairs):

@@ -1,0 +1,94 @@
+"""Loaders: every sample is a function of the seed and its running number, whatever loads it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bitemporal.data.loading import Batch, TrainingSamples, ValidationPairs, training_loader, validation_loader
+from bitemporal.pairs import PairFolder
+from conftest import write_pair
+
+COUNT = 12
+
+
+def samples(data: Path, augmentation: str = "none", seed: int = 0) -> TrainingSamples:
+    folder = PairFolder(data)
+    pairs = [pair for pair in folder.pairs() if pair.split == "train"]
+    return TrainingSamples(folder, pairs, augmentation, 32, seed)  # type: ignore[arg-type]
+
+
+def batches(source: TrainingSamples, first_step: int = 0, **options: int) -> list[Batch]:
+    return list(training_loader(source, first_step=first_step, steps=7, batch_size=4, **({"workers": 0} | options)))
+
+
+def read(data: Path, part: str, stem: str) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(data / "train" / part / f"{stem}.png")))
+
+
+def stem_of(data: Path, before: torch.Tensor) -> str:
+    stems = [path.stem for path in sorted((data / "train/A").iterdir())]
+    (found,) = [stem for stem in stems if torch.equal(read(data, "A", stem).permute(2, 0, 1), before)]
+    return found
+
+
+def test_every_pass_holds_every_pair_once_in_its_own_order(tiny_pairs):
+    drawn = [stem_of(tiny_pairs, samples(tiny_pairs)[number][0][0]) for number in range(3 * COUNT)]
+    passes = [drawn[start : start + COUNT] for start in range(0, 3 * COUNT, COUNT)]
+    assert all(len(set(one)) == COUNT for one in passes)
+    assert passes[0] != passes[1] != passes[2] != passes[0]
+    assert drawn[:COUNT] != [stem_of(tiny_pairs, samples(tiny_pairs, seed=1)[number][0][0]) for number in range(COUNT)]
+
+
+def test_before_is_a_and_after_is_b(tiny_pairs):
+    batch = batches(samples(tiny_pairs))[0]
+    for before, after, target in zip(batch.before, batch.after, batch.target, strict=True):
+        stem = stem_of(tiny_pairs, before)
+        assert torch.equal(after, read(tiny_pairs, "B", stem).permute(2, 0, 1))
+        assert torch.equal(target, (read(tiny_pairs, "label", stem) > 0).long())
+
+
+@pytest.mark.parametrize("augmentation", ["standard", "changer"])
+def test_samples_differ_from_pass_to_pass_but_not_from_time_to_time(tiny_pairs, augmentation):
+    first = batches(samples(tiny_pairs, augmentation))
+    torch.rand(5)  # whatever else draws random numbers
+    again = batches(samples(tiny_pairs, augmentation))
+    for one, two in zip(first, again, strict=True):
+        assert torch.equal(one.before, two.before)
+        assert torch.equal(one.after, two.after)
+        assert torch.equal(one.target, two.target)
+    images = torch.cat([batch.before for batch in first]).flatten(1)
+    assert len(images.unique(dim=0)) == 28  # 12 pairs, twice and a third, never augmented alike
+
+
+def test_going_on_gives_the_batches_that_were_left(tiny_pairs):
+    whole, rest = batches(samples(tiny_pairs, "standard")), batches(samples(tiny_pairs, "standard"), first_step=5)
+    assert [batch.before.tolist() for batch in rest] == [batch.before.tolist() for batch in whole[5:]]
+
+
+def test_devices_share_every_batch(tiny_pairs):
+    source = samples(tiny_pairs, "standard")
+    shares = [batches(source, rank=rank, world_size=2) for rank in range(2)]
+    for whole, first, second in zip(batches(source), *shares, strict=True):
+        assert torch.equal(whole.before, torch.cat([first.before, second.before]))
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_devices_validate_every_pair_once_whole_whatever_its_size(tmp_path, world_size):
+    rng = np.random.default_rng(0)
+    sizes = [(16, 16), (24, 16), (16, 16), (8, 40), (24, 16)]
+    for i, size in enumerate(sizes):
+        label = np.full(size, i % 2, dtype=np.uint8)
+        label[0, 0] = 0
+        write_pair(tmp_path, "val", f"p{i}", *rng.integers(0, 256, (2, *size, 3), dtype=np.uint8), label)
+    folder = PairFolder(tmp_path)
+    pairs = ValidationPairs(folder, list(folder.pairs()))
+    found: list[tuple[int, ...]] = []
+    for rank in range(world_size):
+        for group in validation_loader(pairs, batch_size=3, workers=0, rank=rank, world_size=world_size):
+            for batch in group:
+                assert batch.before.shape[-2:] == batch.after.shape[-2:] == batch.target.shape[-2:]
+                found += [tuple(mask.shape) for mask in batch.target]
+    assert sorted(found) == sorted(sizes)
