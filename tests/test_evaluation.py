@@ -230,6 +230,7 @@ def test_tables_show_every_number_and_fit_a_terminal(parts):
     counts[:, 0] += 100_000
     cars = random.random(40)
     cars[cars > (parts - 1) / parts] = 0.0  # the last part is empty, unless it is the only one
+    counts[7], cars[7] = 0, math.nan  # a label without a valid pixel
     found = Evaluation(
         stems=tuple(map(str, range(40))),
         counts=counts,
@@ -252,6 +253,7 @@ def test_tables_show_every_number_and_fit_a_terminal(parts):
     for name in partition.names:
         assert name in text
     assert "…" not in text
+    assert "(39 pairs)" in text and "(40 pairs)" not in text
 
 
 def test_nothing_to_compare_with_is_an_error(data, tmp_path):
@@ -329,14 +331,21 @@ def test_parts_of_the_command(data, tmp_path, capsys):
     assert "parts" in capsys.readouterr().err
 
 
-def test_faulty_labels_are_told_all_at_once_before_anything_is_computed(data, tmp_path, capsys):
-    for stem in ("p1", "p3"):
-        (data / "test" / "label" / f"{stem}.png").write_bytes(b"no image")
+def test_faults_are_told_all_at_once_before_anything_is_computed(data, tmp_path, capsys):
+    for place in ("label/p1", "label/p3", "A/p2", "B/p4"):
+        (data / "test" / f"{place}.png").write_bytes(b"no image")
     target = tmp_path / "scores.json"
     assert main(["evaluate", str(tmp_path / "bundle"), str(data), "-o", str(target), *VALUES]) == 1
     message = capsys.readouterr().err
-    assert "p1.png" in message and "p3.png" in message and "Traceback" not in message
+    assert "Traceback" not in message
+    for name in ("p1.png", "p2.png", "p3.png", "p4.png"):
+        assert name in message
     assert not target.exists()
+
+
+def test_output_that_is_a_folder_is_refused_at_once(tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path / "no bundle"), str(tmp_path / "no data"), "-o", str(tmp_path)]) == 1
+    assert "output" in capsys.readouterr().err
 
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"

@@ -1,6 +1,7 @@
 """``bitemporal evaluate``."""
 
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
@@ -28,6 +29,8 @@ def evaluate(
 ) -> None:
     """Compare a detector's masks with labels: the metrics over all pairs and by CAR part.
 
+    Every file of the split is read and checked first.
+
     Args:
         bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub.
         data: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
@@ -42,6 +45,8 @@ def evaluate(
         device: auto (CUDA, else MPS, else CPU), or a device's name.
         output: JSON file to write: protocol, metrics, counts of every pair.
     """
+    if output is not None and Path(output).is_dir():
+        raise RecipeError(f"output: found the folder {output}, expected the name of a JSON file, such as scores.json")
     folder = PairFolder(data, label_values=label_values, label_threshold=label_threshold, image_range=image_range)
     chosen = _choose_split(folder) if split is None else split
     pairs = folder.pairs(chosen)
@@ -67,8 +72,8 @@ def evaluate(
 
 
 def _check(folder: PairFolder, split: str, console: Console) -> None:
-    """Read the labels first: their faults all at once, not one after an hour."""
-    scan = folder.scan(images=False, splits=(split,))
+    """Read all files first: their faults all at once, not one after an hour."""
+    scan = folder.scan(progress=sys.stderr.isatty(), splits=(split,))
     if any(fault.kind not in ("partner", "unlabelled") for fault in scan.faults):
         scan.raise_for_faults()
     if scan.decoding:

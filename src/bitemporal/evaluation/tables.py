@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from bitemporal.evaluation.scoring import Evaluation
@@ -23,7 +24,8 @@ def score_tables(evaluation: Evaluation, title: str = "") -> list[Table]:
         One table; several when there are more parts than fit a terminal of 80 columns.
     """
     summary = evaluation.summary()
-    everything = ("all", {"pairs": len(evaluation.stems), **summary})
+    # a pair without a valid pixel is in no metric
+    everything = ("all", {"pairs": int(np.isfinite(evaluation.cars).sum()), **summary})
     # a partition of one part only would repeat the first column
     parts = list(summary["by_part"].items()) if len(summary["by_part"]) > 1 else []
     tables = []
