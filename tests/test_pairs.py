@@ -657,8 +657,9 @@ def test_good_pairs_of_a_faulty_set_still_load(faulty):
             pairs.load(by_stem[stem])
 
 
-def test_any_number_of_workers_finds_the_same(faulty):
+def test_any_number_of_workers_finds_the_same(faulty, capsys):
     one, two = (PairFolder(faulty).scan(workers=n, progress=n == 2) for n in (1, 2))
+    assert capsys.readouterr().err == ""  # no terminal, no bar
     assert repr(one) == repr(two) and one.report() == two.report()
 
 

@@ -97,7 +97,7 @@ def test_choosing_is_not_biased_to_a_place():
         (rows_of("train", 9) + rows_of("val", 2), {}, "already has 2 rows"),
         (rows_of("test", 9), {}, "'train' has no rows"),
         (rows_of("train", 9) * 2, {}, "9 stem"),
-        (rows_of("train", 1, 1, 1, 5), {}, "no CAR part has two"),
+        (rows_of("train", 1, 1, 1, 5), {}, "found 1 labelled large, .* add labelled pairs, or a val split"),
         (rows_of("train", 0, 0, 0, 5), {}, "no labelled pair"),
         (rows_of("train", 9), {"fraction": 0.0}, "between 0 and 1"),
         (rows_of("train", 9), {"fraction": 1.0}, "between 0 and 1"),

@@ -79,13 +79,17 @@ def _eligible(rows: Sequence[PartitionRow], source: str, target: str) -> list[Pa
     return [row for row in rows if row.split == source and row.part and not math.isnan(row.car)]
 
 
+def _counted(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{size} labelled {part}" for part, size in sizes.items()) or "no labelled pair"
+
+
 def _wanted(sizes: dict[str, int], fraction: float, count: int | None, source: str) -> int:
     givers = sum(size >= 2 for size in sizes.values())
     most = sum(size - 1 for size in sizes.values())
     if not givers:
         raise PartitionError(
-            f"split {source!r}: no CAR part has two labelled pairs, found {sizes or 'no labelled pair'}; "
-            "nothing can be set aside"
+            f"split {source!r}: found {_counted(sizes)}, expected a CAR part of at least two, one of which can be set "
+            "aside; add labelled pairs, or a val split"
         )
     if count is None:
         if not 0.0 < fraction < 1.0:

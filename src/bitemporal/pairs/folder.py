@@ -317,7 +317,7 @@ class PairFolder:
             workers: Processes; the result is the same for any number. ``None`` takes one for a small folder, else as
                 many as there are CPUs, at most 8. Scripts that ask for several need the usual
                 ``if __name__ == "__main__"``.
-            progress: Show a progress bar.
+            progress: Show a progress bar, on a terminal.
             images: Decode the images too; else only the labels are read, which is all that CAR needs.
             splits: Read these splits only.
 

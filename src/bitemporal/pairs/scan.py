@@ -91,11 +91,12 @@ def _readings(pairs: Sequence[Pair], read: Callable[[Pair], _Reading], workers: 
 
 
 def _tracked(readings: Iterator[_Reading], total: int, progress: bool) -> Iterator[_Reading]:
-    if not progress:
+    console = Console(stderr=True)
+    if not progress or not console.is_terminal:  # elsewhere even a bar that vanishes leaves an empty line
         yield from readings
         return
     columns = (TextColumn("reading pairs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         yield from bar.track(readings, total=total)
 
 
