@@ -30,6 +30,15 @@ def test_shapes_types_and_values(recipe, crop):
 
 
 @pytest.mark.parametrize("recipe", ["standard", "changer"])
+def test_half_of_the_pairs_are_rotated(recipe):
+    rotated = 0
+    for seed in range(200):
+        torch.manual_seed(seed)
+        rotated += bool((augment(*marked_pair(), recipe, SIZE)[1] == 255).any())
+    assert 70 < rotated < 130
+
+
+@pytest.mark.parametrize("recipe", ["standard", "changer"])
 def test_mask_follows_both_images(recipe):
     """Where the mask says changed, both dates must still be bright: geometry is shared, photometry mild."""
     for seed in range(30):

@@ -6,23 +6,25 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 import yaml
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
 from bitemporal import pipeline
 from bitemporal.bundle import load_network, read_description
+from bitemporal.data.loading import Batch
 from bitemporal.errors import RecipeError
-from bitemporal.models import create_model
-from bitemporal.models.base import ParameterRule
+from bitemporal.models import ModelOutput, create_model, model_card
+from bitemporal.models.base import ParameterRule, TrainingDefaults
 from bitemporal.recipe import TrainRecipe
-from bitemporal.training import ChangeTask, Optimisation, callbacks
+from bitemporal.training import ChangeTask, Optimisation, callbacks, optimisation
 from bitemporal.training.callbacks import resume_step
 from bitemporal.training.task import VALIDATION_METRICS
 
@@ -52,12 +54,12 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 
 
 def test_schedule_rises_linearly_then_decays_to_zero():
-    optimisation = Optimisation(lr=1.0, weight_decay=0.1, rules=(), steps=110, warmup_steps=10)
-    assert optimisation.factor(0) == pytest.approx(1e-6)
-    assert optimisation.factor(5) == pytest.approx(0.5, abs=1e-5)
-    assert optimisation.factor(10) == 1.0
-    assert optimisation.factor(60) == pytest.approx(0.5)
-    assert optimisation.factor(110) == 0.0
+    factor = Optimisation(lr=1.0, weight_decay=0.1, rules=(), steps=110, warmup_steps=10).factor
+    assert factor(0) == pytest.approx(1e-6)
+    assert factor(5) == pytest.approx(0.5, abs=1e-5)
+    assert factor(10) == 1.0
+    assert factor(60) == pytest.approx(0.5)
+    assert factor(110) == 0.0
 
 
 def test_longest_rule_wins_and_every_parameter_is_in_one_group():
@@ -76,8 +78,62 @@ def test_longest_rule_wins_and_every_parameter_is_in_one_group():
     assert found[id(parameters[other])]["weight_decay"] == 0.05
 
 
+def test_recipe_goes_before_the_networks_own_defaults(tmp_path):
+    rules = (ParameterRule("head", lr=10.0),)
+    card = replace(model_card("test_fc"), training=TrainingDefaults(lr=3e-4, weight_decay=0.07, rules=rules))
+    own = optimisation(recipe(tmp_path, tmp_path), card, 30_000)
+    assert own == Optimisation(lr=3e-4, weight_decay=0.07, rules=rules, steps=30_000, warmup_steps=1000)
+    assert optimisation(recipe(tmp_path, tmp_path), card, 50).warmup_steps == 5
+    said = optimisation(recipe(tmp_path, tmp_path, lr=0.5, weight_decay=0.0, warmup_steps=0), card, 50)
+    assert said == Optimisation(lr=0.5, weight_decay=0.0, rules=rules, steps=50, warmup_steps=0)
+
+
+def test_weight_decay_is_decoupled_from_the_gradient():
+    """AdamW: without a gradient a weight shrinks by lr x decay; Adam would move it by about lr."""
+    task = ChangeTask(create_model("test_fc"), Optimisation(0.1, 0.5, (), 10, 0), 0)
+    before = [p.detach().clone() for p in task.model.parameters()]
+    for p in task.model.parameters():
+        p.grad = torch.zeros_like(p)
+    configured = task.configure_optimizers()  # the schedule holds the optimiser weakly
+    configured["optimizer"].step()
+    for old, new in zip(before, task.model.parameters(), strict=True):
+        assert torch.allclose(new, old * (1 - 0.1 * 0.5))
+
+
+def test_steps_see_the_pairs_as_the_recipe_says(tiny_pairs, tmp_path, monkeypatch):
+    given, outputs = [], ChangeTask.outputs
+
+    def noted(task: ChangeTask, batch: Batch) -> ModelOutput:
+        given.append(batch)
+        return outputs(task, batch)
+
+    monkeypatch.setattr(ChangeTask, "outputs", noted)
+    raw = {Image.open(path).tobytes() for path in (tiny_pairs / "train/A").iterdir()}
+    for augmentation, untouched in (("none", True), ("standard", False)):
+        options = {"batch_size": 3, "max_steps": 2, "augmentation": augmentation}
+        pipeline.train(recipe(tiny_pairs, tmp_path / augmentation, **options), QUIET)
+        assert [len(batch) for batch in given] == [3, 3]
+        found = {image.permute(1, 2, 0).numpy().tobytes() for batch in given for image in batch.before}
+        assert (found <= raw) == untouched
+        given.clear()
+
+
+def test_precision_is_that_of_the_recipe(tiny_pairs, tmp_path, monkeypatch):
+    loss_terms, kinds = ChangeTask.loss_terms, []
+
+    def noted(task: ChangeTask, batch: Batch) -> dict[str, torch.Tensor]:
+        kinds.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
+        return loss_terms(task, batch)
+
+    monkeypatch.setattr(ChangeTask, "loss_terms", noted)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for precision in ("fp32", "bf16"):
+        pipeline.train(recipe(tiny_pairs, tmp_path / precision, max_steps=1, precision=precision), QUIET)
+    assert kinds == [torch.float32, torch.bfloat16]
+
+
 def test_run_leaves_bundle_checkpoint_and_metrics(tiny_pairs, tmp_path):
-    bundle = pipeline.train(recipe(tiny_pairs, tmp_path / "run", max_steps=5), QUIET)
+    bundle = pipeline.train(recipe(tiny_pairs, tmp_path / "run", max_steps=5, lr=0.01), QUIET)
     assert not load_network(bundle).training
     metadata = read_description(bundle)["metadata"]
     assert metadata["training_pairs"] == 12
@@ -88,6 +144,7 @@ def test_run_leaves_bundle_checkpoint_and_metrics(tiny_pairs, tmp_path):
     assert metadata["best_step"] == int(best["step"])
     assert metadata["validation"]["miou"] == pytest.approx(float(best["val_miou"]), abs=1e-6)
     assert float(rows[0]["loss"]) > 0
+    assert [float(row["lr"]) for row in rows] == pytest.approx([0.008, 0.006, 0.004, 0.002, 0.0])  # by step
     assert (tmp_path / "run/origin/last.ckpt").exists()
     assert not list((tmp_path / "run/origin").glob(".*"))
 
@@ -176,7 +233,9 @@ def test_best_validation_gives_the_bundle_wherever_the_run_stopped(tiny_pairs, t
 
 @pytest.mark.parametrize("file", ["last.ckpt", "best.safetensors"])
 def test_crash_in_the_middle_of_writing_leaves_the_file_before(tiny_pairs, tmp_path, monkeypatch, file):
-    owner, name = (pl.Trainer, "save_checkpoint") if file == "last.ckpt" else (callbacks, "save_file")
+    from pytorch_lightning import Trainer  # after bitemporal, which mends torchvision where it must
+
+    owner, name = (Trainer, "save_checkpoint") if file == "last.ckpt" else (callbacks, "save_file")
     write, calls = getattr(owner, name), []
 
     def half(first: Any, second: Any, *others: Any) -> None:  # (trainer, path) or (tensors, path)
