@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -27,6 +29,7 @@ from bitemporal.recipe import TrainRecipe
 from bitemporal.training import ChangeTask, Optimisation, callbacks, optimisation
 from bitemporal.training.callbacks import resume_step
 from bitemporal.training.task import VALIDATION_METRICS
+from conftest import write_pair
 
 QUIET = Console(quiet=True)
 
@@ -147,6 +150,43 @@ def test_run_leaves_bundle_checkpoint_and_metrics(tiny_pairs, tmp_path):
     assert [float(row["lr"]) for row in rows] == pytest.approx([0.008, 0.006, 0.004, 0.002, 0.0])  # by step
     assert (tmp_path / "run/origin/last.ckpt").exists()
     assert not list((tmp_path / "run/origin").glob(".*"))
+
+
+def test_last_row_of_metrics_can_be_recomputed_from_the_last_checkpoint(tiny_pairs, tmp_path):
+    """Whole validation pairs of two sizes, in eval mode, changed above 0.5: by hand from the weights of that step."""
+    data, rng = tmp_path / "pairs", np.random.default_rng(1)
+    shutil.copytree(tiny_pairs, data)
+    for i in range(3):
+        write_pair(data, "val", f"wide_{i}", *rng.integers(0, 256, (2, 32, 64, 3), dtype=np.uint8), np.eye(32, 64) > 0)
+    pipeline.train(recipe(data, tmp_path / "run", max_steps=20, validate_every=10, lr=0.02, augmentation="none"), QUIET)
+    state = torch.load(tmp_path / "run/origin/last.ckpt", weights_only=True)["state_dict"]
+    network = create_model("test_tinycd").eval()
+    network.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
+    matrix = np.zeros((2, 2))
+    for path in sorted((data / "val/label").iterdir()):
+        images = [np.asarray(Image.open(data / "val" / date / path.name)) for date in "AB"]
+        before, after = (network.card.normalisation(torch.tensor(i).permute(2, 0, 1))[None] for i in images)
+        with torch.no_grad():
+            found = (network(before, after)[0, 0] > 0).numpy()
+        label = np.asarray(Image.open(path)) > 0
+        matrix += [[np.sum((label == t) & (found == p)) for p in (0, 1)] for t in (0, 1)]
+    ious = [matrix[c, c] / (matrix[c].sum() + matrix[:, c].sum() - matrix[c, c]) for c in (0, 1)]
+    with (tmp_path / "run/origin/metrics.csv").open() as stream:
+        row = list(csv.DictReader(stream))[-1]
+    assert float(row["val_iou_changed"]) == pytest.approx(ious[1], abs=1e-6)
+    assert float(row["val_miou"]) == pytest.approx(np.mean(ious), abs=1e-6)
+    assert 0.0 < ious[1] < 1.0
+
+
+def test_training_never_looks_at_the_test_split(tiny_pairs, tmp_path):
+    data = tmp_path / "pairs"
+    shutil.copytree(tiny_pairs, data)
+    shutil.rmtree(data / "test")
+    for name, root in (("with", tiny_pairs), ("without", data)):
+        pipeline.train(recipe(root, tmp_path / name), QUIET)
+    assert_equal(weights(tmp_path / "with"), weights(tmp_path / "without"))
+    tables = [(tmp_path / run / "origin/metrics.csv").read_text() for run in ("with", "without")]
+    assert tables[0] == tables[1]
 
 
 def test_finished_stage_is_not_redone(tiny_pairs, tmp_path):
