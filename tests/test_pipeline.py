@@ -1,6 +1,7 @@
 """The whole road: stages, what they leave, skipping and continuing, and the closing table recomputed."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -20,8 +21,8 @@ from bitemporal.cli.main import main
 from bitemporal.data.loading import Batch
 from bitemporal.errors import BundleError, DataError, RecipeError
 from bitemporal.inference import load
-from bitemporal.pipeline import DistillationRun
-from bitemporal.recipe import STAGES, DistillRecipe
+from bitemporal.pipeline import DistillationRun, train
+from bitemporal.recipe import STAGES, DistillRecipe, TrainRecipe
 from test_training import assert_equal, killed_after
 
 QUIET = Console(quiet=True)
@@ -265,6 +266,30 @@ def test_unusable_options_name_the_field(tiny_pairs, tmp_path, changes, message,
 def test_nothing_to_evaluate_is_said(tiny_pairs, tmp_path):
     with pytest.raises(RecipeError, match="nothing has been trained"):
         distill(tiny_pairs, tmp_path, stages="verdict")()
+
+
+@pytest.mark.parametrize("val", [True, False])
+def test_going_on_with_other_pairs_is_refused(tiny_pairs, tmp_path, val):
+    data = tmp_path / "pairs"
+    shutil.copytree(tiny_pairs, data)
+    if not val:
+        shutil.rmtree(data / "val")
+    distill(data, tmp_path / "run", stages="origin")()
+    (data / "test").rename(tmp_path / "later")
+    distill(data, tmp_path / "run")  # test pairs choose nothing
+    label = data / "train/label/pair_00.png"
+    Image.fromarray(np.full((32, 32), 255, dtype=np.uint8)).save(label)
+    with pytest.raises(DataError, match=r"partition\.csv: .* first train/pair_00"):
+        distill(data, tmp_path / "run")
+
+
+def test_train_leaves_the_recipe_of_a_distillation_alone(tiny_pairs, tmp_path):
+    run = distill(tiny_pairs, tmp_path, stages="origin", **{"lambda": 0.5})
+    run()
+    fields = {field.name: getattr(run.recipe, field.name) for field in dataclasses.fields(TrainRecipe)}
+    with pytest.raises(RecipeError, match=r"lambda \(0\.5 then, None now\)"):
+        train(TrainRecipe(**fields), QUIET)
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["lambda"] == 0.5
 
 
 def test_test_split_alone_is_not_trained_on(tiny_pairs, tmp_path):

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from bitemporal import __version__
 from bitemporal.bundle import load_network
-from bitemporal.car import CarPartition, PartitionRow, write_partition
+from bitemporal.car import CarPartition, PartitionRow, read_partition, write_partition
 from bitemporal.data.loading import derive_seed
 from bitemporal.data.splits import stratified_split, write_split
 from bitemporal.distillation import DistillationTask, TeacherBank, criterion
@@ -94,6 +94,8 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console)
             f"CAR part (seed {recipe.seed}), listed in {run / 'splits.csv'}",
             highlight=False,
         )
+    if checked:
+        _check_same_pairs(run / "partition.csv", rows)
     write_partition(run / "partition.csv", rows)
     pairs: dict[str, list[Pair]] = {}
     for row in rows:
@@ -107,6 +109,26 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console)
         told = ", ".join(f"{name} {count[name]}" for name in partition.names)
         console.print(f"{split}: {sum(count.values())} labelled pairs ({told})", highlight=False)
     return RunData(folder, rows, pairs, parts)
+
+
+def _check_same_pairs(path: Path, rows: list[PartitionRow]) -> None:
+    """Refuse to go on with other training or validation pairs; test pairs may come later.
+
+    Raises:
+        DataError: Naming the first pair that was added, removed, moved or labelled anew.
+    """
+    if not path.exists():
+        return
+    before, now = (
+        {(row.split, row.stem, str(row.car)) for row in listed if row.split != "test"}
+        for listed in (read_partition(path), rows)
+    )
+    if changed := sorted(before ^ now):
+        split, stem, _ = changed[0]
+        raise DataError(
+            f"{path}: the training or validation pairs are not those that the run was started with, first {split}/"
+            f"{stem}; bring them back, or give another --out to start anew"
+        )
 
 
 def _start(recipe: TrainRecipe, name: str) -> Callable[[], ChangeModel]:

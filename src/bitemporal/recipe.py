@@ -193,10 +193,11 @@ def check_same_run(recipe: TrainRecipe, path: str | os.PathLike[str]) -> None:
         before = dict(yaml.safe_load(target.read_text(encoding="utf-8")))
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise RecipeError(f"{target}: not a recipe in YAML ({error}); remove it or use another run folder") from error
+    now = recipe.to_dict()
     differing = [
-        f"{name} ({before.get(name)!r} then, {value!r} now)"
-        for name, value in recipe.to_dict().items()
-        if name not in _MAY_DIFFER and before.get(name) != value
+        f"{name} ({before.get(name)!r} then, {now.get(name)!r} now)"
+        for name in dict.fromkeys([*now, *before])  # `train` in the folder of a `distill` run lacks fields
+        if name not in _MAY_DIFFER and before.get(name) != now.get(name)
     ]
     if differing:
         raise RecipeError(
