@@ -319,6 +319,10 @@ def test_pretrained_weights_that_cannot_be_had_are_an_error_at_once(name, monkey
 def test_an_unknown_name_is_an_error_with_near_names():
     with pytest.raises(UnknownModelError, match="did you mean tinycd"):
         create_model("tinydc")
+    with pytest.raises(UnknownModelError, match="did you mean tinycd"):
+        create_model("TinyCD")
+    with pytest.raises(UnknownModelError, match="did you mean fc_siam_diff"):
+        create_model("FC-Siam-Diff")
     with pytest.raises(UnknownModelError, match=r"known are .*fc_ef"):
         model_card("qqq")
 

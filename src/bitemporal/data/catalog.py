@@ -367,7 +367,7 @@ def dataset_card(name: str) -> DatasetCard:
     if wanted in names:
         return names[wanted]
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(DATASETS)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(DATASETS)};"
     raise RecipeError(f"no data set named {name!r}; {hint} `bitemporal data download` lists all")
 
 

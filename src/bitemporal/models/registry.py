@@ -31,7 +31,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def _entry(name: str) -> tuple[Callable[..., ChangeModel], ModelCard]:
     if name not in _REGISTRY:
-        near = difflib.get_close_matches(name, _REGISTRY, n=3)
+        near = difflib.get_close_matches(str(name).lower().replace("-", "_"), _REGISTRY, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(list_models())}"
         raise UnknownModelError(f"model {name!r} is not registered; {hint}")
     return _REGISTRY[name]
