@@ -1,5 +1,6 @@
 """Every recipe of recipes/ and the README's Python and commands run."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -54,6 +55,15 @@ def test_python_of_the_readme_runs(dry_run, tiny_pairs, tmp_path, monkeypatch):
     runnable = code.replace("logits = network(before, after)", "")
     exec(compile(runnable, "README.md", "exec"), names)
     assert set(names["scores"]) == {"dataset", "image_mean", "by_part"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_imports_of_the_documentation_work(path):
+    text = path.read_text()
+    for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        tree = ast.parse(code)
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(tree, path.name, "exec"), {})
 
 
 def test_readme_names_every_command_and_file():
