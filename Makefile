@@ -34,4 +34,4 @@ lint: setup
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) runs/demo runs/demo-pairs build dist
