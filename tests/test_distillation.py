@@ -4,6 +4,7 @@ The defects F1 ... F17 are those found in the reference implementation (docs/ref
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from bitemporal.car import CarPartition
 from bitemporal.data.loading import Batch
 from bitemporal.distillation import DistillationTask, TeacherBank, criterion, kullback_leibler, mean_squared_error
 from bitemporal.distillation.criteria import valid_weights
-from bitemporal.models import ModelOutput, create_model
+from bitemporal.models import ModelOutput, Normalisation, create_model
 from bitemporal.training import Optimisation
 
 OPTIMISATION = Optimisation(lr=1e-3, weight_decay=0.0, rules=(), steps=10, warmup_steps=0)
@@ -193,19 +194,27 @@ def test_f14_ignored_pixels_are_not_distilled():
     assert (gradient[:, :, pairs.target[0] != 255] != 0).any()
 
 
-def test_distance_is_the_mean_over_all_parts_together():
-    """(1 / |Z|) sum over the batch tensor, not a mean of the parts' means."""
-    module = task(student="test_fc", teacher="test_fc").eval()
+@pytest.mark.parametrize("name", ["test_fc", "test_tinycd"])
+def test_distance_is_the_mean_over_all_parts_together(name):
+    """(1 / |Z|) sum over the batch tensor, not a mean of the parts' means; every network sees its own normalisation."""
+    module = task(student=name, teacher=name).eval()
+    networks = {"student": module.model, **module.teachers.teachers}
+    for i, network in enumerate(networks.values()):
+        own = Normalisation(mean=(90.0 + 9 * i, 100.0, 110.0), std=(40.0, 50.0, 60.0 + 9 * i))
+        network.card = replace(network.card, normalisation=own)
+
+    def by_hand(part: str, dates: list[torch.Tensor]) -> torch.Tensor:
+        own = networks[part].card.normalisation
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (own.mean, own.std))
+        with torch.no_grad():
+            return networks[part].outputs(*((date.float() - mean) / std for date in dates)).logits
+
     pairs = batch([0.0, 0.1, 0.5, 0.6])
-    outputs = module.outputs(pairs)
-    normalise = module.model.card.normalisation
     expected = []
     for i, part in enumerate(["small", "medium", "large", "large"]):
-        teacher = module.teachers.teachers[part]
-        with torch.no_grad():
-            theirs = teacher.outputs(normalise(pairs.before[i : i + 1]), normalise(pairs.after[i : i + 1])).logits
-        expected.append((outputs.logits[i : i + 1] - theirs) ** 2)
-    assert torch.allclose(module._distance(outputs, pairs), torch.cat(expected).mean(), rtol=1e-4)
+        dates = [pairs.before[i : i + 1], pairs.after[i : i + 1]]
+        expected.append((by_hand("student", dates) - by_hand(part, dates)) ** 2)
+    assert torch.allclose(module._distance(module.outputs(pairs), pairs), torch.cat(expected).mean(), rtol=1e-4)
 
 
 def test_kl_is_the_divergence_of_the_softmax():
