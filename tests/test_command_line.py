@@ -66,6 +66,15 @@ def test_ranges_may_start_below_zero(option, tmp_path, capsys):
     assert str(tmp_path / "none") in capsys.readouterr().err
 
 
+def test_an_interrupted_command_ends_without_a_traceback(monkeypatch, tmp_path, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bitemporal.cli.data_check.PairFolder", interrupted)
+    assert main(["data", "check", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "bitemporal data check: interrupted\n"
+
+
 def test_version():
     done = subprocess.run([sys.executable, "-m", "bitemporal.cli.main", "--version"], capture_output=True, text=True)
     assert done.stdout.strip() == bitemporal.__version__

@@ -168,7 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: Command line words; those of the process when ``None``.
 
     Returns:
-        Exit status: 0 done, 1 the command found faults or met an error of the user's, 2 unusable arguments.
+        Exit status: 0 done, 1 the command found faults or met an error of the user's, 2 unusable arguments, 130
+        interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
@@ -195,6 +196,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BitemporalError as error:
         print(f"bitemporal {command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"bitemporal {command}: interrupted", file=sys.stderr)
+        return 130  # what shells say of a program that Ctrl-C ended
 
 
 def _arguments(function: Callable[..., Any], values: Namespace) -> tuple[list[Any], dict[str, Any]]:
