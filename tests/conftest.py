@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitemporal import _torchvision
+
+_torchvision.make_importable()  # test modules import Lightning, which imports torchvision, in any order
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch.distributions import Bernoulli, kl_divergence
 from bitemporal.bundle import load_network, read_description
 from bitemporal.cli.main import main
 from bitemporal.data.loading import Batch
-from bitemporal.errors import BundleError, DataError, RecipeError
+from bitemporal.errors import BundleError, DataError, RecipeError, WeightsError
 from bitemporal.inference import load
 from bitemporal.pipeline import DistillationRun, train
 from bitemporal.recipe import STAGES, DistillRecipe, TrainRecipe
@@ -320,3 +321,36 @@ def test_faulty_pairs_stop_the_run_before_it_starts(tiny_pairs, tmp_path):
     assert "pair_00.png" in str(error.value)
     assert "pair_01" in str(error.value)
     assert not (tmp_path / "run/origin").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"lambda": math.inf}, "lambda"),
+        ({"temperature": math.inf}, "temperature"),
+        ({"parts": 2, "thresholds": (0.1,)}, "parts and thresholds"),
+        ({"model_options": {"in_channels": 4}}, "in_channels"),
+        ({"model_options": {"wings": 4}}, "wings"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_before_anything_is_read(tmp_path, changes, word):
+    with pytest.raises(RecipeError, match=word):
+        distill(tmp_path / "no data", tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_do_not_exist_are_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(WeightsError, match="pretrained"):
+        distill(tmp_path / "no data", tmp_path / "run", model="test_fc", pretrained=True)
+
+
+def test_nothing_is_written_into_the_data(tiny_pairs, tmp_path):
+    before = fingerprint(tiny_pairs)
+    (tmp_path / "file").write_text("mine")
+    for out in (tiny_pairs, tiny_pairs / "train/run"):
+        with pytest.raises(RecipeError, match="inside the data"):
+            distill(tiny_pairs, out)
+    with pytest.raises(RecipeError, match="is a file"):
+        distill(tiny_pairs, tmp_path / "file")
+    assert fingerprint(tiny_pairs) == before
+    assert (tmp_path / "file").read_text() == "mine"

@@ -1,7 +1,9 @@
 """One stage: schedule, parameter groups, what is written, and exact continuation after a kill."""
 
 import csv
+import io
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -368,3 +370,30 @@ def test_two_processes_train_as_one(tiny_pairs, tmp_path):
     """Two processes share each batch; without batch statistics between them the weights differ, the road holds."""
     bundle = pipeline.train(recipe(tiny_pairs, tmp_path / "run", devices=2), QUIET)
     assert read_description(bundle)["metadata"]["steps"] == 6
+
+
+def test_a_loss_that_is_no_number_ends_the_stage(tiny_pairs, tmp_path):
+    with pytest.raises(RecipeError, match=r"step \d+: the loss is not a finite number"):
+        pipeline.train(recipe(tiny_pairs, tmp_path / "run", lr=1e30, warmup_steps=0, max_steps=20), QUIET)
+
+
+def test_ctrl_c_says_where_the_run_goes_on(tiny_pairs, tmp_path, monkeypatch):
+    def interrupt(self: object, trainer: object, *rest: object) -> None:
+        if trainer.global_step == 3:  # type: ignore[attr-defined]  # Lightning's trainer
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(callbacks.ShowProgress, "on_train_batch_end", interrupt)
+    said = Console(record=True, file=io.StringIO())
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.train(recipe(tiny_pairs, tmp_path / "run"), said)
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
+    assert "goes on from step 2" in said.export_text()
+
+
+def test_progress_can_be_sent_to_another_process():
+    shown = pickle.loads(pickle.dumps(callbacks.ShowProgress("origin", 3, Console(stderr=True))))
+    assert (shown.name, shown.steps) == ("origin", 3)
+    assert isinstance(shown.console, Console)

@@ -56,12 +56,18 @@ class RunData:
         return [pair for pair in self.pairs.get(split, []) if self.parts[split, pair.stem] == part]
 
 
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console) -> RunData:
     """Check every file, measure CAR, make a validation split where there is none, and write ``partition.csv``.
 
     Raises:
         DataError: When files are faulty, or there is nothing to train on.
+        RecipeError: When the run folder lies inside the data, or is a file.
     """
+    _check_run_folder(recipe)
     folder = PairFolder(
         recipe.data,
         label_values=recipe.label_values,
@@ -77,9 +83,9 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console)
     scan.faults = [fault for fault in scan.faults if (fault.kind, fault.path.name) != ("unlabelled", "test")]
     scan.raise_for_faults()
     for warning in scan.warnings:
-        console.print(f"warning: {warning}", highlight=False)
+        _say(console, f"warning: {warning}")
     if scan.decoding:
-        console.print(scan.decoding.describe(), highlight=False)
+        _say(console, scan.decoding.describe())
     found = folder.splits
     source = "train" if "train" in found else found[0]
     if (source != "train" and len(found) > 1) or source == "test":
@@ -89,10 +95,10 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console)
     if "val" not in found:
         rows = stratified_split(rows, recipe.validation_share, seed=recipe.seed, source=source)
         write_split(run / "splits.csv", rows)
-        console.print(
+        _say(
+            console,
             f"no val split: {sum(row.split == 'val' for row in rows)} of the training pairs set aside, stratified by "
             f"CAR part (seed {recipe.seed}), listed in {run / 'splits.csv'}",
-            highlight=False,
         )
     if checked:
         _check_same_pairs(run / "partition.csv", rows)
@@ -105,10 +111,18 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console)
             pairs.setdefault(split, []).append(pair)
     parts = {("train" if row.split == source else row.split, row.stem): row.part for row in rows}
     counts = {split: Counter(parts[split, pair.stem] for pair in listed) for split, listed in pairs.items()}
-    for split, count in counts.items():
+    for split, count in sorted(counts.items(), key=lambda item: ("train", "val", "test").index(item[0])):
         told = ", ".join(f"{name} {count[name]}" for name in partition.names)
-        console.print(f"{split}: {sum(count.values())} labelled pairs ({told})", highlight=False)
+        _say(console, f"{split}: {sum(count.values())} labelled pairs ({told})")
     return RunData(folder, rows, pairs, parts)
+
+
+def _check_run_folder(recipe: TrainRecipe) -> None:
+    run, data = Path(recipe.out), Path(recipe.data)
+    if run.exists() and not run.is_dir():
+        raise RecipeError(f"out: {run} is a file, expected a folder or a new name")
+    if run.resolve().is_relative_to(data.resolve()):
+        raise RecipeError(f"out: {run} lies inside the data folder {data}, which is never written to; name another one")
 
 
 def _check_same_pairs(path: Path, rows: list[PartitionRow]) -> None:
@@ -129,6 +143,24 @@ def _check_same_pairs(path: Path, rows: list[PartitionRow]) -> None:
             f"{path}: the training or validation pairs are not those that the run was started with, first {split}/"
             f"{stem}; bring them back, or give another --out to start anew"
         )
+
+
+def _check_networks(recipe: TrainRecipe, names: set[str]) -> None:
+    """Refuse, before any image is read, what no network could be built with.
+
+    Raises:
+        RecipeError: Naming the field.
+        UnknownModelError: With the nearest names.
+        WeightsError: When there are no pretrained weights.
+    """
+    if reserved := sorted({"in_channels", "pretrained"} & recipe.model_options.keys()):
+        raise RecipeError(
+            f"model_options: {', '.join(reserved)} cannot be set; pairs are RGB, and pretrained is an option"
+        )
+    for name in sorted(names):
+        check_fit(recipe, name, model_card(name))
+        without_weights = recipe.pretrained and model_card(name).licence == "none"
+        create_model(name, without_weights, **(recipe.model_options if name == recipe.model else {}))
 
 
 def _start(recipe: TrainRecipe, name: str) -> Callable[[], ChangeModel]:
@@ -156,7 +188,7 @@ def train(recipe: TrainRecipe, console: Console | None = None) -> Path:
         The bundle with the best weights on the validation pairs.
     """
     show = console or Console(stderr=True)
-    check_fit(recipe, recipe.model, model_card(recipe.model))
+    _check_networks(recipe, {recipe.model})
     run = Path(recipe.out)
     check_same_run(recipe, run / "recipe.yaml")
     data = prepare_data(recipe, CarPartition(), show)
@@ -185,8 +217,7 @@ class DistillationRun:
         self.console = console or Console(stderr=True)
         self.partition = recipe.partition
         self.teacher_model = recipe.teacher_model or recipe.model
-        for name in {recipe.model, self.teacher_model}:
-            check_fit(recipe, name, model_card(name))
+        _check_networks(recipe, {recipe.model, self.teacher_model})
         check_same_run(recipe, self.run / "recipe.yaml")
         self.data = prepare_data(recipe, self.partition, self.console)
         recipe.to_yaml(self.run / "recipe.yaml")
@@ -201,14 +232,10 @@ class DistillationRun:
             name = f"teacher-{part}"
             pairs, chosen_by = self.data.of_part("train", part), self.data.of_part("val", part)
             if not pairs:
-                self.console.print(
-                    f"{name}: no training pairs in this part; the origin answers for it", highlight=False
-                )
+                _say(self.console, f"{name}: no training pairs in this part; the origin answers for it")
                 continue
             if not chosen_by:
-                self.console.print(
-                    f"{name}: no validation pairs in this part; all of them choose its checkpoint", highlight=False
-                )
+                _say(self.console, f"{name}: no validation pairs in this part; all of them choose its checkpoint")
             stages.append(Stage(name, self.run / name, pairs, chosen_by or val, teacher_steps, name))
         for name in ("control", "student"):
             stages.append(Stage(name, self.run / name, train, val, student_steps, "student"))
@@ -224,7 +251,7 @@ class DistillationRun:
         for stage in stages.values():
             if ("teachers" if stage.name.startswith("teacher-") else stage.name) in wanted:
                 if stage.finished:
-                    self.console.print(f"{stage.name}: finished before", highlight=False)
+                    _say(self.console, f"{stage.name}: finished before")
                 run_stage(stage, self.recipe, self.data.folder, self._builder(stage, stages), self.console)
         return self.verdict(stages) if "verdict" in wanted else {}
 

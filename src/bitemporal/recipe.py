@@ -1,6 +1,7 @@
 """Typed description of a run: command line options, YAML file and ``recipe.yaml`` of a run folder are all this."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -79,10 +80,9 @@ class TrainRecipe:
         """
         for name in ("max_steps", "validate_every", "batch_size", "crop_size", "devices"):
             _require(self, name, lambda v: v >= 1, "at least 1")
-        for name in ("lr",):
-            _require(self, name, lambda v: v > 0, "above 0")
+        _require(self, "lr", lambda v: 0 < v < math.inf, "a number above 0")
         for name in ("workers", "weight_decay", "warmup_steps"):
-            _require(self, name, lambda v: v >= 0, "0 or more")
+            _require(self, name, lambda v: 0 <= v < math.inf, "0 or more")
         _require(self, "validation_share", lambda v: 0 < v < 1, "between 0 and 1")
         if self.batch_size is not None and self.batch_size % self.devices:
             raise RecipeError(
@@ -110,7 +110,7 @@ class DistillRecipe(TrainRecipe):
         teacher_model: Registered name of the teachers' network; the student's when not given.
         teacher_steps: Optimiser steps of each teacher; half of max_steps when not given.
         student_steps: Optimiser steps of student and control; half of max_steps when not given.
-        parts: Number of CAR parts, split at the paper's thresholds (2 or 3).
+        parts: Number of CAR parts, split at the paper's thresholds (2 or 3); 3 when nothing else is said.
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts.
         lambda_: Weight of the distillation term; the model's default (paper, Table II) when not given.
         criterion: Distillation criterion: mse on raw outputs (the paper's), or kl between probabilities.
@@ -121,7 +121,7 @@ class DistillRecipe(TrainRecipe):
     teacher_model: str | None = None
     teacher_steps: int | None = None
     student_steps: int | None = None
-    parts: int = 3
+    parts: int | None = None
     thresholds: tuple[float, ...] | None = None
     lambda_: float | None = None
     criterion: Criterion = "mse"
@@ -137,8 +137,8 @@ class DistillRecipe(TrainRecipe):
         super().__post_init__()
         for name in ("teacher_steps", "student_steps"):
             _require(self, name, lambda v: v >= 1, "at least 1")
-        _require(self, "lambda_", lambda v: v >= 0, "0 or more")
-        _require(self, "temperature", lambda v: v > 0, "above 0")
+        _require(self, "lambda_", lambda v: 0 <= v < math.inf, "0 or more")
+        _require(self, "temperature", lambda v: 0 < v < math.inf, "a number above 0")
         unknown = [stage for stage in self.stage_names if stage not in STAGES]
         if unknown or not self.stage_names:
             raise RecipeError(f"stages: found {self.stages!r}, expected some of {','.join(STAGES)}, comma-separated")
@@ -156,8 +156,13 @@ class DistillRecipe(TrainRecipe):
 
         Raises:
             PartitionError: When the thresholds are not increasing ratios.
+            RecipeError: When parts are given besides.
         """
-        return CarPartition.of_paper(self.parts) if self.thresholds is None else CarPartition(self.thresholds)
+        if self.thresholds is None:
+            return CarPartition.of_paper(3 if self.parts is None else self.parts)
+        if self.parts is not None:
+            raise RecipeError("parts and thresholds both say how to part the pairs; give one of them")
+        return CarPartition(self.thresholds)
 
 
 def _require(recipe: TrainRecipe, name: str, holds: Callable[[Any], bool], expected: str) -> None:

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 
 from bitemporal.files import replacing
@@ -146,21 +146,30 @@ class ShowProgress(pl.Callback):
         self._loss, self._miou = math.nan, math.nan
         self._started, self._first_step = 0.0, 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the console, which holds a lock; processes of a several-device run make their own."""
+        return self.__dict__ | {"console": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In another process, show on its standard error."""
+        self.__dict__.update(state | {"console": Console(stderr=True)})
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar."""
         self._started, self._first_step = time.monotonic(), trainer.global_step
         if not (trainer.is_global_zero and self.console.is_terminal):
             return
         self._bar = Progress(
-            TextColumn("{task.description:<16}"),
-            BarColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),  # gives way on a narrow terminal
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  mIoU {task.fields[miou]:.4f}"),
-            TimeElapsedColumn(),
+            TextColumn("loss {task.fields[loss]}  mIoU {task.fields[miou]}"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=self.console,
+            expand=True,
         )
-        self._bar.add_task(self.name, total=self.steps, completed=trainer.global_step, loss=math.nan, miou=math.nan)
+        self._bar.add_task(self.name, total=self.steps, completed=trainer.global_step, loss="-", miou="-")
         self._bar.start()
 
     def on_train_batch_end(
@@ -182,12 +191,14 @@ class ShowProgress(pl.Callback):
                 f"{self.name:<16} step {trainer.global_step}/{self.steps}  loss {self._loss:.4f}  "
                 f"mIoU {self._miou:.4f}  {left / 60:.1f} min left",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def _update(self, trainer: pl.Trainer) -> None:
         if self._bar is not None:
             task = self._bar.task_ids[0]
-            self._bar.update(task, completed=trainer.global_step, loss=self._loss, miou=self._miou)
+            loss, miou = ("-" if math.isnan(value) else f"{value:.4f}" for value in (self._loss, self._miou))
+            self._bar.update(task, completed=trainer.global_step, loss=loss, miou=miou)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the bar away."""

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.strategies import DDPStrategy
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -31,6 +30,7 @@ from bitemporal.models import ChangeModel, ModelCard
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.recipe import TrainRecipe
 from bitemporal.training.callbacks import BEST, LAST, Checkpoints, MetricsCsv, ShowProgress, resume_step
+from bitemporal.training.processes import SpawnedProcesses
 from bitemporal.training.task import ChangeTask, Optimisation
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -88,11 +88,16 @@ def optimisation(recipe: TrainRecipe, card: ModelCard, steps: int) -> Optimisati
 
 
 def check_fit(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
-    """Refuse a crop size that a network cannot take, and a batch that does not divide over the devices.
+    """Refuse what the network or the machine cannot do: crop size, batch over devices, precision, number of GPUs.
 
     Raises:
-        RecipeError: Naming the multiple.
+        RecipeError: Naming the field.
     """
+    cuda = torch.cuda.is_available()
+    if recipe.precision == "fp16" and not cuda:
+        raise RecipeError("precision: fp16 needs a CUDA device, and there is none; use bf16 or fp32")
+    if cuda and recipe.devices > torch.cuda.device_count():
+        raise RecipeError(f"devices: found {recipe.devices}, but this machine has {torch.cuda.device_count()} GPU(s)")
     size, multiple, minimum = recipe.crop_size, card.multiple, card.minimum
     if size % multiple or size < minimum:
         raise RecipeError(
@@ -150,7 +155,15 @@ def run_stage(
         with warnings.catch_warnings():
             for text in _NO_CONCERN:
                 warnings.filterwarnings("ignore", text)
-            trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            try:
+                trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            except SystemExit as exit_of_lightning:  # what it makes of Ctrl-C
+                show.print(
+                    f"{stage.name}: started again with the same options, the run goes on from step "
+                    f"{resume_step(stage.folder)}",
+                    highlight=False,
+                )
+                raise KeyboardInterrupt from exit_of_lightning
     return _finish(stage, recipe, task.model)
 
 
@@ -195,18 +208,12 @@ class _StageData(pl.LightningDataModule):
 
 def _trainer(stage: Stage, recipe: TrainRecipe, progress: ShowProgress) -> pl.Trainer:
     cuda = torch.cuda.is_available()
-    if recipe.precision == "fp16" and not cuda:
-        raise RecipeError("precision: fp16 needs a CUDA device, and there is none; use bf16 or fp32")
-    if cuda and recipe.devices > torch.cuda.device_count():
-        raise RecipeError(f"devices: found {recipe.devices}, but this machine has {torch.cuda.device_count()} GPU(s)")
     validate_every = min(recipe.validate_every or -(-stage.steps // _VALIDATIONS_A_STAGE), stage.steps)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # Processes are spawned a stage: this one goes on alone to the next, and reads the results from disk.
-    strategy = DDPStrategy(start_method="spawn") if recipe.devices > 1 else "auto"
     return pl.Trainer(
         accelerator="cuda" if cuda else "cpu",
         devices=recipe.devices,
-        strategy=strategy,
+        strategy=SpawnedProcesses() if recipe.devices > 1 else "auto",
         precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]  # one of its literals
         sync_batchnorm=cuda and recipe.devices > 1,
         max_steps=stage.steps,

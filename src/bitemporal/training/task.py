@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bitemporal.data.loading import Batch, derive_seed
+from bitemporal.errors import RecipeError
 from bitemporal.metrics import confusion_counts, metrics, selection_score
 from bitemporal.models import ChangeModel, ModelOutput
 from bitemporal.models.base import ParameterRule
@@ -93,9 +94,19 @@ class ChangeTask(pl.LightningModule):
         torch.manual_seed(derive_seed(self.seed, "step", self.global_step, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """One step: the sum of all loss terms under ``loss``, each of them under ``terms``."""
+        """One step: the sum of all loss terms under ``loss``, each of them under ``terms``.
+
+        Raises:
+            RecipeError: When the loss is not a finite number.
+        """
         terms = self.loss_terms(batch)
         total = torch.stack([term.float() for term in terms.values()]).sum()
+        if not torch.isfinite(total):
+            values = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
+            raise RecipeError(
+                f"step {self.global_step}: the loss is not a finite number ({values}); "
+                "training cannot go on. Lower lr or lambda, or use another precision; an earlier checkpoint is kept"
+            )
         self.log("loss", total.detach(), batch_size=len(batch))
         return {"loss": total, "terms": {name: term.detach() for name, term in terms.items()}}
 
