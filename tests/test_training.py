@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from bitemporal import pipeline
 from bitemporal.bundle import load_network, read_description
 from bitemporal.data.loading import Batch
-from bitemporal.errors import RecipeError
+from bitemporal.errors import BundleError, RecipeError
 from bitemporal.models import ModelOutput, create_model, model_card
 from bitemporal.models.base import ParameterRule, TrainingDefaults
 from bitemporal.recipe import TrainRecipe
@@ -397,3 +397,15 @@ def test_progress_can_be_sent_to_another_process():
     shown = pickle.loads(pickle.dumps(callbacks.ShowProgress("origin", 3, Console(stderr=True))))
     assert (shown.name, shown.steps) == ("origin", 3)
     assert isinstance(shown.console, Console)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "other"])
+def test_a_damaged_checkpoint_is_named_and_kept(tmp_path, damage):
+    path = tmp_path / "last.ckpt"
+    torch.save({"global_step": 3, "weights": torch.zeros(1000)} if damage != "other" else [1, 2], path)
+    whole = path.read_bytes()
+    damaged = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"step 3", "other": whole}[damage]
+    path.write_bytes(damaged)
+    with pytest.raises(BundleError, match=r"last\.ckpt: found a damaged file"):
+        resume_step(tmp_path)
+    assert path.read_bytes() == damaged

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 
+from bitemporal.errors import BundleError
 from bitemporal.files import replacing
 from bitemporal.training.task import VALIDATION_METRICS, ChangeTask
 
@@ -212,8 +213,18 @@ class ShowProgress(pl.Callback):
 
 
 def resume_step(folder: Path) -> int:
-    """Step that ``last.ckpt`` of a stage's folder goes on from; 0 without one."""
+    """Step that ``last.ckpt`` of a stage's folder goes on from; 0 without one.
+
+    Raises:
+        BundleError: When the file is damaged.
+    """
     path = folder / LAST
     if not path.exists():
         return 0
-    return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+    except Exception as error:  # whatever the bytes of a damaged file make the reader do
+        raise BundleError(
+            f"{path}: found a damaged file ({type(error).__name__}), expected the checkpoint of a run; remove it to "
+            "train this stage anew, or bring back a copy"
+        ) from error
