@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.losses import Pixels, ohem_cross_entropy
+from bitemporal.losses import ohem_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, ParameterRule, TrainingDefaults
 from bitemporal.models.encoders import MixTransformerName, mix_transformer
 from bitemporal.models.layers import conv_module, segmentation_head, split_dates
@@ -140,7 +140,7 @@ class Changer(ChangeModel):
         pretrained: bool = False,
         in_channels: int = 3,
         width: int = 128,
-        loss_pixels: Pixels = "valid",
+        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -149,12 +149,12 @@ class Changer(ChangeModel):
             pretrained: Fetch its ImageNet weights.
             in_channels: Channels of one date.
             width: Channels of the head.
-            loss_pixels: See ``ChangeModel``.
+            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(loss_pixels)
+        super().__init__(reference_losses)
         self.encoder, channels = mix_transformer(encoder, pretrained, in_channels)
         self.head = Head(channels, width, self.num_logits)
 
@@ -195,12 +195,12 @@ MICRO = replace(CHANGER_MIT_B0, title="Changer (micro)", licence="none")
 
 
 @register_model(CHANGER_MIT_B0)
-def changer_mit_b0(pretrained: bool = False, in_channels: int = 3, loss_pixels: Pixels = "valid") -> Changer:
+def changer_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
     """Changer on MiT-b0, 3.46 M parameters."""
-    return Changer("mit_b0", pretrained, in_channels, loss_pixels=loss_pixels)
+    return Changer("mit_b0", pretrained, in_channels, reference_losses=reference_losses)
 
 
 @register_model(MICRO)
-def test_changer(pretrained: bool = False, in_channels: int = 3, loss_pixels: Pixels = "valid") -> Changer:
+def test_changer(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
     """Changer on a miniature Mix Transformer, for tests."""
-    return Changer("test_mit", pretrained, in_channels, width=16, loss_pixels=loss_pixels)
+    return Changer("test_mit", pretrained, in_channels, width=16, reference_losses=reference_losses)
