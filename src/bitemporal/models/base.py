@@ -169,6 +169,10 @@ class ChangeModel(nn.Module, ABC):
         """
         return outputs.logits
 
+    def head_logits(self, before: Tensor, after: Tensor) -> Tensor:
+        """What prediction needs: the logits of ``outputs``. A network whose other heads can be skipped does so here."""
+        return self.outputs(before, after).logits
+
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Logits at input size.
 
@@ -183,7 +187,7 @@ class ChangeModel(nn.Module, ABC):
             InputSizeError: When the shapes differ, or height or width cannot be taken.
         """
         self.check_size(before, after)
-        logits = self.outputs(before, after).logits
+        logits = self.head_logits(before, after)
         if logits.shape[-2:] != before.shape[-2:]:
             logits = F.interpolate(logits, size=before.shape[-2:], mode="bilinear", align_corners=False)
         return logits

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -34,17 +35,37 @@ def split_dates(joint: Tensor) -> tuple[Tensor, Tensor]:
     return joint[:count], joint[count:]
 
 
-def segmentation_head(channels: int, classes: int) -> nn.Sequential:
+def segmentation_head(channels: int, classes: int, dropout: float = 0.1) -> nn.Sequential:
     """Dropout of channels and a 1 x 1 convolution to the logits, initialised N(0, 0.01) as in the reference."""
     convolution = nn.Conv2d(channels, classes, 1)
     nn.init.normal_(convolution.weight, std=0.01)
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
-    return nn.Sequential(nn.Dropout2d(0.1), convolution)
+    return nn.Sequential(nn.Dropout2d(dropout) if dropout else nn.Identity(), convolution)
 
 
-def conv_module(in_channels: int, out_channels: int) -> nn.Sequential:
-    """A 1 x 1 convolution without bias, batch normalisation, ReLU; kaiming initialisation as in the reference."""
-    convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+def conv_module(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Sequential:
+    """A convolution without bias, batch normalisation, ReLU; kaiming initialisation as in the reference.
+
+    Args:
+        in_channels: Of the input.
+        out_channels: Of the output.
+        kernel_size: Odd; the size stays.
+    """
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+class PooledBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation of features pooled over the whole image, N x C x 1 x 1.
+
+    A batch of one has no variance there, and torch (and the reference) refuses to train on it; here such a batch is
+    normalised by the running statistics, which it leaves as they are.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise N x C x 1 x 1."""
+        if self.training and len(x) == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
