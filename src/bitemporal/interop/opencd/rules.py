@@ -96,3 +96,31 @@ def resnet(theirs: str, ours: str = "encoder") -> Rules:
         (rf"{theirs}stem\.7\.{NORM}", rf"{ours}.0.bn1.\1"),
         *((rf"{theirs}layer{i + 1}\.(.+)", rf"{ours}.{i}.blocks.\1") for i in range(4)),
     )
+
+
+def fusion(theirs: str, ours: str) -> Rules:
+    """Rules of the levels that SegFormer's head joins, which are ``layers.Fusion`` here.
+
+    Args:
+        theirs: Pattern of the head's prefix, with the dot, without groups.
+        ours: Prefix here.
+    """
+    return (
+        (rf"{theirs}convs\.(\d)\.conv\.(weight)", rf"{ours}.project.\1.0.\2"),
+        (rf"{theirs}convs\.(\d)\.bn\.{NORM}", rf"{ours}.project.\1.1.\2"),
+        *conv_module(rf"{theirs}fusion_conv", f"{ours}.join"),
+    )
+
+
+def mix_feed_forward(theirs: str, ours: str) -> Rules:
+    """Rules of Open-CD's ``MixFFN``, which is ``layers.MixFeedForward`` here, a dropout left out.
+
+    Args:
+        theirs: Pattern of its prefix, with the dot, and with groups, if any, named in ``ours`` from 1.
+        ours: Prefix here.
+    """
+    group = re.compile(theirs).groups + 1
+    return (
+        (rf"{theirs}layers\.([01])\.(\w+)", rf"{ours}.layers.\{group}.\{group + 1}"),
+        (rf"{theirs}layers\.4\.(\w+)", rf"{ours}.layers.3.\{group}"),
+    )
