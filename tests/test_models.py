@@ -423,8 +423,13 @@ def test_cards_hold_the_recipe_of_the_reference(name):
     card = model_card(name)
     expected = {
         "changer": (1e-4, 0.01, "changer", 1e-4),
+        "changeformer": (6e-5, 0.01, "standard", 1e-3),
         "tinycd": (0.00356799066427741, 0.009449677083344786, "standard", 1e-5),
         "fc": (1e-3, 0.05, "standard", 1e-3),
+        "snunet": (1e-3, 0.05, "standard", 1e-4),
+        "hanet": (1e-3, 0.05, "standard", 1e-3),
+        "ifn": (1e-3, 0.05, "standard", 1e-4),
+        "cgnet": (5e-4, 0.0025, "standard", 1e-3),
     }[name.removeprefix("test_").split("_")[0]]
     training = card.training
     found = (training.lr, training.weight_decay, training.augmentation, training.distillation_weight)

@@ -4,7 +4,16 @@ from bitemporal import _torchvision
 
 _torchvision.make_importable()
 
-from bitemporal.models import changer, fully_convolutional, tinycd  # noqa: E402  registers the families
+from bitemporal.models import (  # noqa: E402  registers the families
+    changeformer,
+    changer,
+    fully_convolutional,
+    lightcdnet,
+    snunet,
+    tinycd,
+    tinycd_v2,
+    ttp,
+)
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Normalisation  # noqa: E402
 from bitemporal.models.registry import create_model, list_models, model_card, register_model  # noqa: E402
 
@@ -13,11 +22,16 @@ __all__ = [
     "ModelCard",
     "ModelOutput",
     "Normalisation",
+    "changeformer",
     "changer",
     "create_model",
     "fully_convolutional",
+    "lightcdnet",
     "list_models",
     "model_card",
     "register_model",
+    "snunet",
     "tinycd",
+    "tinycd_v2",
+    "ttp",
 ]

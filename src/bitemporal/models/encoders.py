@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from segmentation_models_pytorch.encoders import get_encoder
 from segmentation_models_pytorch.encoders.mix_transformer import MixVisionTransformerEncoder
 from timm.models.resnet import BasicBlock, ResNet
+from timm.models.vgg import VGG, cfgs
 from torch import Tensor, nn
 
 from bitemporal.errors import WeightsError
@@ -44,6 +45,16 @@ def fetch_weights(build: Callable[[], _Encoder], encoder: str, source: str) -> _
             f"Connect to {constants.ENDPOINT} (or to a mirror, HF_ENDPOINT), or copy the Hugging Face cache of a "
             f"machine that has them (HF_HOME), or start without them (pretrained=False)"
         ) from error
+
+
+def refuse_pretrained(name: str, pretrained: bool) -> None:
+    """Of networks that are trained from scratch.
+
+    Raises:
+        WeightsError: When weights are asked for.
+    """
+    if pretrained:
+        raise WeightsError(f"{name} has no pretrained weights; it is trained from scratch (pretrained=False)")
 
 
 @contextmanager
@@ -176,6 +187,47 @@ def resnet_v1c(
     first = nn.Sequential(OrderedDict(stem | {"blocks": layers[0]}))
     others = (nn.Sequential(OrderedDict(blocks=layer)) for layer in layers[1:])
     return Pyramid([first, *others]), [info["num_chs"] for info in whole.feature_info[1:]][:stages]
+
+
+VGGName = Literal["vgg16", "vgg16_bn", "test_vgg", "test_vgg_bn"]
+
+_TEST_VGG: list[int | str] = [8, "M", 12, "M", 16, "M", 16, "M", 16, "M"]
+
+
+def vgg(name: VGGName, pretrained: bool, in_channels: int) -> tuple[Pyramid, list[int]]:
+    """The five stages of a VGG-16 at strides 1, 2, 4, 8 and 16, without its last pooling and its classifier.
+
+    A stage ends with a ReLU, and the next one begins with the pooling; layers keep their number in VGG's ``features``.
+
+    Args:
+        name: Name in timm (``vgg16`` has no batch normalisation), or ``test_vgg`` and ``test_vgg_bn``, miniatures for
+            tests.
+        pretrained: Fetch the ImageNet weights.
+        in_channels: Channels of the image; with weights, timm adapts the first convolution.
+
+    Returns:
+        The stages, and the channels of each.
+
+    Raises:
+        WeightsError: When the weights do not exist or cannot be fetched.
+    """
+    if name.startswith("test_"):
+        if pretrained:
+            raise WeightsError(f"{name} has no pretrained weights; build it without them (pretrained=False)")
+        widths = _TEST_VGG
+    else:
+        widths = cfgs["vgg16"]
+    if pretrained:
+        build = partial(timm.create_model, name, pretrained=True, in_chans=in_channels, num_classes=0)
+        whole = fetch_weights(build, name, _TIMM_HUB)
+    else:
+        norm = nn.BatchNorm2d if name.endswith("_bn") else None
+        # a classifier of one hidden unit: it is dropped, and at full size it would hold 100 M parameters
+        whole = VGG(widths, num_classes=0, in_chans=in_channels, mlp_ratio=1 / 4096, norm_layer=norm)
+    layers = whole.features
+    pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    stages = Pyramid(layers[start:end] for start, end in zip([0, *pools], pools, strict=False))
+    return stages, [info["num_chs"] for info in whole.feature_info[: len(stages)]]
 
 
 MixTransformerName = Literal["mit_b0", "mit_b1", "mit_b2", "test_mit"]

@@ -10,7 +10,16 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from bitemporal.errors import WeightsError
-from bitemporal.interop.opencd import changer, fully_convolutional, tinycd
+from bitemporal.interop.opencd import (
+    changeformer,
+    changer,
+    fully_convolutional,
+    lightcdnet,
+    snunet,
+    tinycd,
+    tinycd_v2,
+    ttp,
+)
 from bitemporal.interop.opencd.rules import Family, Rules
 from bitemporal.models import create_model
 
@@ -18,6 +27,11 @@ FAMILIES: dict[str, Family] = {
     **fully_convolutional.FAMILIES,
     **tinycd.FAMILIES,
     **changer.FAMILIES,
+    **ttp.FAMILIES,
+    **tinycd_v2.FAMILIES,
+    **snunet.FAMILIES,
+    **lightcdnet.FAMILIES,
+    **changeformer.FAMILIES,
 }
 """How the checkpoints of each network are read, by its registered name."""
 
@@ -58,19 +72,19 @@ def unused_entries(name: str, state_dict: Mapping[str, Tensor]) -> list[str]:
     return [key for key in family.prepare(state_dict) if _matches(family.unused, key)]
 
 
-def convert(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate the state dict of an Open-CD network.
+def misfits(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Translate the state dict of an Open-CD network, and say what does not fit.
 
     Args:
         name: Registered name of the same network here.
         state_dict: As in the checkpoint's ``state_dict`` entry.
 
     Returns:
-        A state dict that ``create_model(name)`` loads strictly; ``unused_entries`` are left out.
+        The entries under their names here, and a line for every key left over, missing or of another shape; without
+        such a line, ``create_model(name)`` loads the entries strictly.
 
     Raises:
-        WeightsError: When the network has no counterpart in Open-CD, or listing the keys that are left over or missing
-            and the shapes that do not fit.
+        WeightsError: When the network has no counterpart in Open-CD.
     """
     if name not in FAMILIES:
         raise WeightsError(f"no Open-CD checkpoint can be read for {name!r}; known are {', '.join(sorted(FAMILIES))}")
@@ -86,6 +100,37 @@ def convert(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for key, value in expected.items()
         if key in converted and converted[key].shape != value.shape
     ]
+    return converted, problems
+
+
+def known_share(name: str, state_dict: Mapping[str, Tensor]) -> float:
+    """Share of the keys, in [0, 1], that the importer of a network knows; shapes are not looked at.
+
+    Args:
+        name: Registered name of a network in ``FAMILIES``.
+        state_dict: As in the checkpoint's ``state_dict`` entry.
+    """
+    rules, prepare, unused = FAMILIES[name]
+    entries = prepare(state_dict)
+    known = sum(_matches(unused, key) or _rename(rules, key) is not None for key in entries)
+    return known / max(len(entries), 1)
+
+
+def convert(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate the state dict of an Open-CD network.
+
+    Args:
+        name: Registered name of the same network here.
+        state_dict: As in the checkpoint's ``state_dict`` entry.
+
+    Returns:
+        A state dict that ``create_model(name)`` loads strictly; ``unused_entries`` are left out.
+
+    Raises:
+        WeightsError: When the network has no counterpart in Open-CD, or listing the keys that are left over or missing
+            and the shapes that do not fit.
+    """
+    converted, problems = misfits(name, state_dict)
     if problems:
         raise WeightsError(
             f"the state dict is not that of Open-CD's {name}; check the name of the network. {len(problems)} entries "
