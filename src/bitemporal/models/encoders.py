@@ -162,14 +162,14 @@ def resnet_v1c(
         build = partial(timm.create_model, _RESNET_IN_TIMM[name], pretrained=pretrained, in_chans=in_channels)
         whole = fetch_weights(build, _RESNET_IN_TIMM[name], _TIMM_HUB) if pretrained else build()
     else:
-        width = 8 if name == "test_resnet" else 64
+        channels = (8, 12, 16, 24) if name == "test_resnet" else (64, 128, 256, 512)
         whole = ResNet(
             BasicBlock,
             (1, 1, 1, 1) if name == "test_resnet" else (2, 2, 2, 2),
             in_chans=in_channels,
-            stem_width=width // 2,
+            stem_width=channels[0] // 2,
             stem_type="deep",
-            channels=(width, 2 * width, 4 * width, 8 * width),
+            channels=channels,
         )
         if pretrained:
             build = partial(timm.create_model, "resnet18d", pretrained=True, in_chans=in_channels)
