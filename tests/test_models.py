@@ -210,7 +210,9 @@ def test_siamese_encoders_give_each_date_its_own_features(name):
         assert torch.allclose(level, torch.cat((first, second)), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["fc_siam_conc", "fc_siam_diff", "tinycd", "changer_mit_b0"])
+@pytest.mark.parametrize(
+    "name", ["fc_siam_conc", "fc_siam_diff", "tinycd", "changer_mit_b0", "changer_r18", "changer_s50"]
+)
 def test_batch_norm_sees_one_date_at_a_time_in_training(name):
     model = build(name).train()
     batch_norms = [(key, module) for key, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -401,9 +403,10 @@ def test_an_unknown_option_is_an_error(name):
         create_model(name, wings=2)
 
 
-def test_the_rules_of_changer_pick_the_groups_of_the_reference():
+@pytest.mark.parametrize("network", ["changer_mit_b0", "changeformer_mit_b0"])
+def test_the_rules_pick_the_groups_of_the_reference(network):
     """Of models.md 1.5: no decay for names with ``norm`` (not the stages' last), ten times the rate in the head."""
-    model = build("changer_mit_b0")
+    model = build(network)
     rules = model.card.training.rules
     groups: dict[ParameterRule | None, list[str]] = {}
     for name, _ in model.named_parameters():
@@ -421,16 +424,20 @@ def test_the_rules_of_changer_pick_the_groups_of_the_reference():
 @every_micro
 def test_cards_hold_the_recipe_of_the_reference(name):
     card = model_card(name)
-    expected = {
+    recipes = {
         "changer": (1e-4, 0.01, "changer", 1e-4),
         "changeformer": (6e-5, 0.01, "standard", 1e-3),
         "tinycd": (0.00356799066427741, 0.009449677083344786, "standard", 1e-5),
+        "tinycd_v2": (3e-3, 0.05, "standard", 1e-3),
+        "lightcdnet": (3e-3, 0.05, "standard", 5e-3),
         "fc": (1e-3, 0.05, "standard", 1e-3),
         "snunet": (1e-3, 0.05, "standard", 1e-4),
         "hanet": (1e-3, 0.05, "standard", 1e-3),
         "ifn": (1e-3, 0.05, "standard", 1e-4),
         "cgnet": (5e-4, 0.0025, "standard", 1e-3),
-    }[name.removeprefix("test_").split("_")[0]]
+    }
+    family = name.removeprefix("test_")
+    expected = recipes[family] if family in recipes else recipes[family.split("_")[0]]
     training = card.training
     found = (training.lr, training.weight_decay, training.augmentation, training.distillation_weight)
     assert found == expected

@@ -22,7 +22,5 @@ FAMILIES = {
         name: Family((*mix_transformer(r"backbone\."), *_HEAD), mix_transformer_entries)
         for name in ("changer_mit_b0", "changer_mit_b1")
     },
-    **{
-        name: Family((*resnet(r"backbone\."), *_HEAD)) for name in ("changer_r18", "changer_s50", "changer_s101")
-    },
+    **{name: Family((*resnet(r"backbone\."), *_HEAD)) for name in ("changer_r18", "changer_s50", "changer_s101")},
 }

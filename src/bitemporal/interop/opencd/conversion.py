@@ -11,11 +11,15 @@ from torch import Tensor
 
 from bitemporal.errors import WeightsError
 from bitemporal.interop.opencd import (
+    bit,
     changeformer,
     changer,
+    changestar,
     fully_convolutional,
+    ifn,
     lightcdnet,
     snunet,
+    stanet,
     tinycd,
     tinycd_v2,
     ttp,
@@ -32,6 +36,10 @@ FAMILIES: dict[str, Family] = {
     **snunet.FAMILIES,
     **lightcdnet.FAMILIES,
     **changeformer.FAMILIES,
+    **ifn.FAMILIES,
+    **stanet.FAMILIES,
+    **bit.FAMILIES,
+    **changestar.FAMILIES,
 }
 """How the checkpoints of each network are read, by its registered name."""
 
