@@ -1,8 +1,8 @@
 """LightCDNet.
 
 Yuanjun Xing, Jiawei Jiang, Jun Xiang, Enping Yan, Yabin Song, Dengkui Mo: LightCDNet: Lightweight Change Detection
-Network Based on VHR Images, GRSL 2023, https://ieeexplore.ieee.org/document/10214556. Criss-cross attention: Zilong Huang
-and others: CCNet: Criss-Cross Attention for Semantic Segmentation, ICCV 2019, https://arxiv.org/abs/1811.11721.
+Network Based on VHR Images, GRSL 2023, https://ieeexplore.ieee.org/document/10214556. Criss-cross attention: Zilong
+Huang and others: CCNet: Criss-Cross Attention for Semantic Segmentation, ICCV 2019, https://arxiv.org/abs/1811.11721.
 Reference: Open-CD (Apache-2.0); there are no pretrained weights. The shuffling units are torchvision's (ShuffleNetV2).
 """
 
@@ -111,13 +111,15 @@ class CrissCrossAttention(nn.Module):
             attention = torch.cat((columns.transpose(1, 2), rows), dim=-1).softmax(dim=-1).to(value.dtype)
         gathered = (attention[..., :height].transpose(1, 2) @ value).transpose(1, 2)
         gathered = gathered + attention[..., height:] @ value.transpose(1, 2)
-        return x + self.scale * gathered.permute(0, 3, 1, 2)
+        attended: Tensor = x + self.scale * gathered.permute(0, 3, 1, 2)
+        return attended
 
 
 def stage(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
     """Shuffling units, the first of which halves the size."""
     return nn.Sequential(
-        InvertedResidual(in_channels, channels, 2), *(InvertedResidual(channels, channels, 1) for _ in range(blocks - 1))
+        InvertedResidual(in_channels, channels, 2),
+        *(InvertedResidual(channels, channels, 1) for _ in range(blocks - 1)),
     )
 
 
@@ -125,8 +127,8 @@ class Encoder(nn.Module):
     """Three stages over the fused map, strides 4, 8 and 16, with criss-cross attention between them.
 
     What goes to the pyramid is not what goes to the next stage: the features before the attention, and in the second
-    stage those before its last unit. So the reference's indices have it, and so it was trained. They also leave the last
-    two units and the last attention of its third stage without use; these are not here.
+    stage those before its last unit. So the reference's indices have it, and so it was trained. They also leave the
+    last two units and the last attention of its third stage without use; these are not here.
     """
 
     def __init__(self, channels: int, widths: Sequence[int], depths: Sequence[int]) -> None:

@@ -50,7 +50,8 @@ class LevelSum(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Sum of levels N x C x h x w, from the finest to the coarsest."""
-        total, *coarser = (project(level) for project, level in zip(self.project, levels, strict=True))
-        for x in coarser:
+        projected: list[Tensor] = [project(level) for project, level in zip(self.project, levels, strict=True)]
+        total = projected[0]
+        for x in projected[1:]:
             total = total + F.interpolate(x, size=total.shape[-2:], mode="bilinear", align_corners=False)
         return total

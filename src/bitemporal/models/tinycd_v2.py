@@ -1,8 +1,9 @@
 """TinyCDv2 (TinyNet).
 
-TinyCDv2: A Lighter and Stronger Network for Remote Sensing Change Detection; a network of Open-CD without a paper of its
-own. Kaiyu Li and others: Open-CD: A Comprehensive Toolbox for Change Detection, 2024, https://arxiv.org/abs/2407.15317.
-Reference: Open-CD (Apache-2.0); there are no pretrained weights. The inverted residuals are torchvision's (MobileNetV2).
+TinyCDv2: A Lighter and Stronger Network for Remote Sensing Change Detection; a network of Open-CD without a paper of
+its own. Kaiyu Li and others: Open-CD: A Comprehensive Toolbox for Change Detection, 2024,
+https://arxiv.org/abs/2407.15317. Reference: Open-CD (Apache-2.0); there are no pretrained weights. The inverted
+residuals are torchvision's (MobileNetV2).
 """
 
 from collections.abc import Sequence
@@ -118,8 +119,9 @@ class StripAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as the input N x C x H x W."""
-        weighed = self.strips(x) * self.value(x)
-        return x + self.scale * self.norm(self.project(weighed))
+        gathered: Tensor = self.project(self.strips(x) * self.value(x))
+        normalised: Tensor = self.norm(gathered)
+        return x + self.scale * normalised
 
 
 def stage(in_channels: int, channels: int, stride: int, expansion: int, blocks: int, strip: int) -> nn.Sequential:
