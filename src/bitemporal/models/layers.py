@@ -156,3 +156,21 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()  # an export then meets no context at all
+
+
+def unscaled_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention ``softmax(query key^T) value`` without the usual scale, in memory linear in the length.
+
+    Args:
+        query: N x L x D.
+        key: N x S x D.
+        value: N x S x E, E not below D.
+
+    Returns:
+        N x L x E.
+    """
+    missing = value.shape[-1] - query.shape[-1]
+    if missing and query.device.type == "cpu":  # its fused kernel takes one width only; zeros change no energy
+        query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
+    query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)  # fused kernels want heads
+    return F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1)

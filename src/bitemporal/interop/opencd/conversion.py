@@ -11,11 +11,14 @@ from torch import Tensor
 
 from bitemporal.errors import WeightsError
 from bitemporal.interop.opencd import (
+    ban,
     bit,
+    cgnet,
     changeformer,
     changer,
     changestar,
     fully_convolutional,
+    hanet,
     ifn,
     lightcdnet,
     snunet,
@@ -40,6 +43,9 @@ FAMILIES: dict[str, Family] = {
     **stanet.FAMILIES,
     **bit.FAMILIES,
     **changestar.FAMILIES,
+    **ban.FAMILIES,
+    **hanet.FAMILIES,
+    **cgnet.FAMILIES,
 }
 """How the checkpoints of each network are read, by its registered name."""
 
