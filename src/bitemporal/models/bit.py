@@ -5,8 +5,6 @@ https://arxiv.org/abs/2103.00208. Reference: Open-CD (Apache-2.0); the ImageNet 
 resnet18d (Apache-2.0).
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,22 +14,8 @@ from torch import Tensor, nn
 from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import ResNetName, resnet_v1c
-from bitemporal.models.layers import segmentation_head, split_dates, stage_by_date
+from bitemporal.models.layers import both_dates, segmentation_head, split_dates
 from bitemporal.models.registry import register_model
-
-
-class Reduction(nn.Module):
-    """The coarsest level at twice its size, with few channels."""
-
-    def __init__(self, in_channels: int, width: int) -> None:
-        """Args: in_channels: Of the level. width: Channels of the result."""
-        super().__init__()
-        self.conv = _convolution(in_channels, width, 3)
-
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Features N x C x 2h x 2w from levels whose last one has height h and width w."""
-        x = F.interpolate(levels[-1], scale_factor=2, mode="bilinear", align_corners=False)
-        return F.relu(self.conv(x), inplace=True)
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
@@ -102,10 +86,50 @@ class Block(nn.Module):
         return x + fed
 
 
-class BIT(ChangeModel):
-    """Three stages of a shared ResNet-18; few tokens a date, which see each other and then refine their date's pixels.
+class TokenDecoder(nn.Module):
+    """Few tokens a date, which see each other and then refine their date's pixels; logits from the difference."""
 
-    Logits at full size. Of the two classes' logits the paper's last two convolutions are not part, as in the reference.
+    def __init__(
+        self, in_channels: int, classify: nn.Module, width: int = 32, heads: int = 8, depth: int = 8, tokens: int = 4
+    ) -> None:
+        """Build the decoder.
+
+        Args:
+            in_channels: Of the features.
+            classify: Maps N x width x h x w to logits, point by point.
+            width: Channels of pixels and tokens; the heads together have twice as many.
+            heads: Number of heads.
+            depth: Blocks that refine the pixels.
+            tokens: Number of tokens a date.
+        """
+        super().__init__()
+        self.reduce = _convolution(in_channels, width, 3)
+        self.tokenise = _convolution(width, tokens, 1)
+        self.position = nn.Parameter(torch.randn(1, 2 * tokens, width))
+        self.relate = Block(width, 2 * width, heads, own_tokens=True)
+        self.refine = nn.ModuleList(Block(width, 2 * width, heads, own_tokens=False) for _ in range(depth))
+        self.classify = classify
+
+    def forward(self, joint: Tensor) -> Tensor:
+        """Logits N x K x 8h x 8w from features 2N x C x h x w of both dates, date 1 first."""
+        x = F.interpolate(joint, scale_factor=2, mode="bilinear", align_corners=False)
+        x = F.relu(self.reduce(x), inplace=True)
+        pixels = x.flatten(2).transpose(1, 2)
+        shares = F.relu(self.tokenise(x)).flatten(2).softmax(dim=-1)
+        tokens = torch.cat(split_dates(shares @ pixels), dim=1) + self.position
+        tokens = torch.cat(self.relate(tokens, tokens).chunk(2, dim=1))
+        for block in self.refine:
+            pixels = block(pixels, tokens)
+        first, second = split_dates(pixels)
+        difference = (first - second).abs().transpose(1, 2).unflatten(2, x.shape[-2:])
+        # The reference resizes all channels and then classifies; both are linear, and this order is cheaper.
+        return F.interpolate(self.classify(difference), scale_factor=4, mode="bilinear", align_corners=False)
+
+
+class BIT(ChangeModel):
+    """Three stages of a shared ResNet-18, then ``TokenDecoder``: logits at full size.
+
+    The paper's last two convolutions are not part of it, as in the reference.
     """
 
     def __init__(
@@ -135,28 +159,14 @@ class BIT(ChangeModel):
             WeightsError: When pretrained weights cannot be fetched.
         """
         super().__init__(reference_losses)
-        stages, widths = resnet_v1c(encoder, pretrained, in_channels, stages=3, dense=True)
-        self.features = nn.Sequential(OrderedDict(encoder=stages, reduce=Reduction(widths[-1], width)))
-        self.tokenise = _convolution(width, tokens, 1)
-        self.position = nn.Parameter(torch.randn(1, 2 * tokens, width))
-        self.relate = Block(width, 2 * width, heads, own_tokens=True)
-        self.refine = nn.ModuleList(Block(width, 2 * width, heads, own_tokens=False) for _ in range(depth))
-        self.classify = segmentation_head(width, self.num_logits)
+        self.encoder, channels = resnet_v1c(encoder, pretrained, in_channels, stages=3, dense=True)
+        classify = segmentation_head(width, self.num_logits)
+        self.decoder = TokenDecoder(channels[-1], classify, width, heads, depth, tokens)
 
     def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
         """Logits N x 2 x H x W at full size; no auxiliary output."""
-        features = stage_by_date(self.features, torch.cat((before, after)))
-        pixels = features.flatten(2).transpose(1, 2)
-        shares = F.relu(self.tokenise(features)).flatten(2).softmax(dim=-1)
-        tokens = torch.cat(split_dates(shares @ pixels), dim=1) + self.position
-        tokens = torch.cat(self.relate(tokens, tokens).chunk(2, dim=1))
-        for block in self.refine:
-            pixels = block(pixels, tokens)
-        first, second = split_dates(pixels)
-        difference = (first - second).abs().transpose(1, 2).unflatten(2, features.shape[-2:])
-        # The reference resizes all channels and then classifies; both are linear, and this order is cheaper.
-        logits = F.interpolate(self.classify(difference), scale_factor=4, mode="bilinear", align_corners=False)
-        return ModelOutput(logits)
+        coarsest = both_dates(self.encoder, before, after)[-1]
+        return ModelOutput(self.decoder(torch.cat(coarsest)))
 
     def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
         """Cross-entropy, ``loss_ce``."""
