@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bitemporal.errors import WeightsError
 
 _REACH_SECONDS = 5.0
-_TIMM_HUB = "timm's collection on the Hugging Face hub"
+TIMM_HUB = "timm's collection on the Hugging Face hub"
 
 _Encoder = TypeVar("_Encoder")
 
@@ -111,7 +111,7 @@ class EfficientNetStem(nn.Module):
         """
         super().__init__()
         build = partial(timm.create_model, name, pretrained=pretrained, in_chans=in_channels, drop_path_rate=drop_path)
-        whole = fetch_weights(build, name, _TIMM_HUB) if pretrained else build()
+        whole = fetch_weights(build, name, TIMM_HUB) if pretrained else build()
         self.conv_stem = whole.conv_stem
         self.bn1 = whole.bn1
         self.blocks = nn.Sequential(*whole.blocks[:3])
@@ -160,7 +160,7 @@ def resnet_v1c(
         raise WeightsError("test_resnet has no pretrained weights; build it without them (pretrained=False)")
     if name in ("resnest50", "resnest101"):
         build = partial(timm.create_model, _RESNET_IN_TIMM[name], pretrained=pretrained, in_chans=in_channels)
-        whole = fetch_weights(build, _RESNET_IN_TIMM[name], _TIMM_HUB) if pretrained else build()
+        whole = fetch_weights(build, _RESNET_IN_TIMM[name], TIMM_HUB) if pretrained else build()
     else:
         channels = (8, 12, 16, 24) if name == "test_resnet" else (64, 128, 256, 512)
         whole = ResNet(
@@ -173,7 +173,7 @@ def resnet_v1c(
         )
         if pretrained:
             build = partial(timm.create_model, "resnet18d", pretrained=True, in_chans=in_channels)
-            weights = fetch_weights(build, "resnet18d", _TIMM_HUB).state_dict()
+            weights = fetch_weights(build, "resnet18d", TIMM_HUB).state_dict()
             shortcuts = {"downsample.1.": "downsample.0.", "downsample.2.": "downsample.1."}
             for key in list(weights):
                 for theirs, ours in shortcuts.items():
@@ -219,7 +219,7 @@ def vgg(name: VGGName, pretrained: bool, in_channels: int) -> tuple[Pyramid, lis
         widths = cfgs["vgg16"]
     if pretrained:
         build = partial(timm.create_model, name, pretrained=True, in_chans=in_channels, num_classes=0)
-        whole = fetch_weights(build, name, _TIMM_HUB)
+        whole = fetch_weights(build, name, TIMM_HUB)
     else:
         norm = nn.BatchNorm2d if name.endswith("_bn") else None
         # a classifier of one hidden unit: it is dropped, and at full size it would hold 100 M parameters

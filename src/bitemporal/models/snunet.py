@@ -149,6 +149,10 @@ class SNUNet(ChangeModel):
         return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
 
 
+PADDING = (
+    "Channel attention sees the whole input, padding too: sizes that are multiples of 16 but not of 32 give other "
+    "numbers than Open-CD, which pads to 32."
+)
 SNUNET_C16 = ModelCard(
     title="SNUNet-CD (c16)",
     paper=(
@@ -160,13 +164,13 @@ SNUNET_C16 = ModelCard(
     multiple=16,
     minimum=32,
     training=TrainingDefaults(lr=1e-3, weight_decay=0.05, distillation_weight=1e-4),
-    notes="No pretrained weights.",
+    notes=f"No pretrained weights. {PADDING}",
 )
 SNUNET_C32 = replace(
     SNUNET_C16,
     title="SNUNet-CD (c32)",
     training=replace(SNUNET_C16.training, distillation_weight=1e-3),
-    notes="No pretrained weights. The JL1-CD paper does not distil this size; lambda is Open-CD's 1e-3.",
+    notes=f"No pretrained weights. The JL1-CD paper does not distil this size; lambda is Open-CD's 1e-3. {PADDING}",
 )
 MICRO = replace(SNUNET_C16, title="SNUNet-CD (micro)")
 
