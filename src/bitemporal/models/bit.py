@@ -51,11 +51,12 @@ class TokenAttention(nn.Module):
         count = tokens.shape[1]
         by_head = (self.heads, -1)
         keys = self.key(tokens).unflatten(2, by_head) * self.scale
-        keys = torch.einsum("nthd,hdc->ncht", keys, self.query.weight.unflatten(0, by_head)).flatten(2)
+        keys = torch.einsum("nthd,hdc->nhtc", keys, self.query.weight.unflatten(0, by_head)).flatten(1, 2)
         values = self.value(tokens).unflatten(2, by_head)
         values = torch.einsum("nthd,chd->nhtc", values, self.output.weight.unflatten(1, by_head)).flatten(1, 2)
-        weights = (x @ keys).unflatten(2, (self.heads, count)).softmax(dim=-1).flatten(2)
-        attended: Tensor = weights @ values + self.output.bias
+        # heads and tokens before vectors: a softmax over so few numbers is slow in the last dimension
+        weights = (keys @ x.transpose(1, 2)).unflatten(1, (self.heads, count)).softmax(dim=2).flatten(1, 2)
+        attended: Tensor = weights.transpose(1, 2) @ values + self.output.bias
         return attended
 
 
@@ -114,7 +115,7 @@ class TokenDecoder(nn.Module):
         """Logits N x K x 8h x 8w from features 2N x C x h x w of both dates, date 1 first."""
         x = F.interpolate(joint, scale_factor=2, mode="bilinear", align_corners=False)
         x = F.relu(self.reduce(x), inplace=True)
-        pixels = x.flatten(2).transpose(1, 2)
+        pixels = x.flatten(2).transpose(1, 2).contiguous()  # once here, not in every block
         shares = F.relu(self.tokenise(x)).flatten(2).softmax(dim=-1)
         tokens = torch.cat(split_dates(shares @ pixels), dim=1) + self.position
         tokens = torch.cat(self.relate(tokens, tokens).chunk(2, dim=1))
