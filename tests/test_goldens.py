@@ -26,6 +26,14 @@ FLOAT32_TOLERANCE = {"changer_s101": 3e-5}
 # off most, noise of 2e-7 on the features moves the output most.
 GOLDEN_IS_ROUNDED = {"lightcdnet_s": 3e-5, "lightcdnet_l": 3e-5}
 
+# Float32 here rounds as the reference does and agrees with these goldens; in double precision their rounding shows.
+FLOAT64_TOLERANCE = {"ban_b16_clip_bit": 3e-5, "ban_b32_georsclip_mit_b0": 3e-5}
+
+# With the golden's random weights TTP's encoder is chaotic: the reference's own float32 is off from float64 by a third
+# of the largest logit. Its float32 numbers are met because the order of operations is the reference's (on processors
+# like that of the golden); test_ttp.py holds the network to a second implementation in float64.
+FLOAT32_ONLY = {"ttp"}
+
 
 def case(name: str) -> object:
     return pytest.param(name, marks=[pytest.mark.full] if TOO_BIG_FOR_EVERY_RUN.fullmatch(name) else [])
@@ -80,7 +88,11 @@ def imported(name: str) -> ChangeModel:
 def test_imported_weights_give_the_reference_outputs_and_losses(name, dtype, tolerance):
     if dtype == torch.float32:
         tolerance = FLOAT32_TOLERANCE.get(name, tolerance)
+    if dtype == torch.float64:
+        tolerance = FLOAT64_TOLERANCE.get(name, tolerance)
     tolerance = max(tolerance, GOLDEN_IS_ROUNDED.get(name, 0))
+    if dtype == torch.float64 and name in FLOAT32_ONLY:
+        pytest.skip("the golden numbers are float32, and chaotic")
     model = imported(name).to(dtype)
     before, after, label = reference_input(name)
     with torch.no_grad():
