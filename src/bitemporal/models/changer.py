@@ -180,8 +180,8 @@ CHANGER_R18 = replace(
     ),
 )
 _RESNEST_NOTES = (
-    "The reference starts the encoder from scratch. Its attention normalises one value a channel and image: a training "
-    "step needs at least two pairs."
+    "The reference starts the encoder from scratch, and cannot train on one pair a step, where the attention of the "
+    "encoder has one value a channel to normalise: here the running statistics do it."
 )
 CHANGER_S50 = replace(
     CHANGER_R18,

@@ -12,11 +12,13 @@ import timm
 from huggingface_hub import constants
 from segmentation_models_pytorch.encoders import get_encoder
 from segmentation_models_pytorch.encoders.mix_transformer import MixVisionTransformerEncoder
+from timm.layers import SplitAttn
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vgg import VGG, cfgs
 from torch import Tensor, nn
 
 from bitemporal.errors import WeightsError
+from bitemporal.models.layers import PooledBatchNorm2d
 
 _REACH_SECONDS = 5.0
 TIMM_HUB = "timm's collection on the Hugging Face hub"
@@ -161,6 +163,11 @@ def resnet_v1c(
     if name in ("resnest50", "resnest101"):
         build = partial(timm.create_model, _RESNET_IN_TIMM[name], pretrained=pretrained, in_chans=in_channels)
         whole = fetch_weights(build, _RESNET_IN_TIMM[name], TIMM_HUB) if pretrained else build()
+        for module in whole.modules():
+            if isinstance(module, SplitAttn):  # one value a channel and image: one pair must be able to train
+                pooled = PooledBatchNorm2d(module.bn1.num_features)
+                pooled.load_state_dict(module.bn1.state_dict())
+                module.bn1 = pooled
     else:
         channels = (8, 12, 16, 24) if name == "test_resnet" else (64, 128, 256, 512)
         whole = ResNet(

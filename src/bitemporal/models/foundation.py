@@ -73,7 +73,7 @@ class FoundationModel(nn.Module):
             self.vit = _test_vit(in_channels)
         elif pretrained:
             build = partial(timm.create_model, origin.name, pretrained=True, in_chans=in_channels)
-            self.vit = fetch_weights(build, origin.name, TIMM_HUB)
+            self.vit = fetch_weights(build, origin.name.partition(".")[0], TIMM_HUB)
         else:
             self.vit = timm.create_model(origin.name, in_chans=in_channels, depth=origin.taps[-1] + 1)
         self.taps = self.vit.prune_intermediate_layers(list(origin.taps), prune_norm=True, prune_head=True)
