@@ -55,6 +55,8 @@ def test_forward_gives_logits_at_input_size_and_sees_differences_only(name):
         assert torch.allclose(logits, model(after, before), atol=1e-6)
         unchanged = model(before, before)
         assert torch.allclose(unchanged, unchanged[:1, :, :1, :1].expand_as(unchanged))
+        four_channels = torch.randn(2, 1, 4, 8, 8)
+        assert create_model(name, in_channels=4).eval()(*four_channels).shape == (1, 2, 8, 8)
 
 
 @pytest.mark.usefixtures("registered")
