@@ -283,6 +283,10 @@ def closest_network(entries: Mapping[str, Tensor]) -> tuple[str, int] | None:
     most = max(shares.values())
     if most < 0.5:
         return None
-    nearest = [name for name, family in FAMILIES.items() if shares[family] == most]
-    counts = {name: len(misfits(name, entries)[1]) for name in nearest}
+    counts: dict[str, int] = {}
+    for name, family in FAMILIES.items():
+        if shares[family] == most:
+            counts[name] = len(misfits(name, entries)[1])
+            if counts[name] == 0:  # the others need not be built
+                break
     return min(counts.items(), key=lambda item: item[1])
