@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,35 @@ import torch
 from torch import Tensor
 
 from bitemporal.errors import WeightsError
-from bitemporal.interop.opencd import convert
+from bitemporal.interop.opencd import convert, unused_entries
+from bitemporal.interop.opencd.conversion import FAMILIES
 from bitemporal.models import ChangeModel, create_model
 
 GOLDENS = Path(__file__).resolve().parents[1].parent / "shared" / "goldens"
-NAMES = ("changer_mit_b0", "fc_ef", "fc_siam_conc", "fc_siam_diff", "tinycd")
+TOO_BIG_FOR_EVERY_RUN = re.compile("ban_l14_.*|ttp")
+
+
+# Rounding adds up over many layers: what float32 may differ by, where it is more than 1e-5 (float64 is held to that).
+FLOAT32_TOLERANCE = {"changer_s101": 3e-5}
+
+# Unscaled attention with scores in the hundreds makes the float32 goldens of these inexact themselves; where they are
+# off most, noise of 2e-7 on the features moves the output most.
+GOLDEN_IS_ROUNDED = {"lightcdnet_s": 3e-5, "lightcdnet_l": 3e-5}
+
+# Float32 here rounds as the reference does and agrees with these goldens; in double precision their rounding shows.
+FLOAT64_TOLERANCE = {"ban_b16_clip_bit": 3e-5, "ban_b32_georsclip_mit_b0": 3e-5}
+
+# With the golden's random weights TTP's encoder is chaotic: the reference's own float32 is off from float64 by a third
+# of the largest logit. Its float32 numbers are met because the order of operations is the reference's (on processors
+# like that of the golden); test_ttp.py holds the network to a second implementation in float64.
+FLOAT32_ONLY = {"ttp"}
+
+
+def case(name: str) -> object:
+    return pytest.param(name, marks=[pytest.mark.full] if TOO_BIG_FOR_EVERY_RUN.fullmatch(name) else [])
+
+
+NAMES = [case(path.stem) for path in sorted(GOLDENS.glob("*.json")) if path.stem in FAMILIES]
 
 pytestmark = [
     pytest.mark.shared,
@@ -52,7 +77,7 @@ def reference_input(name: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def imported(name: str) -> ChangeModel:
-    model = create_model(name, loss_pixels="all")
+    model = create_model(name, reference_losses=True)
     model.load_state_dict(convert(name, reference_state(name)))
     return model.eval()
 
@@ -61,6 +86,13 @@ def imported(name: str) -> ChangeModel:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-5)])
 @pytest.mark.parametrize("name", NAMES)
 def test_imported_weights_give_the_reference_outputs_and_losses(name, dtype, tolerance):
+    if dtype == torch.float32:
+        tolerance = FLOAT32_TOLERANCE.get(name, tolerance)
+    if dtype == torch.float64:
+        tolerance = FLOAT64_TOLERANCE.get(name, tolerance)
+    tolerance = max(tolerance, GOLDEN_IS_ROUNDED.get(name, 0))
+    if dtype == torch.float64 and name in FLOAT32_ONLY:
+        pytest.skip("the golden numbers are float32, and chaotic")
     model = imported(name).to(dtype)
     before, after, label = reference_input(name)
     with torch.no_grad():
@@ -68,24 +100,33 @@ def test_imported_weights_give_the_reference_outputs_and_losses(name, dtype, tol
         full = model(before.to(dtype), after.to(dtype))
         losses = model.loss(outputs, label)
     golden = np.load(GOLDENS / f"{name}.npz")
-    for found, expected in ((outputs.logits, golden["raw0"]), (full, golden["full"])):
+    compared = [(outputs.logits, golden["raw0"])]
+    if "raw1" in golden:
+        compared.append((outputs.auxiliary["reversed"], golden["raw1"]))
+    if "full" in golden and not name.startswith("stanet"):  # its map was thresholded before it was resized
+        compared.append((full, golden["full"]))
+    for found, expected in compared:
         assert found.shape == expected.shape
         assert np.abs(found.numpy() - expected).max() <= tolerance * np.abs(expected).max()
-    assert float(sum(losses.values())) == pytest.approx(description(name)["losses"]["loss"], rel=1e-5)
+    expected = description(name)["losses"]
+    assert float(sum(losses.values())) == pytest.approx(expected.pop("loss"), rel=1e-5)
+    assert sorted(map(float, losses.values())) == pytest.approx(sorted(expected.values()), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_entry_of_the_reference_is_needed_and_none_is_lost(name):
     reference = reference_state(name)
     converted = convert(name, reference)
-    assert sum(v.numel() for v in converted.values()) == sum(v.numel() for v in reference.values())
+    used = set(reference) - set(unused_entries(name, reference))
+    assert sum(v.numel() for v in converted.values()) == sum(reference[key].numel() for key in used)
     assert converted.keys() == create_model(name).state_dict().keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_an_extra_and_a_misshapen_entry_are_named(name):
     state = reference_state(name)
-    keys = [key for key, value in state.items() if value.dim() == 4]
+    unused = unused_entries(name, state)
+    keys = [key for key, value in state.items() if value.dim() == 4 and key not in unused]
     del state[keys[-1]]
     state[keys[0]] = state[keys[0]][:, :, :1]
     state["teacher.conv.weight"] = torch.zeros(1)

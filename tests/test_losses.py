@@ -5,7 +5,13 @@ import pytest
 import torch
 from scipy.special import expit, log_softmax
 
-from bitemporal.losses import binary_cross_entropy, cross_entropy, ohem_cross_entropy
+from bitemporal.losses import (
+    batch_balanced_contrastive,
+    binary_cross_entropy,
+    cross_entropy,
+    dice,
+    ohem_cross_entropy,
+)
 
 LOSSES = {cross_entropy: 2, binary_cross_entropy: 1, ohem_cross_entropy: 2}
 
@@ -67,6 +73,74 @@ def test_ohem_counts_a_pixel_at_the_threshold_as_easy():
     target = torch.tensor([[[0, 1]]])
     assert float(ohem_cross_entropy(logits, target, threshold=0.5, kept=0)) == 0.0
     assert float(ohem_cross_entropy(logits, target, threshold=0.6, kept=0)) == pytest.approx(np.log(2))
+
+
+def test_dice_is_of_the_changed_pixels_image_by_image():
+    logits, target = example(1)
+    target[1] = 255  # an image that counts nowhere
+    expected = []
+    for index in (0, 2):
+        valid = target[index].numpy() != 255
+        p, y = expit(logits.numpy()[index, 0])[valid], target[index].numpy()[valid]
+        expected.append(1 - 2 * (p * y).sum() / ((p * p).sum() + (y * y).sum() + 2e-3))
+    assert float(dice(logits, target)) == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+def test_dice_of_the_reference_is_of_the_unchanged_pixels_among_all():
+    logits, target = example(1)
+    expected = []
+    for image, label in zip(logits.numpy()[:, 0], target.numpy(), strict=True):
+        p, y = expit(image), label == 0
+        expected.append(1 - 2 * (p * y).sum() / ((p * p).sum() + y.sum() + 2e-3))
+    assert float(dice(logits, target, reference=True)) == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+def test_a_perfect_prediction_has_no_dice_loss_but_the_whole_of_the_references():
+    target = example(1)[1].clamp(max=1)
+    perfect = torch.where(target == 1, 30.0, -30.0)[:, None]
+    assert float(dice(perfect, target)) == pytest.approx(0, abs=1e-4)
+    assert float(dice(-perfect, target)) == pytest.approx(1, abs=1e-4)
+    assert float(dice(perfect, target, reference=True)) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_contrastive_loss_is_balanced_between_the_classes():
+    logits, target = example(1)
+    distances = logits.abs()
+    d, label = distances.numpy()[:, 0], target.numpy()
+    unchanged, changed = (d**2)[label == 0], (np.maximum(2 - d, 0) ** 2)[label == 1]
+    expected = unchanged.mean() + changed.mean()
+    assert float(batch_balanced_contrastive(distances, target)) == pytest.approx(expected, rel=1e-12)
+    expected = unchanged.sum() / ((label != 1).sum() + 255) + changed.sum() / ((label == 1).sum() + 255)
+    assert float(batch_balanced_contrastive(distances, target, reference=True)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", [dice, batch_balanced_contrastive])
+class TestLossesOfOneClass:
+    def test_ignored_pixels_and_their_logits_count_nowhere(self, loss):
+        logits, target = example(1)
+        ignored = (target == 255)[:, None]
+        assert torch.equal(loss(torch.where(ignored, logits + 5, logits), target), loss(logits, target))
+
+    def test_zero_and_differentiable_when_nothing_is_valid(self, loss):
+        logits, target = example(1)
+        logits.requires_grad_()
+        value = loss(logits, torch.full_like(target, 255))
+        value.backward()
+        assert value.item() == 0
+        assert not logits.grad.any()
+
+    @pytest.mark.parametrize("label", [0, 1])
+    def test_finite_when_a_class_is_absent(self, loss, label):
+        logits, target = example(1)
+        assert torch.isfinite(loss(logits, torch.full_like(target, label)))
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_is_summed_in_float32(self, loss, dtype):
+        logits, target = example(1)
+        logits = logits.to(dtype)
+        value = loss(logits, target)
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(loss(logits.double(), target).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("pixels", ["valid", "all"])

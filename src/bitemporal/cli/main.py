@@ -24,6 +24,8 @@ COMMANDS: dict[str, str] = {
     "distill": "bitemporal.cli.distill:distill",
     "predict": "bitemporal.cli.predict:predict",
     "evaluate": "bitemporal.cli.evaluate:evaluate",
+    "models": "bitemporal.cli.models:models",
+    "import": "bitemporal.cli.import_checkpoint:import_checkpoint",
 }
 """Command line words -> module and function, imported only when called."""
 

@@ -44,7 +44,7 @@ def _common_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _log_odds(model: ChangeModel, outputs: ModelOutput) -> Tensor:
-    return model.log_odds(model.distillation_tensor(outputs).float())
+    return model.log_odds(outputs.logits.float())
 
 
 def mean_squared_error(
@@ -68,6 +68,7 @@ def mean_squared_error(
     else:
         ours, theirs = _common_size(_log_odds(student, outputs), _log_odds(teacher, targets))
     weights = valid_weights(label, ours.shape[-2:])
+    weights = weights.repeat(len(ours) // len(label), 1, 1, 1)  # networks that answer several times a pair
     return WeightedSum((weights * (ours - theirs) ** 2).sum(), weights.sum() * ours.shape[1])
 
 

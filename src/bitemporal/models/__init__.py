@@ -4,7 +4,23 @@ from bitemporal import _torchvision
 
 _torchvision.make_importable()
 
-from bitemporal.models import changer, fully_convolutional, tinycd  # noqa: E402  registers the families
+from bitemporal.models import (  # noqa: E402  registers the families
+    ban,
+    bit,
+    cgnet,
+    changeformer,
+    changer,
+    changestar,
+    fully_convolutional,
+    hanet,
+    ifn,
+    lightcdnet,
+    snunet,
+    stanet,
+    tinycd,
+    tinycd_v2,
+    ttp,
+)
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Normalisation  # noqa: E402
 from bitemporal.models.registry import create_model, list_models, model_card, register_model  # noqa: E402
 
@@ -13,11 +29,23 @@ __all__ = [
     "ModelCard",
     "ModelOutput",
     "Normalisation",
+    "ban",
+    "bit",
+    "cgnet",
+    "changeformer",
     "changer",
+    "changestar",
     "create_model",
     "fully_convolutional",
+    "hanet",
+    "ifn",
+    "lightcdnet",
     "list_models",
     "model_card",
     "register_model",
+    "snunet",
+    "stanet",
     "tinycd",
+    "tinycd_v2",
+    "ttp",
 ]

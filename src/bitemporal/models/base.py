@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,9 @@ class TrainingDefaults:
         rules: Multipliers of learning rate and weight decay for groups of parameters.
         batch_size: Pairs a step.
         augmentation: ``standard`` or ``changer`` (paper's recipes; see ``bitemporal.data.augmentation``).
+        clip_norm: Largest norm of the gradient of all parameters together; ``None`` does not clip.
+        schedule: Decay of the learning rate after the warm-up, to zero at the last step: ``linear`` (polynomial of
+            power 1) or ``cosine``.
         distillation_weight: Weight lambda of the distillation term (JL1-CD paper v1, Table II).
     """
 
@@ -61,6 +64,8 @@ class TrainingDefaults:
     batch_size: int = 8
     augmentation: Augmentation = "standard"
     distillation_weight: float = 1e-3
+    clip_norm: float | None = None
+    schedule: Literal["linear", "cosine"] = "linear"
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class ModelCard:
         minimum: Smallest height and width that the network can take.
         training: Default recipe.
         normalisation: Of the input.
+        exports: Whether ``torch.export`` takes the network with batch, height and width left open.
+        compiles: Whether ``torch.compile`` takes it as a whole.
         notes: Deviations from the reference, and anything a user should know.
     """
 
@@ -87,6 +94,8 @@ class ModelCard:
     minimum: int
     training: TrainingDefaults
     normalisation: Normalisation = Normalisation()
+    exports: bool = True
+    compiles: bool = True
     notes: str = ""
 
 
@@ -119,15 +128,20 @@ class ChangeModel(nn.Module, ABC):
     threshold: float = 0.5
     """The network's own decision threshold on the sigmoid of a single logit."""
 
-    def __init__(self, loss_pixels: Pixels = "valid") -> None:
+    def __init__(self, reference_losses: bool = False) -> None:
         """Start a network.
 
         Args:
-            loss_pixels: Average losses over ``valid`` pixels, or over ``all`` as the reference does (the published
-                numbers come from ``all``).
+            reference_losses: Compute the losses exactly as the reference (Open-CD) does, mistakes included; the
+                published numbers come from these. Its losses are averaged over ignored pixels too.
         """
         super().__init__()
-        self.loss_pixels: Pixels = loss_pixels
+        self.reference_losses = reference_losses
+
+    @property
+    def loss_pixels(self) -> Pixels:
+        """What losses are averaged over."""
+        return "all" if self.reference_losses else "valid"
 
     @abstractmethod
     def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
@@ -149,8 +163,15 @@ class ChangeModel(nn.Module, ABC):
         """
 
     def distillation_tensor(self, outputs: ModelOutput) -> Tensor:
-        """The tensor that the paper's criterion compares between student and teacher: the main head's output."""
+        """The tensor that the paper's criterion compares between networks of one architecture: the main head's output.
+
+        Its batch is that of the outputs, or a multiple of it where a network answers several times a pair.
+        """
         return outputs.logits
+
+    def head_logits(self, before: Tensor, after: Tensor) -> Tensor:
+        """What prediction needs: the logits of ``outputs``. A network whose other heads can be skipped does so here."""
+        return self.outputs(before, after).logits
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Logits at input size.
@@ -166,10 +187,22 @@ class ChangeModel(nn.Module, ABC):
             InputSizeError: When the shapes differ, or height or width cannot be taken.
         """
         self.check_size(before, after)
-        logits = self.outputs(before, after).logits
+        logits = self.head_logits(before, after)
         if logits.shape[-2:] != before.shape[-2:]:
             logits = F.interpolate(logits, size=before.shape[-2:], mode="bilinear", align_corners=False)
         return logits
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training or evaluation; ``frozen_modules`` stay in evaluation."""
+        super().train(mode)
+        if mode:
+            for module in self.frozen_modules():
+                module.eval()
+        return self
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """Parts that are never trained, such as a foundation model under adapters; none by default."""
+        return []
 
     def check_size(self, before: Tensor, after: Tensor) -> None:
         """Refuse an input that the network cannot take.

@@ -1,21 +1,30 @@
 """Changer with feature exchange (ExchangeEx).
 
 Sheng Fang, Kaiyu Li, Zhe Li: Changer: Feature Interaction Is What You Need for Change Detection, TGRS 2023,
-https://arxiv.org/abs/2209.08290. Reference: Open-CD (Apache-2.0); the Mix Transformer and its ImageNet weights come
-through segmentation-models-pytorch (weights: NVIDIA Source Code License for SegFormer, non-commercial).
+https://arxiv.org/abs/2209.08290. Reference: Open-CD (Apache-2.0). The Mix Transformer and its ImageNet weights come
+through segmentation-models-pytorch (weights: NVIDIA Source Code License for SegFormer, non-commercial), the ResNet and
+the ResNeSt with theirs from timm (Apache-2.0).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.losses import Pixels, ohem_cross_entropy
+from bitemporal.losses import ohem_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, ParameterRule, TrainingDefaults
-from bitemporal.models.encoders import MixTransformerName, mix_transformer
-from bitemporal.models.layers import conv_module, segmentation_head, split_dates
+from bitemporal.models.encoders import MixTransformerName, ResNetName, mix_transformer, resnet_v1c
+from bitemporal.models.layers import (
+    Fusion,
+    MixFeedForward,
+    fuse_both_dates,
+    segmentation_head,
+    split_dates,
+    stage_by_date,
+)
 from bitemporal.models.registry import register_model
 
 
@@ -31,24 +40,6 @@ def exchange(joint: Tensor, dim: int) -> Tensor:
     shape[dim] = -1
     swapped = (torch.arange(joint.shape[dim], device=joint.device) % 2 == 0).view(shape)
     return torch.cat((torch.where(swapped, after, before), torch.where(swapped, before, after)))
-
-
-class Fusion(nn.Module):
-    """Brings the four levels of one date to one map at the first level's size."""
-
-    def __init__(self, in_channels: Sequence[int], width: int) -> None:
-        """Args: in_channels: Of the levels. width: Channels of each projected level; the result has half of them."""
-        super().__init__()
-        self.project = nn.ModuleList(conv_module(channels, width) for channels in in_channels)
-        self.join = conv_module(width * len(in_channels), width // 2)
-
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Fuse feature maps from the finest to the coarsest."""
-        size = levels[0].shape[-2:]
-        maps = [project(level) for project, level in zip(self.project, levels, strict=True)]
-        maps = [maps[0], *(F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[1:])]
-        fused: Tensor = self.join(torch.cat(maps, dim=1))
-        return fused
 
 
 class FlowAlignment(nn.Module):
@@ -90,80 +81,61 @@ def _coordinates(count: int, device: torch.device, dtype: torch.dtype) -> Tensor
     return torch.arange(count, device=device, dtype=dtype) * (2.0 / (count - 1)) - 1.0
 
 
-class MixFeedForward(nn.Module):
-    """Residual feed-forward block of SegFormer on maps: 1 x 1, depth-wise 3 x 3, GELU, 1 x 1."""
-
-    def __init__(self, channels: int) -> None:
-        """Args: channels: Of input, hidden layer and output."""
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, channels, 1),
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
-            nn.GELU(),
-            nn.Conv2d(channels, channels, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape as the input N x C x H x W."""
-        refined: Tensor = self.layers(x)
-        return x + refined
-
-
 class Head(nn.Module):
     """Fusion of levels by date, alignment of the dates, logits."""
 
     def __init__(self, in_channels: Sequence[int], width: int, classes: int) -> None:
-        """Args: in_channels: Of the levels. width: Channels. classes: Number of logits."""
+        """Args: in_channels: Of the levels. width: Channels of both dates together. classes: Number of logits."""
         super().__init__()
-        self.fusion = Fusion(in_channels, width)
+        self.fusion = Fusion(in_channels, width, width // 2)
         self.alignment = FlowAlignment(width // 2)
-        self.discriminator = MixFeedForward(width)
+        self.discriminator = MixFeedForward(width, width)
         self.classify = segmentation_head(width, classes)
 
     def forward(self, joint: Sequence[Tensor]) -> Tensor:
         """Logits N x K x h x w from levels 2N x C x h x w, date 1 first."""
-        if self.training:  # batch normalisation sees one date at a time, as in the reference
-            dates = zip(*(split_dates(level) for level in joint), strict=True)
-            before, after = (self.fusion(levels) for levels in dates)
-        else:
-            before, after = split_dates(self.fusion(joint))
-        logits: Tensor = self.classify(self.discriminator(self.alignment(before, after)))
+        x = self.alignment(*fuse_both_dates(self.fusion, joint))
+        logits: Tensor = self.classify(x + self.discriminator(x))
         return logits
 
 
 class Changer(ChangeModel):
-    """Shared Mix Transformer whose dates exchange columns after stage 2 and channels after stages 3 and 4."""
+    """Shared encoder whose dates exchange columns after stage 2 and channels after stages 3 and 4."""
 
     def __init__(
         self,
-        encoder: MixTransformerName = "mit_b0",
+        encoder: MixTransformerName | ResNetName = "mit_b0",
         pretrained: bool = False,
         in_channels: int = 3,
         width: int = 128,
-        loss_pixels: Pixels = "valid",
+        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
         Args:
-            encoder: Mix Transformer.
+            encoder: Mix Transformer, ResNet or ResNeSt.
             pretrained: Fetch its ImageNet weights.
             in_channels: Channels of one date.
             width: Channels of the head.
-            loss_pixels: See ``ChangeModel``.
+            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(loss_pixels)
-        self.encoder, channels = mix_transformer(encoder, pretrained, in_channels)
+        super().__init__(reference_losses)
+        if encoder in get_args(MixTransformerName):
+            self.encoder, channels = mix_transformer(cast(MixTransformerName, encoder), pretrained, in_channels)
+        else:
+            self.encoder, channels = resnet_v1c(cast(ResNetName, encoder), pretrained, in_channels)
+        self.batch_statistics = any(isinstance(module, nn.BatchNorm2d) for module in self.encoder.modules())
         self.head = Head(channels, width, self.num_logits)
 
     def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
         """Logits N x 2 x H/4 x W/4; no auxiliary output."""
-        x = torch.cat((before, after))  # the encoder has no batch normalisation: one batch in training too
+        x = torch.cat((before, after))
         levels = []
         for stage, exchanged_dim in zip(self.encoder, (None, 3, 1, 1), strict=True):
-            x = stage(x)
+            x = stage_by_date(stage, x) if self.batch_statistics else stage(x)
             if exchanged_dim is not None:
                 x = exchange(x, exchanged_dim)
             levels.append(x)
@@ -191,16 +163,73 @@ CHANGER_MIT_B0 = ModelCard(
     ),
     notes="Without pretrained weights the transformer starts as in SegFormer's own code.",
 )
+CHANGER_MIT_B1 = replace(
+    CHANGER_MIT_B0,
+    title="Changer (ExchangeEx, MiT-b1)",
+    licence="NVIDIA Source Code License for SegFormer, non-commercial (smp-hub/mit_b1.imagenet)",
+    training=replace(CHANGER_MIT_B0.training, distillation_weight=1e-3),
+)
+CHANGER_R18 = replace(
+    CHANGER_MIT_B0,
+    title="Changer (ExchangeEx, ResNet-18)",
+    licence="Apache-2.0 (timm resnet18d.ra2_in1k)",
+    training=TrainingDefaults(lr=5e-3, weight_decay=0.05, augmentation="changer", distillation_weight=1e-3),
+    notes=(
+        "The reference starts the encoder from scratch. pretrained=True loads weights of a ResNet-18 whose shortcuts "
+        "average before they stride."
+    ),
+)
+_RESNEST_NOTES = (
+    "The reference starts the encoder from scratch, and cannot train on one pair a step, where the attention of the "
+    "encoder has one value a channel to normalise: here the running statistics do it."
+)
+CHANGER_S50 = replace(
+    CHANGER_R18,
+    title="Changer (ExchangeEx, ResNeSt-50)",
+    licence="Apache-2.0 (timm resnest50d.in1k)",
+    training=replace(CHANGER_R18.training, distillation_weight=1e-5),
+    notes=_RESNEST_NOTES,
+)
+CHANGER_S101 = replace(
+    CHANGER_R18,
+    title="Changer (ExchangeEx, ResNeSt-101)",
+    licence="Apache-2.0 (timm resnest101e.in1k)",
+    notes=_RESNEST_NOTES,
+)
 MICRO = replace(CHANGER_MIT_B0, title="Changer (micro)", licence="none")
 
 
 @register_model(CHANGER_MIT_B0)
-def changer_mit_b0(pretrained: bool = False, in_channels: int = 3, loss_pixels: Pixels = "valid") -> Changer:
+def changer_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
     """Changer on MiT-b0, 3.46 M parameters."""
-    return Changer("mit_b0", pretrained, in_channels, loss_pixels=loss_pixels)
+    return Changer("mit_b0", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(CHANGER_MIT_B1)
+def changer_mit_b1(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
+    """Changer on MiT-b1, 13.35 M parameters."""
+    return Changer("mit_b1", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(CHANGER_R18)
+def changer_r18(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
+    """Changer on ResNet-18 with a deep stem, 11.39 M parameters."""
+    return Changer("resnet18_v1c", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(CHANGER_S50)
+def changer_s50(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
+    """Changer on ResNeSt-50, 26.69 M parameters."""
+    return Changer("resnest50", pretrained, in_channels, width=256, reference_losses=reference_losses)
+
+
+@register_model(CHANGER_S101)
+def changer_s101(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
+    """Changer on ResNeSt-101, 47.48 M parameters."""
+    return Changer("resnest101", pretrained, in_channels, width=256, reference_losses=reference_losses)
 
 
 @register_model(MICRO)
-def test_changer(pretrained: bool = False, in_channels: int = 3, loss_pixels: Pixels = "valid") -> Changer:
+def test_changer(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
     """Changer on a miniature Mix Transformer, for tests."""
-    return Changer("test_mit", pretrained, in_channels, width=16, loss_pixels=loss_pixels)
+    return Changer("test_mit", pretrained, in_channels, width=16, reference_losses=reference_losses)

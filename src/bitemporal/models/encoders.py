@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,11 +12,16 @@ import timm
 from huggingface_hub import constants
 from segmentation_models_pytorch.encoders import get_encoder
 from segmentation_models_pytorch.encoders.mix_transformer import MixVisionTransformerEncoder
+from timm.layers import SplitAttn
+from timm.models.resnet import BasicBlock, ResNet
+from timm.models.vgg import VGG, cfgs
 from torch import Tensor, nn
 
 from bitemporal.errors import WeightsError
+from bitemporal.models.layers import PooledBatchNorm2d
 
 _REACH_SECONDS = 5.0
+TIMM_HUB = "timm's collection on the Hugging Face hub"
 
 _Encoder = TypeVar("_Encoder")
 
@@ -43,6 +49,16 @@ def fetch_weights(build: Callable[[], _Encoder], encoder: str, source: str) -> _
         ) from error
 
 
+def refuse_pretrained(name: str, pretrained: bool) -> None:
+    """Of networks that are trained from scratch.
+
+    Raises:
+        WeightsError: When weights are asked for.
+    """
+    if pretrained:
+        raise WeightsError(f"{name} has no pretrained weights; it is trained from scratch (pretrained=False)")
+
+
 @contextmanager
 def _cache_only_when_unreachable() -> Iterator[None]:
     """Keep the hub's client from retrying for a minute on a machine without network."""
@@ -64,6 +80,22 @@ def _reachable(url: str) -> bool:
     return True
 
 
+class Pyramid(nn.ModuleList):
+    """Stages of an encoder, run one after the other; each result is a level of features.
+
+    Networks that work between the stages iterate over them.
+    """
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Features of every stage, from the finest to the coarsest, of images N x C x H x W."""
+        features = []
+        x = images
+        for stage in self:
+            x = stage(x)
+            features.append(x)
+        return features
+
+
 class EfficientNetStem(nn.Module):
     """First stages of an EfficientNet of timm, strides 2, 4 and 8; the deeper stages are not kept."""
 
@@ -81,7 +113,7 @@ class EfficientNetStem(nn.Module):
         """
         super().__init__()
         build = partial(timm.create_model, name, pretrained=pretrained, in_chans=in_channels, drop_path_rate=drop_path)
-        whole = fetch_weights(build, name, "timm's collection on the Hugging Face hub") if pretrained else build()
+        whole = fetch_weights(build, name, TIMM_HUB) if pretrained else build()
         self.conv_stem = whole.conv_stem
         self.bn1 = whole.bn1
         self.blocks = nn.Sequential(*whole.blocks[:3])
@@ -97,10 +129,118 @@ class EfficientNetStem(nn.Module):
         return features
 
 
-MixTransformerName = Literal["mit_b0", "test_mit"]
+ResNetName = Literal["resnet18_v1c", "resnest50", "resnest101", "test_resnet"]
+
+_RESNET_IN_TIMM: dict[ResNetName, str] = {
+    "resnet18_v1c": "resnet18d",
+    "resnest50": "resnest50d",
+    "resnest101": "resnest101e",
+}
 
 
-def mix_transformer(name: MixTransformerName, pretrained: bool, in_channels: int) -> tuple[nn.ModuleList, list[int]]:
+def resnet_v1c(
+    name: ResNetName, pretrained: bool, in_channels: int, stages: int = 4, dense: bool = False
+) -> tuple[Pyramid, list[int]]:
+    """The stages of a ResNet-18 with a deep stem (V1c), or of a ResNeSt, at strides 4, 8, 16 and 32.
+
+    Args:
+        name: ``resnet18_v1c`` (timm has no such name; built from its classes), ``resnest50``, ``resnest101``, or
+            ``test_resnet``, a miniature for tests.
+        pretrained: Fetch ImageNet weights. For ``resnet18_v1c`` those of timm's ``resnet18d``, which differs in the
+            shortcuts only: it averages before their 1 x 1 convolution, where V1c strides.
+        in_channels: Channels of the image; with weights, timm adapts the first convolution.
+        stages: Number of stages to keep.
+        dense: The third stage does not stride: its features are at stride 8.
+
+    Returns:
+        The stages, and the channels of each.
+
+    Raises:
+        WeightsError: When the weights do not exist or cannot be fetched.
+    """
+    if name == "test_resnet" and pretrained:
+        raise WeightsError("test_resnet has no pretrained weights; build it without them (pretrained=False)")
+    if name in ("resnest50", "resnest101"):
+        build = partial(timm.create_model, _RESNET_IN_TIMM[name], pretrained=pretrained, in_chans=in_channels)
+        whole = fetch_weights(build, _RESNET_IN_TIMM[name], TIMM_HUB) if pretrained else build()
+        for module in whole.modules():
+            if isinstance(module, SplitAttn):  # one value a channel and image: one pair must be able to train
+                pooled = PooledBatchNorm2d(module.bn1.num_features)
+                pooled.load_state_dict(module.bn1.state_dict())
+                module.bn1 = pooled
+    else:
+        channels = (8, 12, 16, 24) if name == "test_resnet" else (64, 128, 256, 512)
+        whole = ResNet(
+            BasicBlock,
+            (1, 1, 1, 1) if name == "test_resnet" else (2, 2, 2, 2),
+            in_chans=in_channels,
+            stem_width=channels[0] // 2,
+            stem_type="deep",
+            channels=channels,
+        )
+        if pretrained:
+            build = partial(timm.create_model, "resnet18d", pretrained=True, in_chans=in_channels)
+            weights = fetch_weights(build, "resnet18d", TIMM_HUB).state_dict()
+            shortcuts = {"downsample.1.": "downsample.0.", "downsample.2.": "downsample.1."}
+            for key in list(weights):
+                for theirs, ours in shortcuts.items():
+                    if theirs in key:
+                        weights[key.replace(theirs, ours)] = weights.pop(key)
+            whole.load_state_dict(weights)
+    layers = [whole.layer1, whole.layer2, whole.layer3, whole.layer4][:stages]
+    if dense:
+        layers[2][0].conv1.stride = layers[2][0].downsample[0].stride = (1, 1)
+    stem = {"conv1": whole.conv1, "bn1": whole.bn1, "act1": whole.act1, "maxpool": whole.maxpool}
+    first = nn.Sequential(OrderedDict(stem | {"blocks": layers[0]}))
+    others = (nn.Sequential(OrderedDict(blocks=layer)) for layer in layers[1:])
+    return Pyramid([first, *others]), [info["num_chs"] for info in whole.feature_info[1:]][:stages]
+
+
+VGGName = Literal["vgg16", "vgg16_bn", "test_vgg", "test_vgg_bn"]
+
+_TEST_VGG: list[int | str] = [8, "M", 12, "M", 16, "M", 16, "M", 16, "M"]
+
+
+def vgg(name: VGGName, pretrained: bool, in_channels: int) -> tuple[Pyramid, list[int]]:
+    """The five stages of a VGG-16 at strides 1, 2, 4, 8 and 16, without its last pooling and its classifier.
+
+    A stage ends with a ReLU, and the next one begins with the pooling; layers keep their number in VGG's ``features``.
+
+    Args:
+        name: Name in timm (``vgg16`` has no batch normalisation), or ``test_vgg`` and ``test_vgg_bn``, miniatures for
+            tests.
+        pretrained: Fetch the ImageNet weights.
+        in_channels: Channels of the image; with weights, timm adapts the first convolution.
+
+    Returns:
+        The stages, and the channels of each.
+
+    Raises:
+        WeightsError: When the weights do not exist or cannot be fetched.
+    """
+    if name.startswith("test_"):
+        if pretrained:
+            raise WeightsError(f"{name} has no pretrained weights; build it without them (pretrained=False)")
+        widths = _TEST_VGG
+    else:
+        widths = cfgs["vgg16"]
+    if pretrained:
+        build = partial(timm.create_model, name, pretrained=True, in_chans=in_channels, num_classes=0)
+        whole = fetch_weights(build, name, TIMM_HUB)
+    else:
+        norm = nn.BatchNorm2d if name.endswith("_bn") else None
+        # a classifier of one hidden unit: it is dropped, and at full size it would hold 100 M parameters
+        whole = VGG(widths, num_classes=0, in_chans=in_channels, mlp_ratio=1 / 4096, norm_layer=norm)
+    layers = whole.features
+    pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    stages = Pyramid(layers[start:end] for start, end in zip([0, *pools], pools, strict=False))
+    return stages, [info["num_chs"] for info in whole.feature_info[: len(stages)]]
+
+
+MixTransformerName = Literal["mit_b0", "mit_b1", "mit_b2", "test_mit"]
+
+
+def mix_transformer(name: MixTransformerName, pretrained: bool, in_channels: int) -> tuple[Pyramid, list[int]]:
     """The four stages of a Mix Transformer (SegFormer), strides 4, 8, 16 and 32.
 
     A stage is ``Sequential(patch embedding, blocks, norm)`` and maps N x C x H x W to its features. No batch
@@ -127,7 +267,7 @@ def mix_transformer(name: MixTransformerName, pretrained: bool, in_channels: int
     for module in encoder.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = 1e-6  # as in the reference; smp has 1e-5 in the patch embeddings and the reduced keys
-    stages = nn.ModuleList(
+    stages = Pyramid(
         [
             nn.Sequential(encoder.patch_embed1, encoder.block1, encoder.norm1),
             nn.Sequential(encoder.patch_embed2, encoder.block2, encoder.norm2),

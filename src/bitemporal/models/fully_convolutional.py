@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitemporal.errors import WeightsError
-from bitemporal.losses import Pixels, cross_entropy
+from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.layers import both_dates, segmentation_head
 from bitemporal.models.registry import register_model
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
 class FullyConvolutional(ChangeModel):
     """U-Net over the concatenated dates, or over both dates with shared weights and fused skips."""
 
-    def __init__(self, fusion: Fusion, in_channels: int = 3, width: int = 16, loss_pixels: Pixels = "valid") -> None:
+    def __init__(self, fusion: Fusion, in_channels: int = 3, width: int = 16, reference_losses: bool = False) -> None:
         """Build the network.
 
         Args:
@@ -104,9 +104,9 @@ class FullyConvolutional(ChangeModel):
                 (FC-Siam-conc) or absolute ``difference`` (FC-Siam-diff).
             in_channels: Channels of one date.
             width: Channels of the first stage.
-            loss_pixels: See ``ChangeModel``.
+            reference_losses: See ``ChangeModel``.
         """
-        super().__init__(loss_pixels)
+        super().__init__(reference_losses)
         self.fusion: Fusion = fusion
         self.encoder = Encoder(2 * in_channels if fusion == "early" else in_channels, width)
         self.decoder = Decoder(width, skip=2 if fusion == "concatenation" else 1)
@@ -152,28 +152,28 @@ def _refuse_pretrained(name: str, pretrained: bool) -> None:
 
 
 @register_model(FC_EF)
-def fc_ef(pretrained: bool = False, in_channels: int = 3, loss_pixels: Pixels = "valid") -> FullyConvolutional:
+def fc_ef(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
     """FC-EF: both dates in one input; 1.35 M parameters."""
     _refuse_pretrained("fc_ef", pretrained)
-    return FullyConvolutional("early", in_channels, loss_pixels=loss_pixels)
+    return FullyConvolutional("early", in_channels, reference_losses=reference_losses)
 
 
 @register_model(FC_SIAM_CONC)
-def fc_siam_conc(pretrained: bool = False, in_channels: int = 3, loss_pixels: Pixels = "valid") -> FullyConvolutional:
+def fc_siam_conc(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
     """FC-Siam-conc: shared encoder, concatenated skips; 1.55 M parameters."""
     _refuse_pretrained("fc_siam_conc", pretrained)
-    return FullyConvolutional("concatenation", in_channels, loss_pixels=loss_pixels)
+    return FullyConvolutional("concatenation", in_channels, reference_losses=reference_losses)
 
 
 @register_model(FC_SIAM_DIFF)
-def fc_siam_diff(pretrained: bool = False, in_channels: int = 3, loss_pixels: Pixels = "valid") -> FullyConvolutional:
+def fc_siam_diff(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
     """FC-Siam-diff: shared encoder, skips of absolute differences; 1.35 M parameters."""
     _refuse_pretrained("fc_siam_diff", pretrained)
-    return FullyConvolutional("difference", in_channels, loss_pixels=loss_pixels)
+    return FullyConvolutional("difference", in_channels, reference_losses=reference_losses)
 
 
 @register_model(MICRO)
-def test_fc(pretrained: bool = False, in_channels: int = 3, loss_pixels: Pixels = "valid") -> FullyConvolutional:
+def test_fc(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
     """A narrow FC-Siam-diff for tests; 48 k parameters."""
     _refuse_pretrained("test_fc", pretrained)
-    return FullyConvolutional("difference", in_channels, width=3, loss_pixels=loss_pixels)
+    return FullyConvolutional("difference", in_channels, width=3, reference_losses=reference_losses)

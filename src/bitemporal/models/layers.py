@@ -1,8 +1,10 @@
 """Pieces that several families share."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -28,23 +30,147 @@ def both_dates(encoder: nn.Module, before: Tensor, after: Tensor) -> list[tuple[
     return [split_dates(level) for level in joint]
 
 
+def stage_by_date(stage: nn.Module, joint: Tensor) -> Tensor:
+    """Both dates through one stage of a shared encoder, where something happens between its stages.
+
+    As ``both_dates``: in training each date passes alone, so that batch normalisation sees one date at a time; in
+    evaluation both pass at once.
+
+    Args:
+        stage: Maps N x C x H x W to features.
+        joint: Both dates, 2N x C x H x W, date 1 first.
+    """
+    if stage.training:
+        return torch.cat([stage(date) for date in split_dates(joint)])
+    features: Tensor = stage(joint)
+    return features
+
+
 def split_dates(joint: Tensor) -> tuple[Tensor, Tensor]:
     """Both dates, N x ... each, of a joint batch 2N x ... with date 1 first."""
     count = joint.shape[0] // 2  # not chunk(2): an export could not leave N open
     return joint[:count], joint[count:]
 
 
-def segmentation_head(channels: int, classes: int) -> nn.Sequential:
+def segmentation_head(channels: int, classes: int, dropout: float = 0.1) -> nn.Sequential:
     """Dropout of channels and a 1 x 1 convolution to the logits, initialised N(0, 0.01) as in the reference."""
     convolution = nn.Conv2d(channels, classes, 1)
     nn.init.normal_(convolution.weight, std=0.01)
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
-    return nn.Sequential(nn.Dropout2d(0.1), convolution)
+    return nn.Sequential(nn.Dropout2d(dropout) if dropout else nn.Identity(), convolution)
 
 
-def conv_module(in_channels: int, out_channels: int) -> nn.Sequential:
-    """A 1 x 1 convolution without bias, batch normalisation, ReLU; kaiming initialisation as in the reference."""
-    convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+def conv_module(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Sequential:
+    """A convolution without bias, batch normalisation, ReLU; kaiming initialisation as in the reference.
+
+    Args:
+        in_channels: Of the input.
+        out_channels: Of the output.
+        kernel_size: Odd; the size stays.
+    """
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+class PooledBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation of features pooled over the whole image, N x C x 1 x 1.
+
+    A batch of one has no variance there, and torch (and the reference) refuses to train on it; here such a batch is
+    normalised by the running statistics, which it leaves as they are.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise N x C x 1 x 1."""
+        if self.training and len(x) == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+
+class Fusion(nn.Module):
+    """Brings feature maps of several strides to one map at the finest one's size, as in SegFormer's head."""
+
+    def __init__(self, in_channels: Sequence[int], width: int, out_channels: int) -> None:
+        """Args: in_channels: Of the levels. width: Of each projected level. out_channels: Of the result."""
+        super().__init__()
+        self.project = nn.ModuleList(conv_module(channels, width) for channels in in_channels)
+        self.join = conv_module(width * len(in_channels), out_channels)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Fuse feature maps from the finest to the coarsest."""
+        size = levels[0].shape[-2:]
+        maps = [project(level) for project, level in zip(self.project, levels, strict=True)]
+        maps = [maps[0], *(F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[1:])]
+        fused: Tensor = self.join(torch.cat(maps, dim=1))
+        return fused
+
+
+def fuse_both_dates(fusion: Fusion, joint: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Fused map of each date, from levels 2N x C x h x w with date 1 first.
+
+    In training its batch normalisation sees one date at a time, as in the reference.
+    """
+    if fusion.training:
+        before, after = zip(*(split_dates(level) for level in joint), strict=True)
+        return fusion(before), fusion(after)
+    return split_dates(fusion(joint))
+
+
+class MixFeedForward(nn.Module):
+    """Feed-forward layers of SegFormer on maps: 1 x 1, depth-wise 3 x 3, GELU, 1 x 1; without the residual."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        """Args: channels: Of input and output. hidden: Of the layers between."""
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1),
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+            nn.GELU(),
+            nn.Conv2d(hidden, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as the input N x C x H x W."""
+        refined: Tensor = self.layers(x)
+        return refined
+
+
+class ChannelAttention(nn.Module):
+    """Weights of channels from their means and maxima, as in CBAM: one shared bottleneck for both, without bias."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        """Args: channels: Of the input. hidden: Channels of the bottleneck."""
+        super().__init__()
+        self.squeeze = nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU(inplace=True))
+        self.expand = nn.Conv2d(hidden, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weights N x C x 1 x 1 in (0, 1) of features N x C x H x W."""
+        pooled = self.squeeze(x.mean(dim=(2, 3), keepdim=True)) + self.squeeze(x.amax(dim=(2, 3), keepdim=True))
+        return torch.sigmoid(self.expand(pooled))  # the expansion is linear: once, of the sum
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Context in which autocast leaves operations in the precision of their inputs."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # an export then meets no context at all
+
+
+def unscaled_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention ``softmax(query key^T) value`` without the usual scale, in memory linear in the length.
+
+    Args:
+        query: N x L x D.
+        key: N x S x D.
+        value: N x S x E, E not below D.
+
+    Returns:
+        N x L x E.
+    """
+    missing = value.shape[-1] - query.shape[-1]
+    if missing and query.device.type == "cpu":  # its fused kernel takes one width only; zeros change no energy
+        query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
+    query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)  # fused kernels want heads
+    return F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1)

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.losses import Pixels, binary_cross_entropy
+from bitemporal.losses import binary_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import EfficientNetStem
 from bitemporal.models.layers import both_dates
@@ -98,7 +98,7 @@ class TinyCD(ChangeModel):
         in_channels: int = 3,
         width: int = 64,
         drop_path: float = 0.2,
-        loss_pixels: Pixels = "valid",
+        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -108,12 +108,12 @@ class TinyCD(ChangeModel):
             in_channels: Channels of one date.
             width: Channels of the decoder.
             drop_path: Stochastic depth of the encoder, as the rate at the last block of the whole EfficientNet.
-            loss_pixels: See ``ChangeModel``.
+            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(loss_pixels)
+        super().__init__(reference_losses)
         self.encoder = EfficientNetStem(encoder, pretrained, in_channels, drop_path)
         half, quarter, eighth = self.encoder.channels
         self.image_mask = MaskBlock((in_channels, 10, 5, 1))
@@ -159,15 +159,17 @@ MICRO_CARD = replace(CARD, title="TinyCD (micro)", licence="Apache-2.0 (timm tes
 
 @register_model(CARD)
 def tinycd(
-    pretrained: bool = False, in_channels: int = 3, drop_path: float = 0.2, loss_pixels: Pixels = "valid"
+    pretrained: bool = False, in_channels: int = 3, drop_path: float = 0.2, reference_losses: bool = False
 ) -> TinyCD:
     """TinyCD on EfficientNet-B4, 0.28 M parameters."""
-    return TinyCD("efficientnet_b4", pretrained, in_channels, drop_path=drop_path, loss_pixels=loss_pixels)
+    return TinyCD("efficientnet_b4", pretrained, in_channels, drop_path=drop_path, reference_losses=reference_losses)
 
 
 @register_model(MICRO_CARD)
 def test_tinycd(
-    pretrained: bool = False, in_channels: int = 3, drop_path: float = 0.2, loss_pixels: Pixels = "valid"
+    pretrained: bool = False, in_channels: int = 3, drop_path: float = 0.2, reference_losses: bool = False
 ) -> TinyCD:
     """TinyCD on timm's miniature EfficientNet with a narrow decoder, for tests; 43 k parameters."""
-    return TinyCD("test_efficientnet", pretrained, in_channels, width=16, drop_path=drop_path, loss_pixels=loss_pixels)
+    return TinyCD(
+        "test_efficientnet", pretrained, in_channels, width=16, drop_path=drop_path, reference_losses=reference_losses
+    )

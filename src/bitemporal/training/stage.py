@@ -84,6 +84,8 @@ def optimisation(recipe: TrainRecipe, card: ModelCard, steps: int) -> Optimisati
         rules=defaults.rules,
         steps=steps,
         warmup_steps=min(1000, steps // 10) if recipe.warmup_steps is None else recipe.warmup_steps,
+        schedule=defaults.schedule,
+        clip_norm=defaults.clip_norm,
     )
 
 
@@ -150,7 +152,7 @@ def run_stage(
     if first_step:
         show.print(f"{stage.name}: goes on from step {first_step}", highlight=False)
     if first_step < stage.steps:
-        trainer = _trainer(stage, recipe, ShowProgress(stage.name, stage.steps, show))
+        trainer = _trainer(stage, recipe, task.optimisation, ShowProgress(stage.name, stage.steps, show))
         checkpoint = stage.folder / LAST if first_step else None
         with warnings.catch_warnings():
             for text in _NO_CONCERN:
@@ -206,7 +208,7 @@ class _StageData(pl.LightningDataModule):
         return [b.to(device) for b in batch] if isinstance(batch, list) else batch.to(device)
 
 
-def _trainer(stage: Stage, recipe: TrainRecipe, progress: ShowProgress) -> pl.Trainer:
+def _trainer(stage: Stage, recipe: TrainRecipe, optimisation: Optimisation, progress: ShowProgress) -> pl.Trainer:
     cuda = torch.cuda.is_available()
     validate_every = min(recipe.validate_every or -(-stage.steps // _VALIDATIONS_A_STAGE), stage.steps)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -217,6 +219,7 @@ def _trainer(stage: Stage, recipe: TrainRecipe, progress: ShowProgress) -> pl.Tr
         precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]  # one of its literals
         sync_batchnorm=cuda and recipe.devices > 1,
         max_steps=stage.steps,
+        gradient_clip_val=optimisation.clip_norm,
         val_check_interval=validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,

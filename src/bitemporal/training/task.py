@@ -1,7 +1,8 @@
 """What one training step and one validation of a stage compute."""
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -18,7 +19,7 @@ VALIDATION_METRICS = ("miou", "iou_changed", "f1_changed", "precision_changed", 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW (betas 0.9, 0.999) under linear warm-up and polynomial decay of power 1 to zero.
+    """AdamW (betas 0.9, 0.999) under linear warm-up and decay to zero.
 
     Attributes:
         lr: Peak learning rate.
@@ -26,6 +27,8 @@ class Optimisation:
         rules: Multipliers for groups of parameters.
         steps: Steps of the whole stage.
         warmup_steps: Steps of warm-up, from 1e-6 of the peak.
+        schedule: Decay after the warm-up, ``linear`` (polynomial of power 1) or ``cosine``.
+        clip_norm: Largest norm of the gradient of all parameters together; ``None`` does not clip.
     """
 
     lr: float
@@ -33,12 +36,15 @@ class Optimisation:
     rules: tuple[ParameterRule, ...]
     steps: int
     warmup_steps: int
+    schedule: Literal["linear", "cosine"] = "linear"
+    clip_norm: float | None = None
 
     def factor(self, step: int) -> float:
         """Learning rate of a step (from 0) as a share of the peak."""
         if step < self.warmup_steps:
             return 1e-6 + (1 - 1e-6) * step / self.warmup_steps
-        return max(0.0, (self.steps - step) / max(1, self.steps - self.warmup_steps))
+        left = max(0.0, (self.steps - step) / max(1, self.steps - self.warmup_steps))
+        return left if self.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
     def parameter_groups(self, model: ChangeModel) -> list[dict[str, Any]]:
         """Trainable parameters by the rule that applies to them; the longest match in a name wins."""

@@ -1,0 +1,302 @@
+"""BAN, the bitemporal adapter network: a frozen foundation model, and a trained side network that draws on it.
+
+Kaiyu Li, Xiangyong Cao, Deyu Meng: A New Learning Paradigm for Foundation Model-based Remote Sensing Change Detection,
+TGRS 2024, https://arxiv.org/abs/2312.01163. Reference: Open-CD (Apache-2.0). The foundation models come from timm (see
+``foundation``), the Mix Transformer of the side network through segmentation-models-pytorch (weights: NVIDIA Source
+Code License for SegFormer, non-commercial), its ResNet from timm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast, get_args
+
+import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+
+from bitemporal.losses import cross_entropy
+from bitemporal.models.base import (
+    ChangeModel,
+    ModelCard,
+    ModelOutput,
+    Normalisation,
+    ParameterRule,
+    TrainingDefaults,
+)
+from bitemporal.models.bit import BIT_R18, TokenDecoder
+from bitemporal.models.encoders import MixTransformerName, ResNetName, mix_transformer, resnet_v1c
+from bitemporal.models.foundation import FoundationModel, FoundationName
+from bitemporal.models.layers import Fusion, MixFeedForward, fuse_both_dates, stage_by_date
+from bitemporal.models.registry import register_model
+
+
+class Bridge(nn.Module):
+    """Brings tokens of the foundation model into a level of the side network."""
+
+    def __init__(self, foundation: FoundationModel, channels: int, heads: int) -> None:
+        """Args: foundation: Gives the tokens. channels: Of the level. heads: Of the attention."""
+        super().__init__()
+        self.grid = foundation.grid
+        projection = nn.Linear(foundation.channels, channels)
+        nn.init.kaiming_uniform_(projection.weight, a=1)
+        nn.init.zeros_(projection.bias)
+        self.project = nn.Sequential(nn.LayerNorm(foundation.channels, eps=1e-6), projection)
+        self.norm1 = nn.LayerNorm(channels)
+        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.norm2 = LayerNorm2d(channels, eps=1e-5)
+        self.feed = MixFeedForward(channels, 4)  # four channels, not four times as many, as in the reference
+
+    def forward(self, level: Tensor, tokens: Tensor) -> Tensor:
+        """Refine a level N x C x H x W by tokens N x L x D; the same shape again."""
+        size = level.shape[-2:]
+        general = self.project(tokens)
+        pixels = self.norm1(level.flatten(2).transpose(1, 2))
+        attended, _ = self.attention(pixels, general, general, need_weights=False)
+        x = level + attended.transpose(1, 2).unflatten(2, size)
+        x = x + self.feed(self.norm2(x))
+        as_map = general.transpose(1, 2).unflatten(2, self.grid)
+        refined: Tensor = x + F.interpolate(as_map, size=size, mode="bilinear", align_corners=False)
+        return refined
+
+
+class FusionDecoder(nn.Module):
+    """Logits at stride 4 from the fused levels of both dates; goes with a Mix Transformer."""
+
+    def __init__(self, in_channels: Sequence[int], width: int, classes: int) -> None:
+        """Args: in_channels: Of the levels. width: Channels of one date. classes: Number of logits."""
+        super().__init__()
+        self.fusion = Fusion(in_channels, width, width)
+        self.discriminator = MixFeedForward(2 * width, 2 * width)
+        self.classify = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(2 * width, classes, 1))
+
+    def forward(self, joint: Sequence[Tensor]) -> Tensor:
+        """Logits N x K x h x w from levels 2N x C x h x w, date 1 first."""
+        x = torch.cat(fuse_both_dates(self.fusion, joint), dim=1)
+        logits: Tensor = self.classify(x + self.discriminator(x))
+        return logits
+
+
+class BAN(ChangeModel):
+    """Frozen foundation model beside a trained side network; bridges carry tokens of the first into the second.
+
+    The foundation model sees the input resized to its own size. A Mix Transformer goes on to ``FusionDecoder`` (logits
+    at stride 4), a ResNet to BIT's ``TokenDecoder`` (logits at full size).
+    """
+
+    def __init__(
+        self,
+        foundation: FoundationName,
+        side: MixTransformerName | ResNetName,
+        pretrained: bool = False,
+        in_channels: int = 3,
+        width: int = 128,
+        reference_losses: bool = False,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            foundation: Frozen Vision Transformer.
+            side: Side network.
+            pretrained: Fetch the weights of the foundation model, and the ImageNet weights of the side network.
+            in_channels: Channels of one date.
+            width: Channels of one date in the decoder: 128 in the reference with a Mix Transformer, 32 with a ResNet.
+            reference_losses: See ``ChangeModel``.
+
+        Raises:
+            WeightsError: When pretrained weights do not exist or cannot be fetched.
+        """
+        super().__init__(reference_losses)
+        self.foundation = FoundationModel(foundation, pretrained, in_channels)
+        self.decoder: FusionDecoder | TokenDecoder
+        if side in get_args(MixTransformerName):
+            self.side, channels = mix_transformer(cast(MixTransformerName, side), pretrained, in_channels)
+            self.decoder = FusionDecoder(channels, width, self.num_logits)
+        else:
+            self.side, channels = resnet_v1c(cast(ResNetName, side), pretrained, in_channels, stages=3, dense=True)
+            self.decoder = TokenDecoder(channels[-1], nn.Conv2d(width, self.num_logits, 1), width)
+        self.batch_statistics = any(isinstance(module, nn.BatchNorm2d) for module in self.side.modules())
+        # as many heads as the stage of a Mix Transformer has; the last three stages have a bridge
+        self.bridges = nn.ModuleList(Bridge(self.foundation, c, heads=c // channels[0]) for c in channels[-3:])
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """The foundation model."""
+        return [self.foundation]
+
+    def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
+        """Logits N x 2 x H/4 x W/4, or at full size with a ResNet; no auxiliary output."""
+        x = torch.cat((before, after))
+        tokens = self.foundation(x)
+        levels = []
+        plain = len(self.side) - len(self.bridges)  # finest stages that have no bridge
+        for index, stage in enumerate(self.side):
+            x = stage_by_date(stage, x) if self.batch_statistics else stage(x)
+            if index >= plain:
+                x = self.bridges[index - plain](x, tokens[index - plain])
+            levels.append(x)
+        return ModelOutput(self.decoder(levels) if isinstance(self.decoder, FusionDecoder) else self.decoder(x))
+
+    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy, ``loss_ce``."""
+        return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
+
+
+_PAPER = "Li, Cao, Meng: A New Learning Paradigm for Foundation Model-based Remote Sensing Change Detection, TGRS 2024"
+_SEGFORMER = "NVIDIA Source Code License for SegFormer, non-commercial (smp-hub/{}.imagenet)"
+_WINDOWS = (
+    "The foundation model is frozen and sees any input resized to {0} x {0} pixels: predict large images in windows of "
+    "the size trained on, as the reference does. "
+)
+_CLIP_B16 = "Apache-2.0 (timm vit_base_patch16_clip_224.openai; OpenAI's own release: MIT)"
+_CLIP_L14 = "Apache-2.0 (timm vit_large_patch14_clip_336.openai; OpenAI's own release: MIT)"
+
+BAN_B16_CLIP_MIT_B0 = ModelCard(
+    title="BAN (CLIP ViT-B/16, MiT-b0)",
+    paper=_PAPER,
+    url="https://arxiv.org/abs/2312.01163",
+    licence=f"{_CLIP_B16}; {_SEGFORMER.format('mit_b0')}",
+    multiple=32,
+    minimum=64,
+    training=TrainingDefaults(
+        lr=1e-4,
+        weight_decay=1e-4,
+        # in the decoder its rule wins, the longer match: ten times the rate, and its norms decay, as in the reference
+        rules=(ParameterRule("norm", weight_decay=0.0), ParameterRule("decoder", lr=10.0)),
+        clip_norm=0.01,
+    ),
+    normalisation=Normalisation(mean=(122.7709, 116.7460, 104.0937), std=(68.5005, 66.6322, 70.3232)),  # CLIP's
+    notes=_WINDOWS.format(224),
+)
+BAN_B16_CLIP_MIT_B1 = replace(
+    BAN_B16_CLIP_MIT_B0,
+    title="BAN (CLIP ViT-B/16, MiT-b1)",
+    licence=f"{_CLIP_B16}; {_SEGFORMER.format('mit_b1')}",
+)
+BAN_B16_CLIP_MIT_B2 = replace(
+    BAN_B16_CLIP_MIT_B0,
+    title="BAN (CLIP ViT-B/16, MiT-b2)",
+    licence=f"{_CLIP_B16}; {_SEGFORMER.format('mit_b2')}",
+)
+BAN_B16_CLIP_BIT = replace(
+    BAN_B16_CLIP_MIT_B0,
+    title="BAN (CLIP ViT-B/16, BIT)",
+    licence=f"{_CLIP_B16}; Apache-2.0 (timm resnet18d.ra2_in1k)",
+    multiple=8,
+    minimum=16,
+    notes=_WINDOWS.format(224) + BIT_R18.notes,
+)
+BAN_B16_IN21K_MIT_B0 = replace(
+    BAN_B16_CLIP_MIT_B0,
+    title="BAN (ImageNet-21k ViT-B/16, MiT-b0)",
+    licence=f"Apache-2.0 (timm vit_base_patch16_224.augreg_in21k); {_SEGFORMER.format('mit_b0')}",
+    notes=_WINDOWS.format(224)
+    + "As in the reference, a normalisation that these weights were not trained with precedes the blocks, and the "
+    "input is normalised as for CLIP.",
+)
+BAN_B32_GEORSCLIP_MIT_B0 = replace(
+    BAN_B16_CLIP_MIT_B0,
+    title="BAN (GeoRSCLIP ViT-B/32, MiT-b0)",
+    licence="none",
+    notes=_WINDOWS.format(224)
+    + "timm does not have the weights of GeoRSCLIP: they come with a bundle or a checkpoint of the whole network. "
+    "BAN on RemoteCLIP ViT-B/32 is the same network with other weights.",
+)
+BAN_L14_CLIP_MIT_B0 = replace(
+    BAN_B16_CLIP_MIT_B0,
+    title="BAN (CLIP ViT-L/14, MiT-b0)",
+    licence=f"{_CLIP_L14}; {_SEGFORMER.format('mit_b0')}",
+    notes=_WINDOWS.format(336),
+)
+BAN_L14_CLIP_MIT_B1 = replace(
+    BAN_L14_CLIP_MIT_B0,
+    title="BAN (CLIP ViT-L/14, MiT-b1)",
+    licence=f"{_CLIP_L14}; {_SEGFORMER.format('mit_b1')}",
+)
+BAN_L14_CLIP_MIT_B2 = replace(
+    BAN_L14_CLIP_MIT_B0,
+    title="BAN (CLIP ViT-L/14, MiT-b2)",
+    licence=f"{_CLIP_L14}; {_SEGFORMER.format('mit_b2')}",
+)
+BAN_L14_CLIP_BIT = replace(
+    BAN_B16_CLIP_BIT,
+    title="BAN (CLIP ViT-L/14, BIT)",
+    licence=f"{_CLIP_L14}; Apache-2.0 (timm resnet18d.ra2_in1k)",
+    notes=_WINDOWS.format(336) + BIT_R18.notes,
+)
+MICRO = replace(BAN_B16_CLIP_MIT_B0, title="BAN (micro)", licence="none")
+MICRO_BIT = replace(BAN_B16_CLIP_BIT, title="BAN (micro, BIT)", licence="none")
+
+
+@register_model(BAN_B16_CLIP_MIT_B0)
+def ban_b16_clip_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on CLIP ViT-B/16 and MiT-b0, 68.88 M parameters, of which 4.35 M are trained."""
+    return BAN("clip_b16", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(BAN_B16_CLIP_MIT_B1)
+def ban_b16_clip_mit_b1(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on CLIP ViT-B/16 and MiT-b1, 80.30 M parameters, of which 15.77 M are trained."""
+    return BAN("clip_b16", "mit_b1", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(BAN_B16_CLIP_MIT_B2)
+def ban_b16_clip_mit_b2(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on CLIP ViT-B/16 and MiT-b2, 91.35 M parameters, of which 26.81 M are trained."""
+    return BAN("clip_b16", "mit_b2", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(BAN_B16_CLIP_BIT)
+def ban_b16_clip_bit(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on CLIP ViT-B/16 and BIT, 68.22 M parameters, of which 3.69 M are trained."""
+    return BAN("clip_b16", "resnet18_v1c", pretrained, in_channels, width=32, reference_losses=reference_losses)
+
+
+@register_model(BAN_B16_IN21K_MIT_B0)
+def ban_b16_in21k_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on ViT-B/16 of ImageNet-21k and MiT-b0, 90.15 M parameters, of which 4.35 M are trained."""
+    return BAN("in21k_b16", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(BAN_B32_GEORSCLIP_MIT_B0)
+def ban_b32_georsclip_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on GeoRSCLIP ViT-B/32 and MiT-b0, 70.54 M parameters, of which 4.35 M are trained.
+
+    BAN on RemoteCLIP ViT-B/32 is the same network with other weights.
+    """
+    return BAN("georsclip_b32", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(BAN_L14_CLIP_MIT_B0)
+def ban_l14_clip_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on CLIP ViT-L/14 at 336 pixels and MiT-b0, 232.40 M parameters, of which 4.47 M are trained."""
+    return BAN("clip_l14", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(BAN_L14_CLIP_MIT_B1)
+def ban_l14_clip_mit_b1(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on CLIP ViT-L/14 at 336 pixels and MiT-b1, 243.94 M parameters, of which 16.01 M are trained."""
+    return BAN("clip_l14", "mit_b1", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(BAN_L14_CLIP_MIT_B2)
+def ban_l14_clip_mit_b2(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on CLIP ViT-L/14 at 336 pixels and MiT-b2, 254.99 M parameters, of which 27.06 M are trained."""
+    return BAN("clip_l14", "mit_b2", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(BAN_L14_CLIP_BIT)
+def ban_l14_clip_bit(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on CLIP ViT-L/14 at 336 pixels and BIT, 231.73 M parameters, of which 3.81 M are trained."""
+    return BAN("clip_l14", "resnet18_v1c", pretrained, in_channels, width=32, reference_losses=reference_losses)
+
+
+@register_model(MICRO)
+def test_ban(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on miniatures of a Vision Transformer and of a Mix Transformer, for tests."""
+    return BAN("test_vit", "test_mit", pretrained, in_channels, width=16, reference_losses=reference_losses)
+
+
+@register_model(MICRO_BIT)
+def test_ban_bit(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
+    """BAN on miniatures of a Vision Transformer and of a ResNet, for tests."""
+    return BAN("test_vit", "test_resnet", pretrained, in_channels, width=8, reference_losses=reference_losses)

@@ -1,0 +1,116 @@
+"""ChangeFormer as Open-CD has it: a Siamese SegFormer.
+
+Wele Gedara Chaminda Bandara, Vishal M. Patel: A Transformer-Based Siamese Network for Change Detection, IGARSS 2022,
+https://arxiv.org/abs/2201.01293. Reference: Open-CD (Apache-2.0), whose network is not the paper's: SegFormer's encoder
+on each date and SegFormer's head on the concatenated levels. The Mix Transformer and its ImageNet weights come through
+segmentation-models-pytorch (weights: NVIDIA Source Code License for SegFormer, non-commercial).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from bitemporal.losses import cross_entropy
+from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, ParameterRule, TrainingDefaults
+from bitemporal.models.encoders import MixTransformerName, mix_transformer
+from bitemporal.models.layers import Fusion, segmentation_head, split_dates
+from bitemporal.models.registry import register_model
+
+
+class Head(nn.Module):
+    """SegFormer's head on levels that hold both dates."""
+
+    def __init__(self, in_channels: Sequence[int], width: int, classes: int) -> None:
+        """Args: in_channels: Of the levels. width: Of every hidden layer. classes: Number of logits."""
+        super().__init__()
+        self.fusion = Fusion(in_channels, width, width)
+        self.classify = segmentation_head(width, classes)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Logits at the size of the first level."""
+        logits: Tensor = self.classify(self.fusion(levels))
+        return logits
+
+
+class ChangeFormer(ChangeModel):
+    """Shared Mix Transformer; the levels of both dates are concatenated and fused at stride 4."""
+
+    def __init__(
+        self,
+        encoder: MixTransformerName = "mit_b0",
+        pretrained: bool = False,
+        in_channels: int = 3,
+        width: int = 256,
+        reference_losses: bool = False,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            encoder: Mix Transformer.
+            pretrained: Fetch its ImageNet weights.
+            in_channels: Channels of one date.
+            width: Channels of the head.
+            reference_losses: See ``ChangeModel``.
+
+        Raises:
+            WeightsError: When pretrained weights cannot be fetched.
+        """
+        super().__init__(reference_losses)
+        self.encoder, channels = mix_transformer(encoder, pretrained, in_channels)
+        self.head = Head([2 * c for c in channels], width, self.num_logits)
+
+    def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
+        """Logits N x 2 x H/4 x W/4; no auxiliary output."""
+        joint = self.encoder(torch.cat((before, after)))  # no batch normalisation: one batch in training too
+        return ModelOutput(self.head([torch.cat(split_dates(level), dim=1) for level in joint]))
+
+    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy, ``loss_ce``."""
+        return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
+
+
+CHANGEFORMER_MIT_B0 = ModelCard(
+    title="ChangeFormer (MiT-b0)",
+    paper="Bandara, Patel: A Transformer-Based Siamese Network for Change Detection, IGARSS 2022",
+    url="https://arxiv.org/abs/2201.01293",
+    licence="NVIDIA Source Code License for SegFormer, non-commercial (smp-hub/mit_b0.imagenet)",
+    multiple=32,
+    minimum=64,
+    training=TrainingDefaults(
+        lr=6e-5,
+        weight_decay=0.01,
+        # the norm that ends a stage, encoder.i.2, is not named so and decays, as in the reference
+        rules=(ParameterRule("norm", weight_decay=0.0), ParameterRule("head", lr=10.0)),
+    ),
+    notes=(
+        "The network of Open-CD, a Siamese SegFormer: not the difference modules and the decoder of the paper. Without "
+        "pretrained weights the transformer starts as in SegFormer's own code."
+    ),
+)
+CHANGEFORMER_MIT_B1 = replace(
+    CHANGEFORMER_MIT_B0,
+    title="ChangeFormer (MiT-b1)",
+    licence="NVIDIA Source Code License for SegFormer, non-commercial (smp-hub/mit_b1.imagenet)",
+    training=replace(CHANGEFORMER_MIT_B0.training, distillation_weight=5e-4),
+)
+MICRO = replace(CHANGEFORMER_MIT_B0, title="ChangeFormer (micro)", licence="none")
+
+
+@register_model(CHANGEFORMER_MIT_B0)
+def changeformer_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> ChangeFormer:
+    """ChangeFormer on MiT-b0, 3.85 M parameters."""
+    return ChangeFormer("mit_b0", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(CHANGEFORMER_MIT_B1)
+def changeformer_mit_b1(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> ChangeFormer:
+    """ChangeFormer on MiT-b1, 13.94 M parameters."""
+    return ChangeFormer("mit_b1", pretrained, in_channels, reference_losses=reference_losses)
+
+
+@register_model(MICRO)
+def test_changeformer(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> ChangeFormer:
+    """ChangeFormer on a miniature Mix Transformer, for tests."""
+    return ChangeFormer("test_mit", pretrained, in_channels, width=16, reference_losses=reference_losses)

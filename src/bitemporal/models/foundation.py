@@ -1,0 +1,110 @@
+"""Frozen foundation models: the first blocks of Vision Transformers of timm, whose tokens other networks adapt.
+
+CLIP: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021,
+https://arxiv.org/abs/2103.00020. GeoRSCLIP: Zhang et al., RS5M and GeoRSCLIP, TGRS 2024,
+https://arxiv.org/abs/2306.11300. ImageNet-21k: Steiner et al., How to train your ViT?, TMLR 2022,
+https://arxiv.org/abs/2106.10270.
+"""
+
+from functools import partial
+from typing import Literal, NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from bitemporal.errors import WeightsError
+from bitemporal.models.encoders import TIMM_HUB, fetch_weights
+
+FoundationName = Literal["clip_b16", "clip_l14", "georsclip_b32", "in21k_b16", "test_vit"]
+
+
+class _Origin(NamedTuple):
+    """Where a model is in timm, whether timm has its weights, and the blocks whose tokens are taken, from 0."""
+
+    name: str
+    has_weights: bool
+    taps: tuple[int, ...]
+
+
+_ORIGINS: dict[FoundationName, _Origin] = {
+    "clip_b16": _Origin("vit_base_patch16_clip_quickgelu_224.openai", True, (2, 5, 8)),
+    "clip_l14": _Origin("vit_large_patch14_clip_quickgelu_336.openai", True, (5, 11, 17)),
+    "georsclip_b32": _Origin("vit_base_patch32_clip_quickgelu_224", False, (2, 5, 8)),
+    "in21k_b16": _Origin("vit_base_patch16_224.augreg_in21k", True, (5, 8, 11)),
+    "test_vit": _Origin("", False, (0, 1, 2)),
+}
+
+
+class FoundationModel(nn.Module):
+    """Patch tokens after three blocks of a frozen Vision Transformer; the blocks after the last of them are not kept.
+
+    Its parameters take no gradient, and nothing before it can: it runs without recording any.
+
+    Attributes:
+        channels: Of the tokens.
+        grid: Rows and columns of the tokens.
+    """
+
+    def __init__(self, name: FoundationName, pretrained: bool, in_channels: int) -> None:
+        """Build the model.
+
+        Args:
+            name: ``clip_b16`` and ``clip_l14`` (CLIP by OpenAI, ViT-B/16 at 224 and ViT-L/14 at 336 pixels),
+                ``georsclip_b32`` (ViT-B/32 at 224; RemoteCLIP has the same architecture), ``in21k_b16`` (ViT-B/16
+                at 224), or ``test_vit``, a miniature for tests.
+            pretrained: Fetch its weights.
+            in_channels: Channels of the image; with weights, timm adapts the first convolution.
+
+        Raises:
+            WeightsError: When the weights do not exist in timm or cannot be fetched.
+        """
+        super().__init__()
+        origin = _ORIGINS[name]
+        if pretrained and not origin.has_weights:
+            raise WeightsError(
+                f"{name} has no pretrained weights in timm. Build the network without them (pretrained=False), then "
+                f"load a bundle or a checkpoint of the whole network, which hold them, or load the weights of the "
+                f"Vision Transformer alone into `foundation.vit`"
+            )
+        if name == "test_vit":
+            self.vit = _test_vit(in_channels)
+        elif pretrained:
+            build = partial(timm.create_model, origin.name, pretrained=True, in_chans=in_channels)
+            self.vit = fetch_weights(build, origin.name.partition(".")[0], TIMM_HUB)
+        else:
+            self.vit = timm.create_model(origin.name, in_chans=in_channels, depth=origin.taps[-1] + 1)
+        self.taps = self.vit.prune_intermediate_layers(list(origin.taps), prune_norm=True, prune_head=True)
+        self.channels: int = self.vit.embed_dim
+        self.grid: tuple[int, int] = self.vit.patch_embed.grid_size
+        if name == "in21k_b16":
+            # As in the reference, whose configuration inherits it from CLIP: untrained, it only normalises.
+            self.vit.norm_pre = nn.LayerNorm(self.channels, eps=1e-6)
+        self.requires_grad_(requires_grad=False)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Tokens N x rows * columns x C of each block that is asked, of images N x C x H x W of any size."""
+        size = self.vit.patch_embed.img_size
+        resized = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        tokens: list[Tensor] = self.vit.forward_intermediates(
+            resized, indices=self.taps, output_fmt="NLC", intermediates_only=True
+        )
+        return tokens
+
+
+def _test_vit(in_channels: int) -> VisionTransformer:
+    return VisionTransformer(
+        img_size=32,
+        patch_size=8,
+        in_chans=in_channels,
+        embed_dim=16,
+        depth=3,
+        num_heads=2,
+        mlp_ratio=2.0,
+        pre_norm=True,
+        act_layer="quick_gelu",
+    )
