@@ -21,8 +21,8 @@ from bitemporal.models import (  # noqa: E402  registers the families
     tinycd_v2,
     ttp,
 )
-from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Normalisation  # noqa: E402
-from bitemporal.models.registry import create_model, list_models, model_card, register_model  # noqa: E402
+from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Normalisation  # noqa: E402  after the remedy
+from bitemporal.models.registry import create_model, list_models, model_card, register_model  # noqa: E402  after the remedy
 
 __all__ = [
     "ChangeModel",

@@ -203,7 +203,7 @@ class _StageData(pl.LightningDataModule):
             **self._share,
         )
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401  either
         """Move a batch, or the list of batches of a validation step."""
         return [b.to(device) for b in batch] if isinstance(batch, list) else batch.to(device)
 
