@@ -56,7 +56,7 @@ def test_the_foundation_model_sees_both_dates_once_resized_and_records_nothing(n
     model.foundation.vit.patch_embed.register_forward_hook(lambda module, args, output: seen.append(args[0]))
     tokens = []
     model.foundation.register_forward_hook(lambda module, args, output: tokens.extend(output))
-    model.outputs(before, after)
+    model.outputs(before.clone().requires_grad_(), after)
     (images,) = seen
     size = model.foundation.vit.patch_embed.img_size
     assert images.shape == (6, 3, *size)

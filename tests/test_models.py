@@ -462,6 +462,7 @@ def test_cards_hold_the_recipe_of_the_reference(name):
         "ifn": (1e-3, 0.05, "standard", 1e-4),
         "cgnet": (5e-4, 0.0025, "standard", 1e-3),
         "ttp": (4e-4, 0.05, "standard", 1e-3),
+        "siamese_unet": (1e-3, 0.05, "standard", 1e-3),
     }
     family = name.removeprefix("test_")
     expected = recipes[family] if family in recipes else recipes[family.split("_")[0]]

@@ -192,6 +192,10 @@ class ChangeModel(nn.Module, ABC):
             logits = F.interpolate(logits, size=before.shape[-2:], mode="bilinear", align_corners=False)
         return logits
 
+    def card_of(self, card: ModelCard) -> ModelCard:
+        """The card of this very network: the registered one, unless something in it depends on the arguments."""
+        return card
+
     def train(self, mode: bool = True) -> Self:
         """Switch to training or evaluation; ``frozen_modules`` stay in evaluation."""
         super().train(mode)

@@ -61,9 +61,9 @@ class ChangeGuide(nn.Module):
             x = x.to(dtype)
             guide = 1.0 + torch.sigmoid(resize(prior.to(dtype), x.shape[-2:]))
             query, key, value = (
-                (project(x) * guide).flatten(2).mT[:, None] for project in (self.query, self.key, self.value)
+                (project(x) * guide).flatten(2).mT.contiguous() for project in (self.query, self.key, self.value)
             )
-            attended = unscaled_attention(query, key, value)[:, 0].mT.reshape(x.shape)
+            attended = unscaled_attention(query, key, value).mT.reshape(x.shape)
             return self.gamma * attended + x
 
 

@@ -89,6 +89,7 @@ class AxisAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as the features N x H x W x C (channels last); along W."""
+        x = x.contiguous()  # once, and not at every use
         query, key, value = self.projection(x).chunk(3, dim=-1)
         return self.gamma * unscaled_attention(query, key, value) + x
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 
@@ -72,6 +73,30 @@ def conv_module(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+def rescaled_levels(channels: Sequence[int]) -> tuple[nn.ModuleList, list[int]]:
+    """Layers that make a pyramid of four maps of one size: 4, 2, 1 and 1/2 times that size (ViTDet's, of one map).
+
+    Args:
+        channels: Of the maps, from the one that becomes the finest.
+
+    Returns:
+        The layers, one a map, and the channels that they give.
+    """
+    a, b, c, d = channels
+    layers = [
+        nn.Sequential(
+            nn.ConvTranspose2d(a, a // 2, 2, stride=2),
+            LayerNorm2d(a // 2, eps=1e-5),
+            nn.GELU(),
+            nn.ConvTranspose2d(a // 2, a // 4, 2, stride=2),
+        ),
+        nn.ConvTranspose2d(b, b // 2, 2, stride=2),
+        nn.Identity(),
+        nn.MaxPool2d(2),
+    ]
+    return nn.ModuleList(layers), [a // 4, b // 2, c, d]
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):
@@ -162,15 +187,16 @@ def unscaled_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention ``softmax(query key^T) value`` without the usual scale, in memory linear in the length.
 
     Args:
-        query: N x L x D.
-        key: N x S x D.
-        value: N x S x E, E not below D.
+        query: N x L x D, or N x heads x L x D.
+        key: N x S x D, or N x heads x S x D.
+        value: N x S x E, or N x heads x S x E; E not below D.
 
     Returns:
-        N x L x E.
+        N x L x E, or N x heads x L x E.
     """
+    if query.dim() == 3:  # fused kernels want heads, and no more
+        return unscaled_attention(query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)).squeeze(1)
     missing = value.shape[-1] - query.shape[-1]
     if missing and query.device.type == "cpu":  # its fused kernel takes one width only; zeros change no energy
         query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
-    query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)  # fused kernels want heads
-    return F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1)
+    return F.scaled_dot_product_attention(query, key, value, scale=1.0)

@@ -54,7 +54,8 @@ def create_model(name: str, pretrained: bool = False, in_channels: int = 3, **ov
         pretrained: Start the encoder from the weights that the card names; they are fetched by timm or
             segmentation-models-pytorch.
         in_channels: Channels of one date.
-        **overrides: Arguments of the network's class.
+        **overrides: Arguments of the network's entry function. ``weights``, where it takes them, names a file to
+            start from; like ``pretrained`` it does not go into the network's ``config``.
 
     Raises:
         UnknownModelError: With the nearest names.
@@ -69,6 +70,7 @@ def create_model(name: str, pretrained: bool = False, in_channels: int = 3, **ov
             raise RecipeError(f"model {name!r} takes no such option: {error}") from error
         raise
     model.name = name
-    model.card = card
-    model.config = {"in_channels": in_channels, **overrides}
+    model.card = model.card_of(card)
+    # where the first weights came from is no part of what the network is: a bundle holds its own
+    model.config = {"in_channels": in_channels} | {key: v for key, v in overrides.items() if key != "weights"}
     return model

@@ -24,7 +24,7 @@ from bitemporal.errors import WeightsError
 from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import TIMM_HUB, fetch_weights
-from bitemporal.models.layers import conv_module, segmentation_head, split_dates
+from bitemporal.models.layers import conv_module, rescaled_levels, segmentation_head, split_dates
 from bitemporal.models.registry import register_model
 
 
@@ -307,25 +307,12 @@ class SimplePyramid(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         """Args: in_channels: Of the map. out_channels: Of every level."""
         super().__init__()
-        half, quarter = in_channels // 2, in_channels // 4
-        self.scale = nn.ModuleList(
-            [
-                nn.Sequential(
-                    nn.ConvTranspose2d(in_channels, half, 2, stride=2),
-                    LayerNorm2d(half, eps=1e-5),
-                    nn.GELU(),
-                    nn.ConvTranspose2d(half, quarter, 2, stride=2),
-                ),
-                nn.ConvTranspose2d(in_channels, half, 2, stride=2),
-                nn.Identity(),
-                nn.MaxPool2d(2),
-            ]
-        )
+        self.scale, channels = rescaled_levels([in_channels] * 4)
         self.project = nn.ModuleList(
             nn.Sequential(
-                _convolution_and_norm(channels, out_channels, 1), _convolution_and_norm(out_channels, out_channels, 3)
+                _convolution_and_norm(level, out_channels, 1), _convolution_and_norm(out_channels, out_channels, 3)
             )
-            for channels in (quarter, half, in_channels, in_channels)
+            for level in channels
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
