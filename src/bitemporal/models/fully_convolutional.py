@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.errors import WeightsError
 from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
+from bitemporal.models.encoders import refuse_pretrained
 from bitemporal.models.layers import both_dates, segmentation_head
 from bitemporal.models.registry import register_model
 
@@ -146,34 +146,29 @@ FC_SIAM_DIFF = replace(FC_EF, title="FC-Siam-diff")
 MICRO = replace(FC_SIAM_DIFF, title="FC-Siam-diff (micro)")
 
 
-def _refuse_pretrained(name: str, pretrained: bool) -> None:
-    if pretrained:
-        raise WeightsError(f"{name} has no pretrained weights; it is trained from scratch (pretrained=False)")
-
-
 @register_model(FC_EF)
 def fc_ef(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
     """FC-EF: both dates in one input; 1.35 M parameters."""
-    _refuse_pretrained("fc_ef", pretrained)
+    refuse_pretrained("fc_ef", pretrained)
     return FullyConvolutional("early", in_channels, reference_losses=reference_losses)
 
 
 @register_model(FC_SIAM_CONC)
 def fc_siam_conc(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
     """FC-Siam-conc: shared encoder, concatenated skips; 1.55 M parameters."""
-    _refuse_pretrained("fc_siam_conc", pretrained)
+    refuse_pretrained("fc_siam_conc", pretrained)
     return FullyConvolutional("concatenation", in_channels, reference_losses=reference_losses)
 
 
 @register_model(FC_SIAM_DIFF)
 def fc_siam_diff(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
     """FC-Siam-diff: shared encoder, skips of absolute differences; 1.35 M parameters."""
-    _refuse_pretrained("fc_siam_diff", pretrained)
+    refuse_pretrained("fc_siam_diff", pretrained)
     return FullyConvolutional("difference", in_channels, reference_losses=reference_losses)
 
 
 @register_model(MICRO)
 def test_fc(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
     """A narrow FC-Siam-diff for tests; 48 k parameters."""
-    _refuse_pretrained("test_fc", pretrained)
+    refuse_pretrained("test_fc", pretrained)
     return FullyConvolutional("difference", in_channels, width=3, reference_losses=reference_losses)

@@ -12,42 +12,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.errors import WeightsError
 from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.layers import both_dates, segmentation_head, unscaled_attention, without_autocast
+from bitemporal.models.encoders import refuse_pretrained
+from bitemporal.models.layers import ShortcutBlock, both_dates, segmentation_head, unscaled_attention, without_autocast
 from bitemporal.models.registry import register_model
 
 LEVELS = 4
 
 
-class Cell(nn.Module):
-    """Feature extraction cell: a 3 x 3 convolution, refined by a 1 x 1 convolution beside a shortcut."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        """Args: in_channels: Of the input. channels: Of the output."""
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features N x C x H x W at the size of the input."""
-        shortcut = self.conv1(x)
-        refined = self.norm2(self.conv2(F.relu(self.norm1(shortcut), inplace=True)))
-        return F.relu(refined + shortcut, inplace=True)
-
-
 class Encoder(nn.Module):
-    """Four cells; every one works at half the size of the one before."""
+    """Four feature extraction cells; every one works at half the size of the one before."""
 
     def __init__(self, in_channels: int, widths: Sequence[int]) -> None:
         """Args: in_channels: Of the image. widths: Channels of the levels."""
         super().__init__()
         self.stem = nn.Conv2d(in_channels, widths[0], 5, padding=2)
         inner = (widths[0], *widths[:-1])
-        self.cells = nn.ModuleList(Cell(a, b) for a, b in zip(inner, widths, strict=True))
+        self.cells = nn.ModuleList(
+            ShortcutBlock(a, b, kernel_size=1, bias=False) for a, b in zip(inner, widths, strict=True)
+        )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features of images N x C x H x W at strides 1, 2, 4 and 8."""
@@ -198,20 +182,15 @@ CARD = ModelCard(
 MICRO = replace(CARD, title="HANet (micro)")
 
 
-def _refuse_pretrained(name: str, pretrained: bool) -> None:
-    if pretrained:
-        raise WeightsError(f"{name} has no pretrained weights; it is trained from scratch (pretrained=False)")
-
-
 @register_model(CARD)
 def hanet(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> HANet:
     """HANet with 40 channels at full size, 2.61 M parameters."""
-    _refuse_pretrained("hanet", pretrained)
+    refuse_pretrained("hanet", pretrained)
     return HANet(in_channels, reference_losses=reference_losses)
 
 
 @register_model(MICRO)
 def test_hanet(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> HANet:
     """HANet with 4 channels at full size, for tests."""
-    _refuse_pretrained("test_hanet", pretrained)
+    refuse_pretrained("test_hanet", pretrained)
     return HANet(in_channels, width=4, hidden=8, reference_losses=reference_losses)

@@ -75,6 +75,24 @@ def conv_module(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
+class ShortcutBlock(nn.Module):
+    """Two convolutions with a shortcut from the first convolution's result, before its normalisation."""
+
+    def __init__(self, in_channels: int, channels: int, kernel_size: int = 3, bias: bool = True) -> None:
+        """Args: in_channels: Of the input. channels: Of the output. kernel_size, bias: Of the second convolution."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features N x C x H x W at the size of the input."""
+        shortcut = self.conv1(x)
+        refined = self.norm2(self.conv2(F.relu(self.norm1(shortcut), inplace=True)))
+        return F.relu(refined + shortcut, inplace=True)
+
+
 def rescaled_levels(channels: Sequence[int]) -> tuple[nn.ModuleList, list[int]]:
     """Layers that make a pyramid of four maps of one size: 4, 2, 1 and 1/2 times that size (ViTDet's, of one map).
 

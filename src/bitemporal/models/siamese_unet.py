@@ -13,10 +13,11 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder, 
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
-from bitemporal.errors import RecipeError, WeightsError
+from bitemporal.errors import RecipeError
 from bitemporal.losses import cross_entropy
 from bitemporal.models.any_encoder import WeightsFile, accepted_sizes, any_encoder, has_batch_norm
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
+from bitemporal.models.encoders import refuse_pretrained
 from bitemporal.models.layers import both_dates, split_dates
 from bitemporal.models.registry import register_model
 
@@ -143,8 +144,7 @@ def test_siamese_unet(
     pretrained: bool = False, in_channels: int = 3, fusion: Fusion = "difference", reference_losses: bool = False
 ) -> SiameseUNet:
     """U-Net on the first stages of a miniature encoder, for tests."""
-    if pretrained:
-        raise WeightsError("test_siamese_unet has no pretrained weights; build it without them (pretrained=False)")
+    refuse_pretrained("test_siamese_unet", pretrained)
     return SiameseUNet(
         "test_byobnet", fusion, in_channels=in_channels, width=2, finest=3, reference_losses=reference_losses
     )

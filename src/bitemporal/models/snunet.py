@@ -12,31 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.errors import WeightsError
 from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.layers import ChannelAttention, both_dates, segmentation_head
+from bitemporal.models.encoders import refuse_pretrained
+from bitemporal.models.layers import ChannelAttention, ShortcutBlock, both_dates, segmentation_head
 from bitemporal.models.registry import register_model
 
 LEVELS = 5
-
-
-class Block(nn.Module):
-    """Two convolutions with a shortcut from the first convolution's result, before its normalisation."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        """Args: in_channels: Of the input. channels: Of the output."""
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm2 = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features N x C x H x W at the size of the input."""
-        shortcut = self.conv1(x)
-        refined = self.norm2(self.conv2(F.relu(self.norm1(shortcut), inplace=True)))
-        return F.relu(refined + shortcut, inplace=True)
 
 
 class Encoder(nn.Module):
@@ -46,7 +28,7 @@ class Encoder(nn.Module):
         """Args: in_channels: Of the image. widths: Channels of the levels."""
         super().__init__()
         inner = (in_channels, *widths[:-1])
-        self.levels = nn.ModuleList(Block(a, b) for a, b in zip(inner, widths, strict=True))
+        self.levels = nn.ModuleList(ShortcutBlock(a, b) for a, b in zip(inner, widths, strict=True))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Features of images N x C x H x W at strides 1, 2, 4 and 8."""
@@ -64,7 +46,7 @@ class Node(nn.Module):
         """Args: channels: Of the level. below: Channels of the level below. earlier: Features the level has so far."""
         super().__init__()
         self.up = nn.ConvTranspose2d(below, below, 2, stride=2)
-        self.block = Block(channels * earlier + below, channels)
+        self.block = ShortcutBlock(channels * earlier + below, channels)
 
     def forward(self, earlier: Sequence[Tensor], below: Tensor) -> Tensor:
         """Features N x C x H x W from those of the level so far, and the one below, N x C' x H/2 x W/2."""
@@ -124,7 +106,7 @@ class SNUNet(ChangeModel):
         super().__init__(reference_losses)
         widths = [width * 2**level for level in range(LEVELS)]
         self.encoder = Encoder(in_channels, widths[:-1])
-        self.deepest = Block(widths[-2], widths[-1])
+        self.deepest = ShortcutBlock(widths[-2], widths[-1])
         self.columns = nn.ModuleList(Column(widths[: LEVELS - i], earlier=2 + i) for i in range(LEVELS - 1))
         self.attention = EnsembleChannelAttention(width, LEVELS - 1)
         for module in self.modules():
@@ -175,27 +157,22 @@ SNUNET_C32 = replace(
 MICRO = replace(SNUNET_C16, title="SNUNet-CD (micro)")
 
 
-def _refuse_pretrained(name: str, pretrained: bool) -> None:
-    if pretrained:
-        raise WeightsError(f"{name} has no pretrained weights; it is trained from scratch (pretrained=False)")
-
-
 @register_model(SNUNET_C16)
 def snunet_c16(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> SNUNet:
     """SNUNet with 16 channels at full size, 3.01 M parameters."""
-    _refuse_pretrained("snunet_c16", pretrained)
+    refuse_pretrained("snunet_c16", pretrained)
     return SNUNet(in_channels, 16, reference_losses)
 
 
 @register_model(SNUNET_C32)
 def snunet_c32(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> SNUNet:
     """SNUNet with 32 channels at full size, 12.03 M parameters."""
-    _refuse_pretrained("snunet_c32", pretrained)
+    refuse_pretrained("snunet_c32", pretrained)
     return SNUNet(in_channels, 32, reference_losses)
 
 
 @register_model(MICRO)
 def test_snunet(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> SNUNet:
     """SNUNet with 2 channels at full size, for tests; 48 k parameters."""
-    _refuse_pretrained("test_snunet", pretrained)
+    refuse_pretrained("test_snunet", pretrained)
     return SNUNet(in_channels, 2, reference_losses)
