@@ -1,5 +1,6 @@
-"""Detectors: bundle in, masks out; one network, or Origin-Partition."""
+"""Detectors: bundle in, masks out; one network, Origin-Partition, ensembles, test-time augmentation."""
 
+from bitemporal.inference.combining import Augmentation, Ensemble, TestTimeAugmentation
 from bitemporal.inference.detector import Answer, Detector, NetworkDetector, Prediction
 from bitemporal.inference.folders import FilesReport, predict_files
 from bitemporal.inference.loading import choose_device, load
@@ -7,11 +8,14 @@ from bitemporal.inference.origin_partition import OriginPartition, save_origin_p
 
 __all__ = [
     "Answer",
+    "Augmentation",
     "Detector",
+    "Ensemble",
     "FilesReport",
     "NetworkDetector",
     "OriginPartition",
     "Prediction",
+    "TestTimeAugmentation",
     "choose_device",
     "load",
     "predict_files",

@@ -1,0 +1,207 @@
+"""Changed areas as polygons, with area and mean probability."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import numpy.typing as npt
+import pyogrio
+import rasterio
+import shapely
+from affine import Affine
+from pyogrio.errors import DataSourceError, FeatureError
+from rasterio import features
+from shapely.geometry import Polygon, shape
+from shapely.geometry.base import BaseGeometry
+
+from bitemporal.errors import DataError
+from bitemporal.files import replacing
+from bitemporal.scenes.geography import Areas
+from bitemporal.scenes.journal import CHANGED, NO_DATA, Journal
+from bitemporal.scenes.sources import Grid
+
+FORMATS: Mapping[str, str] = {
+    ".gpkg": "GPKG",
+    ".parquet": "Parquet",
+    ".geojson": "GeoJSON",
+    ".json": "GeoJSON",
+}
+"""Formats by the end of the file's name."""
+
+_PIXELS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class PolygonOptions:
+    """How changed pixels become polygons.
+
+    Attributes:
+        minimum_area: Square metres below which a polygon is left out; pixels for images without a place.
+        smooth: Cut the corners of the pixels' edges, by less than a pixel.
+    """
+
+    minimum_area: float = 0.0
+    smooth: bool = False
+
+
+def write_polygons(path: Path, journal: Journal, mask: Path, grid: Grid, options: PolygonOptions, style: str) -> int:
+    """Write the changed areas: pixels joined by their sides, holes kept.
+
+    Fields: ``id`` from 1, ``area_m2`` (on the ellipsoid where the CRS does not keep areas; not for images without a
+    place), ``pixels``, ``mean_probability``.
+
+    Args:
+        path: Whose end chooses the format; replaced when it is whole.
+        journal: With all strips done.
+        mask: The mask as a raster.
+        grid: Of the scene.
+        options: What is left out, and smoothing.
+        style: QGIS style; kept in a GeoPackage, else written beside the file.
+
+    Returns:
+        The number of polygons.
+
+    Raises:
+        DataError: When it cannot be written.
+    """
+    areas = None if grid.crs is None else Areas(grid)
+    rows: list[dict[str, Any]] = []
+    geometries: list[Polygon] = []
+    for outline in _outlines(mask):
+        polygon = _smoothed(outline) if options.smooth else outline
+        placed = shapely.transform(polygon, lambda points: _placed(points, grid.transform))
+        area = None if areas is None else areas.of(placed)
+        pixels, mean = _inside(outline, journal)
+        if (pixels if area is None else area) < options.minimum_area:
+            continue
+        geometries.append(placed)
+        rows.append({"id": len(rows) + 1, "area_m2": area, "pixels": pixels, "mean_probability": mean})
+    table = geopandas.GeoDataFrame(
+        {
+            "id": np.array([row["id"] for row in rows], np.int64),
+            "area_m2": np.array([row["area_m2"] for row in rows], np.float64),
+            "pixels": np.array([row["pixels"] for row in rows], np.int64),
+            "mean_probability": np.array([row["mean_probability"] for row in rows], np.float64),
+        },
+        geometry=geometries,
+        crs=None if grid.crs is None else grid.crs.to_wkt(),
+    )
+    kind = FORMATS[path.suffix.lower()]
+    with replacing(path) as temporary:
+        made = temporary.with_name(temporary.name + path.suffix.lower())
+        try:
+            _write(table, made, kind, path.stem, style)
+            made.replace(temporary)
+        except (DataSourceError, FeatureError) as error:
+            raise DataError(f"{path}: cannot be written ({error}); choose another place, or free space") from error
+        finally:
+            made.unlink(missing_ok=True)
+    if kind != "GPKG":
+        with replacing(path.with_suffix(".qml")) as temporary:
+            temporary.write_text(style, encoding="utf-8")
+    return len(rows)
+
+
+def _write(table: geopandas.GeoDataFrame, path: Path, kind: str, layer: str, style: str) -> None:
+    if kind == "Parquet":
+        table.to_parquet(path, compression="zstd")
+        return
+    if kind == "GeoJSON":
+        table = table.to_crs(4326)  # RFC 7946 knows no other
+    # files made from the same images are the same: a fixed date instead of today's
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"})
+    try:
+        settings = {"RFC7946": "YES"} if kind == "GeoJSON" else {}
+        table.to_file(path, driver=kind, engine="pyogrio", layer=layer, geometry_type="Polygon", **settings)
+        if kind == "GPKG":
+            _keep_style(path, layer, style)
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
+
+
+def _keep_style(path: Path, layer: str, style: str) -> None:
+    """Put a style into a GeoPackage, where QGIS looks for it."""
+    rows = geopandas.GeoDataFrame(
+        {
+            "f_table_catalog": [""],
+            "f_table_schema": [""],
+            "f_table_name": [layer],
+            "f_geometry_column": ["geom"],
+            "styleName": ["change"],
+            "styleQML": [style],
+            "styleSLD": [""],
+            "useAsDefault": [True],
+            "description": ["changed areas"],
+            "owner": [""],
+            "ui": [""],
+            "update_time": ["1970-01-01T00:00:00.000Z"],
+        }
+    )
+    pyogrio.write_dataframe(rows, path, layer="layer_styles", driver="GPKG", append=False)
+
+
+def _outlines(mask: Path) -> Iterator[Polygon]:
+    """Polygons of changed pixels, in columns and rows; GDAL reads the mask line by line."""
+    changed = mask.with_name("changed.vrt")
+    lut = f"0:0,{CHANGED}:1,{CHANGED + 1}:0,{NO_DATA}:0"
+    with rasterio.open(mask) as source:
+        height, width = source.height, source.width
+    changed.write_text(
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><VRTRasterBand dataType="Byte" band="1">'
+        f'<ComplexSource><SourceFilename relativeToVRT="1">{mask.name}</SourceFilename><SourceBand>1</SourceBand>'
+        f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
+        f'<DstRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/><LUT>{lut}</LUT></ComplexSource>'
+        "</VRTRasterBand></VRTDataset>",
+        encoding="utf-8",
+    )
+    with rasterio.open(changed) as source:
+        band = rasterio.band(source, 1)
+        for geometry, _ in features.shapes(band, mask=band, connectivity=4, transform=Affine.identity()):
+            yield shape(geometry)
+
+
+def _placed(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[np.float64]:
+    columns, rows = points.T
+    return np.stack(
+        (
+            transform.a * columns + transform.b * rows + transform.c,
+            transform.d * columns + transform.e * rows + transform.f,
+        ),
+        axis=1,
+    )
+
+
+def _smoothed(polygon: Polygon) -> Polygon:
+    """Corners cut twice (Chaikin 1974) after straightening stairs of one pixel; the shape itself where that breaks it."""
+    simple = polygon.simplify(0.75)
+    smooth = Polygon(_cut(simple.exterior.coords), [_cut(ring.coords) for ring in simple.interiors])
+    if not smooth.is_valid or smooth.is_empty or not isinstance(smooth, Polygon):
+        return polygon
+    return smooth
+
+
+def _cut(coordinates: Any) -> npt.NDArray[np.float64]:  # noqa: ANN401  shapely's sequence
+    ring = np.asarray(coordinates)[:-1]
+    for _ in range(2):
+        following = np.roll(ring, -1, axis=0)
+        ring = np.stack((0.75 * ring + 0.25 * following, 0.25 * ring + 0.75 * following), axis=1).reshape(-1, 2)
+    return np.concatenate((ring, ring[:1]))
+
+
+def _inside(outline: BaseGeometry, journal: Journal) -> tuple[int, float]:
+    """Number of a polygon's pixels, and the mean of their probabilities."""
+    left, top, right, bottom = (round(value) for value in outline.bounds)
+    step = max(1, _PIXELS_AT_ONCE // max(right - left, 1))
+    pixels, total = 0, 0.0
+    for start in range(top, bottom, step):
+        stop = min(start + step, bottom)
+        inside = features.geometry_mask(
+            [outline], (stop - start, right - left), Affine.translation(left, start), invert=True
+        )
+        values = journal.probabilities(slice(start, stop), slice(left, right))[inside]
+        pixels += len(values)
+        total += float(values.sum(dtype=np.float64))
+    return pixels, total / max(pixels, 1)
