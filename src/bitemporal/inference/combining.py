@@ -102,14 +102,16 @@ class TestTimeAugmentation(Combination):
         for scale in self.scales:
             for turns, mirror in _VIEWS[self.augmentation]:
                 there, back = _view(turns, mirror)
-                seen = [[there(_resized(image.float(), scale)) for image in images] for images in (before, after)]
+                first, second = (
+                    [there(_resized(image.float(), scale)) for image in images] for images in (before, after)
+                )
                 counted = None
                 if valid is not None:
                     counted = [there(_resized(v[None].float(), scale))[0] > 0.5 for v in valid]
                 found.append(
                     [
                         Answer(_sized(back(answer.probability), image.shape[-2:]), answer.part)
-                        for answer, image in zip(self.detector.answers(*seen, counted), before, strict=True)
+                        for answer, image in zip(self.detector.answers(first, second, counted), before, strict=True)
                     ]
                 )
         return _means(found)

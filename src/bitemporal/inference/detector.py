@@ -125,8 +125,12 @@ class Detector(ABC):
         return predictions[0] if single else predictions
 
     def predict_scene(
-        self, before: "Files", after: "Files", output: str | os.PathLike[str], **options: Any
-    ) -> "SceneResult":  # noqa: ANN401
+        self,
+        before: "Files",
+        after: "Files",
+        output: str | os.PathLike[str],
+        **options: Any,  # noqa: ANN401
+    ) -> "SceneResult":
         """Find what changed between two georeferenced rasters of any size; see ``bitemporal.scenes.predict_scene``."""
         # scenes are built on detectors, and need the extra "geo"
         from bitemporal.scenes import predict_scene

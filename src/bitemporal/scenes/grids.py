@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -29,7 +28,7 @@ _MOST_TIMES = 50.0
 """Pixels of one date that are so many times those of the other are taken for a mistake."""
 
 _PIXELS = CRS.from_epsg(3857)
-"""Stands in where neither date has a place: GDAL's warper asks for a CRS, and the same on both sides changes nothing."""
+"""Stands in where neither date has a place: GDAL's warper asks for a CRS; the same on both sides changes nothing."""
 
 
 class Shift(NamedTuple):
@@ -267,9 +266,7 @@ class DateOnGrid:
         """Itself; closed at the end of the block."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the files."""
         self.close()
 

@@ -120,9 +120,8 @@ def write_outputs(
     if outputs.polygons is not None:
         count = write_polygons(outputs.polygons, journal, mask, grid, polygons, polygon_style())
     if outputs.probability is not None:
-        write_cog(
-            probability, outputs.probability, journal.folder, {"PREDICTOR": "YES", "OVERVIEW_RESAMPLING": "AVERAGE"}
-        )
+        settings = {"PREDICTOR": "YES", "OVERVIEW_RESAMPLING": "AVERAGE"}
+        write_cog(probability, outputs.probability, journal.folder, settings)
         _write_style(outputs.probability, probability_style())
     write_cog(mask, outputs.mask, journal.folder, {"OVERVIEW_RESAMPLING": "MODE"})
     _write_style(outputs.mask, mask_style())

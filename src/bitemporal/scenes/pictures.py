@@ -6,12 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from PIL import Image
-from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from bitemporal.files import replacing
 from bitemporal.scenes.grids import DateOnGrid
-from bitemporal.scenes.journal import CHANGED, NO_DATA
+from bitemporal.scenes.journal import CHANGED
 from bitemporal.scenes.sources import Grid
 from bitemporal.scenes.values import ValueRange, scale
 
@@ -46,13 +45,23 @@ def write_quicklook(
         picture = np.rint(scale(samples, ranges)).astype(np.uint8).transpose(1, 2, 0)
         picture[~valid] = 255
         panels.append(picture)
-    with rasterio.open(mask) as source:
-        # the largest value of what becomes one pixel: small changes stay to be seen
-        values = source.read(1, out_shape=shape, resampling=Resampling.max, masked=True)
-    changed = (values.filled(0) == CHANGED) & (values.filled(0) != NO_DATA)
+    changed = _any_changed(mask, shape)
     grey = panels[1].mean(axis=2, keepdims=True).astype(np.uint8).repeat(3, axis=2)
     panels.append(np.where(changed[..., None], np.array(_COLOUR, np.uint8), grey // 2 + 120))
     gap = np.full((shape[0], _GAP, 3), 255, np.uint8)
     joined = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
     with replacing(path) as temporary:
         Image.fromarray(joined).save(temporary, format="PNG", optimize=True)
+
+
+def _any_changed(mask: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Where anything changed in what becomes one pixel, so that small changes stay to be seen."""
+    with rasterio.open(mask) as source:
+        height, width = source.height, source.width
+        rows = np.arange(shape[0] + 1) * height // shape[0]
+        columns = np.arange(shape[1]) * width // shape[1]
+        found = np.zeros(shape, np.bool_)
+        for row in range(shape[0]):
+            values = source.read(1, window=Window(0, rows[row], width, rows[row + 1] - rows[row]))
+            found[row] = np.logical_or.reduceat((values == CHANGED).any(axis=0), columns)
+    return found

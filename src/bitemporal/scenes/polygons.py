@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import geopandas
 import numpy as np
@@ -114,8 +114,8 @@ def _write(table: geopandas.GeoDataFrame, path: Path, kind: str, layer: str, sty
     # files made from the same images are the same: a fixed date instead of today's
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"})
     try:
-        settings = {"RFC7946": "YES"} if kind == "GeoJSON" else {}
-        table.to_file(path, driver=kind, engine="pyogrio", layer=layer, geometry_type="Polygon", **settings)
+        options: dict[str, Any] = {"RFC7946": "YES"} if kind == "GeoJSON" else {}
+        table.to_file(path, driver=kind, engine="pyogrio", layer=layer, geometry_type="Polygon", **options)
         if kind == "GPKG":
             _keep_style(path, layer, style)
     finally:
@@ -160,7 +160,7 @@ def _outlines(mask: Path) -> Iterator[Polygon]:
     with rasterio.open(changed) as source:
         band = rasterio.band(source, 1)
         for geometry, _ in features.shapes(band, mask=band, connectivity=4, transform=Affine.identity()):
-            yield shape(geometry)
+            yield cast(Polygon, shape(geometry))
 
 
 def _placed(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[np.float64]:
@@ -175,8 +175,8 @@ def _placed(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[n
 
 
 def _smoothed(polygon: Polygon) -> Polygon:
-    """Corners cut twice (Chaikin 1974) after straightening stairs of one pixel; the shape itself where that breaks it."""
-    simple = polygon.simplify(0.75)
+    """Corners cut twice (Chaikin 1974) after straightening stairs of a pixel; the shape itself where that breaks it."""
+    simple = cast(Polygon, polygon.simplify(0.75))
     smooth = Polygon(_cut(simple.exterior.coords), [_cut(ring.coords) for ring in simple.interiors])
     if not smooth.is_valid or smooth.is_empty or not isinstance(smooth, Polygon):
         return polygon

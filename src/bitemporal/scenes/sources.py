@@ -58,12 +58,10 @@ class Grid:
 
     def describe(self) -> str:
         """Size, pixel size and CRS in words."""
-        place = (
-            "no CRS"
-            if self.crs is None
-            else f"{self.crs.to_string()}, pixels {self.transform.a:g} x {-self.transform.e:g}"
-        )
-        return f"{self.height} x {self.width} ({place})"
+        if self.crs is None:
+            return f"{self.height} x {self.width} (no CRS)"
+        pixel = f"{self.transform.a:g} x {-self.transform.e:g}"
+        return f"{self.height} x {self.width} ({self.crs.to_string()}, pixels of {pixel})"
 
 
 @dataclass(frozen=True)
@@ -178,12 +176,9 @@ def open_source(files: Files, name: str, bands: Sequence[int] | None = None, nod
 def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, alone: bool) -> list[int]:
     """Bands of a file to use: all of a file a band, the chosen ones, or those that leave no choice."""
     if dataset.count == 0:
-        inside = (
-            f" It holds {len(dataset.subdatasets)} others, such as {dataset.subdatasets[0]}"
-            if dataset.subdatasets
-            else ""
-        )
-        raise DataError(f"{path}: has no band; expected a raster with some.{inside}")
+        inside = dataset.subdatasets
+        hint = f"give one of the {len(inside)} rasters in it, such as {inside[0]}" if inside else "give another file"
+        raise DataError(f"{path}: has no band; expected a raster with some: {hint}")
     colours = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha]
     if not alone:
         if len(colours) != 1:
@@ -237,8 +232,8 @@ def _grid(dataset: DatasetReader, path: str) -> Grid:
     left, bottom, right, top = dataset.bounds
     if crs.is_geographic and not (-90.1 <= bottom and top <= 90.1 and -540 <= left and right <= 540):
         raise DataError(
-            f"{path}: reaches from {left:g}, {bottom:g} to {right:g}, {top:g} in {crs.to_string()}, which are no degrees "
-            "of longitude and latitude; correct its CRS or transform with gdal_edit.py"
+            f"{path}: reaches from {left:g}, {bottom:g} to {right:g}, {top:g} in {crs.to_string()}, which are no "
+            "degrees of longitude and latitude; correct its CRS or transform with gdal_edit.py"
         )
     if not 1e-3 < transform.a / -transform.e < 1e3:
         raise DataError(
