@@ -29,7 +29,7 @@ COMMANDS: dict[str, str] = {
 }
 """Command line words -> module and function, imported only when called."""
 
-_SHORT = {"output": "-o"}
+_SHORT = {"output": ("-o", "--out")}
 
 
 def _function(command: str) -> Callable[..., int | None]:
@@ -119,6 +119,12 @@ def _numbers(hint: object) -> _Numbers | None:
     return _Numbers(kinds[0], None if kinds[-1] is Ellipsis else len(kinds))
 
 
+def _element(hint: object) -> object | None:
+    """The type of the words of a list; ``None`` for other types."""
+    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next((typing.get_args(choice)[0] for choice in choices if typing.get_origin(choice) is list), None)
+
+
 def _parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
     description = docstring_parser.parse(function.__doc__ or "").description
     parser = ArgumentParser(prog=f"bitemporal {command}", description=description, exit_on_error=True)
@@ -135,8 +141,11 @@ def _parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
         if option.hint is bool:
             settings |= {"action": "store_true"}
             del settings["type"]
-        short = [_SHORT[option.name]] if option.name in _SHORT else []
-        parser.add_argument(*short, f"--{option.name.replace('_', '-')}", dest=option.name, **settings)
+        several = _element(option.hint)
+        if several is not None:
+            settings |= {"nargs": "+", "type": several}
+        words = (f"--{option.name.replace('_', '-')}", *_SHORT.get(option.name, ()))
+        parser.add_argument(*words, dest=option.name, **settings)
     return parser
 
 

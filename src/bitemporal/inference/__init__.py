@@ -3,7 +3,7 @@
 from bitemporal.inference.combining import Augmentation, Ensemble, TestTimeAugmentation
 from bitemporal.inference.detector import Answer, Detector, NetworkDetector, Prediction
 from bitemporal.inference.folders import FilesReport, predict_files
-from bitemporal.inference.loading import choose_device, load
+from bitemporal.inference.loading import choose_device, compose, load
 from bitemporal.inference.origin_partition import OriginPartition, save_origin_partition
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Prediction",
     "TestTimeAugmentation",
     "choose_device",
+    "compose",
     "load",
     "predict_files",
     "save_origin_partition",

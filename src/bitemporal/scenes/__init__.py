@@ -3,9 +3,10 @@
 from bitemporal.errors import MissingExtraError
 
 try:
+    from bitemporal.recipe import SceneOptions
     from bitemporal.scenes.grids import Shift
     from bitemporal.scenes.outputs import Outputs
-    from bitemporal.scenes.prediction import SceneOptions, SceneResult, predict_scene
+    from bitemporal.scenes.prediction import SceneResult, predict_scene
     from bitemporal.scenes.sources import Files
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] == "bitemporal":

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,8 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from bitemporal.errors import DataError
+from bitemporal.recipe import GridChoice
 from bitemporal.scenes.sources import Grid, Source, close_all, finite, has_nodata, open_raster, readable
-
-GridChoice = Literal["before", "intersection", "union"]
 
 _ALIGNED = 1e-3
 """Pixels by which grids may be apart and still count as aligned."""

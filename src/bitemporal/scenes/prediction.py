@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,9 @@ from bitemporal.car import CarPartition
 from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.files import write_json
 from bitemporal.inference import Detector, OriginPartition
+from bitemporal.recipe import SceneOptions
 from bitemporal.scenes.geography import changed_hectares
-from bitemporal.scenes.grids import DateOnGrid, GridChoice, Shift, common_grid
+from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid
 from bitemporal.scenes.journal import Journal, fingerprint
 from bitemporal.scenes.outputs import Outputs, check_outputs, write_outputs
 from bitemporal.scenes.pictures import write_quicklook
@@ -35,57 +36,8 @@ from bitemporal.scenes.sources import Files, gdal_settings, open_source
 from bitemporal.scenes.tiling import Blend, Tiling, axis
 from bitemporal.scenes.values import ValueRange, value_range
 
-Routing = Literal["tile", "scene"]
-
 ANSWERED, SKIPPED = "tiles answered", "tiles skipped"
 """Among the tallies of tiles; the others are CAR parts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneOptions:
-    """How a scene is read, predicted and drawn.
-
-    Attributes:
-        grid: The area of the result, in pixels of date 1: all of date 1 (before), what both dates cover
-            (intersection), or what any of them covers (union).
-        bands: Bands to use of a file with several, from 1, in the order red, green, blue, as in 3,2,1.
-        nodata: Value that stands for no data, instead of what the files say.
-        image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each of three channels; by default
-            0 and 255 for 8 bits, else percentiles 1 and 99 of both dates together.
-        register: Estimate a global shift between the dates, and undo it.
-        tile: Most pixels of a tile's side; the network's needs may make it smaller.
-        overlap: Pixels that neighbouring tiles share at least, beside the band in which they are blended.
-        batch_size: Tiles predicted at once.
-        threshold: Probability above which a pixel is changed.
-        routing: What Origin-Partition takes the CAR of: each tile, or the whole scene, which runs the origin first.
-        minimum_area: Square metres below which a polygon is left out.
-        smooth: Cut the corners of the polygons' stairs.
-    """
-
-    grid: GridChoice = "before"
-    bands: tuple[int, ...] | None = None
-    nodata: float | None = None
-    image_range: tuple[float, ...] | None = None
-    register: bool = False
-    tile: int = 512
-    overlap: int = 64
-    batch_size: int = 4
-    threshold: float = 0.5
-    routing: Routing = "tile"
-    minimum_area: float = 0.0
-    smooth: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            RecipeError: When one cannot be used.
-        """
-        for name, least in (("tile", 1), ("overlap", 0), ("batch_size", 1), ("minimum_area", 0)):
-            if getattr(self, name) < least:
-                raise RecipeError(f"{name}: found {getattr(self, name)}, expected at least {least}")
-        if not 0 <= self.threshold < 1:
-            raise RecipeError(f"threshold: found {self.threshold:g}, expected a probability from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -157,15 +109,48 @@ def predict_scene(
             is left half-written.
         RecipeError: When an option cannot be used.
     """
+    with gdal_settings():
+        outputs = _outputs(output, probability, polygons, quicklook, summary)
+        return _Scene(detector, before, after, outputs, _options(options)).run(progress)
+
+
+def finished_summary(
+    detector: Detector,
+    before: Files,
+    after: Files,
+    output: str | os.PathLike[str],
+    *,
+    summary: str | os.PathLike[str],
+    probability: str | os.PathLike[str] | None = None,
+    polygons: str | os.PathLike[str] | None = None,
+    quicklook: str | os.PathLike[str] | None = None,
+    **options: Any,  # noqa: ANN401  fields of SceneOptions, checked by it
+) -> dict[str, Any] | None:
+    """The summary of a scene that ``predict_scene`` has finished before in the very same way; ``None`` for others.
+
+    Arguments and errors are those of ``predict_scene``.
+    """
     try:
-        chosen = SceneOptions(**options)
+        found: dict[str, Any] = json.loads(Path(summary).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    outputs = _outputs(output, probability, polygons, quicklook, summary)
+    if not all(path.is_file() for path in outputs.named().values()):
+        return None
+    with gdal_settings():
+        key = fingerprint(_Scene(detector, before, after, outputs, _options(options)).settings)
+    return found if found.get("fingerprint") == key else None
+
+
+def _options(options: dict[str, Any]) -> SceneOptions:
+    try:
+        return SceneOptions(**options)
     except TypeError as error:
         raise RecipeError(f"options: {error}; expected fields of SceneOptions") from error
-    outputs = Outputs(
-        Path(output), *(None if path is None else Path(path) for path in (probability, polygons, quicklook, summary))
-    )
-    with gdal_settings():
-        return _Scene(detector, before, after, outputs, chosen).run(progress)
+
+
+def _outputs(mask: str | os.PathLike[str], *others: str | os.PathLike[str] | None) -> Outputs:
+    return Outputs(Path(mask), *(None if path is None else Path(path) for path in others))
 
 
 class _Scene:
@@ -189,12 +174,13 @@ class _Scene:
         self.shift = estimate_shift(self.before, self.after, self.grid) if options.register else None
         self.folder = outputs.mask.with_name(f".{outputs.mask.name}.work")
 
+        self.settings = self._settings()
+
     def run(self, progress: bool) -> SceneResult:
         """Predict and write."""
-        settings = self._settings()
         try:
             with Progress(disable=not progress, transient=True) as bar:
-                result = self._predict_and_write(settings, bar)
+                result = self._predict_and_write(self.settings, bar)
         except BitemporalError:
             # what is wrong will not be right the next time, unless it is a connection
             if not any("://" in file for file in (*self.before.files, *self.after.files)):
