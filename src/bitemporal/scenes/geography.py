@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import pyproj
+import shapely
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from shapely.geometry.base import BaseGeometry
@@ -57,18 +58,18 @@ class Areas:
         if not self.geodesic:
             return float(geometry.area) * self.metres**2
         if self._to_degrees is not None:
-            from shapely.ops import transform
-
-            geometry = transform(self._to_degrees.transform, geometry)
+            geometry = shapely.transform(geometry, self._degrees)
         area, _ = self.geod.geometry_area_perimeter(geometry)
         return abs(float(area))
+
+    def _degrees(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        assert self._to_degrees is not None
+        return np.stack(self._to_degrees.transform(*points.T), axis=1)
 
     def of_pixels(self, grid: Grid) -> npt.NDArray[np.float64]:
         """Area of a pixel of every row."""
         if not self.geodesic:
             return np.full(grid.height, -grid.transform.a * grid.transform.e * self.metres**2)
-        from shapely.geometry import box
-
         middle = grid.width // 2
         # rows change slowly: enough of them are measured, the others lie between
         rows = np.unique(np.linspace(0, grid.height - 1, min(grid.height, 257)).round().astype(int))
@@ -76,7 +77,7 @@ class Areas:
         for row in rows:
             left, top = grid.transform @ (middle, int(row))
             right, bottom = grid.transform @ (middle + 1, int(row) + 1)
-            areas.append(self.of(box(left, bottom, right, top)))
+            areas.append(self.of(shapely.box(left, bottom, right, top)))
         return np.interp(np.arange(grid.height), rows, areas)
 
 

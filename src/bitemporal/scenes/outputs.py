@@ -15,8 +15,8 @@ from bitemporal.scenes.polygons import FORMATS, PolygonOptions, write_polygons
 from bitemporal.scenes.sources import Grid
 from bitemporal.scenes.styles import mask_style, polygon_style, probability_style
 
-COLOURS = {UNCHANGED: (0, 0, 0, 0), CHANGED: (227, 26, 28, 255), NO_DATA: (0, 0, 0, 0)}
-"""Of the mask's values: red where changed, else transparent."""
+COLOURS = {UNCHANGED: (255, 255, 255, 255), CHANGED: (227, 26, 28, 255)}
+"""Of the mask's values; in a GeoTIFF's colour table only no data can be transparent."""
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def _placed(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[n
 
 
 def _smoothed(polygon: Polygon) -> Polygon:
-    """Corners cut twice (Chaikin 1974) after straightening stairs of a pixel; the shape itself where that breaks it."""
+    """Stairs of a pixel straightened, then corners cut twice (Chaikin 1974); the shape itself where that breaks it."""
     simple = cast(Polygon, polygon.simplify(0.75))
     smooth = Polygon(_cut(simple.exterior.coords), [_cut(ring.coords) for ring in simple.interiors])
     if not smooth.is_valid or smooth.is_empty or not isinstance(smooth, Polygon):
@@ -185,9 +185,11 @@ def _smoothed(polygon: Polygon) -> Polygon:
 
 def _cut(coordinates: Any) -> npt.NDArray[np.float64]:  # noqa: ANN401  shapely's sequence
     ring = np.asarray(coordinates)[:-1]
-    for _ in range(2):
-        following = np.roll(ring, -1, axis=0)
-        ring = np.stack((0.75 * ring + 0.25 * following, 0.25 * ring + 0.75 * following), axis=1).reshape(-1, 2)
+    for most in (0.7, 0.2):  # pixels that are cut off at a corner at most, where the sides are long
+        side = np.roll(ring, -1, axis=0) - ring
+        length = np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-9)
+        off = side * np.minimum(0.25, most / length)
+        ring = np.stack((ring + off, ring + side - off), axis=1).reshape(-1, 2)
     return np.concatenate((ring, ring[:1]))
 
 
