@@ -119,10 +119,10 @@ def _numbers(hint: object) -> _Numbers | None:
     return _Numbers(kinds[0], None if kinds[-1] is Ellipsis else len(kinds))
 
 
-def _element(hint: object) -> object | None:
-    """The type of the words of a list; ``None`` for other types."""
+def _is_words(hint: object) -> bool:
+    """Whether an option takes words, one after the other."""
     choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return next((typing.get_args(choice)[0] for choice in choices if typing.get_origin(choice) is list), None)
+    return list[str] in choices
 
 
 def _parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
@@ -141,9 +141,8 @@ def _parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
         if option.hint is bool:
             settings |= {"action": "store_true"}
             del settings["type"]
-        several = _element(option.hint)
-        if several is not None:
-            settings |= {"nargs": "+", "type": several}
+        if _is_words(option.hint):
+            settings |= {"nargs": "+", "type": str}
         words = (f"--{option.name.replace('_', '-')}", *_SHORT.get(option.name, ()))
         parser.add_argument(*words, dest=option.name, **settings)
     return parser

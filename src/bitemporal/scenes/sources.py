@@ -22,8 +22,8 @@ from bitemporal.errors import DataError, RecipeError
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """One raster, or one for each band; paths, or addresses that GDAL opens (``https://``, ``s3://``)."""
 
-_CACHE_MEBIBYTES = 256
-"""GDAL's own cache of blocks; its default grows with the machine's memory."""
+_CACHE = 256 * 2**20
+"""Bytes of GDAL's cache of blocks; its default grows with the machine's memory."""
 
 CHANNELS = 3
 """Of the images that detectors take."""
@@ -33,7 +33,7 @@ CHANNELS = 3
 def gdal_settings() -> Iterator[None]:
     """What every use of GDAL here needs: a bounded cache, and patience with remote files."""
     with (
-        rasterio.Env(GDAL_CACHEMAX=_CACHE_MEBIBYTES, GDAL_HTTP_MAX_RETRY=4, VSI_CACHE=True),
+        rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_HTTP_MAX_RETRY=4, VSI_CACHE=True),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # images without a place are allowed
