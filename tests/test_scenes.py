@@ -25,7 +25,7 @@ from rio_cogeo.cogeo import cog_validate
 from bitemporal.car import CarPartition
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.inference import Ensemble, NetworkDetector, OriginPartition, TestTimeAugmentation
-from bitemporal.scenes import grids, predict_scene, values
+from bitemporal.scenes import grids, predict_scene, sources, values
 from bitemporal.scenes.sources import open_source
 from bitemporal.scenes.tiling import BLEND, Blend, Tiling, axis
 from conftest import SHARED
@@ -871,6 +871,20 @@ def test_remote_files_are_read_through_gdal(pair, tmp_path):
                 predict_scene(detector, f"{address}/none.tif", pair[1], tmp_path / "d.tif")
         finally:
             server.kill()
+
+
+def test_the_cache_of_blocks_is_of_the_size_that_was_meant():
+    """Rasterio takes bytes where GDAL's own setting takes megabytes."""
+    with sources.gdal_settings():
+        assert rasterio.env.getenv()["GDAL_CACHEMAX"] == 256 * 1024**2
+
+
+@pytest.mark.parametrize("module", ["rasterio", "geopandas", "skimage"])
+def test_a_missing_extra_is_an_error_that_names_it(module):
+    script = f"import sys; sys.modules[{module!r}] = None\nimport bitemporal.scenes"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert f"MissingExtraError: scenes need {module}" in done.stderr
+    assert "pip install bitemporal[geo]" in done.stderr
 
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real pairs stand beside a checkout, and do not here")
