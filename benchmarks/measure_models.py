@@ -36,7 +36,7 @@ CAPTION = (
 THREADS = 2
 GIB = 2**30
 REPETITIONS = 5
-SECONDS_A_NUMBER = 60.0
+SECONDS_A_NUMBER = 15.0
 """Once a number has taken this long, its repetitions end."""
 
 

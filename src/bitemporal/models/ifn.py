@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bitemporal.losses import binary_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import VGGName, vgg
-from bitemporal.models.layers import ChannelAttention, split_dates
+from bitemporal.models.layers import ChannelAttention, both_dates
 from bitemporal.models.registry import register_model
 
 
@@ -132,10 +132,10 @@ class IFN(ChangeModel):
 
     def _features(self, before: Tensor, after: Tensor) -> list[Tensor]:
         """Of the decoder's stages, from the deepest to full size."""
-        levels = self.encoder(torch.cat((before, after)))  # no batch normalisation: one batch in training too
+        levels = both_dates(self.encoder, before, after)
         features: list[Tensor] = []
-        for stage, level in zip(self.decoder, reversed(levels), strict=True):
-            features.append(stage(split_dates(level), features[-1] if features else None))
+        for stage, dates in zip(self.decoder, reversed(levels), strict=True):
+            features.append(stage(dates, features[-1] if features else None))
         return features
 
     def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:

@@ -8,12 +8,24 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+_LARGE_IMAGES, _LARGE_FEATURES = 2**16, 2**21
+"""Pixels, and values, of a batch of one date from which a CPU takes the dates faster one after the other."""
+
+
+def _one_by_one(encoder: nn.Module, date: Tensor) -> bool:
+    """Whether the dates pass an encoder one after the other, rather than as one batch."""
+    if encoder.training:
+        return True
+    if torch.compiler.is_compiling() or date.device.type != "cpu":  # an export leaves the sizes open
+        return False
+    return date.shape[0] * date.shape[-2] * date.shape[-1] >= _LARGE_IMAGES or date.numel() >= _LARGE_FEATURES
+
 
 def both_dates(encoder: nn.Module, before: Tensor, after: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Features of both dates from one shared encoder, level by level.
 
     In training each date passes alone, so that batch normalisation sees one date at a time, as in the reference; in
-    evaluation both pass as one batch of 2N, which gives the same numbers faster.
+    evaluation both pass as one batch of 2N where that is faster, which gives the same numbers.
 
     Args:
         encoder: Maps N x C x H x W to a sequence of feature maps.
@@ -23,7 +35,7 @@ def both_dates(encoder: nn.Module, before: Tensor, after: Tensor) -> list[tuple[
     Returns:
         For each level the features of date 1 and of date 2.
     """
-    if encoder.training:
+    if _one_by_one(encoder, before):
         first: Sequence[Tensor] = encoder(before)
         second: Sequence[Tensor] = encoder(after)
         return list(zip(first, second, strict=True))
@@ -35,14 +47,15 @@ def stage_by_date(stage: nn.Module, joint: Tensor) -> Tensor:
     """Both dates through one stage of a shared encoder, where something happens between its stages.
 
     As ``both_dates``: in training each date passes alone, so that batch normalisation sees one date at a time; in
-    evaluation both pass at once.
+    evaluation both pass at once where that is faster.
 
     Args:
         stage: Maps N x C x H x W to features.
         joint: Both dates, 2N x C x H x W, date 1 first.
     """
-    if stage.training:
-        return torch.cat([stage(date) for date in split_dates(joint)])
+    dates = split_dates(joint)
+    if _one_by_one(stage, dates[0]):
+        return torch.cat([stage(date) for date in dates])
     features: Tensor = stage(joint)
     return features
 
@@ -201,8 +214,12 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()  # an export then meets no context at all
 
 
+_FEW_ENERGIES = 2**26
+"""Up to so many, 256 MiB of them, a CPU is faster with all energies at once than with a fused kernel on padded ones."""
+
+
 def unscaled_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention ``softmax(query key^T) value`` without the usual scale, in memory linear in the length.
+    """Attention ``softmax(query key^T) value`` without the usual scale, in linear memory where the lengths are large.
 
     Args:
         query: N x L x D, or N x heads x L x D.
@@ -216,5 +233,8 @@ def unscaled_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return unscaled_attention(query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)).squeeze(1)
     missing = value.shape[-1] - query.shape[-1]
     if missing and query.device.type == "cpu":  # its fused kernel takes one width only; zeros change no energy
+        energies = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2]
+        if not torch.compiler.is_compiling() and energies <= _FEW_ENERGIES:
+            return torch.softmax(query @ key.mT, dim=-1) @ value
         query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
     return F.scaled_dot_product_attention(query, key, value, scale=1.0)
