@@ -115,18 +115,19 @@ original = Journal.write
 def write(self, *words):
     original(self, *words)
     mark = pathlib.Path({mark!r})
-    if "tile-1" in str(self.folder) and not mark.exists():
+    if "tile-1" in str(self.folder) and (not mark.exists() or {always!r}):
         mark.write_text(str(self.strips))
         os.kill(os.getpid(), signal.SIGKILL)
 Journal.write = write
 """
-"""Kills the process that has written the first strip of a scene, once."""
+"""Kills the process that has written the first strip of a scene, once; or each time."""
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
-def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(
-    engine, archive, on_processes, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize(
+    ("engine", "always"),
+    [("local", False), ("local", True), ("ray", False), pytest.param("ray", True, marks=pytest.mark.full)],
+)
+def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(engine, always, archive, on_processes, tmp_path):
     """A worker of two dies in the middle of a scene; the products are the bytes of an undisturbed run."""
     if engine == "ray":
         pytest.importorskip("ray")
@@ -149,7 +150,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(
         "            return spec\n"
         "    sys.meta_path.insert(0, Late())\n"
     )
-    (tmp_path / "kill.py").write_text(KILL_IN_THE_MIDDLE.format(mark=str(mark)))
+    (tmp_path / "kill.py").write_text(KILL_IN_THE_MIDDLE.format(mark=str(mark), always=always))
     source = Path(__file__).resolve().parents[1] / "src"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{source}", "KILL_ONCE": str(tmp_path / "kill.py")}
     script = (
@@ -172,8 +173,11 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(
     assert mark.exists()
     statuses = json.loads(done.stdout.splitlines()[-1])
     assert [row["id"] for row in statuses] == ["tile-0", "tile-1", "bad", "tile-2", "tile-3"]
-    assert [row["status"] for row in statuses] == ["done", "done", "failed", "done", "done"]
-    assert files(out) == on_processes
+    second = "failed" if always else "done"
+    assert [row["status"] for row in statuses] == ["done", second, "failed", "done", "done"]
+    assert ("its process died" in statuses[1]["error"]) == always
+    expected = {name: content for name, content in on_processes.items() if not (always and name.startswith("tile-1"))}
+    assert {name: content for name, content in files(out).items() if "/." not in name} == expected
 
 
 def test_manifests_of_every_form_name_the_same_scenes(tmp_path):
@@ -213,17 +217,27 @@ def test_stac_items_are_paired_by_tile(tmp_path):
     assert scene == SceneFiles("MGRS-31UDQ", (str(tmp_path / "early_v.tif"),), (str(tmp_path / "late_v.tif"),))
     (scene,) = read_manifest(path, ["B04", "B03", "B02"])
     assert scene.before == tuple(str(tmp_path / f"early_{band}.tif") for band in "rgb")
-    with pytest.raises(DataError, match=r"'early' has no assets B8A; it has B02, B03, B04, visual"):
-        read_manifest(path, ["B8A"])
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": items[:1]}))
-    with pytest.raises(DataError, match="has items of one date only"):
-        read_manifest(path)
+    (scene,) = read_manifest(path, ["B8A"])
+    assert "'early' has no assets B8A; it has B02, B03, B04, visual" in scene.error
+    other = item("other", "MGRS-32", "2020-01-01T00:00:00Z", bands)
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [*items, other]}))
+    good, bad = read_manifest(path)
+    assert (good.error, bad.id) == ("", "MGRS-32")
+    assert "has items of one date only" in bad.error
+
+
+def test_a_line_that_cannot_be_used_is_one_failed_scene(archive, tmp_path):
+    (archive / "holes.csv").write_text("id,before,after\nfirst,b0.tif,\nsecond,b1.tif,a1.tif\n")
+    found = predict_archive(plan(archive, tmp_path / "out"), read_manifest(archive / "holes.csv"))
+    assert [(status.id, status.status) for status in found] == [("first", "failed"), ("second", "done")]
+    assert "row 1 has no after" in found[0].error
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("id,before\na,b.tif\n", "row 1 has no after"),
+        ("id,before,after\n,b.tif,c.tif\n", "row 1 has no id"),
         ("id,before,after\na,b.tif,c.tif\na,d.tif,e.tif\n", "the id 'a' stands there 2 times"),
         ("id,before,after\n../x,b.tif,c.tif\n", r"the id '../x' cannot name a folder"),
         ("id,before,after\n", "lists no scene"),

@@ -25,7 +25,8 @@ from rio_cogeo.cogeo import cog_validate
 from bitemporal.car import CarPartition
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.inference import Ensemble, NetworkDetector, OriginPartition, TestTimeAugmentation
-from bitemporal.scenes import grids, predict_scene, sources, values
+from bitemporal.models import create_model
+from bitemporal.scenes import Outputs, SceneOptions, grids, predict_scene, prediction, sources, values
 from bitemporal.scenes.sources import open_source
 from bitemporal.scenes.tiling import BLEND, Blend, Tiling, axis
 from conftest import SHARED
@@ -236,8 +237,8 @@ def test_small_polygons_are_left_out_and_smooth_ones_stay_near(pair, tmp_path):
     predict_scene(detector, before, after, tmp_path / "c.tif", polygons=tmp_path / "b.gpkg", smooth=True)
     smooth = geopandas.read_file(tmp_path / "b.gpkg").sort_values("area_m2")
     assert smooth.is_valid.all()
-    assert list(smooth.area_m2) == pytest.approx(list(smooth.geometry.area))
-    assert list(smooth.area_m2) == pytest.approx([800, 1850], rel=0.03)
+    assert list(smooth.area_m2) == pytest.approx([800, 1850])  # of the pixels
+    assert list(smooth.geometry.area) == pytest.approx([800, 1850], rel=0.03)
     assert [len(polygon.interiors) for polygon in smooth.geometry] == [0, 1]
 
 
@@ -367,10 +368,44 @@ def test_a_shift_is_found_and_undone(shift, place, tmp_path):
         assert source.tags()["SHIFT"] == f"{found.shift.columns:+.2f} columns, {found.shift.rows:+.2f} rows"
 
 
-def test_what_cannot_be_registered_is_an_error(tmp_path):
-    files = [write_raster(tmp_path / f"{seed}.tif", ground(seed, 1600, 1600)) for seed in (1, 2)]
+@pytest.mark.parametrize("side", [200, 400, 1600])
+def test_what_cannot_be_registered_is_an_error(side, tmp_path):
+    files = [write_raster(tmp_path / f"{seed}.tif", ground(seed, side, side)) for seed in (1, 2)]
     with pytest.raises(DataError, match="cannot be registered by one shift"):
         predict_scene(NetworkDetector(pointwise()), *files, tmp_path / "c.tif", register=True)
+
+
+def test_a_shift_is_undone_between_crs_that_are_turned_against_each_other(tmp_path):
+    """Date 2 in polar stereographic, whose axes lie across those of UTM there."""
+    scene = ground(9, 900, 900).astype(np.float64)
+    columns, rows = 6, -4
+    before = scene[:, 100:800, 100:800].astype(np.uint8)
+    true = from_origin(500000, 4500000, 0.5, 0.5)
+    first = write_raster(tmp_path / "b.tif", before, crs="EPSG:32618", left=500000, top=4500000)
+    # what date 1 shows at a pixel, date 2 shows 6 columns to the right and 4 rows up
+    moved = true @ rasterio.Affine.translation(columns - 100, rows - 100)
+    transform, width, height = rasterio.warp.calculate_default_transform(
+        "EPSG:32618", "EPSG:3413", 900, 900, *rasterio.transform.array_bounds(900, 900, moved), resolution=0.25
+    )
+    polar = np.zeros((3, height, width), np.uint8)
+    reproject(
+        scene.astype(np.uint8), polar, src_crs="EPSG:32618", src_transform=moved, dst_crs="EPSG:3413",
+        dst_transform=transform, resampling=Resampling.cubic,
+    )  # fmt: skip
+    second = write_raster(tmp_path / "a.tif", polar, crs="EPSG:3413", transform=transform, nodata=0)
+    detector = NetworkDetector(pointwise(scale=1.0, bias=-12.0))
+    crooked = predict_scene(detector, first, second, tmp_path / "x.tif")
+    found = predict_scene(detector, first, second, tmp_path / "c.tif", register=True)
+    assert found.shift == pytest.approx((columns, rows), abs=0.3)
+    assert found.car < 0.01 < 0.1 < crooked.car
+
+
+def test_date_2_may_cover_a_part_only_and_be_registered(tmp_path):
+    scene = ground(10, 700, 700)
+    first = write_raster(tmp_path / "b.tif", scene)
+    second = write_raster(tmp_path / "a.tif", scene[:, 203:603, 195:595], left=LEFT + 100, top=TOP - 100)
+    found = predict_scene(NetworkDetector(pointwise()), first, second, tmp_path / "c.tif", register=True)
+    assert found.shift == pytest.approx((5, -3), abs=0.15)
 
 
 # --- bands and values
@@ -434,6 +469,17 @@ def test_the_range_of_a_large_scene_is_taken_from_overviews(tmp_path, monkeypatc
         source = open_source(path, "before")
         assert np.allclose(values.value_range(source, source), expected, rtol=0.03)
         assert len(read_pixels) == 2 * count
+
+
+def test_what_is_valid_may_lie_between_the_windows_that_are_looked_at(tmp_path):
+    scene = np.zeros((3, 2500, 2500), np.uint16)
+    scene[:, 400:600, 420:640] = ground(1, 200, 220).astype(np.uint16) * 20
+    path = write_raster(tmp_path / "b.tif", scene, nodata=0)
+    source = open_source(path, "before")
+    low, high = zip(*values.value_range(source, source), strict=True)
+    inside = scene[:, 400:600, 420:640].reshape(3, -1)
+    assert np.allclose(low, np.percentile(inside, 1, axis=1), rtol=0.05)
+    assert np.allclose(high, np.percentile(inside, 99, axis=1), rtol=0.05)
 
 
 # --- nodata
@@ -504,6 +550,19 @@ def test_no_valid_pixel_at_all_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no pixel that is valid on both dates; check nodata"):
         predict_scene(NetworkDetector(pointwise()), *files, tmp_path / "c.tif")
     assert {path.name for path in tmp_path.iterdir()} == {"b.tif", "a.tif"}
+
+
+def test_a_fourth_band_that_is_chosen_is_no_mask(pair, tmp_path):
+    """GDAL calls the fourth of four bands of 8 bits alpha; here it is infrared, and 0 in places."""
+    before, after, changed = pair
+    infrared = np.zeros((1, *changed.shape), np.uint8)
+    infrared[:, 100:] = 9
+    files = [write_raster(tmp_path / f"4_{p.name}", np.concatenate((read_all(p), infrared))) for p in (before, after)]
+    with rasterio.open(files[0]) as source:
+        assert source.colorinterp[3].name == "alpha"
+    found = predict_scene(NetworkDetector(pointwise(bias=-12.0)), *files, tmp_path / "c.tif", bands=(4, 1, 2))
+    assert found.valid_pixels == changed.size
+    assert np.array_equal(read(tmp_path / "c.tif"), changed)
 
 
 # --- Origin-Partition, augmentation, ensembles
@@ -660,7 +719,7 @@ def test_what_was_begun_with_other_images_or_options_is_not_gone_on_with(pair, t
     before, after, _ = pair
     detector = NetworkDetector(convolutional(0))
     monkeypatch.setattr(
-        "bitemporal.scenes.prediction.write_outputs", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        "bitemporal.scenes.prediction.make_outputs", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     options = {"tile": 64, "overlap": 16}
     with pytest.raises(KeyboardInterrupt):
@@ -672,6 +731,75 @@ def test_what_was_begun_with_other_images_or_options_is_not_gone_on_with(pair, t
     found = predict_scene(NetworkDetector(convolutional(1)), before, after, tmp_path / "c.tif", **options)
     assert found.resumed == 0
     assert not work.exists()
+
+
+def test_a_summary_never_outlives_the_products_it_is_about(pair, tmp_path, monkeypatch):
+    detectors = [NetworkDetector(pointwise(**BRIGHTER)), NetworkDetector(pointwise(scale=0.0, bias=-9.0))]
+    outputs = Outputs(tmp_path / "c.tif", summary=tmp_path / "s.json")
+    run = lambda detector: prediction.predict_unless_finished(detector, *pair[:2], outputs, SceneOptions())  # noqa: E731
+    assert [run(detectors[0])[0] for _ in range(2)] == [False, True]
+    monkeypatch.setattr(prediction._Scene, "_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(detectors[1])
+    monkeypatch.undo()
+    register_stubs(monkeypatch)
+    assert (read(tmp_path / "c.tif") == 0).all()
+    finished, summary = run(detectors[0])
+    assert not finished
+    assert summary["changed_pixels"] == read(tmp_path / "c.tif").sum() > 0
+
+
+def test_two_runs_never_write_the_same_output(pair, tmp_path):
+    class Nested(NetworkDetector):
+        def answers(self, *words):
+            with pytest.raises(DataError, match=r"c.tif: another run is writing it"):
+                predict_scene(NetworkDetector(pointwise()), *pair[:2], tmp_path / "c.tif")
+            return super().answers(*words)
+
+    predict_scene(Nested(pointwise(**BRIGHTER)), *pair[:2], tmp_path / "c.tif")
+    assert np.array_equal(read(tmp_path / "c.tif"), pair[2])
+
+
+def test_a_journal_that_is_damaged_is_begun_anew(pair, tmp_path):
+    folder = tmp_path / ".c.tif.work" / "all"
+    folder.mkdir(parents=True)
+    (folder / "journal.npz").write_bytes(b"PK\x03\x04 damaged")
+    predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *pair[:2], tmp_path / "c.tif")
+    assert np.array_equal(read(tmp_path / "c.tif"), pair[2])
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_gdal_kept_beside_an_old_map_goes_with_it(pair, tmp_path):
+    (tmp_path / "c.tif.aux.xml").write_text("<PAMDataset><Metadata><MDI key='OLD'>1</MDI></Metadata></PAMDataset>")
+    predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *pair[:2], tmp_path / "c.tif")
+    with rasterio.open(tmp_path / "c.tif") as source:
+        assert "OLD" not in source.tags()
+
+
+def test_a_local_crs_has_no_areas(pair, tmp_path):
+    wkt = 'LOCAL_CS["site",UNIT["metre",1]]'
+    files = [write_raster(tmp_path / f"local_{p.name}", read_all(p), crs=wkt) for p in pair[:2]]
+    detector = NetworkDetector(pointwise(**BRIGHTER))
+    found = predict_scene(detector, *files, tmp_path / "c.tif", polygons=tmp_path / "a.gpkg")
+    assert found.changed_hectares is None
+    assert geopandas.read_file(tmp_path / "a.gpkg", layer="a").area_m2.isna().all()
+
+
+@pytest.mark.parametrize("name", ["fc_ef", "fc_siam_diff"])
+def test_tiles_lie_on_the_lattice_of_networks_that_pad_themselves(name, tmp_path):
+    torch.manual_seed(0)
+    model = create_model(name).eval()
+    with torch.no_grad():  # spread the answers
+        before, after = (ground(seed, 700, 640) for seed in (1, 2))
+        list(model.modules())[-1].weight.mul_(50)
+    files = [write_raster(tmp_path / f"{n}.tif", date) for n, date in (("b", before), ("a", after))]
+    maps = []
+    for tile in (320, 368):
+        path = tmp_path / f"p{tile}.tif"
+        predict_scene(NetworkDetector(model), *files, tmp_path / "c.tif", probability=path, tile=tile, overlap=190)
+        maps.append(read(path))
+    inner = (slice(100, -100), slice(100, -100))
+    assert np.abs(maps[0] - maps[1])[inner].max() < 1e-3
 
 
 # --- inputs and outputs that cannot be used
@@ -778,6 +906,9 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(pair, tmp_path):
         ({"probability": tmp_path / "c.tif"}, r"would both write .*c.tif"),
         ({"threshold": 1.0}, r"threshold: found 1"),
         ({"tile": 0}, r"tile: found 0"),
+        ({"grid": "afterr"}, r"grid: found 'afterr', expected one of before, intersection, union"),
+        ({"routing": "sceen"}, r"routing: found 'sceen', expected one of tile, scene"),
+        ({"output": "s3://bucket/c.tif"}, r"mask: s3:.*c.tif is no local file"),
         ({"colour": 1}, r"options: .*colour"),
         ({"bands": (1, 2, 9)}, r"bands: .*before.tif has no band 9"),
         ({"image_range": (5, 5)}, r"image_range: found \(5, 5\)"),
@@ -796,8 +927,11 @@ def test_a_folder_that_may_not_be_written_to(pair, tmp_path):
         predict_scene(NetworkDetector(pointwise()), *pair[:2], tmp_path / "out" / "c.tif")
 
 
-def test_a_disk_that_is_full_leaves_nothing(pair, tmp_path):
+def test_a_disk_that_is_full_leaves_nothing(tmp_path):
     """A limit on the size of files stands in for it."""
+    whole = tmp_path / "whole"
+    noise = np.random.default_rng(0).integers(0, 255, (2, 3, 300, 420), dtype=np.uint8)
+    pair = [write_raster(tmp_path / f"{n}.tif", date) for n, date in zip("ba", noise, strict=True)]
     script = f"""
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -809,15 +943,23 @@ register_stubs(pytest.MonkeyPatch())
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 try:
-    NetworkDetector(pointwise()).predict_scene({str(pair[0])!r}, {str(pair[1])!r}, {str(tmp_path / "out/c.tif")!r},
+    NetworkDetector(pointwise(scale=0.02, bias=0.0)).predict_scene({str(pair[0])!r}, {str(pair[1])!r}, {str(tmp_path / "out/c.tif")!r},
         probability={str(tmp_path / "out/p.tif")!r})
 except DataError as error:
     print(error)
 """
-    for limit in (300_000, 4000):
+    predict_scene(NetworkDetector(pointwise(scale=0.02, bias=0.0)), *pair, whole / "c.tif", probability=whole / "p.tif")
+    size = (whole / "p.tif").stat().st_size
+    for limit in (300_000, 4000):  # less than the journal's probabilities
         done = subprocess.run([sys.executable, "-c", script, str(limit)], capture_output=True, text=True, timeout=120)
         assert "cannot be written" in done.stdout, done.stderr
         assert not list((tmp_path / "out").rglob("*"))
+    assert size > 4 * 300 * 420, "a limit could not tell the products from the journal"
+    for limit in (4 * 300 * 420 + 100, size - 10):
+        done = subprocess.run([sys.executable, "-c", script, str(limit)], capture_output=True, text=True, timeout=120)
+        assert "p.tif: cannot be written" in done.stdout, done.stderr
+        assert "What was predicted is kept beside" in done.stdout
+        assert not [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
 
 
 SERVER = """

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -227,7 +227,7 @@ class SceneOptions:
         image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each of three channels; by default
             0 and 255 for 8 bits, else percentiles 1 and 99 of both dates together.
         register: Estimate a global shift between the dates, and undo it.
-        tile: Most pixels of a tile's side; the network's needs may make it smaller.
+        tile: Most pixels of a tile's side; 512 by default, or more where the network needs it.
         overlap: Pixels that neighbouring tiles share at least, beside the band in which they are blended.
         batch_size: Tiles predicted at once.
         threshold: Probability above which a pixel is changed.
@@ -241,7 +241,7 @@ class SceneOptions:
     nodata: float | None = None
     image_range: tuple[float, ...] | None = None
     register: bool = False
-    tile: int = 512
+    tile: int | None = None
     overlap: int = 64
     batch_size: int = 4
     threshold: float = 0.5
@@ -256,7 +256,11 @@ class SceneOptions:
             RecipeError: When one cannot be used.
         """
         for name, least in (("tile", 1), ("overlap", 0), ("batch_size", 1), ("minimum_area", 0)):
-            if getattr(self, name) < least:
-                raise RecipeError(f"{name}: found {getattr(self, name)}, expected at least {least}")
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise RecipeError(f"{name}: found {value}, expected at least {least}")
+        for name, choices in (("grid", get_args(GridChoice)), ("routing", get_args(Routing))):
+            if getattr(self, name) not in choices:
+                raise RecipeError(f"{name}: found {getattr(self, name)!r}, expected one of {', '.join(choices)}")
         if not 0 <= self.threshold < 1:
             raise RecipeError(f"threshold: found {self.threshold:g}, expected a probability from 0 to below 1")

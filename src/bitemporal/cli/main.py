@@ -151,11 +151,19 @@ def _parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
 _NEGATIVE_FIRST = re.compile(r"-[\d.][^,]*,.*")
 
 
+def _is_negative(word: str) -> bool:
+    """Whether a word is a negative number, perhaps with an exponent, or begins several."""
+    try:
+        return word.startswith("-") and float(word) <= 0
+    except ValueError:
+        return _NEGATIVE_FIRST.fullmatch(word) is not None
+
+
 def _with_negative_numbers(words: Sequence[str]) -> list[str]:
     """Tie a value such as ``-25,0`` to its option, since argparse takes it for an option of its own."""
     tied: list[str] = []
     for word in words:
-        if tied and tied[-1].startswith("--") and "=" not in tied[-1] and _NEGATIVE_FIRST.fullmatch(word):
+        if tied and tied[-1].startswith("--") and "=" not in tied[-1] and _is_negative(word):
             tied[-1] += f"={word}"
         else:
             tied.append(word)

@@ -32,6 +32,7 @@ def predict(
     assets: list[str] | None = None,
     engine: str = "local",
     workers: int = 1,
+    threads: int | None = None,
     options: SceneOptions,
 ) -> int:
     """Find what changed between two images or folders of images (-o mask.png), scenes (-o change.tif), or an archive.
@@ -58,6 +59,7 @@ def predict(
         assets: For a STAC manifest: assets to use, one with three bands, or those of red, green and blue.
         engine: For a manifest: local (processes), or ray (actors of a Ray cluster).
         workers: For a manifest: scenes predicted at the same time.
+        threads: For a manifest: CPU threads of each worker; by default this machine's cores divided by workers.
         options: How scenes are read and drawn; batch_size and image_range are for images too.
 
     Returns:
@@ -68,7 +70,7 @@ def predict(
         if before_image or after_image or before or after:
             raise RecipeError("manifest: names its own images; leave before and after out")
         return _archive(
-            manifest, assets, engine, workers, tuple(bundle), output, device, tta, scales, products, options
+            manifest, assets, engine, workers, threads, tuple(bundle), output, device, tta, scales, products, options
         )
     first, second = _date("before", before_image, before), _date("after", after_image, after)
     detector = compose(bundle, device, tta, scales)
@@ -154,6 +156,7 @@ def _archive(
     assets: list[str] | None,
     engine: str,
     workers: int,
+    threads: int | None,
     bundles: tuple[str, ...],
     output: str,
     device: str,
@@ -174,7 +177,7 @@ def _archive(
         if Path(file).name != file:
             raise RecipeError(f"{name}: found {file}, expected a plain file name; it stands in every scene's folder")
     scenes = read_manifest(manifest, assets)
-    plan = Plan(bundles, output, device, tta, scales, names, options, threads_a_worker(workers))
+    plan = Plan(bundles, output, device, tta, scales, names, options, threads or threads_a_worker(workers))
     console = _console()
 
     def report(status: SceneStatus) -> None:

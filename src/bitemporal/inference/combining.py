@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any, Literal
 
 import torch
@@ -83,8 +84,10 @@ class TestTimeAugmentation(Combination):
 
     @property
     def multiple(self) -> int:
-        """That of the detector."""
-        return self.detector.multiple
+        """That of the detector, at all scales that are simple fractions."""
+        multiple = self.detector.multiple
+        steps = [Fraction(scale).limit_denominator(8).denominator for scale in self.scales]
+        return math.lcm(*(multiple * step for step in steps))
 
     def identity(self) -> dict[str, Any]:
         """That of the detector, and the views."""

@@ -1,6 +1,7 @@
 """The detector: images of two dates in, probabilities and masks of change out; no label, any size."""
 
 import hashlib
+import math
 import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -65,7 +66,7 @@ class Detector(ABC):
 
     @property
     def multiple(self) -> int:
-        """Of which height and width must be for images to be taken as they are; others are padded."""
+        """Of which height and width must be for images to be taken as they are, and tiles be moved by."""
         return 1
 
     def identity(self) -> dict[str, Any]:
@@ -198,7 +199,7 @@ class NetworkDetector(Detector):
 
     @property
     def multiple(self) -> int:  # noqa: D102  described by Detector
-        return self.model.card.multiple
+        return math.lcm(self.model.card.multiple, self.model.card.stride)
 
     def identity(self) -> dict[str, Any]:
         """Name, arguments and a digest of the weights."""

@@ -7,22 +7,25 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from bitemporal.errors import BitemporalError, MissingExtraError, RecipeError
+from bitemporal.errors import BitemporalError, DataError, MissingExtraError, RecipeError
 from bitemporal.files import replacing
-from bitemporal.inference import Augmentation, Detector, compose
+from bitemporal.inference import Augmentation, Detector, choose_device, compose
 from bitemporal.recipe import SceneOptions
 from bitemporal.scenes.manifest import SceneFiles
-from bitemporal.scenes.prediction import finished_summary, predict_scene
+from bitemporal.scenes.outputs import Outputs
+from bitemporal.scenes.prediction import is_remote, predict_unless_finished
 
 Engine = Literal["local", "ray"]
 Status = Literal["done", "skipped", "failed"]
+
+_DIED = "its process died each time; see memory and devices"
 
 ATTEMPTS = 3
 """How often a scene is tried when its process dies, or fails in a way that may pass."""
@@ -87,29 +90,32 @@ class SceneWorker:
 
     def __call__(self, scene: SceneFiles) -> SceneStatus:
         """Predict one scene; whatever is wrong with it is part of the answer."""
+        if scene.error:
+            return SceneStatus(scene.id, "failed", error=scene.error)
         folder = Path(self.plan.out) / scene.id
-        paths = {name: folder / file for name, file in self.plan.products.items()}
-        call = {
-            "before": scene.before if len(scene.before) > 1 else scene.before[0],
-            "after": scene.after if len(scene.after) > 1 else scene.after[0],
-            "output": folder / "change.tif",
-            "summary": folder / "summary.json",
-            **paths,
-            **asdict(self.plan.options),
-        }
+        files = {name: folder / file for name, file in self.plan.products.items()}
+        outputs = Outputs(mask=folder / "change.tif", summary=folder / "summary.json", **files)
+        before, after = (date[0] if len(date) == 1 else date for date in (scene.before, scene.after))
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                before = finished_summary(self.detector, **call)
-                if before is not None:
-                    return SceneStatus(scene.id, "skipped", before["car"], before["changed_hectares"], 0.0, attempt)
-                found = predict_scene(self.detector, **call)
-                return SceneStatus(scene.id, "done", found.car, found.changed_hectares, found.seconds["total"], attempt)
+                finished, found = predict_unless_finished(self.detector, before, after, outputs, self.plan.options)
             except BitemporalError as error:
-                return SceneStatus(scene.id, "failed", attempts=attempt, error=str(error))
+                problem = str(error)
+                if not is_remote((*scene.before, *scene.after)):  # a connection may be better the next time
+                    break
             # memory, a device, a network file system: another try may do
             except Exception as error:
                 problem = f"{type(error).__name__}: {error} ({traceback.extract_tb(error.__traceback__)[-1]})"
-        return SceneStatus(scene.id, "failed", attempts=ATTEMPTS, error=problem)
+            else:
+                return SceneStatus(
+                    scene.id,
+                    "skipped" if finished else "done",
+                    found["car"],
+                    found["changed_hectares"],
+                    0.0 if finished else found["seconds"]["total"],
+                    attempt,
+                )
+        return SceneStatus(scene.id, "failed", attempts=attempt, error=problem)
 
 
 def predict_archive(
@@ -141,12 +147,23 @@ def predict_archive(
     """
     if workers < 1:
         raise RecipeError(f"workers: found {workers}, expected at least 1")
+    # other processes and nodes start elsewhere
+    bundles = tuple(str(Path(bundle).resolve()) if Path(bundle).exists() else bundle for bundle in plan.bundles)
+    plan = replace(plan, bundles=bundles, out=str(Path(plan.out).resolve()))
+    compose(plan.bundles, "cpu", plan.augmentation, plan.scales)  # a detector that cannot be had fails here, once
+    if engine == "local":
+        choose_device(plan.device)
     run = _on_ray if engine == "ray" else _on_processes
     found: dict[str, SceneStatus] = {}
     for status in run(plan, scenes, workers):
         found[status.id] = status
         report(status)
         _write_status(plan, scenes, found)
+    for scene in scenes:
+        if scene.id not in found:
+            found[scene.id] = SceneStatus(scene.id, "failed", attempts=ATTEMPTS, error=_DIED)
+            report(found[scene.id])
+    _write_status(plan, scenes, found)
     return [found[scene.id] for scene in scenes]
 
 
@@ -172,34 +189,39 @@ def _predict(scene: SceneFiles) -> SceneStatus:
 
 
 def _on_processes(plan: Plan, scenes: Sequence[SceneFiles], workers: int) -> Iterator[SceneStatus]:
-    """Processes of their own, so that one that dies takes down nothing but its scene's attempt."""
-    compose(plan.bundles, "cpu", plan.augmentation, plan.scales)  # a detector that cannot be had fails here, once
+    """Processes of their own: one that dies takes down nothing but its scene's attempt."""
     waiting = [(scene, 1) for scene in reversed(scenes)]
-    while waiting:
-        running: dict[Future[SceneStatus], tuple[SceneFiles, int]] = {}
-        with ProcessPoolExecutor(
-            min(workers, len(waiting)), mp_context=get_context("spawn"), initializer=_start, initargs=(plan,)
-        ) as pool:
-            try:
-                while waiting or running:
-                    # no more than are worked on: when a process dies, only these have to be tried again
-                    while waiting and len(running) < workers:
-                        scene, attempt = waiting.pop()
-                        running[pool.submit(_predict, scene)] = (scene, attempt)
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        status = future.result()
-                        _, attempt = running.pop(future)
-                        yield SceneStatus(**asdict(status) | {"attempts": max(attempt, status.attempts)})
-            except BrokenProcessPool:
-                pass
-        for scene, attempt in running.values():
-            if attempt < ATTEMPTS:
-                waiting.append((scene, attempt + 1))
-            else:
-                yield SceneStatus(
-                    scene.id, "failed", attempts=attempt, error="its process died each time; see memory and devices"
-                )
+    idle = [_process(plan) for _ in range(min(workers, len(scenes)))]
+    running: dict[Future[SceneStatus], tuple[ProcessPoolExecutor, SceneFiles, int]] = {}
+    try:
+        while waiting or running:
+            while waiting and idle:
+                scene, attempt = waiting.pop()
+                process = idle.pop()
+                running[process.submit(_predict, scene)] = (process, scene, attempt)
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                process, scene, attempt = running.pop(future)
+                try:
+                    status = future.result()
+                except BrokenProcessPool:
+                    process.shutdown()
+                    idle.append(_process(plan))
+                    if attempt < ATTEMPTS:
+                        waiting.append((scene, attempt + 1))
+                    else:
+                        yield SceneStatus(scene.id, "failed", attempts=attempt, error=_DIED)
+                else:
+                    idle.append(process)
+                    yield replace(status, attempts=max(attempt, status.attempts))
+    finally:
+        for process in (*idle, *(process for process, _, _ in running.values())):
+            process.shutdown(wait=False, cancel_futures=True)
+
+
+def _process(plan: Plan) -> ProcessPoolExecutor:
+    """A pool of one; it starts with the first scene."""
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start, initargs=(plan,))
 
 
 class _RayWorker:
@@ -230,6 +252,8 @@ def _on_ray(plan: Plan, scenes: Sequence[SceneFiles], workers: int) -> Iterator[
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     on_gpu = plan.device.startswith("cuda") or (plan.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+    # a scene that kills every actor is given up after its attempts, and the rest goes on
+    ray.data.DataContext.get_current().max_errored_blocks = -1
     rows = [{"scene": json.dumps(asdict(scene))} for scene in scenes]
     answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _RayWorker,
@@ -239,10 +263,15 @@ def _on_ray(plan: Plan, scenes: Sequence[SceneFiles], workers: int) -> Iterator[
         num_cpus=plan.threads,
         num_gpus=1 if on_gpu else 0,
         max_restarts=-1,
-        max_task_retries=ATTEMPTS,
+        max_task_retries=ATTEMPTS - 1,
     )
-    for row in answers.iter_rows():
-        yield SceneStatus(**json.loads(row["status"]))
+    try:
+        for row in answers.iter_rows():
+            yield SceneStatus(**json.loads(row["status"]))
+    except ray.exceptions.RayError as error:
+        raise DataError(
+            f"engine: Ray gave up ({str(error).splitlines()[0]}); see `ray status`, and run again"
+        ) from error
 
 
 def threads_a_worker(workers: int) -> int:

@@ -14,6 +14,11 @@ _MOST_DISTORTION = 0.01
 """Relative error of areas in a projection from which they are taken on the ellipsoid instead."""
 
 
+def has_areas(crs: CRS | None) -> bool:
+    """Whether pixels have a known area: local grids of unknown place and unit have none."""
+    return crs is not None and (crs.is_geographic or crs.is_projected)
+
+
 def is_geodesic(crs: CRS, x: float, y: float) -> bool:
     """Whether areas in a CRS are to be taken on the ellipsoid.
 
@@ -29,7 +34,7 @@ def is_geodesic(crs: CRS, x: float, y: float) -> bool:
     try:
         projection = pyproj.Proj(_projected(crs))
         scale = projection.get_factors(*projection(x, y, inverse=True)).areal_scale
-    except ProjError:  # a local grid, say: nothing is known of its place on the ellipsoid
+    except ProjError:  # a projection that cannot tell
         return False
     return bool(np.isfinite(scale) and abs(scale - 1.0) > _MOST_DISTORTION)
 
@@ -42,7 +47,7 @@ class Areas:
     """Areas of geometries in a CRS, in square metres."""
 
     def __init__(self, grid: Grid) -> None:
-        """Args: grid: Of the scene; it must have a CRS."""
+        """Args: grid: Of the scene; its CRS must be one that ``has_areas``."""
         assert grid.crs is not None
         x, y = grid.transform @ (grid.width / 2, grid.height / 2)
         self.geodesic = is_geodesic(grid.crs, x, y)
@@ -91,7 +96,7 @@ def changed_hectares(
         changed: Changed pixels of every row.
         valid: Valid pixels of every row.
     """
-    if grid.crs is None:
+    if not has_areas(grid.crs):
         return None, None
     areas = Areas(grid).of_pixels(grid) / 1e4
     return float((changed * areas).sum()), float((valid * areas).sum())

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
@@ -162,11 +162,8 @@ class DateOnGrid:
     def _warped(self, dataset: DatasetReader, shift: Shift | None) -> WarpedVRT:
         """The file on the common grid, made as it is read."""
         own, grid = self.source.grid, self.grid
-        transform = own.transform
-        if shift is not None:
-            # in pixels of date 1, whose grid the common one is; the date moves back by as much
-            x, y = grid.transform.a * shift.columns, grid.transform.e * shift.rows
-            transform = self._moved(transform, x, y)
+        # what belongs to a pixel of the grid lies off by the shift: it is fetched from there
+        transform = grid.transform if shift is None else grid.transform @ Affine.translation(*shift)
         nodata = dataset.nodata if self.source.nodata is None else self.source.nodata
         marks: dict[str, Any] = {"add_alpha": True}
         if nodata is not None:
@@ -176,9 +173,9 @@ class DateOnGrid:
         warped = WarpedVRT(
             dataset,
             src_crs=own.crs or _PIXELS,
-            src_transform=transform,
+            src_transform=own.transform,
             crs=grid.crs or _PIXELS,
-            transform=grid.transform,
+            transform=transform,
             width=grid.width,
             height=grid.height,
             resampling=Resampling.bilinear,
@@ -187,23 +184,6 @@ class DateOnGrid:
         )
         self._opened.append(warped)
         return warped
-
-    def _moved(self, transform: Affine, x: float, y: float) -> Affine:
-        """The date's transform after undoing a shift of x and y in units of the common grid."""
-        own, grid = self.source.grid, self.grid
-        if own.crs != grid.crs:
-            # the shift is a fraction of the extent: measured in the date's own units at its own corner
-            (left, bottom, right, top) = transform_bounds(
-                grid.crs,
-                own.crs,
-                grid.transform.c,
-                grid.transform.f + grid.height * grid.transform.e,
-                grid.transform.c + grid.width * grid.transform.a,
-                grid.transform.f,
-            )
-            x *= (right - left) / (grid.width * grid.transform.a)
-            y *= (top - bottom) / (grid.height * -grid.transform.e)
-        return Affine.translation(-x, -y) @ transform
 
     def read(
         self, window: Window, shape: tuple[int, int] | None = None
@@ -238,7 +218,7 @@ class DateOnGrid:
                     values = dataset.read(distinct, window=inside, out_shape=(len(distinct), *size))
                     for i, band in zip(indices, bands, strict=True):
                         samples[(i, *target)] = values[distinct.index(band)]
-                    if self._aligned is None or has_nodata(dataset):
+                    if self._aligned is None or (has_nodata(dataset) and not _is_alpha_chosen(dataset, bands)):
                         valid[target] &= dataset.dataset_mask(window=inside, out_shape=size) > 0
         valid &= finite(samples)
         samples[:, ~valid] = 0
@@ -268,6 +248,11 @@ class DateOnGrid:
     def __exit__(self, *_: object) -> None:
         """Close the files."""
         self.close()
+
+
+def _is_alpha_chosen(dataset: DatasetReader, bands: Sequence[int]) -> bool:
+    """Whether the file's alpha is used as data: GDAL calls the fourth of four bands so that was never meant so."""
+    return any(dataset.colorinterp[band - 1] == ColorInterp.alpha for band in bands)
 
 
 def _inside(shape: tuple[int, int], target: tuple[slice, slice]) -> npt.NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,7 @@ class Journal:
                 self.carried, self.changed, self.valid = (content[name] for name in ("carried", "changed", "valid"))
                 self.tallies = Counter(json.loads(str(content["tallies"])))
         # absent, or cut off by a full disk
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return False
         sizes = [file.stat().st_size if file.is_file() else -1 for file in (self.probability_file, self.mask_file)]
         return sizes == [4 * self.height * self.width, self.height * self.width]

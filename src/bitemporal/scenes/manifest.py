@@ -26,11 +26,13 @@ class SceneFiles:
         id: Name of the scene, and of its folder in the output.
         before: Date 1: a raster, or one for each band.
         after: Date 2, likewise.
+        error: Why it cannot be predicted, when its line cannot be used; no other line suffers from it.
     """
 
     id: str
-    before: tuple[str, ...]
-    after: tuple[str, ...]
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    error: str = ""
 
 
 def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = None) -> list[SceneFiles]:
@@ -44,7 +46,7 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
             ``visual``, or else the colours by their common names.
 
     Raises:
-        DataError: When it cannot be read, or its lines cannot be used.
+        DataError: When it cannot be read, or ids cannot be used; a line that is otherwise bad says so itself.
     """
     file = Path(path)
     if not file.is_file():
@@ -91,10 +93,11 @@ def _of_rows(rows: Iterable[Mapping[str, Any]], file: Path) -> list[SceneFiles]:
     for number, row in enumerate(rows, start=1):
         missing = [name for name in ("id", "before", "after") if not row.get(name)]
         if missing:
-            raise DataError(
-                f"{file}: row {number} has no {' and no '.join(missing)}; expected the columns id, before and after, "
-                "all filled"
-            )
+            text = f"{file}: row {number} has no {' and no '.join(missing)}; expected id, before and after, all filled"
+            if "id" in missing or not {"before", "after"} <= row.keys():
+                raise DataError(text)
+            scenes.append(SceneFiles(str(row["id"]).strip(), error=text))
+            continue
         before, after = (_files(row[name], file) for name in ("before", "after"))
         scenes.append(SceneFiles(str(row["id"]).strip(), before, after))
     return scenes
@@ -129,8 +132,13 @@ def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:
         dated.sort(key=lambda pair: pair[0])
         (first, before), (last, after) = dated[0], dated[-1]
         if first == last:
-            raise DataError(f"{file}: the tile {tile!r} has items of one date only, {first}; expected two dates")
-        scenes.append(SceneFiles(tile, _assets(before, assets, file), _assets(after, assets, file)))
+            text = f"{file}: the tile {tile!r} has items of one date only, {first}; expected two dates"
+            scenes.append(SceneFiles(tile, error=text))
+            continue
+        try:
+            scenes.append(SceneFiles(tile, _assets(before, assets, file), _assets(after, assets, file)))
+        except DataError as error:
+            scenes.append(SceneFiles(tile, error=str(error)))
     return scenes
 
 
@@ -147,7 +155,7 @@ def _tile_and_date(item: Mapping[str, Any], file: Path) -> tuple[str, str]:
 
 
 def _assets(item: Mapping[str, Any], chosen: Sequence[str] | None, file: Path) -> tuple[str, ...]:
-    known = item["assets"]
+    known = {name: asset for name, asset in (item.get("assets") or {}).items() if asset.get("href")}
     for names in _ASSETS if chosen is None else (tuple(chosen),):
         if all(name in known for name in names):
             return tuple(_resolved(known[name]["href"], file) for name in names)

@@ -1,6 +1,8 @@
 """What a scene's prediction leaves behind: mask and probabilities as Cloud Optimised GeoTIFF, polygons, a picture."""
 
+import errno
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -65,6 +67,8 @@ def check_outputs(outputs: Outputs, inputs: tuple[str, ...], has_crs: bool) -> N
     for name, path in named.items():
         if path.suffix.lower() not in _ENDINGS[name]:
             raise RecipeError(f"{name}: found {path}, expected a name that ends in {' or '.join(_ENDINGS[name])}")
+        if "://" in str(path) or ":/" in str(path)[2:] or str(path).startswith("/vsi"):
+            raise RecipeError(f"{name}: {path} is no local file; write it here, then copy it there")
         if path.is_dir():
             raise RecipeError(f"{name}: {path} is a folder; expected the name of a file")
         if path.resolve() in read:
@@ -94,20 +98,20 @@ def style_of(path: Path) -> Path | None:
     return None if path.suffix.lower() == ".gpkg" else path.with_suffix(".qml")
 
 
-def write_outputs(
+def make_outputs(
     outputs: Outputs, journal: Journal, grid: Grid, tags: Mapping[str, str], polygons: PolygonOptions
-) -> int | None:
-    """Write all products of a finished journal; each appears whole or not at all.
+) -> tuple[dict[Path, Path], int | None]:
+    """Make the rasters and polygons of a finished journal, in its folder.
 
     Args:
-        outputs: What to write.
+        outputs: What to make.
         journal: With all strips done.
         grid: Of the scene.
         tags: Of the rasters.
         polygons: How they are made.
 
     Returns:
-        The number of polygons, if they are written.
+        Where each file is to go, by where it is; and the number of polygons, if they are made.
 
     Raises:
         DataError: When a file cannot be written.
@@ -116,49 +120,89 @@ def write_outputs(
     mask.write_text(_raw_raster(journal.mask_file, grid, "Byte", str(NO_DATA), tags, COLOURS), encoding="utf-8")
     probability = journal.folder / "probability.vrt"
     probability.write_text(_raw_raster(journal.probability_file, grid, "Float32", "nan", tags), encoding="utf-8")
+    made: dict[Path, Path] = {}
+
+    def styled(target: Path, file: Path, style: str) -> None:
+        made[file] = target
+        if (beside := style_of(target)) is not None:
+            made[file.with_suffix(".qml")] = beside
+            file.with_suffix(".qml").write_text(style, encoding="utf-8")
+
     count = None
     if outputs.polygons is not None:
-        count = write_polygons(outputs.polygons, journal, mask, grid, polygons, polygon_style())
+        # a GeoPackage's layer has the file's name
+        file = journal.folder / "polygons" / outputs.polygons.name
+        file.parent.mkdir(exist_ok=True)
+        file.unlink(missing_ok=True)
+        count = write_polygons(file, outputs.polygons, journal, mask, grid, polygons, polygon_style())
+        styled(outputs.polygons, file, polygon_style())
     if outputs.probability is not None:
         settings = {"PREDICTOR": "YES", "OVERVIEW_RESAMPLING": "AVERAGE"}
-        write_cog(probability, outputs.probability, journal.folder, settings)
-        _write_style(outputs.probability, probability_style())
-    write_cog(mask, outputs.mask, journal.folder, {"OVERVIEW_RESAMPLING": "MODE"})
-    _write_style(outputs.mask, mask_style())
-    return count
+        write_cog(probability, journal.folder / "probability.tif", outputs.probability, settings)
+        styled(outputs.probability, journal.folder / "probability.tif", probability_style())
+    write_cog(mask, journal.folder / "mask.tif", outputs.mask, {"OVERVIEW_RESAMPLING": "MODE"})
+    styled(outputs.mask, journal.folder / "mask.tif", mask_style())
+    return made, count
 
 
-def _write_style(path: Path, style: str) -> None:
-    target = style_of(path)
-    assert target is not None
-    with replacing(target) as temporary:
-        temporary.write_text(style, encoding="utf-8")
+def publish(made: Mapping[Path, Path]) -> None:
+    """Move finished files to their places; what stood there is replaced, with what GDAL kept beside it.
+
+    Raises:
+        DataError: When one cannot be written.
+    """
+    for file, target in made.items():
+        for ending in (".aux.xml", ".ovr", ".msk"):
+            target.with_name(target.name + ending).unlink(missing_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            file.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise unwritable(target, error) from error
+            with replacing(target) as temporary:  # another disk
+                shutil.copyfile(file, temporary)
 
 
-def write_cog(source: Path, target: Path, folder: Path, options: Mapping[str, str]) -> None:
+def unwritable(path: Path, error: Exception) -> DataError:
+    """What to say of a file that cannot be written."""
+    return DataError(
+        f"{path}: cannot be written ({error}); choose another place, or mend its permissions or free space"
+    )
+
+
+def write_cog(source: Path, file: Path, target: Path, options: Mapping[str, str]) -> None:
     """Copy a raster to a Cloud Optimised GeoTIFF: tiles, overviews, deflate.
 
     Args:
         source: Any raster.
-        target: Where to; replaced when it is whole.
-        folder: For what GDAL writes on the way, on the target's disk.
+        file: Where to.
+        target: What it will be called, for messages.
         options: Of GDAL's driver.
 
     Raises:
         DataError: When it cannot be written.
     """
-    made = folder / f"{target.name}.cog.tif"
     settings = {"COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS", "BLOCKSIZE": "512"}
     try:
-        rasterio.shutil.copy(source, made, driver="COG", **settings | dict(options))
-    except rasterio.errors.RasterioError as error:
-        made.unlink(missing_ok=True)
-        cause = error.__cause__ or error
-        raise DataError(
-            f"{target}: cannot be written ({cause}); choose another place, or mend its permissions or free space"
-        ) from error
-    with replacing(target) as temporary:
-        made.replace(temporary)
+        rasterio.shutil.copy(source, file, driver="COG", **settings | dict(options))
+        _check_copy(source, file)
+    except Exception as error:  # GDAL's failures have several families of classes
+        file.unlink(missing_ok=True)
+        raise unwritable(target, error) from error
+
+
+def _check_copy(source: Path, copy: Path) -> None:
+    """Read a copy back: GDAL notices a full disk only when it closes a file, and does not say so."""
+    with rasterio.open(source) as theirs, rasterio.open(copy) as ours:
+        if theirs.checksum(1) != ours.checksum(1):
+            raise OSError("what was written is not what is read; is the disk full?")
+        levels = len(ours.overviews(1))
+    for level in range(levels):
+        with rasterio.open(copy, overview_level=level) as overview:
+            overview.checksum(1)
 
 
 def _raw_raster(

@@ -18,8 +18,7 @@ from shapely.geometry import Polygon, shape
 from shapely.geometry.base import BaseGeometry
 
 from bitemporal.errors import DataError
-from bitemporal.files import replacing
-from bitemporal.scenes.geography import Areas
+from bitemporal.scenes.geography import Areas, has_areas
 from bitemporal.scenes.journal import CHANGED, NO_DATA, Journal
 from bitemporal.scenes.sources import Grid
 
@@ -32,6 +31,9 @@ FORMATS: Mapping[str, str] = {
 """Formats by the end of the file's name."""
 
 _PIXELS_AT_ONCE = 4_000_000
+
+_SMALL = 16
+"""Pixels below which a polygon's stairs are not straightened."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,22 @@ class PolygonOptions:
     smooth: bool = False
 
 
-def write_polygons(path: Path, journal: Journal, mask: Path, grid: Grid, options: PolygonOptions, style: str) -> int:
+def write_polygons(
+    path: Path, target: Path, journal: Journal, mask: Path, grid: Grid, options: PolygonOptions, style: str
+) -> int:
     """Write the changed areas: pixels joined by their sides, holes kept.
 
     Fields: ``id`` from 1, ``area_m2`` (on the ellipsoid where the CRS does not keep areas; not for images without a
     place), ``pixels``, ``mean_probability``.
 
     Args:
-        path: Whose end chooses the format; replaced when it is whole.
+        path: Whose end chooses the format.
+        target: What it will be called, for messages.
         journal: With all strips done.
         mask: The mask as a raster.
         grid: Of the scene.
         options: What is left out, and smoothing.
-        style: QGIS style; kept in a GeoPackage, else written beside the file.
+        style: QGIS style, for a GeoPackage.
 
     Returns:
         The number of polygons.
@@ -67,17 +72,17 @@ def write_polygons(path: Path, journal: Journal, mask: Path, grid: Grid, options
     Raises:
         DataError: When it cannot be written.
     """
-    areas = None if grid.crs is None else Areas(grid)
+    areas = Areas(grid) if has_areas(grid.crs) else None
     rows: list[dict[str, Any]] = []
     geometries: list[Polygon] = []
     for outline in _outlines(mask):
         polygon = _smoothed(outline) if options.smooth else outline
-        placed = shapely.transform(polygon, lambda points: _placed(points, grid.transform))
-        area = None if areas is None else areas.of(placed)
-        pixels, mean = _inside(outline, journal)
-        if (pixels if area is None else area) < options.minimum_area:
+        # the area is that of the pixels, whatever the corners look like
+        area = None if areas is None else areas.of(_on_ground(outline, grid.transform))
+        if (outline.area if area is None else area) < options.minimum_area:
             continue
-        geometries.append(placed)
+        pixels, mean = _inside(outline, journal)
+        geometries.append(_on_ground(polygon, grid.transform))
         rows.append({"id": len(rows) + 1, "area_m2": area, "pixels": pixels, "mean_probability": mean})
     table = geopandas.GeoDataFrame(
         {
@@ -89,19 +94,11 @@ def write_polygons(path: Path, journal: Journal, mask: Path, grid: Grid, options
         geometry=geometries,
         crs=None if grid.crs is None else grid.crs.to_wkt(),
     )
-    kind = FORMATS[path.suffix.lower()]
-    with replacing(path) as temporary:
-        made = temporary.with_name(temporary.name + path.suffix.lower())
-        try:
-            _write(table, made, kind, path.stem, style)
-            made.replace(temporary)
-        except (DataSourceError, FeatureError) as error:
-            raise DataError(f"{path}: cannot be written ({error}); choose another place, or free space") from error
-        finally:
-            made.unlink(missing_ok=True)
-    if kind != "GPKG":
-        with replacing(path.with_suffix(".qml")) as temporary:
-            temporary.write_text(style, encoding="utf-8")
+    try:
+        _write(table, path, FORMATS[path.suffix.lower()], path.stem, style)
+    except (DataSourceError, FeatureError, OSError) as error:
+        path.unlink(missing_ok=True)
+        raise DataError(f"{target}: cannot be written ({error}); choose another place, or free space") from error
     return len(rows)
 
 
@@ -163,6 +160,11 @@ def _outlines(mask: Path) -> Iterator[Polygon]:
             yield cast(Polygon, shape(geometry))
 
 
+def _on_ground(polygon: Polygon, transform: Affine) -> Polygon:
+    """From columns and rows to coordinates."""
+    return shapely.transform(polygon, lambda points: _placed(points, transform))
+
+
 def _placed(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[np.float64]:
     columns, rows = points.T
     return np.stack(
@@ -176,7 +178,8 @@ def _placed(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[n
 
 def _smoothed(polygon: Polygon) -> Polygon:
     """Stairs of a pixel straightened, then corners cut twice (Chaikin 1974); the shape itself where that breaks it."""
-    simple = cast(Polygon, polygon.simplify(0.75))
+    # shapes of a few pixels would lose too much of themselves
+    simple = cast(Polygon, polygon.simplify(0.75)) if polygon.area >= _SMALL else polygon
     smooth = Polygon(_cut(simple.exterior.coords), [_cut(ring.coords) for ring in simple.interiors])
     if not smooth.is_valid or smooth.is_empty or not isinstance(smooth, Polygon):
         return polygon

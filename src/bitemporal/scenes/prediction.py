@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,22 +19,29 @@ import torch
 from rich.progress import Progress, TaskID
 
 from bitemporal import __version__
-from bitemporal.car import CarPartition
 from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.files import write_json
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.recipe import SceneOptions
-from bitemporal.scenes.geography import changed_hectares
+from bitemporal.scenes.geography import changed_hectares, has_areas
 from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid
 from bitemporal.scenes.journal import Journal, fingerprint
-from bitemporal.scenes.outputs import Outputs, check_outputs, write_outputs
+from bitemporal.scenes.outputs import Outputs, check_outputs, make_outputs, publish, unwritable
 from bitemporal.scenes.pictures import write_quicklook
 from bitemporal.scenes.polygons import PolygonOptions
 from bitemporal.scenes.reading import Tile, TileReader
 from bitemporal.scenes.registration import estimate_shift
-from bitemporal.scenes.sources import Files, gdal_settings, open_source
+from bitemporal.scenes.sources import Files, gdal_settings, open_raster, open_source
 from bitemporal.scenes.tiling import Blend, Tiling, axis
 from bitemporal.scenes.values import ValueRange, value_range
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows; runs are not kept apart there
+    fcntl = None  # type: ignore[assignment]
+
+_ROWS = 256
+"""Of the probabilities that are looked at at once."""
 
 ANSWERED, SKIPPED = "tiles answered", "tiles skipped"
 """Among the tallies of tiles; the others are CAR parts."""
@@ -114,32 +121,47 @@ def predict_scene(
         return _Scene(detector, before, after, outputs, _options(options)).run(progress)
 
 
-def finished_summary(
+def predict_unless_finished(
     detector: Detector,
     before: Files,
     after: Files,
-    output: str | os.PathLike[str],
-    *,
-    summary: str | os.PathLike[str],
-    probability: str | os.PathLike[str] | None = None,
-    polygons: str | os.PathLike[str] | None = None,
-    quicklook: str | os.PathLike[str] | None = None,
-    **options: Any,  # noqa: ANN401  fields of SceneOptions, checked by it
-) -> dict[str, Any] | None:
-    """The summary of a scene that ``predict_scene`` has finished before in the very same way; ``None`` for others.
+    outputs: Outputs,
+    options: SceneOptions,
+) -> tuple[bool, dict[str, Any]]:
+    """As ``predict_scene``, but leave alone what an earlier run has finished in the very same way.
 
-    Arguments and errors are those of ``predict_scene``.
+    Args:
+        detector: Any detector.
+        before: Date 1.
+        after: Date 2.
+        outputs: Files; the summary among them, which tells what is finished.
+        options: How the scene is read, predicted and drawn.
+
+    Returns:
+        Whether it was finished before, and the summary.
+
+    Raises:
+        DataError: As ``predict_scene``.
+        RecipeError: As ``predict_scene``.
     """
-    try:
-        found: dict[str, Any] = json.loads(Path(summary).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    outputs = _outputs(output, probability, polygons, quicklook, summary)
-    if not all(path.is_file() for path in outputs.named().values()):
-        return None
+    assert outputs.summary is not None
     with gdal_settings():
-        key = fingerprint(_Scene(detector, before, after, outputs, _options(options)).settings)
-    return found if found.get("fingerprint") == key else None
+        scene = _Scene(detector, before, after, outputs, options)
+        found = _read_summary(outputs.summary)
+        finished = found.get("fingerprint") == fingerprint(scene.settings)
+        if finished and all(path.is_file() for path in outputs.named().values()):
+            return True, found
+        scene.run(progress=False)
+    return False, _read_summary(outputs.summary)
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """A summary; empty where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _options(options: dict[str, Any]) -> SceneOptions:
@@ -162,32 +184,60 @@ class _Scene:
         self.started = time.perf_counter()
         self.detector, self.outputs, self.options = detector, outputs, options
         if options.routing == "scene" and not isinstance(detector, OriginPartition):
-            raise RecipeError("routing: by scene is for Origin-Partition; give its bundle, or leave routing out")
+            raise RecipeError(
+                "routing: by scene is for Origin-Partition by itself, without augmentation or others; give its "
+                "bundle alone, or leave routing out"
+            )
         self.before = open_source(before, "before", options.bands, options.nodata)
         self.after = open_source(after, "after", options.bands, options.nodata)
         self.grid = common_grid(self.before, self.after, options.grid)
-        check_outputs(outputs, (*self.before.files, *self.after.files), self.grid.crs is not None)
+        check_outputs(outputs, (*self.before.files, *self.after.files), has_areas(self.grid.crs))
         sides = (self.grid.height, self.grid.width)
         rows, columns = (axis(side, options.tile, options.overlap, detector.multiple) for side in sides)
         self.tiling = Tiling(rows, columns)
         self.ranges: ValueRange = value_range(self.before, self.after, options.image_range)
-        self.shift = estimate_shift(self.before, self.after, self.grid) if options.register else None
+        self.shift = estimate_shift(self.before, self.after) if options.register else None
         self.folder = outputs.mask.with_name(f".{outputs.mask.name}.work")
 
         self.settings = self._settings()
+        self.predicted = False
 
     def run(self, progress: bool) -> SceneResult:
         """Predict and write."""
-        try:
-            with Progress(disable=not progress, transient=True) as bar:
+        with self._alone(), Progress(disable=not progress, transient=True) as bar:
+            try:
                 result = self._predict_and_write(self.settings, bar)
-        except BitemporalError:
-            # what is wrong will not be right the next time, unless it is a connection
-            if not any("://" in file for file in (*self.before.files, *self.after.files)):
-                shutil.rmtree(self.folder, ignore_errors=True)
-            raise
-        shutil.rmtree(self.folder, ignore_errors=True)
+            except BitemporalError:
+                # what is wrong will not be right the next time, unless all is predicted, or it is a connection
+                if not self.predicted and not is_remote((*self.before.files, *self.after.files)):
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                raise
+            shutil.rmtree(self.folder, ignore_errors=True)
         return result
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other runs from writing the same output at the same time."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise unwritable(self.outputs.mask, error) from error
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise DataError(
+                f"{self.outputs.mask}: another run is writing it; wait for its end, or choose another output"
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(lock)
+            with suppress(OSError):  # where nothing is kept
+                (self.folder / "lock").unlink()
+                self.folder.rmdir()
 
     def _settings(self) -> dict[str, Any]:
         """Everything that the result depends on, in JSON types."""
@@ -217,7 +267,7 @@ class _Scene:
                 journal = self._journal(stack, "origin", settings)
                 resumed += journal.strips
                 self._fill(journal, detector.origin, bar, bar.add_task("origin", total=strips))
-                part = _part(journal, detector.partition)
+                part = detector.partition.part(_car(journal)) or detector.partition.names[0]
                 chosen = detector.specialists.get(part)
                 if chosen is not None:
                     journal = self._journal(stack, part, settings)
@@ -233,19 +283,26 @@ class _Scene:
                     f"{self.before.describe()} and {self.after.describe()}: have no pixel that is valid on both dates; "
                     "check nodata, and that they show the same place"
                 )
+            self.predicted = True
             bar.add_task("writing", total=None)
-            count = write_outputs(
-                self.outputs,
-                journal,
-                self.grid,
-                self._tags(settings),
-                PolygonOptions(self.options.minimum_area, self.options.smooth),
-            )
-            if self.outputs.quicklook is not None:
-                dates = self._open_dates()
-                for date in dates:
-                    stack.callback(date.close)
-                write_quicklook(self.outputs.quicklook, dates, self.ranges, self.outputs.mask, self.grid)
+            with _told(self.outputs.mask):
+                made, count = make_outputs(
+                    self.outputs,
+                    journal,
+                    self.grid,
+                    self._tags(settings),
+                    PolygonOptions(self.options.minimum_area, self.options.smooth),
+                )
+                if self.outputs.quicklook is not None:
+                    dates = self._open_dates()
+                    for date in dates:
+                        stack.callback(date.close)
+                    picture = journal.folder / "quicklook.png"
+                    write_quicklook(picture, dates, self.ranges, journal.folder / "mask.tif", self.grid)
+                    made[picture] = self.outputs.quicklook
+                if self.outputs.summary is not None:  # whose presence says that all else is there
+                    self.outputs.summary.unlink(missing_ok=True)
+                publish(made)
             return self._result(journal, settings, count, part, resumed, predicted)
 
     def _journal(self, stack: ExitStack, name: str, settings: dict[str, Any]) -> Journal:
@@ -266,6 +323,7 @@ class _Scene:
             for _ in remaining:
                 valid, tallies = self._strip(tiles, blend, detector)
                 start, done = blend.finish()
+                np.clip(done, 0.0, 1.0, out=done)  # sums of weights end a hair above one
                 done[~valid[: len(done)]] = np.nan
                 if pending is not None:
                     pending.result()
@@ -393,16 +451,35 @@ class _Scene:
         return result
 
 
-def _part(journal: Journal, partition: CarPartition) -> str:
-    """The part of the whole scene's CAR."""
+def _car(journal: Journal) -> float:
+    """CAR of the whole scene by the network's own threshold, as ``OriginPartition`` takes it of a tile."""
+    changed = 0
+    for top in range(0, journal.height, _ROWS):
+        values = journal.probabilities(slice(top, min(top + _ROWS, journal.height)), slice(None))
+        changed += int((values > 0.5).sum())
     valid = int(journal.valid.sum())
-    return partition.part(int(journal.changed.sum()) / valid) if valid else partition.names[0]
+    return changed / valid if valid else float("nan")
+
+
+@contextmanager
+def _told(output: Path) -> Iterator[None]:
+    """Say that nothing is lost when what was predicted cannot be written."""
+    try:
+        yield
+    except BitemporalError as error:
+        raise type(error)(f"{error}. What was predicted is kept beside {output}: run the same again") from error
+    except OSError as error:
+        raise unwritable(output, error) from error
+
+
+def is_remote(files: Sequence[str]) -> bool:
+    """Whether any of the files is read over a network."""
+    return any("://" in file or file.startswith("/vsi") for file in files)
 
 
 def _state(file: str) -> list[Any]:
-    """A file and what tells that it has changed."""
-    path = Path(file)
-    if not path.is_file():
-        return [file]
-    found = path.stat()
-    return [str(path.resolve()), found.st_size, found.st_mtime_ns]
+    """A file, with those that it names (VRT) or that belong to it, and what tells that they have changed."""
+    with open_raster(file) as dataset:
+        parts = [file, *sorted(dataset.files)]
+    known = [(path, path.stat()) for path in map(Path, dict.fromkeys(parts)) if path.is_file()]
+    return [file, *([str(path.resolve()), found.st_size, found.st_mtime_ns] for path, found in known)]

@@ -28,7 +28,7 @@ class Tile:
         column: Among the tiles, from the left.
         before: 3 x h x w in 0..255, uint8 or float32.
         after: As ``before``.
-        valid: h x w, which pixels hold data on both dates; outside the scene, as what is reflected there.
+        valid: h x w, which pixels hold data on both dates; none outside the scene.
     """
 
     row: int
@@ -77,7 +77,7 @@ class TileReader:
             image[:, ~valid] = FILL
         around = (y0 - top, top + rows.tile - y1), (x0 - left, left + columns.tile - x1)
         first, second = (np.pad(image, ((0, 0), *around), mode="reflect") for image in images)
-        return Tile(row, column, first, second, np.pad(valid, around, mode="reflect"))
+        return Tile(row, column, first, second, np.pad(valid, around))
 
     def tiles(self, places: Iterable[tuple[int, int]]) -> Iterator[Tile]:
         """Tiles in the order of their places, a few of them read ahead."""

@@ -6,19 +6,22 @@ from rasterio.windows import Window
 from skimage.registration import phase_cross_correlation
 
 from bitemporal.errors import DataError
-from bitemporal.scenes.grids import DateOnGrid, Shift, windows_on
-from bitemporal.scenes.sources import Grid, Source
+from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid, windows_on
+from bitemporal.scenes.sources import Source
 
 _COARSE = 1024
 _SIDE = 512
 _FINE = 5
 """Windows a side in which the shift is refined."""
 
+_SMALLEST, _FEWEST = 48, 4
+"""Pixels of a window's side, and windows that must have a say, at least."""
+
 _MOST_SPREAD = 2.0
 """Pixels by which half of the windows may differ from their median, before the estimate is refused."""
 
 
-def estimate_shift(before: Source, after: Source, grid: Grid) -> Shift:
+def estimate_shift(before: Source, after: Source) -> Shift:
     """Estimate how far date 2 lies off date 1.
 
     Phase correlation (Kuglin and Hines 1975; refined to a fraction of a pixel as in Guizar-Sicairos et al. 2008, by
@@ -27,11 +30,11 @@ def estimate_shift(before: Source, after: Source, grid: Grid) -> Shift:
     Args:
         before: Date 1.
         after: Date 2.
-        grid: The common grid.
 
     Raises:
         DataError: When the dates share too few valid pixels, or the windows do not agree.
     """
+    grid = common_grid(before, after, "intersection")
     with DateOnGrid(before, grid) as first, DateOnGrid(after, grid) as second:
         shrink = max(1.0, max(grid.height, grid.width) / _COARSE)
         shape = max(1, round(grid.height / shrink)), max(1, round(grid.width / shrink))
@@ -44,7 +47,9 @@ def estimate_shift(before: Source, after: Source, grid: Grid) -> Shift:
             )
         down, across = round(coarse[0] * grid.height / shape[0]), round(coarse[1] * grid.width / shape[1])
         found = []
-        for window in windows_on(grid, _FINE, _SIDE):
+        # small scenes have small windows: three a side at least, or nothing could disagree
+        side = min(_SIDE, max(_SMALLEST, min(grid.height, grid.width) // 3))
+        for window in windows_on(grid, _FINE, side):
             x0, y0 = max(int(window.col_off), -across, 0), max(int(window.row_off), -down, 0)
             x1 = min(int(window.col_off + window.width), grid.width - max(across, 0))
             y1 = min(int(window.row_off + window.height), grid.height - max(down, 0))
@@ -55,8 +60,11 @@ def estimate_shift(before: Source, after: Source, grid: Grid) -> Shift:
             fine = _correlate(_grey(*first.read(here)), _grey(*second.read(there)))
             if fine is not None:
                 found.append((down + fine[0], across + fine[1]))
-    if not found:
-        return Shift(columns=float(across), rows=float(down))
+    if len(found) < _FEWEST:
+        raise DataError(
+            f"{before.describe()}, {after.describe()}: share only {len(found)} windows of {side} pixels in which a "
+            f"shift can be seen, expected {_FEWEST} or more; leave --register out"
+        )
     shifts = np.array(found)
     median = np.median(shifts, axis=0)
     spread = float(np.median(np.abs(shifts - median).max(axis=1)))

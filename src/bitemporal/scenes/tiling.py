@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from bitemporal.errors import RecipeError
 
+USUAL_TILE = 512
+
 BLEND = 16
 """Width in pixels of the band in which neighbouring tiles are blended."""
 
@@ -71,12 +73,14 @@ class Axis:
         return weights.astype(np.float32)
 
 
-def axis(length: int, tile: int, overlap: int, multiple: int) -> Axis:
+def axis(length: int, tile: int | None, overlap: int, multiple: int) -> Axis:
     """Tiles of at most a size along an axis, of equal cores that fit the scene as well as the lattice allows.
+
+    A scene that fits into one tile is one, without margins.
 
     Args:
         length: Of the scene in pixels.
-        tile: Most pixels of a tile.
+        tile: Most pixels of a tile; by default 512, or more where the margins take up half of that.
         overlap: Pixels that neighbouring tiles share at least, beside the band in which they are blended.
         multiple: Of which tile, core and margin must be.
 
@@ -84,6 +88,10 @@ def axis(length: int, tile: int, overlap: int, multiple: int) -> Axis:
         RecipeError: When the tile is too small for its margins.
     """
     margin = multiple * math.ceil((overlap + BLEND) / 2 / multiple)
+    tile = max(USUAL_TILE, 4 * margin) if tile is None else tile
+    whole = multiple * math.ceil(length / multiple)
+    if whole <= tile:
+        return Axis(length, whole, 0)
     most = tile // multiple * multiple - 2 * margin
     if most < max(multiple, BLEND):
         needed = 2 * margin + multiple * math.ceil(max(multiple, BLEND) / multiple)

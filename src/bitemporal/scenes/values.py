@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from rasterio.windows import Window
 
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.scenes.grids import DateOnGrid, windows_on
@@ -13,6 +14,9 @@ ValueRange = tuple[tuple[float, float], ...]
 """Lowest and highest value of each channel."""
 
 _PERCENTILES = (1.0, 99.0)
+_FEW = 10_000
+"""Values with which the percentiles are not trusted yet."""
+
 _SIDE = 1024
 """Pixels of the longer side of the overview that is looked at."""
 
@@ -63,12 +67,15 @@ def _samples(source: Source) -> npt.NDArray[np.float64]:
     """Valid values of a date, C x n."""
     grid = source.grid
     with DateOnGrid(source, grid) as date:
-        if max(grid.width, grid.height) <= _SIDE or all(map(_has_overviews, source.files)):
-            shrink = max(1.0, max(grid.width, grid.height) / _SIDE)
-            shape = max(1, round(grid.height / shrink)), max(1, round(grid.width / shrink))
-            found = [date.read(windows_on(grid, 1, max(grid.width, grid.height))[0], shape)]
+        shrink = max(1.0, max(grid.width, grid.height) / _SIDE)
+        shape = max(1, round(grid.height / shrink)), max(1, round(grid.width / shrink))
+        whole = Window(0, 0, grid.width, grid.height), shape
+        if shrink == 1.0 or all(map(_has_overviews, source.files)):
+            found = [date.read(*whole)]
         else:
             found = [date.read(window) for window in windows_on(grid, 8, _SIDE // 8)]
+            if sum(int(valid.sum()) for _, valid in found) < _FEW:  # what is valid lies between the windows
+                found = [date.read(*whole)]
     return np.concatenate([values[:, valid] for values, valid in found], axis=1).astype(np.float64)
 
 
