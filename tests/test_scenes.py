@@ -927,9 +927,9 @@ def test_a_folder_that_may_not_be_written_to(pair, tmp_path):
         predict_scene(NetworkDetector(pointwise()), *pair[:2], tmp_path / "out" / "c.tif")
 
 
-def test_a_disk_that_is_full_leaves_nothing(tmp_path):
-    """A limit on the size of files stands in for it."""
-    whole = tmp_path / "whole"
+@pytest.mark.parametrize("during", ["prediction", "writing"])
+def test_a_disk_that_is_full_leaves_nothing(during, tmp_path):
+    """A limit on the size of files stands in for it; when products are written, what was predicted is kept."""
     noise = np.random.default_rng(0).integers(0, 255, (2, 3, 300, 420), dtype=np.uint8)
     pair = [write_raster(tmp_path / f"{n}.tif", date) for n, date in zip("ba", noise, strict=True)]
     script = f"""
@@ -938,28 +938,51 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import pytest
 from bitemporal.errors import DataError
 from bitemporal.inference import NetworkDetector
+from bitemporal.scenes import prediction
 from stub_networks import pointwise, register_stubs
 register_stubs(pytest.MonkeyPatch())
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+limit, during = int(sys.argv[1]), sys.argv[2]
+def set_limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+original = prediction.make_outputs
+def make_outputs(*words):
+    if during == "writing":
+        set_limit()
+    return original(*words)
+prediction.make_outputs = make_outputs
+if during == "prediction":
+    set_limit()
 try:
-    NetworkDetector(pointwise(scale=0.02, bias=0.0)).predict_scene({str(pair[0])!r}, {str(pair[1])!r}, {str(tmp_path / "out/c.tif")!r},
-        probability={str(tmp_path / "out/p.tif")!r})
+    NetworkDetector(pointwise(scale=0.02, bias=0.0)).predict_scene(
+        {str(pair[0])!r}, {str(pair[1])!r}, {str(tmp_path / "out/c.tif")!r}, probability={str(tmp_path / "out/p.tif")!r}
+    )
 except DataError as error:
     print(error)
 """
-    predict_scene(NetworkDetector(pointwise(scale=0.02, bias=0.0)), *pair, whole / "c.tif", probability=whole / "p.tif")
-    size = (whole / "p.tif").stat().st_size
-    for limit in (300_000, 4000):  # less than the journal's probabilities
-        done = subprocess.run([sys.executable, "-c", script, str(limit)], capture_output=True, text=True, timeout=120)
-        assert "cannot be written" in done.stdout, done.stderr
-        assert not list((tmp_path / "out").rglob("*"))
-    assert size > 4 * 300 * 420, "a limit could not tell the products from the journal"
-    for limit in (4 * 300 * 420 + 100, size - 10):
-        done = subprocess.run([sys.executable, "-c", script, str(limit)], capture_output=True, text=True, timeout=120)
-        assert "p.tif: cannot be written" in done.stdout, done.stderr
-        assert "What was predicted is kept beside" in done.stdout
+
+    def run(limit):
+        words = [sys.executable, "-c", script, str(limit), during]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        return done.stdout + done.stderr
+
+    if during == "prediction":
+        for limit in (300_000, 4000):
+            assert "cannot be written" in run(limit)
+            assert not list((tmp_path / "out").rglob("*"))
+        return
+    predict_scene(
+        NetworkDetector(pointwise(scale=0.02, bias=0.0)), *pair, tmp_path / "c.tif", probability=tmp_path / "p.tif"
+    )
+    size = (tmp_path / "p.tif").stat().st_size
+    for limit in (1000, size // 2, size - 10):
+        text = run(limit)
+        assert "p.tif: cannot be written" in text
+        assert "What was predicted is kept beside" in text
         assert not [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
+    assert run(10 * size) == ""
+    assert (tmp_path / "out/p.tif").read_bytes() == (tmp_path / "p.tif").read_bytes()
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 SERVER = """
