@@ -464,12 +464,13 @@ def _car(journal: Journal) -> float:
 @contextmanager
 def _told(output: Path) -> Iterator[None]:
     """Say that nothing is lost when what was predicted cannot be written."""
+    kept = f"What was predicted is kept beside {output}: run the same again"
     try:
         yield
     except BitemporalError as error:
-        raise type(error)(f"{error}. What was predicted is kept beside {output}: run the same again") from error
+        raise type(error)(f"{error}. {kept}") from error
     except OSError as error:
-        raise unwritable(output, error) from error
+        raise DataError(f"{unwritable(output, error)}. {kept}") from error
 
 
 def is_remote(files: Sequence[str]) -> bool:
