@@ -12,7 +12,6 @@ the process' peak above what the same process needs for such a batch. Linux only
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -61,7 +60,8 @@ def make_scene(folder: Path, side: int) -> tuple[Path, Path]:
 
 def peak() -> float:
     """Largest memory of this process so far, GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 2**20
 
 
 def seconds_a_tile(model: torch.nn.Module, seconds: float) -> float:
