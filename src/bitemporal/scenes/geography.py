@@ -67,6 +67,12 @@ class Areas:
         area, _ = self.geod.geometry_area_perimeter(geometry)
         return abs(float(area))
 
+    def of_all(self, geometries: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
+        """Areas of many polygons."""
+        if not self.geodesic:
+            return np.asarray(shapely.area(geometries) * self.metres**2, np.float64)
+        return np.array([self.of(geometry) for geometry in geometries], np.float64)
+
     def _degrees(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         assert self._to_degrees is not None
         return np.stack(self._to_degrees.transform(*points.T), axis=1)

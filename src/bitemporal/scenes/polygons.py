@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,6 @@ from affine import Affine
 from pyogrio.errors import DataSourceError, FeatureError
 from rasterio import features
 from shapely.geometry import Polygon, shape
-from shapely.geometry.base import BaseGeometry
 
 from bitemporal.errors import DataError
 from bitemporal.scenes.geography import Areas, has_areas
@@ -72,26 +72,25 @@ def write_polygons(
     Raises:
         DataError: When it cannot be written.
     """
-    areas = Areas(grid) if has_areas(grid.crs) else None
-    rows: list[dict[str, Any]] = []
-    geometries: list[Polygon] = []
-    for outline in _outlines(mask):
-        polygon = _smoothed(outline) if options.smooth else outline
-        # the area is that of the pixels, whatever the corners look like
-        area = None if areas is None else areas.of(_on_ground(outline, grid.transform))
-        if (outline.area if area is None else area) < options.minimum_area:
-            continue
-        pixels, mean = _inside(outline, journal)
-        geometries.append(_on_ground(polygon, grid.transform))
-        rows.append({"id": len(rows) + 1, "area_m2": area, "pixels": pixels, "mean_probability": mean})
+    outlines = np.array(list(_outlines(mask)), dtype=object)
+    pixels = np.rint(shapely.area(outlines)).astype(np.int64)  # their sides are those of pixels
+    # the area is that of the pixels, whatever the corners look like
+    if has_areas(grid.crs):
+        areas = Areas(grid).of_all(shapely.transform(outlines, partial(_on_ground, transform=grid.transform)))
+        kept = areas >= options.minimum_area
+    else:
+        areas = np.full(len(outlines), np.nan)
+        kept = pixels >= options.minimum_area
+    outlines, pixels, areas = outlines[kept], pixels[kept], areas[kept]
+    drawn = np.array([_smoothed(outline) for outline in outlines], object) if options.smooth else outlines
     table = geopandas.GeoDataFrame(
         {
-            "id": np.array([row["id"] for row in rows], np.int64),
-            "area_m2": np.array([row["area_m2"] for row in rows], np.float64),
-            "pixels": np.array([row["pixels"] for row in rows], np.int64),
-            "mean_probability": np.array([row["mean_probability"] for row in rows], np.float64),
+            "id": np.arange(1, len(outlines) + 1),
+            "area_m2": areas,
+            "pixels": pixels,
+            "mean_probability": _means(outlines, pixels, journal),
         },
-        geometry=geometries,
+        geometry=list(shapely.transform(drawn, partial(_on_ground, transform=grid.transform))),
         crs=None if grid.crs is None else grid.crs.to_wkt(),
     )
     try:
@@ -99,7 +98,7 @@ def write_polygons(
     except (DataSourceError, FeatureError, OSError) as error:
         path.unlink(missing_ok=True)
         raise DataError(f"{target}: cannot be written ({error}); choose another place, or free space") from error
-    return len(rows)
+    return len(table)
 
 
 def _write(table: geopandas.GeoDataFrame, path: Path, kind: str, layer: str, style: str) -> None:
@@ -160,12 +159,8 @@ def _outlines(mask: Path) -> Iterator[Polygon]:
             yield cast(Polygon, shape(geometry))
 
 
-def _on_ground(polygon: Polygon, transform: Affine) -> Polygon:
-    """From columns and rows to coordinates."""
-    return shapely.transform(polygon, lambda points: _placed(points, transform))
-
-
-def _placed(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[np.float64]:
+def _on_ground(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[np.float64]:
+    """From columns and rows to coordinates, n x 2."""
     columns, rows = points.T
     return np.stack(
         (
@@ -196,17 +191,25 @@ def _cut(coordinates: Any) -> npt.NDArray[np.float64]:  # noqa: ANN401  shapely'
     return np.concatenate((ring, ring[:1]))
 
 
-def _inside(outline: BaseGeometry, journal: Journal) -> tuple[int, float]:
-    """Number of a polygon's pixels, and the mean of their probabilities."""
-    left, top, right, bottom = (round(value) for value in outline.bounds)
-    step = max(1, _PIXELS_AT_ONCE // max(right - left, 1))
-    pixels, total = 0, 0.0
-    for start in range(top, bottom, step):
-        stop = min(start + step, bottom)
-        inside = features.geometry_mask(
-            [outline], (stop - start, right - left), Affine.translation(left, start), invert=True
+def _means(
+    outlines: npt.NDArray[np.object_], pixels: npt.NDArray[np.int64], journal: Journal
+) -> npt.NDArray[np.float64]:
+    """Mean probability of the pixels of every polygon; rows are read once, some at a time."""
+    sums = np.zeros(len(outlines))
+    _, tops, _, bottoms = shapely.bounds(outlines).T if len(outlines) else np.zeros((4, 0))
+    step = max(1, _PIXELS_AT_ONCE // journal.width)
+    for top in range(0, journal.height, step):
+        bottom = min(top + step, journal.height)
+        here = np.flatnonzero((tops < bottom) & (bottoms > top))
+        if not len(here):
+            continue
+        numbers = features.rasterize(
+            zip(outlines[here], range(1, len(here) + 1), strict=True),
+            out_shape=(bottom - top, journal.width),
+            transform=Affine.translation(0, top),
+            dtype=np.int32,
         )
-        values = journal.probabilities(slice(start, stop), slice(left, right))[inside]
-        pixels += len(values)
-        total += float(values.sum(dtype=np.float64))
-    return pixels, total / max(pixels, 1)
+        inside = numbers > 0
+        values = journal.probabilities(slice(top, bottom), slice(None))[inside]
+        sums[here] += np.bincount(numbers[inside], weights=values, minlength=len(here) + 1)[1:]
+    return sums / np.maximum(pixels, 1)
