@@ -66,9 +66,9 @@ def peak() -> float:
     return int(line.split()[1]) / 2**20
 
 
-def seconds_a_tile(model: torch.nn.Module, seconds: float) -> float:
-    """The network's own time for a tile."""
-    dates = torch.randn(2, BATCH, 3, TILE, TILE)
+def seconds_a_tile(model: torch.nn.Module, size: tuple[int, int], seconds: float) -> float:
+    """The network's own time for a tile of a size."""
+    dates = torch.randn(2, BATCH, 3, *size)
     with torch.inference_mode():
         model(*dates)
         count, start = 0, time.perf_counter()
@@ -83,9 +83,11 @@ def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object
     torch.set_num_threads(THREADS)
     model = create_model(name).eval()
     detector = NetworkDetector(model)
-    random = torch.randint(0, 256, (2, BATCH, 3, TILE, TILE), dtype=torch.uint8)
-    detector.probabilities(*random)
-    first = seconds_a_tile(model, 10)
+    with rasterio.open(before) as source:
+        rows, columns = (axis(side, TILE, OVERLAP, detector.multiple) for side in source.shape)
+    size = rows.tile, columns.tile
+    detector.probabilities(*torch.randint(0, 256, (2, BATCH, 3, *size), dtype=torch.uint8))
+    first = seconds_a_tile(model, size, 10)
     base = peak()
     found = predict_scene(
         detector,
@@ -100,16 +102,12 @@ def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object
         threshold=THRESHOLD,
     )
     memory = peak() - base
-    last = seconds_a_tile(model, 10)
-    with rasterio.open(before) as source:
-        tiles = [axis(side, TILE, OVERLAP, detector.multiple) for side in source.shape]
-    # tiles are somewhat smaller than asked for where that fits the scene better
-    share = tiles[0].tile * tiles[1].tile / TILE**2
-    own = found.tiles * share * (first + last) / 2
-    pixels = tiles[0].length * tiles[1].length
+    last = seconds_a_tile(model, size, 10)
+    own = found.tiles * (first + last) / 2
+    pixels = rows.length * columns.length
     return {
         "tiles": found.tiles,
-        "tile": [tiles[0].tile, tiles[1].tile],
+        "tile": list(size),
         "seconds": round(found.seconds["total"], 2),
         "prediction_s": found.seconds["prediction"],
         "writing_s": found.seconds["writing"],
@@ -129,7 +127,7 @@ def page(content: dict) -> str:
         "# Whole scenes: speed and memory",
         "",
         "Written by `benchmarks/scenes/scenes.py`; raw numbers in `scenes.json`. Two uint8 GeoTIFFs (deflate) in; "
-        "mask, probability and polygons out. *Ratio*: time of the network's own forward passes for the same tiles, measured "
+        "mask, probability and polygons out. *Ratio*: time of the network's own forward passes for such tiles, measured "
         "in the same process before and after, divided by the time of everything; *prediction* leaves out the writing "
         "of the products at the end. *Memory*: peak above what the process needs for one batch of tiles.",
         "",
