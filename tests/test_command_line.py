@@ -88,10 +88,12 @@ def test_public_names_are_these():
         "Detector",
         "DistillRecipe",
         "DistillationRun",
+        "Ensemble",
         "Evaluation",
         "OriginPartition",
         "PairFolder",
         "Prediction",
+        "TestTimeAugmentation",
         "TrainRecipe",
         "__version__",
         "change_area_ratio",
@@ -99,6 +101,7 @@ def test_public_names_are_these():
         "evaluate",
         "list_models",
         "load",
+        "predict_scene",
         "register_model",
         "train",
     ]
@@ -109,3 +112,10 @@ def test_public_names_are_these():
 def test_importing_the_package_loads_no_framework():
     code = "import sys, bitemporal; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("value", ["-9999", "-3.4028234663852886e+38", "-inf", "-.5", "-25,0"])
+def test_negative_values_belong_to_their_option(value):
+    from bitemporal.cli.main import _with_negative_numbers
+
+    assert _with_negative_numbers(["a", "--nodata", value, "-o", "x"]) == ["a", f"--nodata={value}", "-o", "x"]

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from bitemporal.car import CarPartition, change_area_ratio
     from bitemporal.errors import BitemporalError
     from bitemporal.evaluation import Evaluation, evaluate
-    from bitemporal.inference import Detector, OriginPartition, Prediction, load
+    from bitemporal.inference import Detector, Ensemble, OriginPartition, Prediction, TestTimeAugmentation, load
     from bitemporal.models import ChangeModel, create_model, list_models, register_model
     from bitemporal.pairs import PairFolder
     from bitemporal.pipeline import DistillationRun, train
     from bitemporal.recipe import DistillRecipe, TrainRecipe
+    from bitemporal.scenes import predict_scene
 
 # Imported on first use: a process that only reads labels should not load a training framework.
 _HOMES = {
@@ -23,16 +24,19 @@ _HOMES = {
     "Detector": "bitemporal.inference",
     "DistillRecipe": "bitemporal.recipe",
     "DistillationRun": "bitemporal.pipeline",
+    "Ensemble": "bitemporal.inference",
     "Evaluation": "bitemporal.evaluation",
     "OriginPartition": "bitemporal.inference",
     "PairFolder": "bitemporal.pairs",
     "Prediction": "bitemporal.inference",
+    "TestTimeAugmentation": "bitemporal.inference",
     "TrainRecipe": "bitemporal.recipe",
     "change_area_ratio": "bitemporal.car",
     "create_model": "bitemporal.models",
     "evaluate": "bitemporal.evaluation",
     "list_models": "bitemporal.models",
     "load": "bitemporal.inference",
+    "predict_scene": "bitemporal.scenes",
     "register_model": "bitemporal.models",
     "train": "bitemporal.pipeline",
 }
@@ -44,10 +48,12 @@ __all__ = [
     "Detector",
     "DistillRecipe",
     "DistillationRun",
+    "Ensemble",
     "Evaluation",
     "OriginPartition",
     "PairFolder",
     "Prediction",
+    "TestTimeAugmentation",
     "TrainRecipe",
     "__version__",
     "change_area_ratio",
@@ -55,6 +61,7 @@ __all__ = [
     "evaluate",
     "list_models",
     "load",
+    "predict_scene",
     "register_model",
     "train",
 ]

@@ -91,11 +91,11 @@ def _without_nan(value: object) -> object:
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: str | os.PathLike[str], content: object) -> None:
-    """Write JSON; NaN, which JSON does not know, becomes null.
+    """Write JSON; NaN and infinity, which JSON does not know, become null.
 
     Raises:
         DataError: When it cannot be written.

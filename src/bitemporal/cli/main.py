@@ -29,7 +29,7 @@ COMMANDS: dict[str, str] = {
 }
 """Command line words -> module and function, imported only when called."""
 
-_SHORT = {"output": "-o"}
+_SHORT = {"output": ("-o", "--out")}
 
 
 def _function(command: str) -> Callable[..., int | None]:
@@ -119,6 +119,12 @@ def _numbers(hint: object) -> _Numbers | None:
     return _Numbers(kinds[0], None if kinds[-1] is Ellipsis else len(kinds))
 
 
+def _is_words(hint: object) -> bool:
+    """Whether an option takes words, one after the other."""
+    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return list[str] in choices
+
+
 def _parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
     description = docstring_parser.parse(function.__doc__ or "").description
     parser = ArgumentParser(prog=f"bitemporal {command}", description=description, exit_on_error=True)
@@ -135,19 +141,29 @@ def _parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
         if option.hint is bool:
             settings |= {"action": "store_true"}
             del settings["type"]
-        short = [_SHORT[option.name]] if option.name in _SHORT else []
-        parser.add_argument(*short, f"--{option.name.replace('_', '-')}", dest=option.name, **settings)
+        if _is_words(option.hint):
+            settings |= {"nargs": "+", "type": str}
+        words = (f"--{option.name.replace('_', '-')}", *_SHORT.get(option.name, ()))
+        parser.add_argument(*words, dest=option.name, **settings)
     return parser
 
 
 _NEGATIVE_FIRST = re.compile(r"-[\d.][^,]*,.*")
 
 
+def _is_negative(word: str) -> bool:
+    """Whether a word is a negative number, perhaps with an exponent, or begins several."""
+    try:
+        return word.startswith("-") and float(word) <= 0
+    except ValueError:
+        return _NEGATIVE_FIRST.fullmatch(word) is not None
+
+
 def _with_negative_numbers(words: Sequence[str]) -> list[str]:
     """Tie a value such as ``-25,0`` to its option, since argparse takes it for an option of its own."""
     tied: list[str] = []
     for word in words:
-        if tied and tied[-1].startswith("--") and "=" not in tied[-1] and _NEGATIVE_FIRST.fullmatch(word):
+        if tied and tied[-1].startswith("--") and "=" not in tied[-1] and _is_negative(word):
             tied[-1] += f"={word}"
         else:
             tied.append(word)

@@ -1,18 +1,23 @@
-"""Detectors: bundle in, masks out; one network, or Origin-Partition."""
+"""Detectors: bundle in, masks out; one network, Origin-Partition, ensembles, test-time augmentation."""
 
+from bitemporal.inference.combining import Augmentation, Ensemble, TestTimeAugmentation
 from bitemporal.inference.detector import Answer, Detector, NetworkDetector, Prediction
 from bitemporal.inference.folders import FilesReport, predict_files
-from bitemporal.inference.loading import choose_device, load
+from bitemporal.inference.loading import choose_device, compose, load
 from bitemporal.inference.origin_partition import OriginPartition, save_origin_partition
 
 __all__ = [
     "Answer",
+    "Augmentation",
     "Detector",
+    "Ensemble",
     "FilesReport",
     "NetworkDetector",
     "OriginPartition",
     "Prediction",
+    "TestTimeAugmentation",
     "choose_device",
+    "compose",
     "load",
     "predict_files",
     "save_origin_partition",

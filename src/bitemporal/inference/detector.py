@@ -1,12 +1,14 @@
 """The detector: images of two dates in, probabilities and masks of change out; no label, any size."""
 
+import hashlib
+import math
 import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,9 @@ from torch import Tensor, nn
 from bitemporal.errors import DataError, WeightsError
 from bitemporal.inference.inputs import Image, Images, as_pairs, check_images
 from bitemporal.models import ChangeModel
+
+if TYPE_CHECKING:
+    from bitemporal.scenes import Files, SceneResult
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,24 @@ class Detector(ABC):
             DataError: When the images are no such tensors.
         """
 
-    def answers(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Answer]:
+    @property
+    def multiple(self) -> int:
+        """Of which height and width must be for images to be taken as they are, and tiles be moved by."""
+        return 1
+
+    def identity(self) -> dict[str, Any]:
+        """What the detector is, in JSON types: results say it, and an interrupted run goes on only under the same."""
+        return {"detector": f"{type(self).__module__}.{type(self).__qualname__}"}
+
+    def answers(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
+    ) -> list[Answer]:
         """Answer pairs that may differ in size, batched as far as the sizes allow.
 
         Args:
             before: Images of date 1, each 3 x H x W, uint8 or float in 0..255.
             after: Images of date 2, each of its partner's shape.
+            valid: Pixels that count, each H x W bool: all by default. Only a detector that goes by CAR looks at them.
 
         Returns:
             One answer a pair, in order.
@@ -107,6 +124,19 @@ class Detector(ABC):
         first, second, single = as_pairs(before, after)
         predictions = [_prediction(answer) for answer in self.answers(first, second)]
         return predictions[0] if single else predictions
+
+    def predict_scene(
+        self,
+        before: "Files",
+        after: "Files",
+        output: str | os.PathLike[str],
+        **options: Any,  # noqa: ANN401
+    ) -> "SceneResult":
+        """Find what changed between two georeferenced rasters of any size; see ``bitemporal.scenes.predict_scene``."""
+        # scenes are built on detectors, and need the extra "geo"
+        from bitemporal.scenes import predict_scene
+
+        return predict_scene(self, before, after, output, **options)
 
 
 def _prediction(answer: Answer) -> Prediction:
@@ -167,7 +197,21 @@ class NetworkDetector(Detector):
             return torch.empty(0, 1, *before.shape[-2:], device=self.device)
         return torch.stack([answer.probability for answer in self.answers(list(before), list(after))])
 
-    def answers(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Answer]:
+    @property
+    def multiple(self) -> int:  # noqa: D102  described by Detector
+        return math.lcm(self.model.card.multiple, self.model.card.stride)
+
+    def identity(self) -> dict[str, Any]:
+        """Name, arguments and a digest of the weights."""
+        digest = hashlib.sha256()
+        for name, value in self.model.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return {"model": self.model.name, "config": dict(self.model.config), "weights": digest.hexdigest()}
+
+    def answers(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
+    ) -> list[Answer]:
         """Answer pairs that may differ in size; one batched pass for each padded size."""
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, image in enumerate(before):

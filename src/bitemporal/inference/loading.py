@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from huggingface_hub.errors import HFValidationError
 
 from bitemporal.bundle import ORIGIN_PARTITION, load_network, read_description
 from bitemporal.errors import BundleError, RecipeError
+from bitemporal.inference.combining import Augmentation, Ensemble, TestTimeAugmentation
 from bitemporal.inference.detector import Detector, NetworkDetector
 from bitemporal.inference.origin_partition import ORIGIN, OriginPartition, read_partition_of
 
@@ -58,6 +60,33 @@ def load(source: str | os.PathLike[str], device: str = "auto") -> Detector:
         if read_description(folder)["kind"] == ORIGIN_PARTITION:
             return _load_origin_partition(folder, chosen)
         return NetworkDetector(load_network(folder), chosen)
+
+
+def compose(
+    sources: Sequence[str | os.PathLike[str]],
+    device: str = "auto",
+    augmentation: Augmentation | None = None,
+    scales: Sequence[float] = (1.0,),
+) -> Detector:
+    """Load one detector or an ensemble of several, with test-time augmentation if that is asked for.
+
+    Args:
+        sources: See ``load``; several are averaged.
+        device: See ``load``.
+        augmentation: See ``TestTimeAugmentation``.
+        scales: See ``TestTimeAugmentation``.
+
+    Raises:
+        BundleError: When a bundle cannot be had.
+        RecipeError: When there is no bundle, no such device, or a scale that is none.
+    """
+    if not sources:
+        raise RecipeError("bundle: none is given; expected one at least")
+    members = [load(source, device) for source in sources]
+    detector = members[0] if len(members) == 1 else Ensemble(members)
+    if augmentation is None and tuple(scales) == (1.0,):
+        return detector
+    return TestTimeAugmentation(detector, augmentation, scales)
 
 
 def _load_origin_partition(folder: Path, device: torch.device) -> OriginPartition:

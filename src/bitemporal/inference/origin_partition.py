@@ -3,6 +3,7 @@
 The origin's predicted mask gives a CAR; the specialist of that CAR's part gives the answer.
 """
 
+import math
 import os
 import shutil
 from collections import defaultdict
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bitemporal.bundle import FORMAT, NETWORK, ORIGIN_PARTITION, read_description
-from bitemporal.car import CarPartition, change_area_ratios
+from bitemporal.car import IGNORE, CarPartition, change_area_ratios
 from bitemporal.errors import BundleError, PartitionError
 from bitemporal.files import replacing_folder, write_json
 from bitemporal.inference.detector import Answer, Detector, check_batch
@@ -52,12 +53,30 @@ class OriginPartition(Detector):
             return self.origin.probabilities(before, after)
         return torch.stack([answer.probability for answer in self.answers(list(before), list(after))])
 
-    def answers(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Answer]:
+    @property
+    def multiple(self) -> int:
+        """The least that serves all its networks."""
+        return math.lcm(self.origin.multiple, *(specialist.multiple for specialist in self.specialists.values()))
+
+    def identity(self) -> dict[str, Any]:
+        """Those of its networks, and the thresholds."""
+        return {
+            "origin": self.origin.identity(),
+            "specialists": {part: detector.identity() for part, detector in self.specialists.items()},
+            "thresholds": list(self.partition.thresholds),
+        }
+
+    def answers(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
+    ) -> list[Answer]:
         """Answer pairs that may differ in size; each answer names the part that the pair was sent to."""
-        first = self.origin.answers(before, after)
-        # on the CPU, as the CAR is float64 and not every accelerator has that
-        cars = [float(change_area_ratios((a.probability > 0.5).cpu())[0]) for a in first]
-        parts = [self.partition.names[index] for index in self.partition.indices(cars)]
+        first = self.origin.answers(before, after, valid)
+        masks = [(answer.probability > 0.5).to(torch.uint8) for answer in first]
+        if valid is not None:
+            masks = [mask.masked_fill(~v.to(mask.device), IGNORE) for mask, v in zip(masks, valid, strict=True)]
+        cars = [float(change_area_ratios(mask)[0]) for mask in masks]
+        # without a valid pixel there is no CAR, and any part's answer will do
+        parts = [self.partition.names[max(index, 0)] for index in self.partition.indices(cars)]
         found = [Answer(a.probability, part) for a, part in zip(first, parts, strict=True)]
         members: dict[str, list[int]] = defaultdict(list)
         for index, part in enumerate(parts):
@@ -65,7 +84,11 @@ class OriginPartition(Detector):
         for part, indices in members.items():
             if part not in self.specialists:
                 continue
-            second = self.specialists[part].answers([before[i] for i in indices], [after[i] for i in indices])
+            second = self.specialists[part].answers(
+                [before[i] for i in indices],
+                [after[i] for i in indices],
+                None if valid is None else [valid[i] for i in indices],
+            )
             for i, answer in zip(indices, second, strict=True):
                 found[i] = Answer(answer.probability.to(first[i].probability.device), part)
         return found

@@ -79,6 +79,7 @@ class ModelCard:
         licence: Licence of the weights that ``pretrained=True`` fetches; ``none`` when there are none.
         multiple: Height and width of the input must be multiples of this.
         minimum: Smallest height and width that the network can take.
+        stride: Pixels by which images must be moved for the answer to move along, where that is not ``multiple``.
         training: Default recipe.
         normalisation: Of the input.
         exports: Whether ``torch.export`` takes the network with batch, height and width left open.
@@ -94,6 +95,7 @@ class ModelCard:
     minimum: int
     training: TrainingDefaults
     normalisation: Normalisation = Normalisation()
+    stride: int = 1
     exports: bool = True
     compiles: bool = True
     notes: str = ""

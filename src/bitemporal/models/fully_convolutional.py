@@ -138,6 +138,7 @@ FC_EF = ModelCard(
     licence="none",
     multiple=1,
     minimum=16,
+    stride=16,
     training=TrainingDefaults(lr=1e-3, weight_decay=0.05),
     notes="No pretrained weights. The JL1-CD paper does not distil this network; lambda is Open-CD's 1e-3.",
 )

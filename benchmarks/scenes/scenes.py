@@ -1,0 +1,184 @@
+"""Speed and memory of whole scenes: benchmarks/scenes/scenes.json and README.md.
+
+    python benchmarks/scenes/scenes.py [--models tinycd_v2_s tinycd] [--sides 2000 5000 10000 20000] [--work FOLDER]
+
+A synthetic scene of 2000 x 2000 (``bitemporal data synth --scene``) is repeated to the sides that are asked for. Each
+prediction runs in a process of its own: two uint8 GeoTIFFs in, mask, probability and polygons out. The network's own
+throughput is measured in the same process, before and after, by forward passes of batches of the same size on tiles of
+the same size that are in memory already; a ratio of 1 means that reading, blending and writing cost nothing. Memory is
+the process' peak above what the same process needs for such a batch. Linux only.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.windows import Window
+
+from bitemporal.files import replacing, write_json
+from bitemporal.inference import NetworkDetector
+from bitemporal.models import create_model
+from bitemporal.scenes import predict_scene
+from bitemporal.scenes.tiling import axis
+
+HERE = Path(__file__).resolve().parent
+THREADS = 2
+TILE, OVERLAP, BATCH = 512, 64, 4
+BLOCK = 2000
+THRESHOLD = 0.9
+"""So that random weights do not call half of the noise changed, in millions of polygons."""
+
+
+def make_scene(folder: Path, side: int) -> tuple[Path, Path]:
+    """Both dates of a scene, tiled and deflated, the block repeated."""
+    block = folder / "block"
+    if not block.is_dir():
+        command = ["data", "synth", str(block), "--scene", str(BLOCK), "--seed", "0"]
+        subprocess.run([sys.executable, "-m", "bitemporal.cli.main", *command], check=True)
+    paths = []
+    for date in ("before", "after"):
+        path = folder / f"{date}-{side}.tif"
+        paths.append(path)
+        if path.is_file():
+            continue
+        with rasterio.open(block / f"{date}.tif") as source:
+            samples, profile = source.read(), source.profile
+        profile |= {"height": side, "width": side, "tiled": True, "blockxsize": 512, "blockysize": 512}
+        profile |= {"compress": "deflate", "zlevel": 1, "bigtiff": "if_safer"}
+        with rasterio.open(path, "w", **profile) as target:
+            for top in range(0, side, 512):
+                rows = np.arange(top, min(top + 512, side)) % BLOCK
+                strip = np.tile(samples[:, rows], (1, 1, side // BLOCK + 1))[:, :, :side]
+                target.write(strip, window=Window(0, top, side, len(rows)))
+    return paths[0], paths[1]
+
+
+def peak() -> float:
+    """Largest memory of this process so far, GiB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 2**20
+
+
+def seconds_a_tile(model: torch.nn.Module, size: tuple[int, int], seconds: float) -> float:
+    """The network's own time for a tile of a size."""
+    dates = torch.randn(2, BATCH, 3, *size)
+    with torch.inference_mode():
+        model(*dates)
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            model(*dates)
+            count += BATCH
+    return (time.perf_counter() - start) / count
+
+
+def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object]:
+    """One prediction."""
+    torch.set_num_threads(THREADS)
+    model = create_model(name).eval()
+    detector = NetworkDetector(model)
+    with rasterio.open(before) as source:
+        rows, columns = (axis(side, TILE, OVERLAP, detector.multiple) for side in source.shape)
+    size = rows.tile, columns.tile
+    detector.probabilities(*torch.randint(0, 256, (2, BATCH, 3, *size), dtype=torch.uint8))
+    first = seconds_a_tile(model, size, 10)
+    base = peak()
+    found = predict_scene(
+        detector,
+        before,
+        after,
+        out / "change.tif",
+        probability=out / "probability.tif",
+        polygons=out / "areas.gpkg",
+        tile=TILE,
+        overlap=OVERLAP,
+        batch_size=BATCH,
+        threshold=THRESHOLD,
+    )
+    memory = peak() - base
+    last = seconds_a_tile(model, size, 10)
+    own = found.tiles * (first + last) / 2
+    pixels = rows.length * columns.length
+    return {
+        "tiles": found.tiles,
+        "tile": list(size),
+        "seconds": round(found.seconds["total"], 2),
+        "prediction_s": found.seconds["prediction"],
+        "writing_s": found.seconds["writing"],
+        "network_s": round(own, 2),
+        "ratio": round(own / found.seconds["total"], 3),
+        "prediction_ratio": round(own / found.seconds["prediction"], 3),
+        "megapixels_a_second": round(pixels / 1e6 / found.seconds["total"], 3),
+        "memory_gib": round(memory, 3),
+        "process_gib": round(base + memory, 3),
+        "polygons": found.polygons,
+    }
+
+
+def page(content: dict) -> str:
+    """The table."""
+    lines = [
+        "# Whole scenes: speed and memory",
+        "",
+        "Written by `benchmarks/scenes/scenes.py`; raw numbers in `scenes.json`. Two uint8 GeoTIFFs (deflate) in; "
+        "mask, probability and polygons out. *Ratio*: time of the network's own forward passes for such tiles, measured "
+        "in the same process before and after, divided by the time of everything; *prediction* leaves out the writing "
+        "of the products at the end. *Memory*: peak above what the process needs for one batch of tiles.",
+        "",
+        f"Machine: {content['machine']}. Tiles of at most {TILE}, overlap {OVERLAP}, {BATCH} at once; random weights.",
+        "",
+        "| network | side | tiles | seconds | Mpx/s | ratio | prediction | memory GiB | process GiB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, sides in content["networks"].items():
+        for side, row in sorted(sides.items(), key=lambda pair: int(pair[0])):
+            numbers = (
+                f"{row['seconds']:.0f}",
+                *(f"{row[key]:.2f}" for key in ("megapixels_a_second", "ratio", "prediction_ratio")),
+                *(f"{row[key]:.2f}" for key in ("memory_gib", "process_gib")),
+            )
+            lines.append(f"| {name} | {side} | {row['tiles']} | " + " | ".join(numbers) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["tinycd_v2_s", "tinycd"])
+    parser.add_argument("--sides", nargs="+", type=int, default=[2000, 5000, 10000, 20000])
+    parser.add_argument("--work", type=Path, default=Path("runs/scenes-benchmark"), help="for scenes and products")
+    parser.add_argument("--output", type=Path, default=HERE / "scenes.json")
+    parser.add_argument("--measure", nargs=3, metavar=("BEFORE", "AFTER", "OUT"), help="one, in this process")
+    options = parser.parse_args()
+    if options.measure:
+        before, after, out = map(Path, options.measure)
+        print(json.dumps(measure(options.models[0], before, after, out)))
+        return
+    content = json.loads(options.output.read_text()) if options.output.is_file() else {"networks": {}}
+    content["machine"] = f"{platform.machine()}, {THREADS} threads, torch {torch.__version__}"
+    for side in options.sides:
+        scene = make_scene(options.work, side)
+        for name in options.models:
+            words = [*map(str, scene), str(options.work / "out")]
+            command = [sys.executable, __file__, "--models", name, "--measure", *words]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{name} at {side} failed:\n{done.stderr}")
+            found = json.loads(done.stdout.splitlines()[-1])
+            print(name, side, found, flush=True)
+            content["networks"].setdefault(name, {})[str(side)] = found
+            write_json(options.output, content)
+            with replacing(
+                HERE / "README.md" if options.output.parent == HERE else options.output.with_suffix(".md")
+            ) as f:
+                f.write_text(page(content))
+
+
+if __name__ == "__main__":
+    main()

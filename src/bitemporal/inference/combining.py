@@ -1,0 +1,165 @@
+"""Detectors made of detectors: several answers to one pair, averaged."""
+
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bitemporal.errors import RecipeError
+from bitemporal.inference.detector import Answer, Detector, check_batch
+
+Augmentation = Literal["flips", "rotations", "flips-rotations"]
+
+
+class Combination(Detector):
+    """The mean of several answers' probabilities."""
+
+    def probabilities(self, before: Tensor, after: Tensor) -> Tensor:  # noqa: D102  described by Detector
+        check_batch(before, after)
+        if not len(before):
+            return torch.empty(0, 1, *before.shape[-2:])
+        return torch.stack([answer.probability for answer in self.answers(list(before), list(after))])
+
+
+class Ensemble(Combination):
+    """Several detectors, whose probabilities are averaged."""
+
+    def __init__(self, members: Sequence[Detector]) -> None:
+        """Put the detectors together.
+
+        Args:
+            members: One at least.
+
+        Raises:
+            RecipeError: When there is none.
+        """
+        if not members:
+            raise RecipeError("ensemble: has no member; expected one detector at least")
+        self.members = list(members)
+
+    @property
+    def multiple(self) -> int:
+        """The least that serves all members."""
+        return math.lcm(*(member.multiple for member in self.members))
+
+    def identity(self) -> dict[str, Any]:
+        """Those of the members."""
+        return {"ensemble": [member.identity() for member in self.members]}
+
+    def answers(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
+    ) -> list[Answer]:
+        """The members' mean answers; the part is named where all members agree on it."""
+        return _means([member.answers(before, after, valid) for member in self.members])
+
+
+class TestTimeAugmentation(Combination):
+    """One detector that sees every pair in several ways; its answers are turned back and averaged."""
+
+    __test__ = False  # nothing for pytest to collect
+
+    def __init__(
+        self, detector: Detector, augmentation: Augmentation | None = "flips", scales: Sequence[float] = (1.0,)
+    ) -> None:
+        """Wrap a detector.
+
+        Args:
+            detector: Any.
+            augmentation: ``flips`` (4 views: as it is, mirrored along each axis and along both), ``rotations`` (4, by
+                quarter turns), ``flips-rotations`` (all 8 symmetries of the square), or none.
+            scales: Sizes of the images, each for every view; 1 is their own.
+
+        Raises:
+            RecipeError: When a scale is none.
+        """
+        if not scales or not all(0.1 <= scale <= 10 for scale in scales):
+            raise RecipeError(f"scales: found {tuple(scales)}, expected at least one, each from 0.1 to 10")
+        self.detector = detector
+        self.augmentation = augmentation
+        self.scales = tuple(scales)
+
+    @property
+    def multiple(self) -> int:
+        """That of the detector, at all scales that are simple fractions."""
+        multiple = self.detector.multiple
+        steps = [Fraction(scale).limit_denominator(8).denominator for scale in self.scales]
+        return math.lcm(*(multiple * step for step in steps))
+
+    def identity(self) -> dict[str, Any]:
+        """That of the detector, and the views."""
+        return {
+            "augmentation": self.augmentation,
+            "scales": list(self.scales),
+            "detector": self.detector.identity(),
+        }
+
+    def answers(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
+    ) -> list[Answer]:
+        """Mean answers of all views; the part is named where all views agree on it."""
+        found = []
+        for scale in self.scales:
+            for turns, mirror in _VIEWS[self.augmentation]:
+                there, back = _view(turns, mirror)
+                first, second = (
+                    [there(_resized(image.float(), scale)) for image in images] for images in (before, after)
+                )
+                counted = None
+                if valid is not None:
+                    counted = [there(_resized(v[None].float(), scale))[0] > 0.5 for v in valid]
+                found.append(
+                    [
+                        Answer(_sized(back(answer.probability), image.shape[-2:]), answer.part)
+                        for answer, image in zip(self.detector.answers(first, second, counted), before, strict=True)
+                    ]
+                )
+        return _means(found)
+
+
+_VIEWS: dict[Augmentation | None, list[tuple[int, bool]]] = {
+    None: [(0, False)],
+    "flips": [(0, False), (0, True), (2, False), (2, True)],
+    "rotations": [(0, False), (1, False), (2, False), (3, False)],
+    "flips-rotations": [(turns, mirror) for turns in range(4) for mirror in (False, True)],
+}
+"""Quarter turns, and whether the image is mirrored before."""
+
+
+def _view(turns: int, mirror: bool) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """A view of images ... x H x W, and its inverse."""
+
+    def there(x: Tensor) -> Tensor:
+        return torch.rot90(x.flip(-1) if mirror else x, turns, (-2, -1))
+
+    def back(x: Tensor) -> Tensor:
+        x = torch.rot90(x, -turns, (-2, -1))
+        return x.flip(-1) if mirror else x
+
+    return there, back
+
+
+def _resized(image: Tensor, scale: float) -> Tensor:
+    height, width = image.shape[-2:]
+    size = max(1, round(scale * height)), max(1, round(scale * width))
+    return _sized(image, size).clamp(0.0, 255.0)  # rounding may leave the range by a hair
+
+
+def _sized(image: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    return F.interpolate(image[None], size=tuple(size), mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def _means(found: Sequence[Sequence[Answer]]) -> list[Answer]:
+    """Means over the first axis."""
+    means = []
+    for answers in zip(*found, strict=True):
+        parts = {answer.part for answer in answers}
+        device = answers[0].probability.device
+        total = torch.stack([answer.probability.to(device) for answer in answers]).mean(0)
+        means.append(Answer(total, parts.pop() if len(parts) == 1 else None))
+    return means

@@ -1,0 +1,276 @@
+"""The common grid of both dates, and windows of a date on it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import CRSError, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+
+from bitemporal.errors import DataError
+from bitemporal.recipe import GridChoice
+from bitemporal.scenes.sources import Grid, Source, close_all, finite, has_nodata, open_raster, readable
+
+_ALIGNED = 1e-3
+"""Pixels by which grids may be apart and still count as aligned."""
+
+_MOST_TIMES = 50.0
+"""Pixels of one date that are so many times those of the other are taken for a mistake."""
+
+_PIXELS = CRS.from_epsg(3857)
+"""Stands in where neither date has a place: GDAL's warper asks for a CRS; the same on both sides changes nothing."""
+
+
+class Shift(NamedTuple):
+    """How far date 2 lies off date 1, in pixels of date 1: what is at (column, row) there is here at plus this."""
+
+    columns: float
+    rows: float
+
+
+def common_grid(before: Source, after: Source, choice: GridChoice = "before") -> Grid:
+    """The grid on which both dates are compared: pixels of date 1, over the area that is asked for.
+
+    Args:
+        before: Date 1.
+        after: Date 2.
+        choice: All of date 1, what both dates cover, or what any of them covers.
+
+    Raises:
+        DataError: When the dates do not overlap, or only one of them has a place on the ground.
+    """
+    first, second = before.grid, after.grid
+    if (first.crs is None) != (second.crs is None):
+        lost, kept = (before, after) if first.crs is None else (after, before)
+        raise DataError(
+            f"{lost.describe()}: has no CRS, but {kept.describe()} has {kept.grid.crs}; expected both or neither: give "
+            "it one with `gdal_edit.py -a_srs EPSG:CODE -a_ullr LEFT TOP RIGHT BOTTOM`"
+        )
+    if first.crs is None:
+        if (first.height, first.width) != (second.height, second.width):
+            raise DataError(
+                f"{before.describe()} is {first.describe()}, {after.describe()} {second.describe()}; images without a "
+                "place on the ground need one size: crop or resample one, or give both a CRS and a transform"
+            )
+        return first
+    left, top, right, bottom = _extent_on(first, second, after)
+    if min(right, first.width) <= max(left, 0) or min(bottom, first.height) <= max(top, 0):
+        raise DataError(
+            f"{before.describe()} and {after.describe()} do not overlap: {first.describe()} against "
+            f"{second.describe()}, whose extent is {abs(left):.0f} columns and {abs(top):.0f} rows away; check that "
+            "they show the same place and that their CRS are right"
+        )
+    if choice == "before":
+        return first
+    inner = choice == "intersection"
+    low, high, down, up = (max, min, math.ceil, math.floor) if inner else (min, max, math.floor, math.ceil)
+    x0, y0 = low(0, _whole(left, down)), low(0, _whole(top, down))
+    x1, y1 = high(first.width, _whole(right, up)), high(first.height, _whole(bottom, up))
+    if x1 <= x0 or y1 <= y0:
+        raise DataError(
+            f"{before.describe()} and {after.describe()}: their overlap is less than a pixel of {first.describe()}; "
+            "check that they show the same place"
+        )
+    return Grid(first.crs, first.transform @ Affine.translation(x0, y0), x1 - x0, y1 - y0)
+
+
+def _whole(value: float, rounding: Any) -> int:  # noqa: ANN401  math.floor or math.ceil
+    """Round a pixel edge, unless it is one already."""
+    nearest = round(value)
+    return nearest if abs(value - nearest) < _ALIGNED else int(rounding(value))
+
+
+def _extent_on(grid: Grid, other: Grid, source: Source) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of another grid in pixels of this one."""
+    bounds = (
+        other.transform.c,
+        other.transform.f + other.height * other.transform.e,
+        other.transform.c + other.width * other.transform.a,
+        other.transform.f,
+    )
+    try:
+        if other.crs != grid.crs:
+            bounds = transform_bounds(other.crs, grid.crs, *bounds, densify_pts=21)
+    except (CRSError, RasterioError) as error:
+        raise DataError(
+            f"{source.describe()}: its extent cannot be brought to {grid.crs} ({error}); check its CRS"
+        ) from error
+    if not np.isfinite(bounds).all():
+        raise DataError(f"{source.describe()}: its extent has no place in {grid.crs}; check its CRS and transform")
+    inverse = ~grid.transform
+    left, top = inverse @ (bounds[0], bounds[3])
+    right, bottom = inverse @ (bounds[2], bounds[1])
+    times = max((right - left) / other.width, other.width / max(right - left, 1e-9))
+    if times > _MOST_TIMES:
+        raise DataError(
+            f"{source.describe()}: its pixels are {times:.0f} times larger or smaller than those of date 1; check the "
+            "CRS and transforms, or resample it first"
+        )
+    return left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    """Column and row of the common grid's corner in pixels of the file."""
+
+    column: int
+    row: int
+
+
+def _alignment(source: Grid, grid: Grid) -> _Aligned | None:
+    """How the common grid lies in a file, where no resampling is needed."""
+    if source.crs != grid.crs:
+        return None
+    inverse = ~source.transform
+    left, top = inverse @ (grid.transform.c, grid.transform.f)
+    right, bottom = inverse @ (grid.transform @ (grid.width, grid.height))
+    column, row = round(left), round(top)
+    off = (left - column, top - row, right - (column + grid.width), bottom - (row + grid.height))
+    return _Aligned(column, row) if max(map(abs, off)) < _ALIGNED else None
+
+
+class DateOnGrid:
+    """A date seen on the common grid; used by one thread, which opens files of its own."""
+
+    def __init__(self, source: Source, grid: Grid, shift: Shift | None = None) -> None:
+        """Open the files.
+
+        Args:
+            source: The date.
+            grid: The common grid.
+            shift: How far the date lies off, which is undone.
+        """
+        self.source = source
+        self.grid = grid
+        self._opened: list[DatasetReader] = []
+        self._files: dict[str, DatasetReader | WarpedVRT] = {}
+        self._aligned = None if shift or source.nodata is not None else _alignment(source.grid, grid)
+        for path in source.files:
+            dataset = open_raster(path)
+            self._opened.append(dataset)
+            self._files[path] = dataset if self._aligned else self._warped(dataset, shift)
+
+    def _warped(self, dataset: DatasetReader, shift: Shift | None) -> WarpedVRT:
+        """The file on the common grid, made as it is read."""
+        own, grid = self.source.grid, self.grid
+        # what belongs to a pixel of the grid lies off by the shift: it is fetched from there
+        transform = grid.transform if shift is None else grid.transform @ Affine.translation(*shift)
+        nodata = dataset.nodata if self.source.nodata is None else self.source.nodata
+        marks: dict[str, Any] = {"add_alpha": True}
+        if nodata is not None:
+            marks = {"src_nodata": nodata, "nodata": nodata}
+        elif any(kind.name == "alpha" for kind in dataset.colorinterp):
+            marks = {}
+        warped = WarpedVRT(
+            dataset,
+            src_crs=own.crs or _PIXELS,
+            src_transform=own.transform,
+            crs=grid.crs or _PIXELS,
+            transform=transform,
+            width=grid.width,
+            height=grid.height,
+            resampling=Resampling.bilinear,
+            tolerance=0.05,
+            **marks,
+        )
+        self._opened.append(warped)
+        return warped
+
+    def read(
+        self, window: Window, shape: tuple[int, int] | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Values and validity of a window of the common grid, which lies within it.
+
+        Args:
+            window: Columns and rows.
+            shape: Height and width to decimate to.
+
+        Returns:
+            C x h x w of the files' type, zero where not valid, and h x w.
+
+        Raises:
+            DataError: When pixels cannot be read.
+        """
+        height, width = shape or (int(window.height), int(window.width))
+        samples = np.zeros((len(self.source.channels), height, width), dtype=self.source.dtype)
+        valid = np.ones((height, width), dtype=np.bool_)
+        for path, dataset in self._files.items():
+            bands = [band for file, band in self.source.channels if file == path]
+            indices = [i for i, (file, _) in enumerate(self.source.channels) if file == path]
+            with readable(path):
+                if self._aligned is None:
+                    target, inside = (slice(None), slice(None)), window
+                    size = (height, width)
+                else:
+                    target, inside, size = self._clip(window, (height, width))
+                    valid[:] &= _inside(valid.shape, target)
+                if 0 not in size:
+                    distinct = sorted(set(bands))
+                    values = dataset.read(distinct, window=inside, out_shape=(len(distinct), *size))
+                    for i, band in zip(indices, bands, strict=True):
+                        samples[(i, *target)] = values[distinct.index(band)]
+                    if self._aligned is None or (has_nodata(dataset) and not _is_alpha_chosen(dataset, bands)):
+                        valid[target] &= dataset.dataset_mask(window=inside, out_shape=size) > 0
+        valid &= finite(samples)
+        samples[:, ~valid] = 0
+        return samples, valid
+
+    def _clip(self, window: Window, shape: tuple[int, int]) -> tuple[tuple[slice, slice], Window, tuple[int, int]]:
+        """The part of a window that lies in the file: where it goes, where it comes from, and its size."""
+        assert self._aligned is not None
+        own = self.source.grid
+        left, top = int(window.col_off) + self._aligned.column, int(window.row_off) + self._aligned.row
+        x0, y0 = max(left, 0), max(top, 0)
+        x1, y1 = min(left + int(window.width), own.width), min(top + int(window.height), own.height)
+        x1, y1 = max(x0, x1), max(y0, y1)
+        across, down = shape[1] / window.width, shape[0] / window.height
+        rows = slice(round((y0 - top) * down), round((y1 - top) * down))
+        columns = slice(round((x0 - left) * across), round((x1 - left) * across))
+        return (rows, columns), Window(x0, y0, x1 - x0, y1 - y0), (rows.stop - rows.start, columns.stop - columns.start)
+
+    def close(self) -> None:
+        """Close the files."""
+        close_all(self._opened[::-1])
+
+    def __enter__(self) -> Self:
+        """Itself; closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files."""
+        self.close()
+
+
+def _is_alpha_chosen(dataset: DatasetReader, bands: Sequence[int]) -> bool:
+    """Whether the file's alpha is used as data: GDAL calls the fourth of four bands so that was never meant so."""
+    return any(dataset.colorinterp[band - 1] == ColorInterp.alpha for band in bands)
+
+
+def _inside(shape: tuple[int, int], target: tuple[slice, slice]) -> npt.NDArray[np.bool_]:
+    inside = np.zeros(shape, dtype=np.bool_)
+    inside[target] = True
+    return inside
+
+
+def windows_on(grid: Grid, count: int, side: int) -> Sequence[Window]:
+    """At most count x count windows of a size, spread evenly over a grid."""
+
+    def starts(length: int) -> list[int]:
+        last = max(length - side, 0)
+        number = min(count, max(1, length // side))
+        return [round(last * i / max(number - 1, 1)) for i in range(number)]
+
+    return [
+        Window(x, y, min(side, grid.width), min(side, grid.height))
+        for y in starts(grid.height)
+        for x in starts(grid.width)
+    ]

@@ -1,0 +1,166 @@
+"""An archive's list of scenes: csv, parquet, or a STAC item collection."""
+
+import csv
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitemporal.errors import DataError
+
+_TILE_PROPERTIES = ("grid:code", "s2:mgrs_tile", "tile", "tile_id")
+"""Where STAC items say which tile they show."""
+
+_ASSETS = (("visual",), ("red", "green", "blue"), ("B04", "B03", "B02"))
+"""Assets looked for in this order."""
+
+
+@dataclass(frozen=True)
+class SceneFiles:
+    """One line of a manifest.
+
+    Attributes:
+        id: Name of the scene, and of its folder in the output.
+        before: Date 1: a raster, or one for each band.
+        after: Date 2, likewise.
+        error: Why it cannot be predicted, when its line cannot be used; no other line suffers from it.
+    """
+
+    id: str
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    error: str = ""
+
+
+def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = None) -> list[SceneFiles]:
+    """Read which scenes an archive holds.
+
+    Args:
+        path: A csv or parquet file with the columns ``id``, ``before`` and ``after`` (files of several bands separated
+            by semicolons; relative paths start at the manifest's folder), or a STAC item collection (.json), whose
+            items are paired by tile: the earliest and the latest of each.
+        assets: Assets of STAC items to use: one with three bands, or one for each of red, green and blue. By default
+            ``visual``, or else the colours by their common names.
+
+    Raises:
+        DataError: When it cannot be read, or ids cannot be used; a line that is otherwise bad says so itself.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; expected a manifest: csv, parquet, or a STAC item collection (.json)")
+    match file.suffix.lower():
+        case ".csv":
+            scenes = _of_rows(_csv(file), file)
+        case ".parquet":
+            scenes = _of_rows(_parquet(file), file)
+        case ".json" | ".geojson":
+            scenes = _of_items(file, assets)
+        case _:
+            raise DataError(f"{file}: is no manifest by its name; expected one that ends in .csv, .parquet or .json")
+    if not scenes:
+        raise DataError(f"{file}: lists no scene; expected one at least")
+    for name, count in Counter(scene.id for scene in scenes).items():
+        if count > 1:
+            raise DataError(f"{file}: the id {name!r} stands there {count} times; ids name folders: make them differ")
+        if not name or name != Path(name).name or name.startswith(".") or "\\" in name:
+            raise DataError(f"{file}: the id {name!r} cannot name a folder; use letters, digits, - and _")
+    return scenes
+
+
+def _csv(file: Path) -> list[Mapping[str, Any]]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            return list(csv.DictReader(stream))
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise DataError(f"{file}: cannot be read as csv ({error}); expected UTF-8 text with commas") from error
+
+
+def _parquet(file: Path) -> list[Mapping[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return list(pyarrow.parquet.read_table(file).to_pylist())
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{file}: cannot be read as parquet ({error}); write it again") from error
+
+
+def _of_rows(rows: Iterable[Mapping[str, Any]], file: Path) -> list[SceneFiles]:
+    scenes = []
+    for number, row in enumerate(rows, start=1):
+        missing = [name for name in ("id", "before", "after") if not row.get(name)]
+        if missing:
+            text = f"{file}: row {number} has no {' and no '.join(missing)}; expected id, before and after, all filled"
+            if "id" in missing or not {"before", "after"} <= row.keys():
+                raise DataError(text)
+            scenes.append(SceneFiles(str(row["id"]).strip(), error=text))
+            continue
+        before, after = (_files(row[name], file) for name in ("before", "after"))
+        scenes.append(SceneFiles(str(row["id"]).strip(), before, after))
+    return scenes
+
+
+def _files(value: object, file: Path) -> tuple[str, ...]:
+    words = [str(v) for v in value] if isinstance(value, list) else str(value).split(";")
+    return tuple(_resolved(word.strip(), file) for word in words if word.strip())
+
+
+def _resolved(address: str, file: Path) -> str:
+    if "://" in address or address.startswith("/vsi"):
+        return address
+    return str(file.parent / address)
+
+
+def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        items = content["features"]
+        tiles: dict[str, list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
+        for item in items:
+            tile, date = _tile_and_date(item, file)
+            tiles[tile].append((date, item))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{file}: is no STAC item collection ({error!r}); expected a FeatureCollection of items, as "
+            "`pystac_client`'s item_collection().save_object() writes it"
+        ) from error
+    scenes = []
+    for tile, dated in sorted(tiles.items()):
+        dated.sort(key=lambda pair: pair[0])
+        (first, before), (last, after) = dated[0], dated[-1]
+        if first == last:
+            text = f"{file}: the tile {tile!r} has items of one date only, {first}; expected two dates"
+            scenes.append(SceneFiles(tile, error=text))
+            continue
+        try:
+            scenes.append(SceneFiles(tile, _assets(before, assets, file), _assets(after, assets, file)))
+        except DataError as error:
+            scenes.append(SceneFiles(tile, error=str(error)))
+    return scenes
+
+
+def _tile_and_date(item: Mapping[str, Any], file: Path) -> tuple[str, str]:
+    properties = item["properties"]
+    tile = next((str(properties[name]) for name in _TILE_PROPERTIES if properties.get(name)), None)
+    date = properties.get("datetime") or properties.get("start_datetime")
+    if tile is None or not date:
+        raise DataError(
+            f"{file}: the item {item.get('id')!r} has no tile or no date; expected one of "
+            f"{', '.join(_TILE_PROPERTIES)}, and datetime, among its properties"
+        )
+    return tile, str(date)
+
+
+def _assets(item: Mapping[str, Any], chosen: Sequence[str] | None, file: Path) -> tuple[str, ...]:
+    known = {name: asset for name, asset in (item.get("assets") or {}).items() if asset.get("href")}
+    for names in _ASSETS if chosen is None else (tuple(chosen),):
+        if all(name in known for name in names):
+            return tuple(_resolved(known[name]["href"], file) for name in names)
+    wanted = ", ".join(chosen) if chosen else " or ".join(", ".join(names) for names in _ASSETS)
+    raise DataError(
+        f"{file}: the item {item.get('id')!r} has no assets {wanted}; it has {', '.join(sorted(known))}: name those to "
+        "use with --assets"
+    )

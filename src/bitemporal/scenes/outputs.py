@@ -1,0 +1,239 @@
+"""What a scene's prediction leaves behind: mask and probabilities as Cloud Optimised GeoTIFF, polygons, a picture."""
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
+
+import rasterio.shutil
+
+from bitemporal.errors import DataError, RecipeError
+from bitemporal.files import replacing
+from bitemporal.scenes.journal import CHANGED, NO_DATA, UNCHANGED, Journal
+from bitemporal.scenes.polygons import FORMATS, PolygonOptions, write_polygons
+from bitemporal.scenes.sources import Grid
+from bitemporal.scenes.styles import mask_style, polygon_style, probability_style
+
+COLOURS = {UNCHANGED: (255, 255, 255, 255), CHANGED: (227, 26, 28, 255)}
+"""Of the mask's values; in a GeoTIFF's colour table only no data can be transparent."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files to write; what is ``None`` is not written.
+
+    Attributes:
+        mask: GeoTIFF, uint8: 0 unchanged, 1 changed, 255 no data.
+        probability: GeoTIFF, float32: probability of change, NaN where there is no data.
+        polygons: Changed areas: GeoPackage, GeoParquet or GeoJSON, by the name's end.
+        quicklook: PNG: both dates, small, and what changed.
+        summary: JSON: CAR, hectares, how it was made, timing.
+    """
+
+    mask: Path
+    probability: Path | None = None
+    polygons: Path | None = None
+    quicklook: Path | None = None
+    summary: Path | None = None
+
+    def named(self) -> dict[str, Path]:
+        """Files by what they are."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: path for name, path in found.items() if path is not None}
+
+
+_ENDINGS = {
+    "mask": (".tif", ".tiff"),
+    "probability": (".tif", ".tiff"),
+    "polygons": tuple(FORMATS),
+    "quicklook": (".png",),
+    "summary": (".json",),
+}
+
+
+def check_outputs(outputs: Outputs, inputs: tuple[str, ...], has_crs: bool) -> None:
+    """Refuse outputs that cannot be written, before anything is computed.
+
+    Raises:
+        RecipeError: When a name does not suit, two are one, or one is an input.
+        DataError: When a folder cannot be written to.
+    """
+    named = outputs.named()
+    read = {Path(path).resolve() for path in inputs}
+    seen: dict[Path, str] = {}
+    for name, path in named.items():
+        if path.suffix.lower() not in _ENDINGS[name]:
+            raise RecipeError(f"{name}: found {path}, expected a name that ends in {' or '.join(_ENDINGS[name])}")
+        if "://" in str(path) or ":/" in str(path)[2:] or str(path).startswith("/vsi"):
+            raise RecipeError(f"{name}: {path} is no local file; write it here, then copy it there")
+        if path.is_dir():
+            raise RecipeError(f"{name}: {path} is a folder; expected the name of a file")
+        if path.resolve() in read:
+            raise RecipeError(f"{name}: {path} is one of the images; choose another name")
+        for file in (path, style_of(path)) if name in ("mask", "probability", "polygons") else (path,):
+            if file is None:
+                continue
+            if file.resolve() in seen:
+                raise RecipeError(
+                    f"{name}: {path} and {seen[file.resolve()]} would both write {file}; choose names that differ "
+                    "before the dot"
+                )
+            seen[file.resolve()] = str(path)
+        parent = path.resolve().parent
+        existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise DataError(f"{path}: cannot be written in {existing}; choose another place, or mend its permissions")
+    if outputs.polygons is not None and outputs.polygons.suffix.lower() in (".geojson", ".json") and not has_crs:
+        raise RecipeError(
+            f"polygons: {outputs.polygons} is GeoJSON, whose coordinates are longitude and latitude, and the images "
+            "have no CRS; choose .gpkg"
+        )
+
+
+def style_of(path: Path) -> Path | None:
+    """The file in which QGIS looks for a layer's style; a GeoPackage holds its own."""
+    return None if path.suffix.lower() == ".gpkg" else path.with_suffix(".qml")
+
+
+def make_outputs(
+    outputs: Outputs, journal: Journal, grid: Grid, tags: Mapping[str, str], polygons: PolygonOptions
+) -> tuple[dict[Path, Path], int | None]:
+    """Make the rasters and polygons of a finished journal, in its folder.
+
+    Args:
+        outputs: What to make.
+        journal: With all strips done.
+        grid: Of the scene.
+        tags: Of the rasters.
+        polygons: How they are made.
+
+    Returns:
+        Where each file is to go, by where it is; and the number of polygons, if they are made.
+
+    Raises:
+        DataError: When a file cannot be written.
+    """
+    mask = journal.folder / "mask.vrt"
+    mask.write_text(_raw_raster(journal.mask_file, grid, "Byte", str(NO_DATA), tags, COLOURS), encoding="utf-8")
+    probability = journal.folder / "probability.vrt"
+    probability.write_text(_raw_raster(journal.probability_file, grid, "Float32", "nan", tags), encoding="utf-8")
+    made: dict[Path, Path] = {}
+
+    def styled(target: Path, file: Path, style: str) -> None:
+        made[file] = target
+        if (beside := style_of(target)) is not None:
+            made[file.with_suffix(".qml")] = beside
+            file.with_suffix(".qml").write_text(style, encoding="utf-8")
+
+    count = None
+    if outputs.polygons is not None:
+        # a GeoPackage's layer has the file's name
+        file = journal.folder / "polygons" / outputs.polygons.name
+        file.parent.mkdir(exist_ok=True)
+        file.unlink(missing_ok=True)
+        count = write_polygons(file, outputs.polygons, journal, mask, grid, polygons, polygon_style())
+        styled(outputs.polygons, file, polygon_style())
+    if outputs.probability is not None:
+        settings = {"PREDICTOR": "YES", "OVERVIEW_RESAMPLING": "AVERAGE"}
+        write_cog(probability, journal.folder / "probability.tif", outputs.probability, settings)
+        styled(outputs.probability, journal.folder / "probability.tif", probability_style())
+    write_cog(mask, journal.folder / "mask.tif", outputs.mask, {"OVERVIEW_RESAMPLING": "MODE"})
+    styled(outputs.mask, journal.folder / "mask.tif", mask_style())
+    return made, count
+
+
+def publish(made: Mapping[Path, Path]) -> None:
+    """Move finished files to their places; what stood there is replaced, with what GDAL kept beside it.
+
+    Raises:
+        DataError: When one cannot be written.
+    """
+    for file, target in made.items():
+        for ending in (".aux.xml", ".ovr", ".msk"):
+            target.with_name(target.name + ending).unlink(missing_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            file.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise unwritable(target, error) from error
+            with replacing(target) as temporary:  # another disk
+                shutil.copyfile(file, temporary)
+
+
+def unwritable(path: Path, error: Exception) -> DataError:
+    """What to say of a file that cannot be written."""
+    return DataError(
+        f"{path}: cannot be written ({error}); choose another place, or mend its permissions or free space"
+    )
+
+
+def write_cog(source: Path, file: Path, target: Path, options: Mapping[str, str]) -> None:
+    """Copy a raster to a Cloud Optimised GeoTIFF: tiles, overviews, deflate.
+
+    Args:
+        source: Any raster.
+        file: Where to.
+        target: What it will be called, for messages.
+        options: Of GDAL's driver.
+
+    Raises:
+        DataError: When it cannot be written.
+    """
+    settings = {"COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS", "BLOCKSIZE": "512"}
+    try:
+        rasterio.shutil.copy(source, file, driver="COG", **settings | dict(options))
+        _check_copy(source, file)
+    except Exception as error:  # GDAL's failures have several families of classes
+        file.unlink(missing_ok=True)
+        raise unwritable(target, error) from error
+
+
+def _check_copy(source: Path, copy: Path) -> None:
+    """Read a copy back: GDAL notices a full disk only when it closes a file, and does not say so."""
+    with rasterio.open(source) as theirs, rasterio.open(copy) as ours:
+        if theirs.checksum(1) != ours.checksum(1):
+            raise OSError("what was written is not what is read; is the disk full?")
+        levels = len(ours.overviews(1))
+    for level in range(levels):
+        with rasterio.open(copy, overview_level=level) as overview:
+            overview.checksum(1)
+
+
+def _raw_raster(
+    file: Path,
+    grid: Grid,
+    dtype: str,
+    nodata: str,
+    tags: Mapping[str, str],
+    colours: Mapping[int, tuple[int, int, int, int]] | None = None,
+) -> str:
+    """A raw file beside this text as a raster of GDAL's, with its place, tags and colours."""
+    size = {"Byte": 1, "Float32": 4}[dtype]
+    lines = [f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">']
+    if grid.crs is not None:
+        lines.append(f"<SRS>{escape(grid.crs.to_wkt())}</SRS>")
+        place = ", ".join(repr(float(value)) for value in grid.transform.to_gdal())
+        lines.append(f"<GeoTransform>{place}</GeoTransform>")
+    lines.append("<Metadata>")
+    lines += [f"<MDI key={quoteattr(key)}>{escape(value)}</MDI>" for key, value in tags.items()]
+    lines.append("</Metadata>")
+    lines.append(f'<VRTRasterBand dataType="{dtype}" band="1" subClass="VRTRawRasterBand">')
+    lines.append(f"<NoDataValue>{nodata}</NoDataValue>")
+    if colours is not None:
+        lines.append("<ColorInterp>Palette</ColorInterp><ColorTable>")
+        for value in range(256):
+            red, green, blue, alpha = colours.get(value, (0, 0, 0, 0))
+            lines.append(f'<Entry c1="{red}" c2="{green}" c3="{blue}" c4="{alpha}"/>')
+        lines.append("</ColorTable>")
+    lines += [
+        f'<SourceFilename relativeToVRT="1">{escape(file.name)}</SourceFilename>',
+        f"<ImageOffset>0</ImageOffset><PixelOffset>{size}</PixelOffset><LineOffset>{size * grid.width}</LineOffset>",
+        "<ByteOrder>LSB</ByteOrder></VRTRasterBand></VRTDataset>",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,97 @@
+"""Tiles of both dates, read ahead of the network by threads."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.windows import Window
+
+from bitemporal.scenes.grids import DateOnGrid
+from bitemporal.scenes.tiling import Tiling
+from bitemporal.scenes.values import ValueRange, scale
+
+FILL = 127
+"""Value of both dates where one of them is not valid: nothing to see, and no difference."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of both dates.
+
+    Attributes:
+        row: Among the tiles, from the top.
+        column: Among the tiles, from the left.
+        before: 3 x h x w in 0..255, uint8 or float32.
+        after: As ``before``.
+        valid: h x w, which pixels hold data on both dates; none outside the scene.
+    """
+
+    row: int
+    column: int
+    before: npt.NDArray[Any]
+    after: npt.NDArray[Any]
+    valid: npt.NDArray[np.bool_]
+
+
+class TileReader:
+    """Reads tiles of a scene; what lies outside it is reflected at its edge."""
+
+    def __init__(
+        self, open_dates: Callable[[], tuple[DateOnGrid, DateOnGrid]], tiling: Tiling, ranges: ValueRange, threads: int
+    ) -> None:
+        """Start the threads.
+
+        Args:
+            open_dates: Opens both dates; called once a thread.
+            tiling: Of the scene.
+            ranges: Values of each channel that become 0 and 255.
+            threads: How many read.
+        """
+        self.tiling = tiling
+        self.ranges = ranges
+        self._open_dates = open_dates
+        self._local = threading.local()
+        self._opened: list[tuple[DateOnGrid, DateOnGrid]] = []
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
+        self._ahead = 2 * threads
+
+    def read(self, row: int, column: int) -> Tile:
+        """One tile."""
+        if not hasattr(self._local, "dates"):
+            self._local.dates = self._open_dates()
+            self._opened.append(self._local.dates)
+        rows, columns = self.tiling.rows, self.tiling.columns
+        top, left = rows.start(row), columns.start(column)
+        y0, y1 = max(top, 0), min(top + rows.tile, rows.length)
+        x0, x1 = max(left, 0), min(left + columns.tile, columns.length)
+        window = Window(x0, y0, x1 - x0, y1 - y0)
+        (before, seen_before), (after, seen_after) = (date.read(window) for date in self._local.dates)
+        valid = seen_before & seen_after
+        images = [scale(samples, self.ranges) for samples in (before, after)]
+        for image in images:
+            image[:, ~valid] = FILL
+        around = (y0 - top, top + rows.tile - y1), (x0 - left, left + columns.tile - x1)
+        first, second = (np.pad(image, ((0, 0), *around), mode="reflect") for image in images)
+        return Tile(row, column, first, second, np.pad(valid, around))
+
+    def tiles(self, places: Iterable[tuple[int, int]]) -> Iterator[Tile]:
+        """Tiles in the order of their places, a few of them read ahead."""
+        waiting: deque[Future[Tile]] = deque()
+        for place in places:
+            waiting.append(self._pool.submit(self.read, *place))
+            if len(waiting) > self._ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def close(self) -> None:
+        """Stop the threads and close their files."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for dates in self._opened:
+            for date in dates:
+                date.close()

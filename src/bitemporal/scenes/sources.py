@@ -1,0 +1,276 @@
+"""One date of a scene: a file with several bands, or a file a band, opened through GDAL and read by windows."""
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+
+from bitemporal.errors import DataError, RecipeError
+
+Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""One raster, or one for each band; paths, or addresses that GDAL opens (``https://``, ``s3://``)."""
+
+_CACHE = 256 * 2**20
+"""Bytes of GDAL's cache of blocks; its default grows with the machine's memory."""
+
+CHANNELS = 3
+"""Of the images that detectors take."""
+
+
+@contextmanager
+def gdal_settings() -> Iterator[None]:
+    """What every use of GDAL here needs: a bounded cache, and patience with remote files."""
+    with (
+        rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_HTTP_MAX_RETRY=4, VSI_CACHE=True),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # images without a place are allowed
+        yield
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pixels on the ground.
+
+    Attributes:
+        crs: Coordinate reference system, ``None`` for images without a place.
+        transform: From column and row to coordinates.
+        width: Columns.
+        height: Rows.
+    """
+
+    crs: CRS | None
+    transform: Affine
+    width: int
+    height: int
+
+    def describe(self) -> str:
+        """Size, pixel size and CRS in words."""
+        if self.crs is None:
+            return f"{self.height} x {self.width} (no CRS)"
+        pixel = f"{self.transform.a:g} x {-self.transform.e:g}"
+        return f"{self.height} x {self.width} ({self.crs.to_string()}, pixels of {pixel})"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One date, checked.
+
+    Attributes:
+        name: ``before`` or ``after``, for messages.
+        files: One, or one a band.
+        channels: File and band (from 1) of every channel.
+        grid: Its own pixels.
+        dtype: Of all bands.
+        nodata: Value that stands for no data, instead of what the files say.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    channels: tuple[tuple[str, int], ...]
+    grid: Grid
+    dtype: str
+    nodata: float | None = None
+
+    def describe(self) -> str:
+        """Files in words."""
+        return f"{self.name} ({', '.join(self.files)})"
+
+
+def _address(file: str | os.PathLike[str]) -> str:
+    return os.fspath(file)
+
+
+def open_raster(path: str) -> DatasetReader:
+    """Open a raster for reading.
+
+    Raises:
+        DataError: When GDAL cannot.
+    """
+    if "://" not in path and not path.startswith("/vsi") and ":" not in path[2:]:
+        local = Path(path)
+        if not local.exists():
+            raise DataError(f"{path}: does not exist, or is a link to nothing; expected a raster")
+        if local.is_dir():
+            raise DataError(f"{path}: is a folder, expected a raster; give a file, or a GDAL address")
+        if not os.access(local, os.R_OK):
+            raise DataError(f"{path}: cannot be read (no permission); make the file readable")
+    try:
+        return rasterio.open(path)
+    except RasterioError as error:
+        raise DataError(
+            f"{path}: cannot be opened as a raster ({str(error).splitlines()[0]}); expected a file that GDAL reads, "
+            "such as a GeoTIFF: restore or fetch it again"
+        ) from error
+
+
+def open_source(files: Files, name: str, bands: Sequence[int] | None = None, nodata: float | None = None) -> Source:
+    """Look at one date and check that it can be used.
+
+    Args:
+        files: One raster, or one for each band.
+        name: ``before`` or ``after``.
+        bands: Bands to use, from 1, of a single raster: three, or one that is repeated. By default all where there are
+            three besides alpha, or one.
+        nodata: Value that stands for no data.
+
+    Raises:
+        DataError: When a file cannot be used, or the files of one date do not belong together.
+        RecipeError: When the bands do not exist, or are not said where there is a choice.
+    """
+    paths = [_address(files)] if isinstance(files, str | os.PathLike) else [_address(file) for file in files]
+    if not paths:
+        raise RecipeError(f"{name}: no file is given; expected a raster, or one for each band")
+    if len(paths) > 1 and bands is not None:
+        raise RecipeError(f"bands: are chosen, but {name} has a file for each band; put these files in order instead")
+    if len(paths) not in (1, CHANNELS):
+        raise RecipeError(f"{name}: found {len(paths)} files, expected one raster, or {CHANNELS} of one band each")
+    grids: list[Grid] = []
+    dtypes: dict[str, str] = {}
+    channels: list[tuple[str, int]] = []
+    for path in paths:
+        with open_raster(path) as dataset:
+            chosen = _bands(dataset, path, bands, alone=len(paths) == 1)
+            found = {dataset.dtypes[band - 1] for band in chosen}
+            if len(found) > 1:
+                raise DataError(
+                    f"{path}: its bands are of several types, {', '.join(sorted(found))}; expected one: convert them "
+                    "with `gdal_translate -ot`, or choose other bands"
+                )
+            dtypes[path] = found.pop()
+            grids.append(_grid(dataset, path))
+            channels += [(path, band) for band in chosen]
+    for path, grid in zip(paths[1:], grids[1:], strict=True):
+        if (grid.width, grid.height, grid.crs) != (grids[0].width, grids[0].height, grids[0].crs) or not (
+            grid.transform.almost_equals(grids[0].transform, precision=1e-6 * abs(grids[0].transform.a))
+        ):
+            raise DataError(
+                f"{path}: is {grid.describe()}, but {paths[0]} is {grids[0].describe()}; expected one grid for all "
+                f"bands of {name}: resample them with gdalwarp"
+            )
+    if len(set(dtypes.values())) > 1:
+        listed = ", ".join(f"{path} {dtype}" for path, dtype in dtypes.items())
+        raise DataError(
+            f"{name}: the files are of several types ({listed}); expected one: convert them with `gdal_translate -ot`"
+        )
+    dtype = dtypes[paths[0]]
+    if np.dtype(dtype).kind not in "uif":
+        raise DataError(f"{paths[0]}: holds {dtype} values; expected integers or floats")
+    if len(channels) == 1:
+        channels *= CHANNELS
+    return Source(name, tuple(paths), tuple(channels), grids[0], dtype, nodata)
+
+
+def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, alone: bool) -> list[int]:
+    """Bands of a file to use: all of a file a band, the chosen ones, or those that leave no choice."""
+    if dataset.count == 0:
+        inside = dataset.subdatasets
+        hint = f"give one of the {len(inside)} rasters in it, such as {inside[0]}" if inside else "give another file"
+        raise DataError(f"{path}: has no band; expected a raster with some: {hint}")
+    colours = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha]
+    if not alone:
+        if len(colours) != 1:
+            raise DataError(f"{path}: has {len(colours)} bands; expected one, as every band has a file of its own")
+        return colours
+    if bands is not None:
+        missing = [band for band in bands if not 1 <= band <= dataset.count]
+        if missing:
+            raise RecipeError(f"bands: {path} has no band {missing[0]}; it has {dataset.count}, counted from 1")
+        if len(bands) not in (1, CHANNELS):
+            raise RecipeError(f"bands: found {len(bands)}, expected {CHANNELS}, or one that is repeated")
+        return list(bands)
+    if len(colours) not in (1, CHANNELS):
+        raise RecipeError(
+            f"bands: {path} has {len(colours)}, and the network takes {CHANNELS}; name them in the order red, green, "
+            f"blue, as in --bands 3,2,1"
+        )
+    return colours
+
+
+def _grid(dataset: DatasetReader, path: str) -> Grid:
+    """The grid of a raster, refused where it cannot be worked with.
+
+    Raises:
+        DataError: When it is rotated, upside down, or absurd.
+    """
+    transform, crs = dataset.transform, dataset.crs
+    gcps, _ = dataset.gcps
+    placed = transform != Affine.identity()
+    if not placed and (gcps or dataset.rpcs) and crs is None:
+        raise DataError(
+            f"{path}: has ground control points and no transform; expected rectified pixels: run gdalwarp on it first"
+        )
+    if not placed and crs is None:
+        return Grid(None, Affine.identity(), dataset.width, dataset.height)
+    if crs is None:
+        raise DataError(
+            f"{path}: has a transform but no CRS; expected both: say which it is with `gdal_edit.py -a_srs EPSG:CODE`"
+        )
+    if not placed:
+        raise DataError(
+            f"{path}: has the CRS {crs.to_string()} but no transform; expected both: set it with `gdal_edit.py -a_ullr`"
+        )
+    values = np.array(transform[:6])
+    if not np.isfinite(values).all() or transform.a == 0 or transform.e == 0:
+        raise DataError(f"{path}: its transform {tuple(transform[:6])} is absurd; set it with `gdal_edit.py -a_ullr`")
+    if abs(transform.b) > 1e-6 * abs(transform.a) or abs(transform.d) > 1e-6 * abs(transform.e):
+        raise DataError(f"{path}: its pixels are rotated against the axes; expected north up: run gdalwarp on it first")
+    if transform.a < 0 or transform.e > 0:
+        raise DataError(f"{path}: is stored mirrored or south up; expected north up: run gdalwarp on it first")
+    left, bottom, right, top = dataset.bounds
+    if crs.is_geographic and not (-90.1 <= bottom and top <= 90.1 and -540 <= left and right <= 540):
+        raise DataError(
+            f"{path}: reaches from {left:g}, {bottom:g} to {right:g}, {top:g} in {crs.to_string()}, which are no "
+            "degrees of longitude and latitude; correct its CRS or transform with gdal_edit.py"
+        )
+    if not 1e-3 < transform.a / -transform.e < 1e3:
+        raise DataError(
+            f"{path}: its pixels are {transform.a:g} x {-transform.e:g} units, which is absurd; set its transform with "
+            "`gdal_edit.py -a_ullr`"
+        )
+    return Grid(crs, transform, dataset.width, dataset.height)
+
+
+def has_nodata(dataset: DatasetReader) -> bool:
+    """Whether the raster itself marks pixels without data, by a value, a mask or alpha."""
+    return any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums)
+
+
+def finite(samples: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Pixels h x w whose values C x h x w are all numbers."""
+    if samples.dtype.kind != "f":
+        return np.ones(samples.shape[1:], dtype=np.bool_)
+    numbers: npt.NDArray[np.bool_] = np.isfinite(samples).all(axis=0)
+    return numbers
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turn GDAL's failures while reading pixels into an error of ours that names the file."""
+    try:
+        yield
+    except RasterioError as error:
+        cause = error.__cause__ or error
+        raise DataError(
+            f"{path}: its pixels cannot be read ({str(cause).splitlines()[0]}); it is damaged or truncated: restore or "
+            "fetch it again"
+        ) from error
+
+
+def close_all(datasets: Sequence[DatasetReader]) -> None:
+    """Close datasets, whatever state they are in."""
+    for dataset in datasets:
+        with suppress(RasterioError):
+            dataset.close()

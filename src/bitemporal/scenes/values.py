@@ -1,0 +1,93 @@
+"""The range of values that becomes 0..255, per channel, and the same for both dates."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.windows import Window
+
+from bitemporal.errors import DataError, RecipeError
+from bitemporal.scenes.grids import DateOnGrid, windows_on
+from bitemporal.scenes.sources import CHANNELS, Source, open_raster
+
+ValueRange = tuple[tuple[float, float], ...]
+"""Lowest and highest value of each channel."""
+
+_PERCENTILES = (1.0, 99.0)
+_FEW = 10_000
+"""Values with which the percentiles are not trusted yet."""
+
+_SIDE = 1024
+"""Pixels of the longer side of the overview that is looked at."""
+
+
+def value_range(before: Source, after: Source, given: Sequence[float] | None = None) -> ValueRange:
+    """The values of each channel that become 0 and 255.
+
+    Args:
+        before: Date 1.
+        after: Date 2.
+        given: A lowest and a highest value for all channels, or such a pair for each.
+
+    Returns:
+        What is given; 0 and 255 for 8 bits; else the 1st and the 99th percentile of both dates' valid values together,
+        from overviews, or from windows spread over the scene where a file has none.
+
+    Raises:
+        DataError: When the dates differ in type, or no value is valid.
+        RecipeError: When what is given is no range.
+    """
+    if before.dtype != after.dtype:
+        raise DataError(
+            f"{before.describe()} holds {before.dtype}, {after.describe()} {after.dtype}; expected one type, as one "
+            "range of values serves both dates: convert one with `gdal_translate -ot`"
+        )
+    if given is not None:
+        values = list(given)
+        if len(values) == 2:
+            values *= CHANNELS
+        pairs = tuple(zip(values[::2], values[1::2], strict=False))
+        if len(values) != 2 * CHANNELS or not all(np.isfinite(pair).all() and pair[0] < pair[1] for pair in pairs):
+            raise RecipeError(
+                f"image_range: found {tuple(given)}, expected a lowest and a highest value, or such a pair for each of "
+                f"{CHANNELS} channels"
+            )
+        return pairs
+    if before.dtype == "uint8":
+        return ((0.0, 255.0),) * CHANNELS
+    samples = np.concatenate([_samples(source) for source in (before, after)], axis=1)
+    if samples.shape[1] == 0:
+        raise DataError(f"{before.describe()}, {after.describe()}: hold no valid pixel; expected some: check nodata")
+    low, high = np.percentile(samples, _PERCENTILES, axis=1)
+    # a channel that is constant: any width will do
+    return tuple((float(a), float(b) if b > a else float(a) + 1.0) for a, b in zip(low, high, strict=True))
+
+
+def _samples(source: Source) -> npt.NDArray[np.float64]:
+    """Valid values of a date, C x n."""
+    grid = source.grid
+    with DateOnGrid(source, grid) as date:
+        shrink = max(1.0, max(grid.width, grid.height) / _SIDE)
+        shape = max(1, round(grid.height / shrink)), max(1, round(grid.width / shrink))
+        whole = Window(0, 0, grid.width, grid.height), shape
+        if shrink == 1.0 or all(map(_has_overviews, source.files)):
+            found = [date.read(*whole)]
+        else:
+            found = [date.read(window) for window in windows_on(grid, 8, _SIDE // 8)]
+            if sum(int(valid.sum()) for _, valid in found) < _FEW:  # what is valid lies between the windows
+                found = [date.read(*whole)]
+    return np.concatenate([values[:, valid] for values, valid in found], axis=1).astype(np.float64)
+
+
+def _has_overviews(path: str) -> bool:
+    with open_raster(path) as dataset:
+        return bool(dataset.overviews(1))
+
+
+def scale(samples: npt.NDArray[np.generic], ranges: ValueRange) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
+    """Values C x H x W as 0..255: float32, or as they are where 8 bits need no scaling."""
+    if samples.dtype == np.uint8 and all(pair == (0.0, 255.0) for pair in ranges):
+        return samples.astype(np.uint8, copy=False)
+    low, high = (np.array(side, np.float64)[:, None, None] for side in zip(*ranges, strict=True))
+    scaled = (samples.astype(np.float64) - low) * (255.0 / (high - low))
+    return np.clip(scaled, 0.0, 255.0).astype(np.float32)

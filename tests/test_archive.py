@@ -1,0 +1,327 @@
+"""Archives: manifests of every form, processes and Ray, workers that die, scenes that are bad."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+
+from bitemporal.bundle import save_bundle
+from bitemporal.cli.main import main
+from bitemporal.errors import DataError, RecipeError
+from bitemporal.models import create_model
+from bitemporal.recipe import SceneOptions
+from bitemporal.scenes.archive import Plan, predict_archive
+from bitemporal.scenes.manifest import SceneFiles, read_manifest
+from scene_files import ground, write_raster
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """A bundle, four scenes and a bad one, and their manifest."""
+    folder = tmp_path_factory.mktemp("archive")
+    network = create_model("test_fc").eval()
+    save_bundle(folder / "bundle", network)
+    rows = []
+    for i in range(4):
+        before = ground(i, 100 + 20 * i, 140)
+        after = before.copy()
+        after[:, 20:60, 30:90] = 255 - after[:, 20:60, 30:90]
+        write_raster(folder / f"b{i}.tif", before)
+        write_raster(folder / f"a{i}.tif", after)
+        rows.append({"id": f"tile-{i}", "before": f"b{i}.tif", "after": f"a{i}.tif"})
+    (folder / "bad.tif").write_text("no raster")
+    rows.insert(2, {"id": "bad", "before": "bad.tif", "after": "a0.tif"})
+    with (folder / "scenes.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ["id", "before", "after"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def files(folder):
+    """Bytes of all products; summaries hold times, and the status table does too."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".json" and path.name != "status.csv"
+    }
+
+
+def test_a_manifest_on_processes_and_again(archive, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [
+        "predict",
+        "--manifest",
+        str(archive / "scenes.csv"),
+        "--bundle",
+        str(archive / "bundle"),
+        "--out",
+        str(out),
+    ]
+    words += ["--probability", "p.tif", "--polygons", "areas.gpkg", "--tile", "96", "--overlap", "16", "--workers", "2"]
+    assert main(words) == 1
+    text = capsys.readouterr()
+    assert "bad.tif: cannot be opened as a raster" in text.err
+    assert "4 of 5 scenes" in text.out
+    products = {"change.tif", "change.qml", "p.tif", "p.qml", "areas.gpkg", "summary.json"}
+    for i in range(4):
+        assert {path.name for path in (out / f"tile-{i}").iterdir()} == products
+    assert not (out / "bad").exists() or not list((out / "bad").iterdir())
+    with (out / "status.csv").open() as stream:
+        statuses = list(csv.DictReader(stream))
+    assert [row["id"] for row in statuses] == ["tile-0", "tile-1", "bad", "tile-2", "tile-3"]
+    assert [row["status"] for row in statuses] == ["done", "done", "failed", "done", "done"]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != "status.csv"}
+    main(words)
+    with (out / "status.csv").open() as stream:
+        assert [row["status"] for row in csv.DictReader(stream)] == [
+            "skipped",
+            "skipped",
+            "failed",
+            "skipped",
+            "skipped",
+        ]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    (out / "tile-1" / "p.tif").unlink()
+    main(words)
+    with (out / "status.csv").open() as stream:
+        assert [row["status"] for row in csv.DictReader(stream)] == ["skipped", "done", "failed", "skipped", "skipped"]
+
+
+def plan(archive, out):
+    products = {"probability": "p.tif", "polygons": "a.gpkg"}
+    return Plan(
+        (str(archive / "bundle"),), str(out), "cpu", products=products, options=SceneOptions(tile=80, overlap=16)
+    )
+
+
+@pytest.fixture(scope="module")
+def on_processes(archive, tmp_path_factory):
+    out = tmp_path_factory.mktemp("local") / "out"
+    predict_archive(plan(archive, out), read_manifest(archive / "scenes.csv"))
+    return files(out)
+
+
+KILL_IN_THE_MIDDLE = """
+import os, pathlib, signal
+from bitemporal.scenes.journal import Journal
+original = Journal.write
+def write(self, *words):
+    original(self, *words)
+    mark = pathlib.Path({mark!r})
+    if "tile-1" in str(self.folder) and (not mark.exists() or {always!r}):
+        mark.write_text(str(self.strips))
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.write = write
+"""
+"""Kills the process that has written the first strip of a scene, once; or each time."""
+
+
+@pytest.mark.parametrize(
+    ("engine", "always"),
+    [("local", False), ("local", True), ("ray", False), pytest.param("ray", True, marks=pytest.mark.full)],
+)
+def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(engine, always, archive, on_processes, tmp_path):
+    """A worker of two dies in the middle of a scene; the products are the bytes of an undisturbed run."""
+    if engine == "ray":
+        pytest.importorskip("ray")
+    out, mark = tmp_path / "out", tmp_path / "mark"
+    # what every new Python process runs first
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nif os.environ.get('KILL_ONCE'):\n"
+        "    import sys, importlib.abc, importlib.machinery\n"
+        "    class Late(importlib.abc.MetaPathFinder):\n"
+        "        def find_spec(self, name, path, target=None):\n"
+        "            if name != 'bitemporal.scenes.archive': return None\n"
+        "            sys.meta_path.remove(self)\n"
+        "            spec = importlib.machinery.PathFinder.find_spec(name, path)\n"
+        "            run = spec.loader.exec_module\n"
+        "            def load(module):\n"
+        "                run(module)\n"
+        "                sys.modules[name] = module\n"
+        "                exec(open(os.environ['KILL_ONCE']).read(), {})\n"
+        "            spec.loader.exec_module = load\n"
+        "            return spec\n"
+        "    sys.meta_path.insert(0, Late())\n"
+    )
+    (tmp_path / "kill.py").write_text(KILL_IN_THE_MIDDLE.format(mark=str(mark), always=always))
+    source = Path(__file__).resolve().parents[1] / "src"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{source}", "KILL_ONCE": str(tmp_path / "kill.py")}
+    script = (
+        "import json, sys\n"
+        "from dataclasses import asdict\n"
+        "from bitemporal.scenes.archive import Plan, predict_archive\n"
+        "from bitemporal.scenes.manifest import read_manifest\n"
+        "from bitemporal.recipe import SceneOptions\n"
+        "if __name__ == '__main__':\n"
+        f"    plan = Plan(({str(archive / 'bundle')!r},), {str(out)!r}, 'cpu',\n"
+        "        products={'probability': 'p.tif', 'polygons': 'a.gpkg'}, options=SceneOptions(tile=80, overlap=16))\n"
+        f"    found = predict_archive(plan, read_manifest({str(archive / 'scenes.csv')!r}), {engine!r}, 2)\n"
+        "    print(json.dumps([asdict(status) for status in found]))\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py")], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert mark.exists()
+    statuses = json.loads(done.stdout.splitlines()[-1])
+    assert [row["id"] for row in statuses] == ["tile-0", "tile-1", "bad", "tile-2", "tile-3"]
+    second = "failed" if always else "done"
+    assert [row["status"] for row in statuses] == ["done", second, "failed", "done", "done"]
+    assert ("its process died" in statuses[1]["error"]) == always
+    expected = {name: content for name, content in on_processes.items() if not (always and name.startswith("tile-1"))}
+    assert {name: content for name, content in files(out).items() if "/." not in name} == expected
+
+
+def test_manifests_of_every_form_name_the_same_scenes(tmp_path):
+    expected = [
+        SceneFiles("one", (str(tmp_path / "b.tif"),), ("https://example.org/a.tif",)),
+        SceneFiles("two", (str(tmp_path / "r.tif"), "/data/g.tif", "s3://bucket/b.tif"), (str(tmp_path / "a.tif"),)),
+    ]
+    rows = [
+        {"id": "one", "before": "b.tif", "after": "https://example.org/a.tif"},
+        {"id": "two", "before": "r.tif; /data/g.tif;s3://bucket/b.tif", "after": "a.tif"},
+    ]
+    pandas.DataFrame(rows).to_csv(tmp_path / "m.csv", index=False)
+    pandas.DataFrame(rows).to_parquet(tmp_path / "m.parquet")
+    assert read_manifest(tmp_path / "m.csv") == read_manifest(tmp_path / "m.parquet") == expected
+
+
+def item(name, tile, date, assets):
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": name,
+        "properties": {"datetime": date, "grid:code": tile},
+        "assets": {key: {"href": href} for key, href in assets.items()},
+    }
+
+
+def test_stac_items_are_paired_by_tile(tmp_path):
+    path = tmp_path / "items.json"
+    bands = {"B04": "r.tif", "B03": "g.tif", "B02": "b.tif", "visual": "v.tif"}
+    items = [
+        item("late", "MGRS-31UDQ", "2021-07-01T10:00:00Z", {k: f"late_{v}" for k, v in bands.items()}),
+        item("early", "MGRS-31UDQ", "2018-07-01T10:00:00Z", {k: f"early_{v}" for k, v in bands.items()}),
+        item("between", "MGRS-31UDQ", "2019-07-01T10:00:00Z", {k: f"between_{v}" for k, v in bands.items()}),
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    (scene,) = read_manifest(path)
+    assert scene == SceneFiles("MGRS-31UDQ", (str(tmp_path / "early_v.tif"),), (str(tmp_path / "late_v.tif"),))
+    (scene,) = read_manifest(path, ["B04", "B03", "B02"])
+    assert scene.before == tuple(str(tmp_path / f"early_{band}.tif") for band in "rgb")
+    (scene,) = read_manifest(path, ["B8A"])
+    assert "'early' has no assets B8A; it has B02, B03, B04, visual" in scene.error
+    other = item("other", "MGRS-32", "2020-01-01T00:00:00Z", bands)
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [*items, other]}))
+    good, bad = read_manifest(path)
+    assert (good.error, bad.id) == ("", "MGRS-32")
+    assert "has items of one date only" in bad.error
+
+
+def test_a_line_that_cannot_be_used_is_one_failed_scene(archive, tmp_path):
+    (archive / "holes.csv").write_text("id,before,after\nfirst,b0.tif,\nsecond,b1.tif,a1.tif\n")
+    found = predict_archive(plan(archive, tmp_path / "out"), read_manifest(archive / "holes.csv"))
+    assert [(status.id, status.status) for status in found] == [("first", "failed"), ("second", "done")]
+    assert "row 1 has no after" in found[0].error
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("id,before\na,b.tif\n", "row 1 has no after"),
+        ("id,before,after\n,b.tif,c.tif\n", "row 1 has no id"),
+        ("id,before,after\na,b.tif,c.tif\na,d.tif,e.tif\n", "the id 'a' stands there 2 times"),
+        ("id,before,after\n../x,b.tif,c.tif\n", r"the id '../x' cannot name a folder"),
+        ("id,before,after\n", "lists no scene"),
+    ],
+)
+def test_manifests_that_cannot_be_used_are_errors(content, words, tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(content)
+    with pytest.raises(DataError, match=words):
+        read_manifest(path)
+
+
+def test_what_is_no_manifest(tmp_path):
+    with pytest.raises(DataError, match=r"none.csv: no such file"):
+        read_manifest(tmp_path / "none.csv")
+    (tmp_path / "m.txt").write_text("x")
+    with pytest.raises(DataError, match=r"ends in .csv, .parquet or .json"):
+        read_manifest(tmp_path / "m.txt")
+    (tmp_path / "m.json").write_text("[1, 2]")
+    with pytest.raises(DataError, match="is no STAC item collection"):
+        read_manifest(tmp_path / "m.json")
+    (tmp_path / "m.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="cannot be read as parquet"):
+        read_manifest(tmp_path / "m.parquet")
+
+
+def test_one_scene_from_the_command_line(archive, tmp_path, capsys):
+    bundle = str(archive / "bundle")
+    out = tmp_path / "c.tif"
+    images = [str(archive / "b0.tif"), str(archive / "a0.tif")]
+    words = ["--bundle", bundle, "--tile", "96", "--overlap", "16", "--device", "cpu"]
+    assert main(["predict", *images, *words, "-o", str(out), "--polygons", str(tmp_path / "a.gpkg")]) == 0
+    text = capsys.readouterr().out
+    assert "valid pixels (CAR" in text
+    assert str(tmp_path / "a.gpkg") in text
+    single = []
+    for name in ("b0", "a0"):
+        import rasterio
+
+        with rasterio.open(archive / f"{name}.tif") as source:
+            bands = source.read()
+        single.append([str(write_raster(tmp_path / f"{name}_{i}.tif", bands[i : i + 1])) for i in range(3)])
+    other = tmp_path / "d.tif"
+    assert main(["predict", "--before", *single[0], "--after", *single[1], *words, "-o", str(other)]) == 0
+    with rasterio.open(out) as one, rasterio.open(other) as two:
+        assert np.array_equal(one.read(), two.read())
+    twice = [
+        "predict",
+        *images,
+        "--bundle",
+        bundle,
+        bundle,
+        "--tta",
+        "flips",
+        "--scales",
+        "1,0.5",
+        "-o",
+        str(tmp_path / "e.tif"),
+    ]
+    assert main(twice) == 0
+    with rasterio.open(tmp_path / "e.tif") as source:
+        found = json.loads(source.tags()["DETECTOR"])
+    assert (found["augmentation"], found["scales"], len(found["detector"]["ensemble"])) == ("flips", [1.0, 0.5], 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["b.tif", "a.tif", "--before", "x.tif", "-o", "c.tif"], "before: expected an image, or --before"),
+        (["b.tif", "-o", "c.tif"], "after: expected an image, or --after .* found neither"),
+        (["b.png", "a.png", "-o", "c.png", "--polygons", "a.gpkg"], "polygons: is for scenes"),
+        (["--manifest", "m.csv", "b.tif", "-o", "out"], "manifest: names its own images"),
+        (["--manifest", "m.csv", "-o", "out", "--summary", "s.json"], "summary: every scene of a manifest has"),
+        (["--manifest", "m.csv", "-o", "out", "--engine", "dask"], "engine: found 'dask', expected local or ray"),
+        (["--manifest", "m.csv", "-o", "out", "--polygons", "x/a.gpkg"], "polygons: found x/a.gpkg, expected a plain"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(words, message, archive, capsys):
+    assert main(["predict", *words, "--bundle", str(archive / "bundle")]) == 1
+    import re
+
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_no_worker_is_refused(archive, tmp_path):
+    with pytest.raises(RecipeError, match="workers: found 0"):
+        predict_archive(plan(archive, tmp_path), [], workers=0)

@@ -1,0 +1,41 @@
+"""Pages of benchmarks are what their scripts write from the raw numbers beside them."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from bitemporal.models import list_models
+from conftest import SHARED
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the golden files stand beside a checkout, and do not here")
+def test_networks_are_compared_with_the_configurations_of_their_goldens():
+    configs = script("open_cd/speed").CONFIGS
+    goldens = {path.stem: json.loads(path.read_text())["config"] for path in (SHARED / "goldens").glob("*.json")}
+    assert {name: path.partition("/")[2] for name, path in configs.items()} == goldens
+
+
+def test_the_page_of_speed_beside_open_cd_is_current():
+    folder = BENCHMARKS / "open_cd"
+    content = json.loads((folder / "speed.json").read_text())
+    assert (folder / "speed.md").read_text() == script("open_cd/speed").table(content)
+    assert set(content["networks"]) <= set(list_models())
+
+
+def test_the_page_of_whole_scenes_is_current():
+    folder = BENCHMARKS / "scenes"
+    content = json.loads((folder / "scenes.json").read_text())
+    assert (folder / "README.md").read_text() == script("scenes/scenes").page(content)
