@@ -127,7 +127,7 @@ def page(content: dict) -> str:
         "# Whole scenes: speed and memory",
         "",
         "Written by `benchmarks/scenes/scenes.py`; raw numbers in `scenes.json`. Two uint8 GeoTIFFs (deflate) in; "
-        "mask, probability and polygons out. *Ratio*: time of the network's own forward passes for such tiles, measured "
+        "mask, probability and polygons out. *Ratio*: time of the network's own forward passes on such tiles, timed "
         "in the same process before and after, divided by the time of everything; *prediction* leaves out the writing "
         "of the products at the end. *Memory*: peak above what the process needs for one batch of tiles.",
         "",
