@@ -1,7 +1,11 @@
 """The command itself: help of every command, options from YAML, unusable words, errors of the user's."""
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +123,19 @@ def test_negative_values_belong_to_their_option(value):
     from bitemporal.cli.main import _with_negative_numbers
 
     assert _with_negative_numbers(["a", "--nodata", value, "-o", "x"]) == ["a", f"--nodata={value}", "-o", "x"]
+
+
+def test_extras_name_what_scenes_import():
+    root = Path(__file__).resolve().parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    named = {
+        re.split(r"[\[<>=]", word)[0].lower() for word in project["dependencies"] + extras["geo"] + extras["cluster"]
+    }
+    own = {"skimage": "scikit-image", "PIL": "pillow"}
+    for file in (root / "src/bitemporal/scenes").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for module in {name.partition(".")[0] for name in modules} - sys.stdlib_module_names - {"bitemporal"}:
+                assert own.get(module, module) in named, f"{file.name} imports {module}"
