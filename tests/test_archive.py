@@ -125,7 +125,12 @@ Journal.write = write
 
 @pytest.mark.parametrize(
     ("engine", "always"),
-    [("local", False), ("local", True), ("ray", False), pytest.param("ray", True, marks=pytest.mark.full)],
+    [
+        ("local", False),
+        pytest.param("local", True, marks=pytest.mark.full),
+        ("ray", False),
+        pytest.param("ray", True, marks=pytest.mark.full),
+    ],
 )
 def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(engine, always, archive, on_processes, tmp_path):
     """A worker of two dies in the middle of a scene; the products are the bytes of an undisturbed run."""
