@@ -81,6 +81,7 @@ def seconds_a_tile(model: torch.nn.Module, size: tuple[int, int], seconds: float
 def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object]:
     """One prediction."""
     torch.set_num_threads(THREADS)
+    torch.manual_seed(0)  # started again, it goes on with what was interrupted
     model = create_model(name).eval()
     detector = NetworkDetector(model)
     with rasterio.open(before) as source:
