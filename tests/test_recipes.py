@@ -5,13 +5,16 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from rich.console import Console
 
 from bitemporal.cli.main import COMMANDS, main
 from bitemporal.pipeline import DistillationRun
 from bitemporal.recipe import DistillRecipe
+from scene_files import write_raster
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -50,11 +53,16 @@ def test_python_of_the_readme_runs(dry_run, tiny_pairs, tmp_path, monkeypatch):
     (tmp_path / "runs/demo-pairs").symlink_to(tiny_pairs)
     for name, date in (("before.png", "A"), ("after.png", "B")):
         (tmp_path / name).symlink_to(tiny_pairs / "test" / date / "pair_00.png")
+        # the same as a raster without a place
+        with Image.open(tmp_path / name) as picture:
+            write_raster((tmp_path / name).with_suffix(".tif"), np.asarray(picture).transpose(2, 0, 1), crs=None)
     (code,) = blocks("python")
     names: dict[str, object] = {"before": None, "after": None}
     runnable = code.replace("logits = network(before, after)", "")
     exec(compile(runnable, "README.md", "exec"), names)
     assert set(names["scores"]) == {"dataset", "image_mean", "by_part"}
+    assert (tmp_path / "change.tif").is_file()
+    assert (tmp_path / "areas.gpkg").is_file()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
