@@ -159,7 +159,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(engine, alway
     source = Path(__file__).resolve().parents[1] / "src"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{source}", "KILL_ONCE": str(tmp_path / "kill.py")}
     script = (
-        "import json, sys\n"
+        "import json\n"
         "from dataclasses import asdict\n"
         "from bitemporal.scenes.archive import Plan, predict_archive\n"
         "from bitemporal.scenes.manifest import read_manifest\n"
@@ -168,7 +168,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(engine, alway
         f"    plan = Plan(({str(archive / 'bundle')!r},), {str(out)!r}, 'cpu',\n"
         "        products={'probability': 'p.tif', 'polygons': 'a.gpkg'}, options=SceneOptions(tile=80, overlap=16))\n"
         f"    found = predict_archive(plan, read_manifest({str(archive / 'scenes.csv')!r}), {engine!r}, 2)\n"
-        "    print(json.dumps([asdict(status) for status in found]))\n"
+        f"    open({str(tmp_path / 'statuses.json')!r}, 'w').write(json.dumps([asdict(status) for status in found]))\n"
     )
     (tmp_path / "run.py").write_text(script)
     done = subprocess.run(
@@ -176,7 +176,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(engine, alway
     )
     assert done.returncode == 0, done.stderr
     assert mark.exists()
-    statuses = json.loads(done.stdout.splitlines()[-1])
+    statuses = json.loads((tmp_path / "statuses.json").read_text())
     assert [row["id"] for row in statuses] == ["tile-0", "tile-1", "bad", "tile-2", "tile-3"]
     second = "failed" if always else "done"
     assert [row["status"] for row in statuses] == ["done", second, "failed", "done", "done"]

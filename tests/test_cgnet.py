@@ -12,17 +12,6 @@ def images(batch: int, height: int, width: int) -> tuple[torch.Tensor, torch.Ten
     return before, after
 
 
-def test_batch_norm_sees_one_date_at_a_time_in_the_encoder_and_both_fused_elsewhere():
-    model = create_model("test_cgnet").train()
-    model.outputs(*images(2, 32, 48))
-    counts = {
-        name: int(module.num_batches_tracked)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.BatchNorm2d)
-    }
-    assert all(count == (2 if name.startswith("encoder.") else 1) for name, count in counts.items()), counts
-
-
 def test_only_the_deepest_features_are_taken_before_their_relu():
     torch.manual_seed(0)
     model = create_model("test_cgnet").eval()

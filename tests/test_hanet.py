@@ -7,17 +7,6 @@ from bitemporal.models import create_model
 from bitemporal.models.hanet import AxisAttention, ChannelAttention, HANet
 
 
-def test_batch_norm_sees_one_date_at_a_time_in_the_encoder_and_both_fused_elsewhere():
-    model = create_model("test_hanet").train()
-    model.outputs(*torch.randn(2, 2, 3, 16, 24))
-    counts = {
-        name: int(module.num_batches_tracked)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.BatchNorm2d)
-    }
-    assert all(count == (2 if name.startswith("encoder.") else 1) for name, count in counts.items()), counts
-
-
 def test_attention_of_an_axis_is_softmax_attention_of_every_row_by_itself():
     torch.manual_seed(0)
     attention = AxisAttention(4).double()

@@ -338,6 +338,18 @@ def test_it_learns_from_and_teaches_another_architecture(name, name_of_criterion
         assert any(p.grad is not None and p.grad.abs().max() > 0 for p in student.parameters())
 
 
+@pytest.mark.parametrize("name", ["test_cgnet", "test_hanet", "test_snunet"])
+def test_batch_norm_sees_one_date_at_a_time_in_the_encoder_and_both_fused_elsewhere(name):
+    model = build(name).train()
+    model.outputs(*pair(2, 32, 48))
+    counts = {
+        key: int(module.num_batches_tracked)
+        for key, module in model.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    }
+    assert all(count == (2 if key.startswith("encoder.") else 1) for key, count in counts.items()), counts
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("name", [name for name in MICRO if model_card(name).compiles])
 def test_compiled_it_gives_the_same(name):

@@ -736,7 +736,10 @@ def test_what_was_begun_with_other_images_or_options_is_not_gone_on_with(pair, t
 def test_a_summary_never_outlives_the_products_it_is_about(pair, tmp_path, monkeypatch):
     detectors = [NetworkDetector(pointwise(**BRIGHTER)), NetworkDetector(pointwise(scale=0.0, bias=-9.0))]
     outputs = Outputs(tmp_path / "c.tif", summary=tmp_path / "s.json")
-    run = lambda detector: prediction.predict_unless_finished(detector, *pair[:2], outputs, SceneOptions())  # noqa: E731
+
+    def run(detector):
+        return prediction.predict_unless_finished(detector, *pair[:2], outputs, SceneOptions())
+
     assert [run(detectors[0])[0] for _ in range(2)] == [False, True]
     monkeypatch.setattr(prediction._Scene, "_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):

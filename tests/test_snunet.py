@@ -26,17 +26,6 @@ def test_only_date_2_reaches_the_deepest_level():
     assert not torch.equal(seen[0], seen[2])
 
 
-def test_batch_norm_sees_one_date_at_a_time_in_the_shared_levels_and_all_else_once():
-    model = create_model("test_snunet").train()
-    model.outputs(*images(2, 32, 48))
-    counts = {
-        name: int(module.num_batches_tracked)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.BatchNorm2d)
-    }
-    assert all(count == (2 if name.startswith("encoder.") else 1) for name, count in counts.items()), counts
-
-
 def test_attention_weighs_each_result_by_the_sum_of_all_and_by_its_place():
     """The same attention within every result, and another one for each of the concatenated channels."""
     torch.manual_seed(0)

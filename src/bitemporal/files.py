@@ -14,6 +14,13 @@ from bitemporal.errors import DataError
 _LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|old)")
 
 
+def unwritable(path: Path, error: Exception) -> DataError:
+    """What to say of a file or folder that cannot be written."""
+    return DataError(
+        f"{path}: cannot be written ({error}); choose another place, or mend its permissions or free space"
+    )
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary file beside the target to write, and rename it to the target when the block ends well.
@@ -33,9 +40,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(target)
     except OSError as error:
-        raise DataError(
-            f"{target}: cannot be written ({error}); choose another place, or mend its permissions or free space"
-        ) from error
+        raise unwritable(target, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -61,9 +66,7 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             target.rename(old)
         temporary.rename(target)
     except OSError as error:
-        raise DataError(
-            f"{target}: cannot be written ({error}); choose another place, or mend its permissions or free space"
-        ) from error
+        raise unwritable(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if old.exists() and not target.exists():

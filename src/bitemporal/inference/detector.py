@@ -130,7 +130,7 @@ class Detector(ABC):
         before: "Files",
         after: "Files",
         output: str | os.PathLike[str],
-        **options: Any,  # noqa: ANN401
+        **options: Any,  # noqa: ANN401  those of predict_scene, checked there
     ) -> "SceneResult":
         """Find what changed between two georeferenced rasters of any size; see ``bitemporal.scenes.predict_scene``."""
         # scenes are built on detectors, and need the extra "geo"

@@ -17,8 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from bitemporal.errors import DataError
-from bitemporal.files import replacing
+from bitemporal.files import replacing, unwritable
 from bitemporal.scenes.tiling import Tiling
 
 UNCHANGED, CHANGED, NO_DATA = 0, 1, 255
@@ -96,7 +95,7 @@ class Journal:
                     stream.truncate(size * self.height * self.width)
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error) from error
 
     def write(
         self, start: int, strip: npt.NDArray[np.float32], carried: npt.NDArray[np.float32], tallies: Counter[str]
@@ -121,7 +120,7 @@ class Journal:
                 self._put(file, values, top, left)
                 os.fsync(file)
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error) from error
         self.valid[top : top + len(rows)] += valid.sum(axis=1)
         self.changed[top : top + len(rows)] += (mask == CHANGED).sum(axis=1)
         self.tallies += tallies
@@ -172,9 +171,3 @@ def _put_all(file: int, content: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(file, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _unwritable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path}: cannot be written ({error}); choose another place, or mend its permissions or free space"
-    )

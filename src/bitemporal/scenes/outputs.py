@@ -11,13 +11,14 @@ from xml.sax.saxutils import escape, quoteattr
 import rasterio.shutil
 
 from bitemporal.errors import DataError, RecipeError
-from bitemporal.files import replacing
+from bitemporal.files import replacing, unwritable
+from bitemporal.recipe import SceneOptions
 from bitemporal.scenes.journal import CHANGED, NO_DATA, UNCHANGED, Journal
-from bitemporal.scenes.polygons import FORMATS, PolygonOptions, write_polygons
+from bitemporal.scenes.polygons import FORMATS, write_polygons
 from bitemporal.scenes.sources import Grid
-from bitemporal.scenes.styles import mask_style, polygon_style, probability_style
+from bitemporal.scenes.styles import RED, mask_style, polygon_style, probability_style
 
-COLOURS = {UNCHANGED: (255, 255, 255, 255), CHANGED: (227, 26, 28, 255)}
+COLOURS = {UNCHANGED: (255, 255, 255, 255), CHANGED: (*RED, 255)}
 """Of the mask's values; in a GeoTIFF's colour table only no data can be transparent."""
 
 
@@ -99,7 +100,7 @@ def style_of(path: Path) -> Path | None:
 
 
 def make_outputs(
-    outputs: Outputs, journal: Journal, grid: Grid, tags: Mapping[str, str], polygons: PolygonOptions
+    outputs: Outputs, journal: Journal, grid: Grid, tags: Mapping[str, str], options: SceneOptions
 ) -> tuple[dict[Path, Path], int | None]:
     """Make the rasters and polygons of a finished journal, in its folder.
 
@@ -108,7 +109,7 @@ def make_outputs(
         journal: With all strips done.
         grid: Of the scene.
         tags: Of the rasters.
-        polygons: How they are made.
+        options: How polygons are made.
 
     Returns:
         Where each file is to go, by where it is; and the number of polygons, if they are made.
@@ -134,7 +135,7 @@ def make_outputs(
         file = journal.folder / "polygons" / outputs.polygons.name
         file.parent.mkdir(exist_ok=True)
         file.unlink(missing_ok=True)
-        count = write_polygons(file, outputs.polygons, journal, mask, grid, polygons, polygon_style())
+        count = write_polygons(file, outputs.polygons, journal, mask, grid, options, polygon_style())
         styled(outputs.polygons, file, polygon_style())
     if outputs.probability is not None:
         settings = {"PREDICTOR": "YES", "OVERVIEW_RESAMPLING": "AVERAGE"}
@@ -164,13 +165,6 @@ def publish(made: Mapping[Path, Path]) -> None:
                 raise unwritable(target, error) from error
             with replacing(target) as temporary:  # another disk
                 shutil.copyfile(file, temporary)
-
-
-def unwritable(path: Path, error: Exception) -> DataError:
-    """What to say of a file that cannot be written."""
-    return DataError(
-        f"{path}: cannot be written ({error}); choose another place, or mend its permissions or free space"
-    )
 
 
 def write_cog(source: Path, file: Path, target: Path, options: Mapping[str, str]) -> None:

@@ -12,12 +12,12 @@ from bitemporal.files import replacing
 from bitemporal.scenes.grids import DateOnGrid
 from bitemporal.scenes.journal import CHANGED
 from bitemporal.scenes.sources import Grid
+from bitemporal.scenes.styles import RED
 from bitemporal.scenes.values import ValueRange, scale
 
 _SIDE = 1024
 """Most pixels of a picture's longer side."""
 
-_COLOUR = (227, 26, 28)
 _GAP = 8
 
 
@@ -47,7 +47,7 @@ def write_quicklook(
         panels.append(picture)
     changed = _any_changed(mask, shape)
     grey = panels[1].mean(axis=2, keepdims=True).astype(np.uint8).repeat(3, axis=2)
-    panels.append(np.where(changed[..., None], np.array(_COLOUR, np.uint8), grey // 2 + 120))
+    panels.append(np.where(changed[..., None], np.array(RED, np.uint8), grey // 2 + 120))
     gap = np.full((shape[0], _GAP, 3), 255, np.uint8)
     joined = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
     with replacing(path) as temporary:

@@ -1,7 +1,6 @@
 """Changed areas as polygons, with area and mean probability."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +17,7 @@ from rasterio import features
 from shapely.geometry import Polygon, shape
 
 from bitemporal.errors import DataError
+from bitemporal.recipe import SceneOptions
 from bitemporal.scenes.geography import Areas, has_areas
 from bitemporal.scenes.journal import CHANGED, NO_DATA, Journal
 from bitemporal.scenes.sources import Grid
@@ -36,21 +36,8 @@ _SMALL = 16
 """Pixels below which a polygon's stairs are not straightened."""
 
 
-@dataclass(frozen=True)
-class PolygonOptions:
-    """How changed pixels become polygons.
-
-    Attributes:
-        minimum_area: Square metres below which a polygon is left out; pixels for images without a place.
-        smooth: Cut the corners of the pixels' edges, by less than a pixel.
-    """
-
-    minimum_area: float = 0.0
-    smooth: bool = False
-
-
 def write_polygons(
-    path: Path, target: Path, journal: Journal, mask: Path, grid: Grid, options: PolygonOptions, style: str
+    path: Path, target: Path, journal: Journal, mask: Path, grid: Grid, options: SceneOptions, style: str
 ) -> int:
     """Write the changed areas: pixels joined by their sides, holes kept.
 
@@ -63,7 +50,7 @@ def write_polygons(
         journal: With all strips done.
         mask: The mask as a raster.
         grid: Of the scene.
-        options: What is left out, and smoothing.
+        options: Their ``minimum_area`` and ``smooth``.
         style: QGIS style, for a GeoPackage.
 
     Returns:

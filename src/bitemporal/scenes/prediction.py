@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,14 @@ from rich.progress import Progress, TaskID
 
 from bitemporal import __version__
 from bitemporal.errors import BitemporalError, DataError, RecipeError
-from bitemporal.files import write_json
+from bitemporal.files import unwritable, write_json
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.recipe import SceneOptions
 from bitemporal.scenes.geography import changed_hectares, has_areas
 from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid
 from bitemporal.scenes.journal import Journal, fingerprint
-from bitemporal.scenes.outputs import Outputs, check_outputs, make_outputs, publish, unwritable
+from bitemporal.scenes.outputs import Outputs, check_outputs, make_outputs, publish
 from bitemporal.scenes.pictures import write_quicklook
-from bitemporal.scenes.polygons import PolygonOptions
 from bitemporal.scenes.reading import Tile, TileReader
 from bitemporal.scenes.registration import estimate_shift
 from bitemporal.scenes.sources import Files, gdal_settings, open_raster, open_source
@@ -38,7 +37,7 @@ from bitemporal.scenes.values import ValueRange, value_range
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows; runs are not kept apart there
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 _ROWS = 256
 """Of the probabilities that are looked at at once."""
@@ -198,7 +197,6 @@ class _Scene:
         self.ranges: ValueRange = value_range(self.before, self.after, options.image_range)
         self.shift = estimate_shift(self.before, self.after) if options.register else None
         self.folder = outputs.mask.with_name(f".{outputs.mask.name}.work")
-
         self.settings = self._settings()
         self.predicted = False
 
@@ -206,7 +204,7 @@ class _Scene:
         """Predict and write."""
         with self._alone(), Progress(disable=not progress, transient=True) as bar:
             try:
-                result = self._predict_and_write(self.settings, bar)
+                result = self._predict_and_write(bar)
             except BitemporalError:
                 # what is wrong will not be right the next time, unless all is predicted, or it is a connection
                 if not self.predicted and not is_remote((*self.before.files, *self.after.files)):
@@ -258,23 +256,23 @@ class _Scene:
     def _open_dates(self) -> tuple[DateOnGrid, DateOnGrid]:
         return DateOnGrid(self.before, self.grid), DateOnGrid(self.after, self.grid, self.shift)
 
-    def _predict_and_write(self, settings: dict[str, Any], bar: Progress) -> SceneResult:
+    def _predict_and_write(self, bar: Progress) -> SceneResult:
         detector, part, resumed = self.detector, None, 0
         strips = self.tiling.across.count
         with ExitStack() as stack:
             if self.options.routing == "scene":
                 assert isinstance(detector, OriginPartition)
-                journal = self._journal(stack, "origin", settings)
+                journal = self._journal(stack, "origin")
                 resumed += journal.strips
                 self._fill(journal, detector.origin, bar, bar.add_task("origin", total=strips))
                 part = detector.partition.part(_car(journal)) or detector.partition.names[0]
                 chosen = detector.specialists.get(part)
                 if chosen is not None:
-                    journal = self._journal(stack, part, settings)
+                    journal = self._journal(stack, part)
                     resumed += journal.strips
                     self._fill(journal, chosen, bar, bar.add_task(part, total=strips))
             else:
-                journal = self._journal(stack, "all", settings)
+                journal = self._journal(stack, "all")
                 resumed += journal.strips
                 self._fill(journal, detector, bar, bar.add_task("predicting", total=strips))
             predicted = time.perf_counter()
@@ -290,8 +288,8 @@ class _Scene:
                     self.outputs,
                     journal,
                     self.grid,
-                    self._tags(settings),
-                    PolygonOptions(self.options.minimum_area, self.options.smooth),
+                    self._tags(),
+                    self.options,
                 )
                 if self.outputs.quicklook is not None:
                     dates = self._open_dates()
@@ -303,10 +301,10 @@ class _Scene:
                 if self.outputs.summary is not None:  # whose presence says that all else is there
                     self.outputs.summary.unlink(missing_ok=True)
                 publish(made)
-            return self._result(journal, settings, count, part, resumed, predicted)
+            return self._result(journal, count, part, resumed, predicted)
 
-    def _journal(self, stack: ExitStack, name: str, settings: dict[str, Any]) -> Journal:
-        key = fingerprint(settings | {"pass": name})
+    def _journal(self, stack: ExitStack, name: str) -> Journal:
+        key = fingerprint(self.settings | {"pass": name})
         return stack.enter_context(Journal(self.folder / name, self.tiling, self.options.threshold, key))
 
     def _fill(self, journal: Journal, detector: Detector, bar: Progress, task: TaskID) -> None:
@@ -377,12 +375,12 @@ class _Scene:
             if answer.part is not None:
                 tallies[answer.part] += 1
 
-    def _tags(self, settings: dict[str, Any]) -> dict[str, str]:
+    def _tags(self) -> dict[str, str]:
         """Of the rasters: how they were made."""
         options = self.options
         tags = {
             "SOFTWARE": f"bitemporal {__version__}",
-            "DETECTOR": json.dumps(settings["detector"]),
+            "DETECTOR": json.dumps(self.settings["detector"]),
             "BEFORE": ", ".join(f"{Path(file).name}:{band}" for file, band in self.before.channels),
             "AFTER": ", ".join(f"{Path(file).name}:{band}" for file, band in self.after.channels),
             "VALUE_RANGE": json.dumps(self.ranges),
@@ -400,7 +398,6 @@ class _Scene:
     def _result(
         self,
         journal: Journal,
-        settings: dict[str, Any],
         count: int | None,
         part: str | None,
         resumed: int,
@@ -431,12 +428,11 @@ class _Scene:
             },
         )
         if self.outputs.summary is not None:
-            found = asdict(replace(result, outputs=Outputs(Path())))
-            del found["outputs"]
+            found = {field.name: getattr(result, field.name) for field in fields(result)}
             found["shift"] = None if self.shift is None else self.shift._asdict()
             content = {
-                "outputs": {name: str(path) for name, path in self.outputs.named().items()},
                 **found,
+                "outputs": {name: str(path) for name, path in self.outputs.named().items()},
                 "valid_hectares": valid_hectares,
                 "grid": {
                     "crs": None if self.grid.crs is None else self.grid.crs.to_string(),
@@ -444,8 +440,8 @@ class _Scene:
                     "height": self.grid.height,
                     "width": self.grid.width,
                 },
-                "settings": settings,
-                "fingerprint": fingerprint(settings),
+                "settings": self.settings,
+                "fingerprint": fingerprint(self.settings),
             }
             write_json(self.outputs.summary, content)
         return result

@@ -1,7 +1,11 @@
 """QGIS styles (.qml) of the products."""
 
 _HEAD = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-CHANGE_COLOUR = "#e31a1c"
+RED = (227, 26, 28)
+"""Colour of change."""
+
+_HEX = "#{:02x}{:02x}{:02x}".format(*RED)
+_NUMBERS = ",".join(map(str, RED))
 
 
 def mask_style() -> str:
@@ -10,7 +14,7 @@ def mask_style() -> str:
         f'{_HEAD}<qgis version="3.28" styleCategories="Symbology">\n<pipe>\n'
         '<rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" nodataColor="">\n<colorPalette>\n'
         '<paletteEntry value="0" label="unchanged" color="#000000" alpha="0"/>\n'
-        f'<paletteEntry value="1" label="changed" color="{CHANGE_COLOUR}" alpha="255"/>\n'
+        f'<paletteEntry value="1" label="changed" color="{_HEX}" alpha="255"/>\n'
         "</colorPalette>\n</rasterrenderer>\n</pipe>\n<blendMode>0</blendMode>\n</qgis>\n"
     )
 
@@ -22,7 +26,7 @@ def probability_style() -> str:
         (0.25, "#ffffb2", 90, "0.25"),
         (0.5, "#fecc5c", 180, "0.5"),
         (0.75, "#fd8d3c", 220, "0.75"),
-        (1.0, CHANGE_COLOUR, 255, "1"),
+        (1.0, _HEX, 255, "1"),
     ]
     entries = "\n".join(
         f'<item value="{value}" color="{colour}" alpha="{alpha}" label="{label}"/>'
@@ -41,8 +45,8 @@ def probability_style() -> str:
 def polygon_style() -> str:
     """Red outlines over a light fill."""
     options = {
-        "color": "227,26,28,60",
-        "outline_color": "227,26,28,255",
+        "color": f"{_NUMBERS},60",
+        "outline_color": f"{_NUMBERS},255",
         "outline_style": "solid",
         "outline_width": "0.4",
         "outline_width_unit": "MM",
