@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from xml.sax.saxutils import escape, quoteattr
 
 import rasterio.shutil
 
@@ -15,6 +14,7 @@ from bitemporal.files import replacing, unwritable
 from bitemporal.recipe import SceneOptions
 from bitemporal.scenes.journal import CHANGED, NO_DATA, UNCHANGED, Journal
 from bitemporal.scenes.polygons import FORMATS, write_polygons
+from bitemporal.scenes.rawrasters import raw_raster
 from bitemporal.scenes.sources import Grid
 from bitemporal.scenes.styles import RED, mask_style, polygon_style, probability_style
 
@@ -118,9 +118,9 @@ def make_outputs(
         DataError: When a file cannot be written.
     """
     mask = journal.folder / "mask.vrt"
-    mask.write_text(_raw_raster(journal.mask_file, grid, "Byte", str(NO_DATA), tags, COLOURS), encoding="utf-8")
+    mask.write_text(raw_raster(journal.mask_file, grid, "Byte", str(NO_DATA), tags, COLOURS), encoding="utf-8")
     probability = journal.folder / "probability.vrt"
-    probability.write_text(_raw_raster(journal.probability_file, grid, "Float32", "nan", tags), encoding="utf-8")
+    probability.write_text(raw_raster(journal.probability_file, grid, "Float32", "nan", tags), encoding="utf-8")
     made: dict[Path, Path] = {}
 
     def styled(target: Path, file: Path, style: str) -> None:
@@ -135,7 +135,7 @@ def make_outputs(
         file = journal.folder / "polygons" / outputs.polygons.name
         file.parent.mkdir(exist_ok=True)
         file.unlink(missing_ok=True)
-        count = write_polygons(file, outputs.polygons, journal, mask, grid, options, polygon_style())
+        count = write_polygons(file, outputs.polygons, journal, grid, options, polygon_style())
         styled(outputs.polygons, file, polygon_style())
     if outputs.probability is not None:
         settings = {"PREDICTOR": "YES", "OVERVIEW_RESAMPLING": "AVERAGE"}
@@ -197,37 +197,3 @@ def _check_copy(source: Path, copy: Path) -> None:
     for level in range(levels):
         with rasterio.open(copy, overview_level=level) as overview:
             overview.checksum(1)
-
-
-def _raw_raster(
-    file: Path,
-    grid: Grid,
-    dtype: str,
-    nodata: str,
-    tags: Mapping[str, str],
-    colours: Mapping[int, tuple[int, int, int, int]] | None = None,
-) -> str:
-    """A raw file beside this text as a raster of GDAL's, with its place, tags and colours."""
-    size = {"Byte": 1, "Float32": 4}[dtype]
-    lines = [f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}">']
-    if grid.crs is not None:
-        lines.append(f"<SRS>{escape(grid.crs.to_wkt())}</SRS>")
-        place = ", ".join(repr(float(value)) for value in grid.transform.to_gdal())
-        lines.append(f"<GeoTransform>{place}</GeoTransform>")
-    lines.append("<Metadata>")
-    lines += [f"<MDI key={quoteattr(key)}>{escape(value)}</MDI>" for key, value in tags.items()]
-    lines.append("</Metadata>")
-    lines.append(f'<VRTRasterBand dataType="{dtype}" band="1" subClass="VRTRawRasterBand">')
-    lines.append(f"<NoDataValue>{nodata}</NoDataValue>")
-    if colours is not None:
-        lines.append("<ColorInterp>Palette</ColorInterp><ColorTable>")
-        for value in range(256):
-            red, green, blue, alpha = colours.get(value, (0, 0, 0, 0))
-            lines.append(f'<Entry c1="{red}" c2="{green}" c3="{blue}" c4="{alpha}"/>')
-        lines.append("</ColorTable>")
-    lines += [
-        f'<SourceFilename relativeToVRT="1">{escape(file.name)}</SourceFilename>',
-        f"<ImageOffset>0</ImageOffset><PixelOffset>{size}</PixelOffset><LineOffset>{size * grid.width}</LineOffset>",
-        "<ByteOrder>LSB</ByteOrder></VRTRasterBand></VRTDataset>",
-    ]
-    return "\n".join(lines)

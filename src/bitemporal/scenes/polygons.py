@@ -16,10 +16,11 @@ from pyogrio.errors import DataSourceError, FeatureError
 from rasterio import features
 from shapely.geometry import Polygon, shape
 
-from bitemporal.errors import DataError
+from bitemporal.files import unwritable
 from bitemporal.recipe import SceneOptions
 from bitemporal.scenes.geography import Areas, has_areas
-from bitemporal.scenes.journal import CHANGED, NO_DATA, Journal
+from bitemporal.scenes.journal import CHANGED, Journal
+from bitemporal.scenes.rawrasters import raw_raster
 from bitemporal.scenes.sources import Grid
 
 FORMATS: Mapping[str, str] = {
@@ -36,9 +37,7 @@ _SMALL = 16
 """Pixels below which a polygon's stairs are not straightened."""
 
 
-def write_polygons(
-    path: Path, target: Path, journal: Journal, mask: Path, grid: Grid, options: SceneOptions, style: str
-) -> int:
+def write_polygons(path: Path, target: Path, journal: Journal, grid: Grid, options: SceneOptions, style: str) -> int:
     """Write the changed areas: pixels joined by their sides, holes kept.
 
     Fields: ``id`` from 1, ``area_m2`` (on the ellipsoid where the CRS does not keep areas; not for images without a
@@ -48,7 +47,6 @@ def write_polygons(
         path: Whose end chooses the format.
         target: What it will be called, for messages.
         journal: With all strips done.
-        mask: The mask as a raster.
         grid: Of the scene.
         options: Their ``minimum_area`` and ``smooth``.
         style: QGIS style, for a GeoPackage.
@@ -59,7 +57,10 @@ def write_polygons(
     Raises:
         DataError: When it cannot be written.
     """
-    outlines = np.array(list(_outlines(mask)), dtype=object)
+    try:
+        outlines = np.array(list(_outlines(journal, grid)), dtype=object)
+    except OSError as error:
+        raise unwritable(target, error) from error
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)  # their sides are those of pixels
     # the area is that of the pixels, whatever the corners look like
     if has_areas(grid.crs):
@@ -84,7 +85,7 @@ def write_polygons(
         _write(table, path, FORMATS[path.suffix.lower()], path.stem, style)
     except (DataSourceError, FeatureError, OSError) as error:
         path.unlink(missing_ok=True)
-        raise DataError(f"{target}: cannot be written ({error}); choose another place, or free space") from error
+        raise unwritable(target, error) from error
     return len(table)
 
 
@@ -126,24 +127,21 @@ def _keep_style(path: Path, layer: str, style: str) -> None:
     pyogrio.write_dataframe(rows, path, layer="layer_styles", driver="GPKG", append=False)
 
 
-def _outlines(mask: Path) -> Iterator[Polygon]:
-    """Polygons of changed pixels, in columns and rows; GDAL reads the mask line by line."""
-    changed = mask.with_name("changed.vrt")
-    lut = f"0:0,{CHANGED}:1,{CHANGED + 1}:0,{NO_DATA}:0"
-    with rasterio.open(mask) as source:
-        height, width = source.height, source.width
-    changed.write_text(
-        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><VRTRasterBand dataType="Byte" band="1">'
-        f'<ComplexSource><SourceFilename relativeToVRT="1">{mask.name}</SourceFilename><SourceBand>1</SourceBand>'
-        f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
-        f'<DstRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/><LUT>{lut}</LUT></ComplexSource>'
-        "</VRTRasterBand></VRTDataset>",
-        encoding="utf-8",
-    )
-    with rasterio.open(changed) as source:
+def _outlines(journal: Journal, grid: Grid) -> Iterator[Polygon]:
+    """Polygons of changed pixels, in columns and rows; GDAL reads them line by line."""
+    # a raster of its own, without no data: GDAL would outline that too
+    file = journal.folder / "changed.raw"
+    step = max(1, _PIXELS_AT_ONCE // journal.width) * journal.width
+    with journal.mask_file.open("rb") as masks, file.open("wb") as changed:
+        while values := masks.read(step):
+            changed.write((np.frombuffer(values, np.uint8) == CHANGED).tobytes())
+    raster = file.with_suffix(".vrt")
+    raster.write_text(raw_raster(file, grid, "Byte", "0", {}), encoding="utf-8")
+    with rasterio.open(raster) as source:
         band = rasterio.band(source, 1)
         for geometry, _ in features.shapes(band, mask=band, connectivity=4, transform=Affine.identity()):
             yield cast(Polygon, shape(geometry))
+    file.unlink()
 
 
 def _on_ground(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[np.float64]:
