@@ -30,7 +30,7 @@ class Normalisation:
         """Normalise images, ... x 3 x H x W in 0..255 of any type, to float32."""
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
-        return (images.to(torch.float32) - mean) / std
+        return (images.to(torch.float32) - mean).div_(std)
 
 
 @dataclass(frozen=True)

@@ -307,12 +307,17 @@ class _Scene:
         key = fingerprint(self.settings | {"pass": name})
         return stack.enter_context(Journal(self.folder / name, self.tiling, self.options.threshold, key))
 
+    def _reading_threads(self) -> int:
+        """As few as keep up with the network: each has files of its own, and decodes blocks that others decode too."""
+        remote = is_remote((*self.before.files, *self.after.files))
+        return 4 if remote else min(4, max(1, (os.cpu_count() or 1) // 2))
+
     def _fill(self, journal: Journal, detector: Detector, bar: Progress, task: TaskID) -> None:
         """Predict the strips that a journal lacks."""
         tiling = self.tiling
         bar.update(task, completed=journal.strips)
         remaining = range(journal.strips, tiling.across.count)
-        reader = TileReader(self._open_dates, tiling, self.ranges, threads=min(4, (os.cpu_count() or 1) + 1))
+        reader = TileReader(self._open_dates, tiling, self.ranges, self._reading_threads())
         writer = ThreadPoolExecutor(1, thread_name_prefix="strips")
         pending: Future[None] | None = None
         blend = Blend(tiling, journal.strips, journal.carried)

@@ -73,8 +73,9 @@ class TileReader:
         (before, seen_before), (after, seen_after) = (date.read(window) for date in self._local.dates)
         valid = seen_before & seen_after
         images = [scale(samples, self.ranges) for samples in (before, after)]
-        for image in images:
-            image[:, ~valid] = FILL
+        if not valid.all():
+            for image in images:
+                image[:, ~valid] = FILL
         around = (y0 - top, top + rows.tile - y1), (x0 - left, left + columns.tile - x1)
         first, second = (np.pad(image, ((0, 0), *around), mode="reflect") for image in images)
         return Tile(row, column, first, second, np.pad(valid, around))
