@@ -228,13 +228,13 @@ class NetworkDetector(Detector):
     def _prepare(self, images: list[Tensor]) -> Tensor:
         """Normalise, then pad: a zero is the mean colour, as in training."""
         height, width = self.model.padded_size(*images[0].shape[-2:])
-        normalise = self.model.card.normalisation
-        padded = []
-        for image in images:
-            # float64 is cut here, as not every accelerator has it
-            values = normalise((image if image.dtype == torch.uint8 else image.float()).to(self.device))
-            padded.append(F.pad(values, (0, width - image.shape[-1], 0, height - image.shape[-2])))
-        return torch.stack(padded)
+        if len({(image.shape, image.dtype) for image in images}) > 1:
+            return torch.cat([self._prepare([image]) for image in images])
+        batch = torch.stack(list(images))
+        # float64 is cut here, as not every accelerator has it
+        values = self.model.card.normalisation((batch if batch.dtype == torch.uint8 else batch.float()).to(self.device))
+        down, right = height - batch.shape[-2], width - batch.shape[-1]
+        return F.pad(values, (0, right, 0, down)) if down or right else values
 
     def _forward(self, before: list[Tensor], after: list[Tensor]) -> Tensor:
         """Probabilities of images of one padded size, N x 1 x padded height x padded width."""

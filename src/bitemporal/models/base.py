@@ -30,7 +30,9 @@ class Normalisation:
         """Normalise images, ... x 3 x H x W in 0..255 of any type, to float32."""
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
-        return (images.to(torch.float32) - mean).div_(std)
+        values = images.to(torch.float32)
+        # in place where it is a copy already
+        return (values - mean if values is images else values.sub_(mean)).div_(std)
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,8 @@ class DateOnGrid:
                     if self._aligned is None or (has_nodata(dataset) and not _is_alpha_chosen(dataset, bands)):
                         valid[target] &= dataset.dataset_mask(window=inside, out_shape=size) > 0
         valid &= finite(samples)
-        samples[:, ~valid] = 0
+        if not valid.all():
+            samples[:, ~valid] = 0
         return samples, valid
 
     def _clip(self, window: Window, shape: tuple[int, int]) -> tuple[tuple[slice, slice], Window, tuple[int, int]]:

@@ -72,13 +72,15 @@ class TileReader:
         window = Window(x0, y0, x1 - x0, y1 - y0)
         (before, seen_before), (after, seen_after) = (date.read(window) for date in self._local.dates)
         valid = seen_before & seen_after
-        images = [scale(samples, self.ranges) for samples in (before, after)]
+        images: list[npt.NDArray[Any]] = [scale(samples, self.ranges) for samples in (before, after)]
         if not valid.all():
             for image in images:
                 image[:, ~valid] = FILL
         around = (y0 - top, top + rows.tile - y1), (x0 - left, left + columns.tile - x1)
-        first, second = (np.pad(image, ((0, 0), *around), mode="reflect") for image in images)
-        return Tile(row, column, first, second, np.pad(valid, around))
+        if any(map(any, around)):
+            images = [np.pad(image, ((0, 0), *around), mode="reflect") for image in images]
+            valid = np.pad(valid, around)
+        return Tile(row, column, images[0], images[1], valid)
 
     def tiles(self, places: Iterable[tuple[int, int]]) -> Iterator[Tile]:
         """Tiles in the order of their places, a few of them read ahead."""
