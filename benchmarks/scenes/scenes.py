@@ -94,7 +94,7 @@ def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object
     with rasterio.open(before) as source:
         rows, columns = (axis(side, TILE, OVERLAP, NetworkDetector(model).multiple) for side in source.shape)
     size = rows.tile, columns.tile
-    detector = Sampled(model, size, max(1, rows.count * columns.count // 100))
+    detector = Sampled(model, size, max(1, rows.count * columns.count // (100 * BATCH)))
     for _ in range(3):
         NetworkDetector(model).probabilities(*torch.randint(0, 256, (2, BATCH, 3, *size), dtype=torch.uint8))
     base = peak()
