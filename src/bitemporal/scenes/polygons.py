@@ -129,17 +129,18 @@ def _keep_style(path: Path, layer: str, style: str) -> None:
 
 def _outlines(journal: Journal, grid: Grid) -> Iterator[Polygon]:
     """Polygons of changed pixels, in columns and rows; GDAL reads them line by line."""
-    # a raster of its own, without no data: GDAL would outline that too
+    # a raster of its own, without no data, which GDAL would outline too, and without a place, which it would apply
     file = journal.folder / "changed.raw"
     step = max(1, _PIXELS_AT_ONCE // journal.width) * journal.width
     with journal.mask_file.open("rb") as masks, file.open("wb") as changed:
         while values := masks.read(step):
             changed.write((np.frombuffer(values, np.uint8) == CHANGED).tobytes())
     raster = file.with_suffix(".vrt")
-    raster.write_text(raw_raster(file, grid, "Byte", "0", {}), encoding="utf-8")
+    bare = Grid(None, Affine.identity(), grid.width, grid.height)
+    raster.write_text(raw_raster(file, bare, "Byte", "0", {}), encoding="utf-8")
     with rasterio.open(raster) as source:
         band = rasterio.band(source, 1)
-        for geometry, _ in features.shapes(band, mask=band, connectivity=4, transform=Affine.identity()):
+        for geometry, _ in features.shapes(band, mask=band, connectivity=4):
             yield cast(Polygon, shape(geometry))
     file.unlink()
 
