@@ -120,6 +120,14 @@ def _metric(name: str, counts: npt.ArrayLike, empty: float) -> npt.NDArray[np.fl
             return filled(_of_class(counts, _precision, True))
         case "recall_changed":
             return filled(_of_class(counts, _recall, True))
+        case "iou_unchanged":
+            return filled(_of_class(counts, _iou, False))
+        case "f1_unchanged":
+            return filled(_of_class(counts, _f1, False))
+        case "precision_unchanged":
+            return filled(_of_class(counts, _precision, False))
+        case "recall_unchanged":
+            return filled(_of_class(counts, _recall, False))
         case "miou":
             return both(_iou)
         case "macc":
@@ -141,6 +149,10 @@ METRICS = (
     "f1_changed",
     "precision_changed",
     "recall_changed",
+    "iou_unchanged",
+    "f1_unchanged",
+    "precision_unchanged",
+    "recall_unchanged",
     "miou",
     "macc",
     "mprecision",
@@ -148,7 +160,7 @@ METRICS = (
     "oa",
     "kappa",
 )
-"""Names of all metrics: of the changed class, means over both classes, overall accuracy, Cohen's kappa."""
+"""Names of all metrics: of the changed and the unchanged class, means over both, overall accuracy, Cohen's kappa."""
 
 
 def selection_score(counts: npt.ArrayLike) -> float:

@@ -180,14 +180,10 @@ def _start(recipe: TrainRecipe, name: str) -> Callable[[], ChangeModel]:
     )
 
 
-def _supervised(
-    recipe: TrainRecipe, stage: Stage, network: Callable[[], ChangeModel], ema: float | None = None
-) -> Callable[[], ChangeTask]:
+def _supervised(recipe: TrainRecipe, stage: Stage, network: Callable[[], ChangeModel]) -> Callable[[], ChangeTask]:
     def build() -> ChangeTask:
         model = network()
-        return ChangeTask(
-            model, optimisation(recipe, model.card, stage.steps), derive_seed(recipe.seed, stage.stream), ema
-        )
+        return ChangeTask(model, optimisation(recipe, model.card, stage.steps), derive_seed(recipe.seed, stage.stream))
 
     return build
 
@@ -253,14 +249,8 @@ class DistillationRun:
                 _say(self.console, f"{name}: no validation pairs in this part; all of them choose its checkpoint")
             stages.append(Stage(name, self.run / name, pairs, chosen_by or val, teacher_steps, name))
         for name in ("control", "student"):
-            stages.append(Stage(name, self.run / name, train, val, student_steps, "student", self._groups(train)))
+            stages.append(Stage(name, self.run / name, train, val, student_steps, "student"))
         return {stage.name: stage for stage in stages}
-
-    def _groups(self, train: list[Pair]) -> tuple[tuple[int, ...], ...] | None:
-        if self.recipe.sampling == "uniform":
-            return None
-        parts = [self.data.parts["train", pair.stem] for pair in train]
-        return tuple(tuple(i for i, p in enumerate(parts) if p == part) for part in self.partition.names)
 
     def __call__(self) -> dict[str, Evaluation]:
         """Run the stages that the recipe names.
@@ -281,13 +271,10 @@ class DistillationRun:
         if stage.name == "origin":
             return _supervised(recipe, stage, _start(recipe, recipe.model))
         if stage.name.startswith("teacher-"):
-            if recipe.teacher_start == "origin":
-                start = self._bundle(stages["origin"])
-                return _supervised(recipe, stage, lambda: load_network(start))
             return _supervised(recipe, stage, _start(recipe, self.teacher_model))
         origin = self._bundle(stages["origin"])
         if stage.name == "control":
-            return _supervised(recipe, stage, lambda: load_network(origin), recipe.ema)
+            return _supervised(recipe, stage, lambda: load_network(origin))
 
         def build() -> ChangeTask:
             student = load_network(origin)
@@ -297,14 +284,10 @@ class DistillationRun:
                 optimisation(recipe, student.card, stage.steps),
                 derive_seed(recipe.seed, stage.stream),
                 TeacherBank(
-                    {part: load_network(path) for part, path in self._teachers(stages).items()},
-                    self.partition,
-                    recipe.routing,
-                    recipe.routing_car,
+                    {part: load_network(path) for part, path in self._teachers(stages).items()}, self.partition
                 ),
                 criterion(recipe.criterion, recipe.temperature),
                 weight,
-                recipe.ema,
             )
 
         return build

@@ -15,12 +15,7 @@ from bitemporal.errors import RecipeError
 from bitemporal.files import replacing
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Criterion = Literal["mse", "kl", "confident"]
-Weighting = Literal["hard", "soft", "all"]
-"""How teachers share a pair: one answers, neighbours of a threshold share it, or all do."""
-RoutingCar = Literal["crop", "pair"]
-Start = Literal["scratch", "origin"]
-Sampling = Literal["uniform", "balanced"]
+Criterion = Literal["mse", "kl"]
 AugmentationChoice = Literal["model", "standard", "changer", "none"]
 
 STAGES = ("origin", "teachers", "control", "student", "verdict")
@@ -120,11 +115,6 @@ class DistillRecipe(TrainRecipe):
         lambda_: Weight of the distillation term; the model's default (paper, Table II) when not given.
         criterion: Distillation criterion: mse on raw outputs (the paper's), or kl between probabilities.
         temperature: Temperature of kl.
-        teacher_start: Teachers start from scratch (the paper), or from the origin's weights.
-        routing: A pair is taught by the teacher of its part (hard), by two near a threshold (soft), or by all.
-        routing_car: CAR that chooses the teacher: of the augmented crop, or of the pair.
-        sampling: Student and control see pairs uniformly, or the CAR parts equally often (balanced).
-        ema: Decay of the running mean of student's and control's weights; none by default.
         stages: Stages to run, comma-separated; all of origin,teachers,control,student,verdict by default.
     """
 
@@ -136,11 +126,6 @@ class DistillRecipe(TrainRecipe):
     lambda_: float | None = None
     criterion: Criterion = "mse"
     temperature: float = 2.0
-    teacher_start: Start = "scratch"
-    routing: Weighting = "hard"
-    routing_car: RoutingCar = "crop"
-    sampling: Sampling = "uniform"
-    ema: float | None = None
     stages: str = ",".join(STAGES)
 
     def __post_init__(self) -> None:

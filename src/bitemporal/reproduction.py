@@ -101,8 +101,8 @@ def paper_recipe(
         raise RecipeError(f"dataset: found {dataset!r}, expected one of {', '.join(BENCHMARKS)}")
     if model not in networks_of_paper():
         raise RecipeError(
-            f"model: {model!r} is not in the paper's tables, which have {', '.join(networks_of_paper())}; train others with "
-            "`bitemporal distill`"
+            f"model: {model!r} is not in the paper's tables, which have {', '.join(networks_of_paper())}; train others "
+            "with `bitemporal distill`"
         )
     benchmark, defaults = BENCHMARKS[dataset], model_card(model).training
     lengths: Sequence[int] = _STEPS
@@ -169,7 +169,7 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     size = recipe.crop_size
     images = torch.randint(0, 256, (2, batch_size, 3, size, size), dtype=torch.uint8)
     target = (torch.rand(batch_size, size, size) < 0.1).long()
-    batch = Batch(images[0], images[1], target, torch.full((batch_size,), 0.1, dtype=torch.float64)).to(device)
+    batch = Batch(images[0], images[1], target).to(device)
     optimiser = torch.optim.AdamW(task.optimisation.parameter_groups(model))
     precision = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
 
@@ -217,7 +217,7 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
 
 def _seconds(work: object, device: torch.device) -> float:
     """Of one call, the median of several after two that warm up."""
-    assert callable(work)  # noqa: S101
+    assert callable(work)
     found = []
     for number in range(_PROBE_STEPS + 2):
         start = time.perf_counter()
@@ -234,8 +234,8 @@ def cost_table(cost: Cost, recipe: DistillRecipe) -> Table:
     unit = "GPU hours" if torch.cuda.is_available() else "CPU hours"
     table = Table(
         title=f"{recipe.model}: about {cost.total_hours:,.0f} {unit}",
-        caption=f"{cost.device}; step {cost.step_s:.3f} s, forward pass {cost.forward_s:.3f} s, loading {cost.loading_s:.3f} s "
-        f"a batch over {recipe.workers} processes",
+        caption=f"{cost.device}; step {cost.step_s:.3f} s, forward pass {cost.forward_s:.3f} s, loading "
+        f"{cost.loading_s:.3f} s a batch over {recipe.workers} processes",
         box=None,
         title_justify="left",
         caption_justify="left",
@@ -306,8 +306,8 @@ def paper_table(found: dict[str, Evaluation], recipe: DistillRecipe, dataset: st
     note = "" if scores else f" The paper's numbers for {title} could not be had."
     table = Table(
         title=f"{facts.name_in_paper or recipe.model} on {title}",
-        caption="per cent; the paper's averaging is image_mean (an empty class counts 1), and its convention for 0/0 is "
-        f"known for mIoU only; image_mean_empty_0 is that of a later scorer of its authors.{note}",
+        caption="per cent; the paper's averaging is image_mean (an empty class counts 1), and its convention for "
+        f"0/0 is known for mIoU only; image_mean_empty_0 is that of a later scorer of its authors.{note}",
         box=None,
         title_justify="left",
         caption_justify="left",

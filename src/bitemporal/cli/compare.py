@@ -12,9 +12,9 @@ from bitemporal.files import write_json
 def compare(results: list[str], /, *, baseline: str | None = None, output: str | None = None) -> None:
     """Compare detectors that were evaluated under one protocol: scores and differences, with 95 % intervals.
 
-    Results of one name and different seeds are replicates of one detector. Intervals are bootstrapped over the pairs, and over
-    the seeds where there are several; differences are taken on the same pairs, and on the same seeds. Results of
-    different protocols are refused.
+    Results of one name and different seeds are replicates of one detector. Intervals are bootstrapped over the pairs,
+    and over the seeds where there are several; differences are taken on the same pairs, and on the same seeds. Results
+    of different protocols are refused.
 
     Args:
         results: Files that `bitemporal evaluate -o` wrote.

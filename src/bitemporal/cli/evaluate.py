@@ -84,6 +84,8 @@ def evaluate(
     console.print(f"{bundle} on {data}, split {chosen}: {len(scores.stems)} labelled pair(s){left_out}", soft_wrap=True)
     for table in evaluation.score_tables(scores):
         console.print(table)
+    console.print()
+    console.print(evaluation.interval_table(scores))
     if output is not None:
         protocol = evaluation.Protocol(
             data=Path(data).resolve().name,

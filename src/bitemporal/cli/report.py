@@ -6,8 +6,8 @@ from bitemporal.evaluation.report import write_report
 def report(run: str, /, *, data: str | None = None, no_imagery: bool = False, output: str | None = None) -> None:
     """Write what a run of `bitemporal distill` found as one HTML file, which needs no network.
 
-    Verdict, scores with intervals, by CAR part and decile, training curves, routing, thresholds, calibration, objects, and a
-    gallery of pairs.
+    Verdict, scores with intervals, by CAR part and decile, training curves, routing, thresholds, calibration, objects,
+    and a gallery of pairs.
 
     Args:
         run: Run folder.

@@ -23,8 +23,8 @@ def reproduce(
 ) -> None:
     """Repeat the paper's experiment with one network, at full length, beside its published numbers.
 
-    First a few steps are timed, and what the whole run takes is said. Killed and started again with the same options, the run
-    goes on from its last validation.
+    First a few steps are timed, and what the whole run takes is said. Killed and started again with the same options,
+    the run goes on from its last validation.
 
     Args:
         dataset: jl1-cd or sysu-cd.

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from bitemporal.car import change_area_ratio
 from bitemporal.data.augmentation import augment
 from bitemporal.pairs import Pair, PairFolder
 
@@ -29,17 +28,15 @@ class Batch:
         before: N x 3 x H x W uint8.
         after: N x 3 x H x W uint8.
         target: Decoded change masks, N x H x W int64: 0, 1, and 255 for ignored pixels.
-        car: CAR of the whole pairs that the crops were taken from, N float64; NaN where no pixel is valid.
     """
 
     before: Tensor
     after: Tensor
     target: Tensor
-    car: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
-        return Batch(self.before.to(device), self.after.to(device), self.target.to(device), self.car)
+        return Batch(self.before.to(device), self.after.to(device), self.target.to(device))
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -62,15 +59,8 @@ def _tensors(folder: PairFolder, pair: Pair) -> tuple[Tensor, Tensor]:
     )
 
 
-Sample = tuple[Tensor, Tensor, float]
-"""Dates, 2 x 3 x H x W uint8; mask, H x W uint8; CAR of the whole pair."""
-
-
-class TrainingSamples(Dataset[Sample]):
-    """Augmented training samples by running number.
-
-    Samples are taken in turn from each group of pairs, in passes over the group in random order.
-    """
+class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented training samples by running number: sample ``n`` belongs to pass ``n // len(pairs)``."""
 
     def __init__(
         self,
@@ -79,7 +69,6 @@ class TrainingSamples(Dataset[Sample]):
         augmentation: Literal["standard", "changer", "none"],
         crop_size: int,
         seed: int,
-        groups: Sequence[Sequence[int]] | None = None,
     ) -> None:
         """Describe the samples; nothing is read yet.
 
@@ -89,23 +78,18 @@ class TrainingSamples(Dataset[Sample]):
             augmentation: See ``bitemporal.data.augmentation.augment``.
             crop_size: Height and width of a sample.
             seed: Decides order and augmentation.
-            groups: Positions of the pairs that are seen equally often as groups; one group by default.
         """
         self.folder, self.pairs = folder, list(pairs)
-        self.groups = [list(group) for group in groups or [range(len(self.pairs))] if len(group)]
         self.augmentation, self.crop_size, self.seed = augmentation, crop_size, seed
 
-    def __getitem__(self, number: int) -> Sample:
-        """Sample of a running number, cropped."""
-        turn, which = divmod(number, len(self.groups))
-        group = self.groups[which]
-        turn, position = divmod(turn, len(group))
-        pair = self.pairs[group[_order(self.seed, turn, len(group))[position]]]
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        """Sample of a running number: dates, 2 x 3 x crop x crop uint8, and mask, crop x crop uint8."""
+        turn, position = divmod(number, len(self.pairs))
+        pair = self.pairs[_order(self.seed, turn, len(self.pairs))[position]]
         dates, mask = _tensors(self.folder, pair)
-        car = change_area_ratio(mask)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "sample", number))
-            return (*augment(dates, mask, self.augmentation, self.crop_size), car)
+            return augment(dates, mask, self.augmentation, self.crop_size)
 
 
 @lru_cache(maxsize=4)
@@ -131,10 +115,9 @@ class _RunningNumbers(Sampler[list[int]]):
         return self.steps  # of the whole stage: Lightning counts the steps before ``first_step`` too
 
 
-def _collate(samples: list[Sample]) -> Batch:
-    dates, masks, cars = zip(*samples, strict=True)
-    both = torch.stack(dates)
-    return Batch(both[:, 0], both[:, 1], torch.stack(masks).long(), torch.tensor(cars, dtype=torch.float64))
+def _collate(samples: list[tuple[Tensor, Tensor]]) -> Batch:
+    dates = torch.stack([dates for dates, _ in samples])
+    return Batch(dates[:, 0], dates[:, 1], torch.stack([mask for _, mask in samples]).long())
 
 
 def training_loader(
@@ -167,7 +150,7 @@ def training_loader(
     )
 
 
-class ValidationPairs(Dataset[Sample]):
+class ValidationPairs(Dataset[tuple[Tensor, Tensor]]):
     """Whole pairs, as they are."""
 
     def __init__(self, folder: PairFolder, pairs: Sequence[Pair]) -> None:
@@ -178,14 +161,13 @@ class ValidationPairs(Dataset[Sample]):
         """Number of pairs."""
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> Sample:
-        """A whole pair."""
-        dates, mask = _tensors(self.folder, self.pairs[index])
-        return dates, mask, change_area_ratio(mask)
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Dates, 2 x 3 x H x W uint8, and mask, H x W uint8."""
+        return _tensors(self.folder, self.pairs[index])
 
 
-def _collate_by_size(samples: list[Sample]) -> list[Batch]:
-    groups: dict[tuple[int, ...], list[Sample]] = {}
+def _collate_by_size(samples: list[tuple[Tensor, Tensor]]) -> list[Batch]:
+    groups: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
     for sample in samples:
         groups.setdefault(tuple(sample[1].shape), []).append(sample)
     return [_collate(group) for group in groups.values()]

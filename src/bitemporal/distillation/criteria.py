@@ -48,7 +48,7 @@ def _log_odds(model: ChangeModel, outputs: ModelOutput) -> Tensor:
 
 
 def mean_squared_error(
-    student: ChangeModel, outputs: ModelOutput, teacher: ChangeModel, targets: ModelOutput, label: Tensor, share: Tensor
+    student: ChangeModel, outputs: ModelOutput, teacher: ChangeModel, targets: ModelOutput, label: Tensor
 ) -> WeightedSum:
     """Squared differences of raw outputs, as in the paper: (1 / |Z|) sum (z_student - z_teacher)^2.
 
@@ -61,14 +61,13 @@ def mean_squared_error(
         teacher: The network that teaches.
         targets: Its outputs, of the same pairs.
         label: Decoded masks, N x H x W; ignored pixels do not count.
-        share: How much each pair counts, N.
     """
     if student.name == teacher.name and student.config == teacher.config:
         ours = student.distillation_tensor(outputs).float()
         theirs = teacher.distillation_tensor(targets).float()
     else:
         ours, theirs = _common_size(_log_odds(student, outputs), _log_odds(teacher, targets))
-    weights = valid_weights(label, ours.shape[-2:]) * share[:, None, None, None]
+    weights = valid_weights(label, ours.shape[-2:])
     weights = weights.repeat(len(ours) // len(label), 1, 1, 1)  # networks that answer several times a pair
     return WeightedSum((weights * (ours - theirs) ** 2).sum(), weights.sum() * ours.shape[1])
 
@@ -79,7 +78,6 @@ def kullback_leibler(
     teacher: ChangeModel,
     targets: ModelOutput,
     label: Tensor,
-    share: Tensor,
     temperature: float,
 ) -> WeightedSum:
     """T^2 KL(teacher || student) between the probabilities of change at a temperature, a pixel.
@@ -93,39 +91,17 @@ def kullback_leibler(
         teacher: The network that teaches.
         targets: Its outputs, of the same pairs.
         label: Decoded masks, N x H x W; ignored pixels do not count.
-        share: How much each pair counts, N.
         temperature: T; log-odds are divided by it.
     """
     ours, theirs = _common_size(_log_odds(student, outputs) / temperature, _log_odds(teacher, targets) / temperature)
     probability = torch.sigmoid(theirs)
     divergence = probability * (F.logsigmoid(theirs) - F.logsigmoid(ours))
     divergence = divergence + (1 - probability) * (F.logsigmoid(-theirs) - F.logsigmoid(-ours))
-    weights = valid_weights(label, ours.shape[-2:]) * share[:, None, None, None]
+    weights = valid_weights(label, ours.shape[-2:])
     return WeightedSum((weights * divergence).sum() * temperature**2, weights.sum())
 
 
-def confident_squared_error(
-    student: ChangeModel, outputs: ModelOutput, teacher: ChangeModel, targets: ModelOutput, label: Tensor, share: Tensor
-) -> WeightedSum:
-    """Squared differences of probabilities where the teacher is right, weighted by its confidence |2p - 1|.
-
-    Args:
-        student: The network that learns.
-        outputs: Its outputs.
-        teacher: The network that teaches.
-        targets: Its outputs, of the same pairs.
-        label: Decoded masks, N x H x W; ignored pixels do not count.
-        share: How much each pair counts, N.
-    """
-    ours, theirs = _common_size(_log_odds(student, outputs), _log_odds(teacher, targets))
-    ours, theirs = torch.sigmoid(ours), torch.sigmoid(theirs)
-    changed = F.interpolate((label == 1).float()[:, None], size=tuple(ours.shape[-2:]), mode="area") > 0.5
-    right = (theirs > 0.5) == changed
-    weights = valid_weights(label, ours.shape[-2:]) * share[:, None, None, None] * right * (2 * theirs - 1).abs()
-    return WeightedSum((weights * (ours - theirs) ** 2).sum(), weights.sum())
-
-
-Compare = Callable[[ChangeModel, ModelOutput, ChangeModel, ModelOutput, Tensor, Tensor], WeightedSum]
+Compare = Callable[[ChangeModel, ModelOutput, ChangeModel, ModelOutput, Tensor], WeightedSum]
 
 
 def criterion(name: Criterion, temperature: float) -> Compare:
@@ -137,17 +113,10 @@ def criterion(name: Criterion, temperature: float) -> Compare:
     """
     if name == "mse":
         return mean_squared_error
-    if name == "confident":
-        return confident_squared_error
 
     def compare(
-        student: ChangeModel,
-        outputs: ModelOutput,
-        teacher: ChangeModel,
-        targets: ModelOutput,
-        label: Tensor,
-        share: Tensor,
+        student: ChangeModel, outputs: ModelOutput, teacher: ChangeModel, targets: ModelOutput, label: Tensor
     ) -> WeightedSum:
-        return kullback_leibler(student, outputs, teacher, targets, label, share, temperature)
+        return kullback_leibler(student, outputs, teacher, targets, label, temperature)
 
     return compare

@@ -1,9 +1,7 @@
 """The student's training: task loss plus the distance to the teacher of each pair's part, from one pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -11,7 +9,6 @@ from bitemporal.car import CarPartition, change_area_ratios
 from bitemporal.data.loading import Batch
 from bitemporal.distillation.criteria import Compare, WeightedSum
 from bitemporal.models import ChangeModel, ModelOutput
-from bitemporal.recipe import RoutingCar, Weighting
 from bitemporal.training.task import ChangeTask, Optimisation
 
 
@@ -22,22 +19,14 @@ class TeacherBank:
     optimiser, no checkpoint and no parameter count, and ``train()`` of the student cannot reach them.
     """
 
-    def __init__(
-        self,
-        teachers: Mapping[str, ChangeModel],
-        partition: CarPartition,
-        weighting: Weighting = "hard",
-        car: RoutingCar = "crop",
-    ) -> None:
+    def __init__(self, teachers: Mapping[str, ChangeModel], partition: CarPartition) -> None:
         """Freeze the teachers.
 
         Args:
             teachers: Networks by name of their part; a part without one is not distilled.
             partition: Routes by CAR.
-            weighting: How teachers share a pair.
-            car: Whose CAR routes.
         """
-        self.partition, self.weighting, self.car = partition, weighting, car
+        self.partition = partition
         self.teachers = {part: teacher.eval().requires_grad_(False) for part, teacher in teachers.items()}
 
     def to(self, device: torch.device) -> None:
@@ -45,26 +34,15 @@ class TeacherBank:
         for teacher in self.teachers.values():
             teacher.to(device)
 
-    def shares(self, batch: Batch) -> dict[str, Tensor]:
-        """How much each teacher has to say of each sample, N; a sample without a valid pixel has none.
+    def route(self, target: Tensor) -> dict[str, Tensor]:
+        """Sample numbers of each part that occurs and has a teacher, by the CAR of the valid pixels.
 
         Args:
-            batch: Whose CARs route.
+            target: Decoded masks, N x H x W, 255 ignored; a mask without a valid pixel has no part.
         """
-        cars = (change_area_ratios(batch.target) if self.car == "crop" else batch.car).cpu().numpy()
-        names = self.partition.names
-        if self.weighting == "hard":
-            table = np.eye(len(names))[self.partition.indices(cars)]
-        elif self.weighting == "all":
-            table = np.full((len(cars), len(names)), 1 / len(names))
-        else:
-            table = _soft_parts(cars, self.partition.thresholds)
-        table[np.isnan(cars)] = 0
-        return {
-            name: torch.from_numpy(table[:, i]).float()
-            for i, name in enumerate(names)
-            if name in self.teachers and table[:, i].any()
-        }
+        parts = torch.as_tensor(self.partition.indices(change_area_ratios(target).cpu().numpy()))
+        routes = {name: torch.nonzero(parts == i)[:, 0] for i, name in enumerate(self.partition.names)}
+        return {name: samples for name, samples in routes.items() if len(samples) and name in self.teachers}
 
     @torch.no_grad()
     def outputs(self, part: str, batch: Batch, samples: Tensor) -> ModelOutput:
@@ -72,16 +50,6 @@ class TeacherBank:
         teacher = self.teachers[part]
         normalise = teacher.card.normalisation
         return teacher.outputs(normalise(batch.before[samples]), normalise(batch.after[samples]))
-
-
-def _soft_parts(cars: npt.NDArray[np.float64], thresholds: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Shares of the parts, N x parts: even at a threshold, whole half-way (in log CAR) to the next one."""
-    logs = np.log(np.maximum(np.nan_to_num(cars), 1e-3))
-    cuts = np.log(thresholds)
-    width = np.log(2.0)  # from half the threshold to twice it
-    above = np.clip((logs[:, None] - cuts) / (2 * width) + 0.5, 0, 1)
-    ones, zeros = np.ones((len(cars), 1)), np.zeros((len(cars), 1))
-    return np.maximum(np.hstack([ones, above]) - np.hstack([above, zeros]), 0)
 
 
 def _select(outputs: ModelOutput, samples: Tensor) -> ModelOutput:
@@ -102,7 +70,6 @@ class DistillationTask(ChangeTask):
         teachers: TeacherBank,
         compare: Compare,
         weight: float,
-        ema: float | None = None,
     ) -> None:
         """Start a task.
 
@@ -113,9 +80,8 @@ class DistillationTask(ChangeTask):
             teachers: Frozen teachers.
             compare: Distillation criterion.
             weight: lambda.
-            ema: As for any stage.
         """
-        super().__init__(model, optimisation, seed, ema)
+        super().__init__(model, optimisation, seed)
         self.teachers, self.compare, self.weight = teachers, compare, weight
 
     def on_fit_start(self) -> None:
@@ -130,14 +96,11 @@ class DistillationTask(ChangeTask):
 
     def _distance(self, outputs: ModelOutput, batch: Batch) -> Tensor:
         sums: list[WeightedSum] = []
-        for part, shares in self.teachers.shares(batch).items():
-            samples = torch.nonzero(shares)[:, 0].to(batch.target.device)
-            share = shares.to(batch.target.device)[samples]
+        for part, samples in self.teachers.route(batch.target).items():
+            samples = samples.to(batch.target.device)
             targets = self.teachers.outputs(part, batch, samples)
             teacher = self.teachers.teachers[part]
-            sums.append(
-                self.compare(self.model, _select(outputs, samples), teacher, targets, batch.target[samples], share)
-            )
+            sums.append(self.compare(self.model, _select(outputs, samples), teacher, targets, batch.target[samples]))
         if not sums:
             return outputs.logits.sum() * 0.0  # in the graph, so that every step has the same terms
         weight = torch.stack([s.weight for s in sums]).sum()

@@ -84,12 +84,13 @@ def _scores(counts: npt.NDArray[np.int64], weights: Floats, metric: str, averagi
     """The metric of every seed under every weighting of the images: resamples x seeds."""
     if averaging == "dataset":
         totals = np.einsum("bn,snk->bsk", weights, counts.astype(np.float64), optimize=True)
-        return metric_of(metric, totals)
+        return np.asarray(metric_of(metric, totals), np.float64)
     values = image_metric(metric, counts, averaging)
     known = np.isfinite(values)
     total = weights @ np.where(known, values, 0.0).T
     count = weights @ known.astype(np.float64).T
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    means: Floats = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return means
 
 
 def score(replicates: Replicates, metric: str, averaging: Averaging) -> float:

@@ -46,7 +46,8 @@ def count_shapes(mask: npt.ArrayLike, label: npt.ArrayLike) -> Shapes:
 
     A boundary pixel is a changed pixel with an unchanged, valid one above, below, left or right of it; the image's edge
     is none. Objects are changed pixels joined by sides or corners. A label's object is found when at least half of
-    its pixels are predicted, else missed; a predicted object is invented when fewer than half of its pixels are changed.
+    its pixels are predicted, else missed; a predicted object is invented when fewer than half of its pixels have
+    changed.
 
     Args:
         mask: Predicted mask, H x W: 0 unchanged, anything else changed.
@@ -164,4 +165,5 @@ def count_probabilities(probability: npt.ArrayLike, label: npt.ArrayLike) -> Pro
     values, changed = np.asarray(probability, np.float32)[valid], target[valid] != 0
     bins = np.clip(np.ceil(values * BINS).astype(np.int64) - 1, 0, BINS - 1)
     counts = np.bincount(bins + BINS * changed, minlength=2 * BINS)
-    return ProbabilityCounts(counts[:BINS], counts[BINS:], np.bincount(bins, weights=values, minlength=BINS))
+    total = np.bincount(bins, weights=values, minlength=BINS).astype(np.float64)
+    return ProbabilityCounts(counts[:BINS], counts[BINS:], total)

@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ThresholdCurve:
-    """Dataset scores of the changed class where ``probability > threshold`` is changed.
+    """Dataset scores of the changed class where ``probability > threshold`` is changed; at 0, everything is.
 
     Attributes:
         thresholds: 0, 0.01, ..., 0.99.

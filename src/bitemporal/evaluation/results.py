@@ -1,4 +1,4 @@
-"""Result files: what was evaluated, under which protocol, with which scores; and the counts of every pair beside them."""
+"""Result files: what was evaluated, under which protocol, with which scores; the counts of every pair beside them."""
 
 import json
 import os
@@ -70,19 +70,17 @@ class Protocol:
 
     def conflicts(self, other: "Protocol") -> list[str]:
         """Why scores under another protocol cannot be compared with these; nothing when they can."""
-        mine, theirs = asdict(self), asdict(other)
-        found = []
-        for name, what in _MUST_AGREE.items():
-            if mine[name] != theirs[name]:
-                values = mine[name], theirs[name]
-                if name == "pairs_hash":
-                    values = tuple(f"{p.data}/{p.split}, {p.pairs} pairs, {p.pairs_hash[:8]}" for p in (self, other))
-                found.append(f"{what}: {_shown(values[0])} and {_shown(values[1])}")
-        return found
+        return [
+            f"{what}: {self._shown(name)} and {other._shown(name)}"
+            for name, what in _MUST_AGREE.items()
+            if getattr(self, name) != getattr(other, name)
+        ]
 
-
-def _shown(value: object) -> str:
-    return "none" if value is None else str(value)
+    def _shown(self, name: str) -> str:
+        if name == "pairs_hash":
+            return f"{self.data}/{self.split}, {self.pairs} pairs, {self.pairs_hash[:8]}"
+        value = getattr(self, name)
+        return "none" if value is None else str(value)
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,9 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         )
     try:
         known = {entry.name for entry in fields(Protocol)}
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in content["protocol"].items() if k in known}
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content["protocol"].items() if k in known
+        }
         protocol = Protocol(**given)
         probabilities = content["probabilities"] and ProbabilityCounts(
             *(np.array(content["probabilities"]["counts"][name]) for name in ("unchanged", "changed", "total"))
@@ -172,8 +172,8 @@ def read_result(path: str | os.PathLike[str]) -> Result:
     )
     if len(evaluation.stems) != protocol.pairs:
         raise DataError(
-            f"{source.with_name(Path(counts).name)}: holds {len(evaluation.stems)} pairs, expected the {protocol.pairs} "
-            f"of {source}; both are written together: evaluate again"
+            f"{source.with_name(Path(counts).name)}: holds {len(evaluation.stems)} pairs, expected the "
+            f"{protocol.pairs} of {source}; both are written together: evaluate again"
         )
     evaluation = replace(evaluation, unlabelled=content.get("unlabelled_pairs_left_out", 0))
     return Result(name, protocol, evaluation, seed, origin)
@@ -188,8 +188,8 @@ def check_comparable(results: Sequence[Result]) -> None:
     for other in results[1:]:
         if conflicts := results[0].protocol.conflicts(other.protocol):
             raise DataError(
-                f"{results[0].name} and {other.name}: were evaluated under different protocols ({'; '.join(conflicts)}), "
-                "so that their scores say nothing about each other; evaluate both under one"
+                f"{results[0].name} and {other.name}: were evaluated under different protocols "
+                f"({'; '.join(conflicts)}), so that their scores say nothing about each other; evaluate both under one"
             )
 
 

@@ -36,8 +36,8 @@ CONVENTIONS = {
     "part": "of the label's CAR over valid pixels; a CAR equal to a threshold belongs to the lower part",
     "ignored": "label value 255 counts nowhere; a pair without a valid pixel counts in no metric",
     "boundary": f"changed pixels beside unchanged ones; found within {TOLERANCE} pixels; summed over all pairs",
-    "objects": "changed pixels joined by sides or corners; found when half of one is predicted, invented when less than "
-    f"half of a predicted one is changed; small up to {OBJECT_SIZES[0]} pixels, medium up to {OBJECT_SIZES[1]}",
+    "objects": "changed pixels joined by sides or corners; found when half of one is predicted, invented when less "
+    f"than half of a predicted one is changed; small up to {OBJECT_SIZES[0]} pixels, medium up to {OBJECT_SIZES[1]}",
     "intervals": "95 %, percentiles of 2000 bootstrap resamples of the pairs",
 }
 """How the numbers were counted, as every JSON file of scores says."""
@@ -62,7 +62,7 @@ class Evaluation:
         boundary: See ``bitemporal.evaluation.counting.Shapes``, N x 4 int64.
         objects: See there, N x 3 x 3 int64.
         partition: Which CAR belongs to which part.
-        pairs_hash: SHA-256 of all stems and decoded labels: the same pairs have the same one.
+        pairs_hash: SHA-256 of all stems and decoded labels: the same pairs have the same one, in any order.
         probabilities: Of all pixels; ``None`` where only masks are known.
         unlabelled: Number of pairs that were left out for want of a label.
     """
@@ -86,10 +86,10 @@ class Evaluation:
             intervals: With 95 % intervals.
 
         Returns:
-            ``{"dataset": {metric: value}, "image_mean": ..., "image_mean_empty_0": ..., "boundary": ..., "objects": ...,
-            "by_part": {part: {"pairs": n, "dataset": ..., ...}}, "by_decile": [{"car": [low, high], ...}]}``; see
-            ``bitemporal.metrics`` for the metrics. Values are in [0, 1], NaN where undefined. Intervals stand beside
-            the averagings as ``{"intervals": {averaging: {metric: [low, high]}}}``.
+            ``{"dataset": {metric: value}, "image_mean": ..., "image_mean_empty_0": ..., "boundary": ...,
+            "objects": ..., "by_part": {part: {"pairs": n, "dataset": ..., ...}}, "by_decile": [{"car": [low, high],
+            ...}]}``; see ``bitemporal.metrics`` for the metrics. Values are in [0, 1], NaN where undefined. Intervals
+            stand beside the averagings as ``{"intervals": {averaging: {metric: [low, high]}}}``.
         """
         resampling = Resampling.of(len(self.stems)) if intervals else None
         parts = np.array(self.parts)
@@ -178,8 +178,8 @@ def read_confusions(
         raise DataError(f"{source}: cannot be read ({error}); it belongs beside the result that names it") from error
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{source}: found something else than counts of pairs ({type(error).__name__}: {error}), expected the columns "
-            f"{','.join(_COLUMNS)}; evaluate again"
+            f"{source}: found something else than counts of pairs ({type(error).__name__}: {error}), expected the "
+            f"columns {','.join(_COLUMNS)}; evaluate again"
         ) from error
     return Evaluation(
         stems=stems,
@@ -234,7 +234,7 @@ class _Counter:
     def __init__(self) -> None:
         self.rows: list[tuple[Counts, float, str | None, npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
         self.probabilities: ProbabilityCounts | None = None
-        self.digest = hashlib.sha256()
+        self.digests: list[bytes] = []
 
     def add(
         self,
@@ -244,8 +244,8 @@ class _Counter:
         probability: npt.NDArray[np.float32] | None = None,
         sent_to: str | None = None,
     ) -> None:
-        self.digest.update(f"{stem} {label.shape}".encode(errors="surrogateescape"))
-        self.digest.update(np.ascontiguousarray(label))
+        name = f"{stem} {label.shape}".encode(errors="surrogateescape")
+        self.digests.append(hashlib.sha256(name + label.tobytes()).digest())
         shapes = count_shapes(mask, label)
         self.rows.append(
             (confusion_counts(mask, label), change_area_ratio(label), sent_to, shapes.boundary, shapes.objects)
@@ -265,7 +265,7 @@ class _Counter:
             boundary=np.stack(boundary),
             objects=np.stack(objects),
             partition=partition,
-            pairs_hash=self.digest.hexdigest(),
+            pairs_hash=hashlib.sha256(b"".join(sorted(self.digests))).hexdigest(),
             probabilities=self.probabilities,
             unlabelled=unlabelled,
         )
@@ -306,7 +306,7 @@ def evaluate(
         images = [folder.load(pair) for pair in batch]
         predictions = detector.predict([image.before for image in images], [image.after for image in images])
         for pair, image, prediction in zip(batch, images, predictions, strict=True):
-            assert image.label is not None  # noqa: S101
+            assert image.label is not None
             mask = prediction.probability > threshold
             counter.add(pair.stem, image.label, mask, prediction.probability, prediction.part)
     return counter.result(labelled, partition, len(pairs) - len(labelled))

@@ -78,7 +78,7 @@ class Checkpoints(pl.Callback):
             trainer.save_checkpoint(self.folder / LAST)
 
     def _save_best(self, task: ChangeTask) -> None:
-        state = {name: value.detach().cpu().contiguous() for name, value in task.result.state_dict().items()}
+        state = {name: value.detach().cpu().contiguous() for name, value in task.model.state_dict().items()}
         with replacing(self.folder / BEST) as temporary:
             save_file(state, temporary)
 

@@ -55,7 +55,6 @@ class Stage:
         val: Labelled validation pairs, which choose the checkpoint.
         steps: Optimiser steps.
         stream: Name of the random stream; stages of one stream see the same samples and draw the same dropout.
-        groups: Positions of training pairs that are seen equally often as groups; one group by default.
     """
 
     name: str
@@ -64,7 +63,6 @@ class Stage:
     val: list[Pair]
     steps: int
     stream: str
-    groups: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def bundle(self) -> Path:
@@ -187,9 +185,7 @@ class _StageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> Any:  # noqa: ANN401  a loader of batches
         seed = derive_seed(self.recipe.seed, self.stage.stream)
-        samples = TrainingSamples(
-            self.folder, self.stage.train, self.augmentation, self.recipe.crop_size, seed, self.stage.groups
-        )
+        samples = TrainingSamples(self.folder, self.stage.train, self.augmentation, self.recipe.crop_size, seed)
         return training_loader(
             samples,
             first_step=self.first_step,

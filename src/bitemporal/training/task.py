@@ -2,12 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bitemporal.data.loading import Batch, derive_seed
 from bitemporal.errors import RecipeError
@@ -65,35 +64,21 @@ class Optimisation:
 class ChangeTask(pl.LightningModule):
     """Trains one network with its own supervised loss, and measures it on whole validation pairs."""
 
-    def __init__(self, model: ChangeModel, optimisation: Optimisation, seed: int, ema: float | None = None) -> None:
+    def __init__(self, model: ChangeModel, optimisation: Optimisation, seed: int) -> None:
         """Start a task.
 
         Args:
             model: The network that learns.
             optimisation: How.
             seed: Decides what is random within a step (dropout, stochastic depth), step by step.
-            ema: Decay of the running mean of the weights, which is validated and kept instead; none by default.
         """
         super().__init__()
         self.model = model.train()  # a network loaded from a bundle comes in eval mode
         self.optimisation = optimisation
         self.seed = seed
-        self.averaged = (
-            None if ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
-        )
         self._counts = torch.zeros(4, dtype=torch.int64)
         self.validation_score = float("nan")
         self.validation_metrics: dict[str, float] = {}
-
-    @property
-    def result(self) -> ChangeModel:
-        """The network that is validated and kept."""
-        return self.model if self.averaged is None else cast(ChangeModel, self.averaged.module)
-
-    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        """Take the new weights into the running mean."""
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
 
     def outputs(self, batch: Batch) -> ModelOutput:
         """The network's single pass over a batch."""
@@ -138,7 +123,7 @@ class ChangeTask(pl.LightningModule):
     def validation_step(self, batches: list[Batch], batch_idx: int) -> None:
         """Count the confusion of whole pairs."""
         for batch in batches:
-            masks = self.result.change_probability(batch.before, batch.after)[:, 0] > 0.5
+            masks = self.model.change_probability(batch.before, batch.after)[:, 0] > 0.5
             for mask, target in zip(masks.cpu().numpy(), batch.target.cpu().numpy(), strict=True):
                 self._counts += torch.from_numpy(confusion_counts(mask, target))
 

@@ -1,13 +1,13 @@
 """Charts as SVG text whose colours the page's style sheet chooses, so that they follow dark mode and print."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 640, 300
+WIDTH, HEIGHT = 480, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 44
 
 
@@ -99,9 +99,8 @@ class _Axes:
         middle = (self.left + WIDTH - _RIGHT) / 2
         found.append(f'<text x="{middle}" y="{self.height - 8}" text-anchor="middle">{escape(x_label)}</text>')
         centre = (_TOP + bottom) / 2
-        found.append(
-            f'<text x="13" y="{centre}" text-anchor="middle" transform="rotate(-90 13 {centre})">{escape(y_label)}</text>'
-        )
+        turned = f'transform="rotate(-90 13 {centre})"'
+        found.append(f'<text x="13" y="{centre}" text-anchor="middle" {turned}>{escape(y_label)}</text>')
         return found
 
 
@@ -184,9 +183,8 @@ def line_chart(
     for mark in marks:
         if math.isfinite(mark.x) and math.isfinite(mark.y):
             x, y = axes.across(mark.x), axes.down(mark.y)
-            parts.append(
-                f'<circle class="mark s{mark.series}" cx="{x}" cy="{y}" r="5"><title>{escape(mark.text)}</title></circle>'
-            )
+            told = f"<title>{escape(mark.text)}</title>"
+            parts.append(f'<circle class="mark s{mark.series}" cx="{x}" cy="{y}" r="5">{told}</circle>')
     return _svg(parts, title) + (legend([s.name for s in series]) if len(series) > 1 else Markup(""))
 
 
@@ -244,10 +242,9 @@ def bar_chart(
                 continue
             left, right = (axes.across(group + 0.1 + width * (i + k)) for k in (0, 0.92))
             top, bottom = axes.down(value), axes.down(vertical[0])
-            parts.append(
-                f'<rect class="bar s{i}" x="{left}" y="{top}" width="{right - left:.1f}" height="{max(bottom - top, 0):.1f}">'
-                f"<title>{escape(one.name)}, {escape(groups[group])}: {_number(round(value, 4))}</title></rect>"
-            )
+            place = f'x="{left}" y="{top}" width="{right - left:.1f}" height="{max(bottom - top, 0):.1f}"'
+            told = f"{escape(one.name)}, {escape(groups[group])}: {_number(round(value, 4))}"
+            parts.append(f'<rect class="bar s{i}" {place}><title>{told}</title></rect>')
             if len(one.low) and math.isfinite(one.low[group]):
                 x = (left + right) / 2
                 ends = axes.down(one.low[group]), axes.down(one.high[group])
@@ -255,7 +252,7 @@ def bar_chart(
     return _svg(parts, title) + (legend([s.name for s in series]) if len(series) > 1 else Markup(""))
 
 
-def car_histogram(cars: dict[str, Sequence[float]]) -> Markup:
+def car_histogram(cars: Mapping[str, Sequence[float]]) -> Markup:
     """Shares of the pairs of each split by CAR.
 
     Args:

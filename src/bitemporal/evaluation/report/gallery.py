@@ -52,8 +52,9 @@ def choose(evaluations: Mapping[str, Evaluation]) -> dict[str, list[str]]:
         evaluations: With ``student``, and ``control`` for the groups that compare; else of any one detector.
 
     Returns:
-        Groups ``worst`` and ``best`` by the pair's mIoU, and ``most improved`` and ``most harmed`` by the student's minus
-        the control's, where both are there. No pair stands in two groups; pairs without change are never the best.
+        Groups ``worst`` and ``best`` by the pair's mIoU, and ``most improved`` and ``most harmed`` by the student's
+        minus the control's, where both are there. No pair stands in two groups; pairs without change are never the
+        best.
     """
     main = "student" if "student" in evaluations else next(iter(evaluations))
     own = evaluations[main]
@@ -98,7 +99,7 @@ def draw(
     found = []
     for stem in stems:
         images = folder.load(known[stem])
-        assert images.label is not None  # noqa: S101
+        assert images.label is not None
         masks = {"truth": coloured_errors((images.label == 1).astype(np.uint8), images.label)}
         scores = {}
         for name, detector in detectors.items():

@@ -156,11 +156,11 @@ def _score_table(run: _Run) -> list[dict[str, Any]]:
 
 
 def _differences(run: _Run) -> Markup:
-    rows = []
+    rows: list[tuple[str, float, float, float]] = []
     short = {result.name: name for name, result in run.results.items()}
     for name in run.comparison.names[1:]:
         found = run.comparison.differences[name]["miou", "dataset"]
-        rows.append((short[name], *(100 * v for v in found)))
+        rows.append((short[name], 100 * found.value, 100 * found.low, 100 * found.high))
     if not rows:
         return Markup("")
     return interval_chart(
@@ -307,17 +307,12 @@ def _reliability(run: _Run) -> dict[str, Any] | None:
         if counts is None:
             return None
         found = calibration(counts)
-        series.append(Series(name, found.predicted.tolist(), found.observed.tolist(), marks=True))
+        filled = found.pixels > 0
+        series.append(Series(name, found.predicted[filled].tolist(), found.observed[filled].tolist(), marks=True))
         rows.append({"name": name, "error": _per_cent(found.expected_error)})
-    kept = [
-        Series(
-            s.name, *zip(*[(x, y) for x, y in zip(s.x, s.y, strict=True) if math.isfinite(x)], strict=True), marks=True
-        )
-        for s in series
-    ]
     chart = line_chart(
         "Reliability",
-        kept,
+        series,
         "probability of change given",
         "share that has changed",
         (0.0, 1.0),
@@ -344,7 +339,8 @@ def _model(run: _Run) -> dict[str, Any]:
     if (bundle / "bundle.json").is_file():
         metadata = read_description(bundle).get("metadata", {})
         facts["student"] = (
-            f"best of {metadata.get('steps')} steps at step {metadata.get('best_step')}, by {metadata.get('selected_by')}"
+            f"best of {metadata.get('steps')} steps at step {metadata.get('best_step')}, by "
+            f"{metadata.get('selected_by')}"
         )
         size = (bundle / "weights.safetensors").stat().st_size
         facts["size of its bundle"] = f"{size / 1e6:.1f} MB"
