@@ -114,6 +114,10 @@ def test_seeds_of_one_name_are_replicates(data):
     # pairs belong together by their stems, whatever their order
     again = compare([*results, shuffled]).differences["b"]
     assert again["miou", "dataset"] == found.differences["b"]["miou", "dataset"]
+    unknown = [replace(result, seed=None) for result in (other, results[0])]
+    assert compare(unknown).replicates["b"].seeds == (-1,)
+    with pytest.raises(DataError, match="b: found 2 results with seeds unknown, unknown"):
+        compare([unknown[0], unknown[0]])
     with pytest.raises(DataError, match="a: found 2 results with seeds 0, 0"):
         compare([results[0], results[0]])
     with pytest.raises(RecipeError, match="baseline: found 'c', expected one of"):

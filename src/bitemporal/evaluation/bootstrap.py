@@ -34,7 +34,7 @@ class Replicates:
 
     Attributes:
         counts: Seeds x images x 4.
-        seeds: Their numbers; what is compared seed by seed has the same ones.
+        seeds: Their numbers, -1 for an unknown one; what is compared seed by seed has the same ones.
     """
 
     counts: npt.NDArray[np.int64]
@@ -74,7 +74,7 @@ class Resampling:
     def seeds(self, numbers: tuple[int, ...]) -> Floats:
         """How often each seed stands in each resample, resamples x seeds."""
         if numbers not in self._seeds:
-            generator = np.random.default_rng([self.generator_seed, 1, *numbers])
+            generator = np.random.default_rng([self.generator_seed, 1, *(number + 1 for number in numbers)])
             share = np.full(len(numbers), 1 / len(numbers))
             self._seeds[numbers] = generator.multinomial(len(numbers), share, size=len(self.images)).astype(np.float64)
         return self._seeds[numbers]

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 480, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 10, 44
 
 
 @dataclass(frozen=True)
