@@ -2,8 +2,8 @@
 
     python benchmarks/run_report.py RUN DATA OUT [--split val] [--pairs 10]
 
-Copies metrics.json, scores/*.json and every stage's metrics.csv of the run folder RUN to OUT, and draws curves.png and
-masks.png (truth, origin, O-P, student; no imagery, which the terms of many data sets forbid to pass on).
+Copies metrics.json, the results of the split and every stage's metrics.csv of the run folder RUN to OUT, and draws
+curves.png and masks.png (truth, origin, O-P, student; no imagery, which the terms of many data sets forbid to pass on).
 """
 
 import argparse
@@ -71,7 +71,11 @@ def main() -> None:
     stages = {p.parent.name: p.parent for p in sorted(options.run.glob("*/metrics.csv"))}
     for name, folder in stages.items():
         shutil.copyfile(folder / "metrics.csv", options.out / f"{name}.csv")
-    for path in (options.run / "metrics.json", options.run / "recipe.yaml", *(options.run / "scores").glob("*.json")):
+    for path in (
+        options.run / "metrics.json",
+        options.run / "recipe.yaml",
+        *(options.run / "scores" / options.split).iterdir(),
+    ):
         shutil.copyfile(path, options.out / path.name)
     draw_curves(stages, options.out / "curves.png")
     write_table(json.loads((options.run / "metrics.json").read_text()), options.out / "table.md")

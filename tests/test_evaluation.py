@@ -12,13 +12,14 @@ from bitemporal.bundle import save_bundle
 from bitemporal.car import CarPartition
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, RecipeError
-from bitemporal.evaluation import Evaluation, evaluate, score_tables
+from bitemporal.evaluation import Evaluation, Protocol, Result, evaluate, read_result, score_tables
 from bitemporal.inference import NetworkDetector, OriginPartition, load, predict_files, save_origin_partition
-from bitemporal.metrics import METRICS
+from bitemporal.metrics import AVERAGINGS, METRICS
 from bitemporal.pairs import PairFolder
 from stub_networks import Passes, convolutional, pointwise, register_stubs
 
 IGNORED = 128
+SHOWN = [name for name in METRICS if not name.endswith("_unchanged")]
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +99,9 @@ def scores(tn, fp, fn, tp, empty):
     total = tn + fp + fn + tp
     chance = ((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp)) / total**2
     means = {name: (changed[name] + unchanged[name]) / 2 for name in changed}
-    return {f"{name}_changed": value for name, value in changed.items()} | {
+    return {
+        **{f"{name}_changed": value for name, value in changed.items()},
+        **{f"{name}_unchanged": value for name, value in unchanged.items()},
         "miou": means["iou"],
         "macc": means["recall"],
         "mprecision": means["precision"],
@@ -111,11 +114,14 @@ def scores(tn, fp, fn, tp, empty):
 def expected_summary(rows):
     rows = [row for row in rows if sum(row)]
     if not rows:
-        return {kind: dict.fromkeys(METRICS, math.nan) for kind in ("dataset", "image_mean")}
+        return {kind: dict.fromkeys(METRICS, math.nan) for kind in AVERAGINGS}
     of_images = [scores(*row, empty=1.0) for row in rows]
+    # any 0/0 makes the whole metric of the image 0
+    of_images_0 = [{k: 0.0 if math.isnan(v) else v for k, v in scores(*row, empty=math.nan).items()} for row in rows]
     return {
         "dataset": scores(*(sum(column) for column in zip(*rows, strict=True)), empty=math.nan),
         "image_mean": {name: sum(s[name] for s in of_images) / len(rows) for name in METRICS},
+        "image_mean_empty_0": {name: sum(s[name] for s in of_images_0) / len(rows) for name in METRICS},
     }
 
 
@@ -143,16 +149,18 @@ def test_metrics_equal_those_counted_from_the_saved_masks(data, tmp_path):
     assert found.sent_to == (None,) * 7
 
 
-def test_image_mean_miou_is_that_of_the_papers_scorer(data, tmp_path):
-    """Its rule, from the fact sheet: half the sum of both IoU, 1 where a denominator is 0, mean over images."""
+@pytest.mark.parametrize(("averaging", "empty"), [("image_mean", 1.0), ("image_mean_empty_0", 0.0)])
+def test_image_mean_miou_is_that_of_the_papers_scorers(averaging, empty, data, tmp_path):
+    """Their rule, from the fact sheet: half the sum of both IoU, 1 (later 0) where a denominator is 0; the mean."""
     folder = folder_of(data)
     found = evaluate(load(tmp_path / "bundle", "cpu"), folder, folder.pairs("test"))
     values = []
     for tn, fp, fn, tp in found.counts.tolist():
         if tn + fp + fn + tp:
             above, below = (tp, tn), (tp + fp + fn, tn + fp + fn)
-            values.append(1.0 if 0 in below else 0.5 * above[0] / below[0] + 0.5 * above[1] / below[1])
-    assert found.summary()["image_mean"]["miou"] == pytest.approx(sum(values) / len(values), abs=1e-12)
+            values.append(empty if 0 in below else 0.5 * above[0] / below[0] + 0.5 * above[1] / below[1])
+    assert empty in values
+    assert found.summary()[averaging]["miou"] == pytest.approx(sum(values) / len(values), abs=1e-12)
 
 
 def test_batch_size_and_order_do_not_matter(data):
@@ -186,39 +194,44 @@ def strict_json(path):
     return json.loads(Path(path).read_text(), parse_constant=refuse)
 
 
-def test_json_holds_protocol_summary_and_counts(data, tmp_path):
+def written(found, path):
+    protocol = Protocol(data="d", split="test", pairs_hash=found.pairs_hash, pairs=len(found.stems))
+    return Result("name", protocol, found, 3, {"bundle": "b"}).write(path)
+
+
+def test_json_holds_protocol_and_summary_and_the_counts_are_beside_it(data, tmp_path):
     folder = folder_of(data)
     pairs = [pair for pair in folder.pairs("test") if pair.stem in ("p0", "q2", "q3", "p4")]
     found = evaluate(load(tmp_path / "bundle", "cpu"), folder, pairs)
     (tmp_path / "new").mkdir()
     for _ in range(2):
-        found.to_json(tmp_path / "new" / "scores.json", {"bundle": "b", "split": "test"})
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["scores.json"]
+        written(found, tmp_path / "new" / "scores.json")
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["scores.confusions.csv", "scores.json"]
     content = strict_json(tmp_path / "new" / "scores.json")
-    assert content["protocol"].items() >= {"bundle": "b", "split": "test", "pairs": 3}.items()
-    assert content["protocol"]["unlabelled_pairs_left_out"] == 1
-    assert content["protocol"]["thresholds"] == [0.05, 0.2] and content["protocol"]["bitemporal"]
-    assert [list(row.values()) for row in content["images"]] == [
-        ["p0", 0.0, "small", None, 320, 0, 0, 0],
-        ["p4", 1.0, "large", None, 0, 0, 0, 320],
-        ["q2", None, None, None, 0, 0, 0, 0],
+    assert content["protocol"].items() >= {"split": "test", "pairs": 3, "threshold": 0.5, "tile": None}.items()
+    assert content["unlabelled_pairs_left_out"] == 1 and content["confusions"] == "scores.confusions.csv"
+    assert (content["name"], content["seed"], content["origin"]) == ("name", 3, {"bundle": "b"})
+    rows = (tmp_path / "new" / "scores.confusions.csv").read_text().splitlines()
+    assert [row.split(",")[:8] for row in rows] == [
+        ["stem", "car", "part", "sent_to", "tn", "fp", "fn", "tp"],
+        ["p0", "0.0", "small", "", "320", "0", "0", "0"],
+        ["p4", "1.0", "large", "", "0", "0", "0", "320"],
+        ["q2", "", "", "", "0", "0", "0", "0"],
     ]
-    assert content["by_part"]["medium"] == {
-        "pairs": 0,
-        "dataset": dict.fromkeys(METRICS),
-        "image_mean": dict.fromkeys(METRICS),
-    }
+    nothing = {averaging: dict.fromkeys(METRICS) for averaging in AVERAGINGS}
+    assert content["by_part"]["medium"].items() >= {"pairs": 0, **nothing}.items()
     # no changed pixel in any pair: undefined for the data set, 1 for an image
     assert content["by_part"]["small"]["dataset"]["iou_changed"] is None
     assert content["by_part"]["small"]["image_mean"]["iou_changed"] == 1.0
+    assert content["by_part"]["small"]["image_mean_empty_0"]["iou_changed"] == 0.0
 
 
-def test_json_that_cannot_be_written(data, tmp_path):
+def test_a_result_that_cannot_be_written(data, tmp_path):
     folder = folder_of(data)
     found = evaluate(load(tmp_path / "bundle", "cpu"), folder, folder.pairs("test"))
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DataError, match=r"scores\.json"):
-        found.to_json(tmp_path / "file" / "scores.json")
+    with pytest.raises(DataError, match=r"scores\.confusions\.csv"):
+        written(found, tmp_path / "file" / "scores.json")
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 7])
@@ -237,14 +250,17 @@ def test_tables_show_every_number_and_fit_a_terminal(parts):
         cars=cars,
         parts=tuple(partition.part(car) for car in cars),
         sent_to=(None,) * 40,
+        boundary=np.zeros((40, 4), np.int64),
+        objects=np.zeros((40, 3, 3), np.int64),
         partition=partition,
+        pairs_hash="",
     )
     console = Console(width=80, record=True, file=io.StringIO())
     for table in score_tables(found, "title"):
         console.print(table)
     text = console.export_text()
     summary = found.summary()
-    for name in METRICS:
+    for name in SHOWN:
         line = " ".join(line for line in text.splitlines() if line.strip().startswith(name))
         for group in [summary, *summary["by_part"].values()]:
             for kind in ("dataset", "image_mean"):
@@ -280,9 +296,10 @@ def test_evaluate_prints_a_table_and_writes_json(data, tmp_path, capsys):
     summary = evaluate(load(tmp_path / "bundle", "cpu"), folder, folder.pairs("test")).summary()
     content = strict_json(target)
     assert content["dataset"] == pytest.approx(summary["dataset"])
-    assert content["protocol"]["split"] == "test" and content["protocol"]["data"] == str(data)
+    assert content["protocol"]["split"] == "test" and content["protocol"]["data"] == "data"
+    assert content["probabilities"]["best_f1"]["f1_changed"] <= 1 and "95 % interval" in printed
     assert "split test" in printed and "7 labelled" in printed and "1 without a label" in printed
-    for name in METRICS:
+    for name in SHOWN:
         assert f"{100 * summary['dataset'][name]:.2f} / {100 * summary['image_mean'][name]:.2f}" in printed
 
 
@@ -323,9 +340,10 @@ def test_parts_of_the_command(data, tmp_path, capsys):
     ):
         assert main(["evaluate", str(tmp_path / bundle), str(data), "-o", str(target), *VALUES, *more]) == 0
         content = strict_json(target)
-        assert content["protocol"]["thresholds"] == thresholds
+        assert content["protocol"]["car_thresholds"] == thresholds
         assert len(content["by_part"]) == len(thresholds) + 1
-        assert {row["sent_to"] for row in content["images"]} <= ({None} if bundle == "bundle" else {"small", "large"})
+        sent_to = set(read_result(target).evaluation.sent_to)
+        assert sent_to <= ({None} if bundle == "bundle" else {"small", "large"})
     both = ["--parts", "2", "--thresholds", "0.1"]
     assert main(["evaluate", str(tmp_path / "bundle"), str(data), *VALUES, *both]) == 1
     assert "parts" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bitemporal import metrics as module
-from bitemporal.metrics import METRICS, confusion_counts, image_metric, metrics, selection_score
+from bitemporal.metrics import AVERAGINGS, METRICS, confusion_counts, image_metric, metrics, selection_score
 
 one = st.integers(0, 60)
 quadruples = st.tuples(one, one, one, one)
@@ -41,6 +41,7 @@ def expected(counts, empty):
     filled = {name: [empty if v is None else float(v) for v in pair] for name, pair in classes.items()}
     return {
         **{f"{name}_changed": filled[name][0] for name in ("iou", "f1", "precision", "recall")},
+        **{f"{name}_unchanged": filled[name][1] for name in ("iou", "f1", "precision", "recall")},
         "miou": sum(filled["iou"]) / 2,
         "macc": sum(filled["recall"]) / 2,
         "mprecision": sum(filled["precision"]) / 2,
@@ -68,6 +69,16 @@ def test_image_means_count_an_empty_class_as_one(counts):
         assert list(each) == pytest.approx(
             [expected(c, 1.0)[name] if sum(c) else math.nan for c in counts], nan_ok=True
         )
+
+
+@given(sets)
+def test_image_means_with_empty_0_count_an_undefined_metric_as_zero(counts):
+    rows = [expected(c, math.nan) for c in counts if sum(c)]
+    wanted = {
+        name: np.mean([0.0 if math.isnan(row[name]) else row[name] for row in rows]) if rows else math.nan
+        for name in METRICS
+    }
+    assert metrics(counts, "image_mean_empty_0") == pytest.approx(wanted, nan_ok=True)
 
 
 @given(quadruples)
@@ -166,7 +177,7 @@ def test_selection_score_is_the_mean_iou_of_the_classes_that_occur(counts):
 
 @given(sets)
 def test_ranges(counts):
-    for averaging in ("dataset", "image_mean"):
+    for averaging in AVERAGINGS:
         for name, value in metrics(counts, averaging).items():
             assert math.isnan(value) or (-1 - 1e-9 if name == "kappa" else 0) <= value <= 1 + 1e-9
 

@@ -1,10 +1,12 @@
 """Confusion counts of change masks and the metrics of the field, named by class and averaging.
 
-Every metric exists in two averagings, which must never be mixed up:
+Every metric exists in three averagings, which must never be mixed up:
 
 - ``dataset``: one confusion matrix summed over all images, as mmseg's ``IoUMetric`` and the LEVIR-CD community do;
-- ``image_mean``: the metric of every image, averaged; an empty class counts 1, as in the released scorer
-  of the JL1-CD paper.
+- ``image_mean``: the metric of every image, averaged; a class with a ratio 0/0 counts 1, as in the released scorer
+  of the JL1-CD paper;
+- ``image_mean_empty_0``: the same, but a metric of an image in which a ratio is 0/0 counts 0, as in the later scorer
+  of the same authors.
 """
 
 from collections.abc import Callable
@@ -15,7 +17,11 @@ import numpy.typing as npt
 
 from bitemporal.car import IGNORE
 
-Averaging = Literal["dataset", "image_mean"]
+Averaging = Literal["dataset", "image_mean", "image_mean_empty_0"]
+AVERAGINGS: tuple[Averaging, ...] = ("dataset", "image_mean", "image_mean_empty_0")
+METRIC_VERSION = 2
+"""Raised whenever the same masks would be counted otherwise; results of different versions are not compared."""
+
 Counts = npt.NDArray[np.int64]
 """Confusion counts ``[..., 4]``: true negatives, false positives, false negatives, true positives."""
 
@@ -34,12 +40,16 @@ def confusion_counts(prediction: npt.ArrayLike, target: npt.ArrayLike, ignore: i
     Raises:
         ValueError: When the shapes differ.
     """
-    predicted, true = np.asarray(prediction) != 0, np.asarray(target)
-    if predicted.shape != true.shape:
-        raise ValueError(f"prediction has shape {predicted.shape}, target {true.shape}; they must be equal")
-    valid = true != ignore
-    code = 2 * (true[valid] != 0).astype(np.int64) + predicted[valid]
-    return np.bincount(code, minlength=4).astype(np.int64)
+    predicted, target = np.asarray(prediction) != 0, np.asarray(target)
+    if predicted.shape != target.shape:
+        raise ValueError(f"prediction has shape {predicted.shape}, target {target.shape}; they must be equal")
+    valid = target != ignore
+    true = valid & (target != 0)
+    both = int(np.count_nonzero(predicted & true))
+    false_positives = int(np.count_nonzero(predicted & valid)) - both
+    false_negatives = int(np.count_nonzero(true)) - both
+    neither = int(np.count_nonzero(valid)) - both - false_positives - false_negatives
+    return np.array([neither, false_positives, false_negatives, both], np.int64)
 
 
 def _ratio(above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -110,6 +120,14 @@ def _metric(name: str, counts: npt.ArrayLike, empty: float) -> npt.NDArray[np.fl
             return filled(_of_class(counts, _precision, True))
         case "recall_changed":
             return filled(_of_class(counts, _recall, True))
+        case "iou_unchanged":
+            return filled(_of_class(counts, _iou, False))
+        case "f1_unchanged":
+            return filled(_of_class(counts, _f1, False))
+        case "precision_unchanged":
+            return filled(_of_class(counts, _precision, False))
+        case "recall_unchanged":
+            return filled(_of_class(counts, _recall, False))
         case "miou":
             return both(_iou)
         case "macc":
@@ -131,6 +149,10 @@ METRICS = (
     "f1_changed",
     "precision_changed",
     "recall_changed",
+    "iou_unchanged",
+    "f1_unchanged",
+    "precision_unchanged",
+    "recall_unchanged",
     "miou",
     "macc",
     "mprecision",
@@ -138,7 +160,7 @@ METRICS = (
     "oa",
     "kappa",
 )
-"""Names of all metrics: of the changed class, means over both classes, overall accuracy, Cohen's kappa."""
+"""Names of all metrics: of the changed and the unchanged class, means over both, overall accuracy, Cohen's kappa."""
 
 
 def selection_score(counts: npt.ArrayLike) -> float:
@@ -155,18 +177,28 @@ def selection_score(counts: npt.ArrayLike) -> float:
     return float(np.nanmean(ious)) if total.sum() else float("nan")
 
 
-def image_metric(name: str, counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def metric_of(name: str, counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """One metric of each confusion matrix, ... x 4; NaN where a ratio is 0/0."""
+    return _metric(name, counts, empty=float("nan"))
+
+
+def image_metric(name: str, counts: npt.ArrayLike, averaging: Averaging = "image_mean") -> npt.NDArray[np.float64]:
     """One metric of every image.
 
     Args:
         name: One of ``METRICS``.
-        counts: Confusion counts, N x 4. Images without a valid pixel give NaN.
+        counts: Confusion counts, ... x 4. Images without a valid pixel give NaN.
+        averaging: Says what a ratio 0/0 counts: ``image_mean`` 1 for its class, ``image_mean_empty_0`` 0 for the
+            whole metric; with ``dataset`` the metric is NaN.
 
     Returns:
-        N values; an empty class (a ratio 0/0) counts 1, as in the JL1-CD paper's released scorer.
+        A value for each image.
     """
     values = np.asarray(counts, dtype=np.float64)
-    return np.where(values.sum(-1) > 0, _metric(name, values, empty=1.0), np.nan)
+    found = _metric(name, values, empty=1.0 if averaging == "image_mean" else float("nan"))
+    if averaging == "image_mean_empty_0":
+        found = np.nan_to_num(found, nan=0.0)
+    return np.where(values.sum(-1) > 0, found, np.nan)
 
 
 def metrics(counts: npt.ArrayLike, averaging: Averaging) -> dict[str, float]:
@@ -174,8 +206,8 @@ def metrics(counts: npt.ArrayLike, averaging: Averaging) -> dict[str, float]:
 
     Args:
         counts: Confusion counts of the images, N x 4. Images without a valid pixel do not count.
-        averaging: ``dataset`` for one summed matrix (a metric whose class does not occur is NaN), ``image_mean``
-            for the mean over images (an empty class counts 1).
+        averaging: ``dataset`` for one summed matrix (a metric whose class does not occur is NaN), else the mean over
+            images.
 
     Returns:
         Every metric of ``METRICS`` by name, in [0, 1] (kappa in [-1, 1]); all NaN when no pixel is valid.
@@ -186,4 +218,4 @@ def metrics(counts: npt.ArrayLike, averaging: Averaging) -> dict[str, float]:
         return {name: float("nan") for name in METRICS}
     if averaging == "dataset":
         return {name: float(_metric(name, values.sum(0), empty=float("nan"))) for name in METRICS}
-    return {name: float(np.mean(_metric(name, values, empty=1.0))) for name in METRICS}
+    return {name: float(np.mean(image_metric(name, values, averaging))) for name in METRICS}

@@ -20,9 +20,20 @@ from bitemporal.data.loading import derive_seed
 from bitemporal.data.splits import stratified_split, write_split
 from bitemporal.distillation import DistillationTask, TeacherBank, criterion
 from bitemporal.errors import BundleError, DataError, RecipeError
-from bitemporal.evaluation import CONVENTIONS, Evaluation, draw_masks, evaluate, spread_by_car
+from bitemporal.evaluation import (
+    CONVENTIONS,
+    Evaluation,
+    Protocol,
+    Result,
+    compare,
+    draw_masks,
+    evaluate,
+    program,
+    spread_by_car,
+    verdict_sentence,
+)
 from bitemporal.files import clear_leftovers, write_json
-from bitemporal.inference import load, save_origin_partition
+from bitemporal.inference import Detector, load, save_origin_partition
 from bitemporal.models import ChangeModel, create_model, model_card
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.recipe import DistillRecipe, TrainRecipe, check_same_run, has_checkpoint
@@ -314,15 +325,35 @@ class DistillationRun:
         split = "test" if self.data.pairs.get("test") else "val"
         folder, pairs = self.data.folder, self.data.pairs[split]
         detectors = {name: load(bundle) for name, bundle in bundles.items()}
-        results = {name: evaluate(detector, folder, pairs, self.partition) for name, detector in detectors.items()}
-        for name, result in results.items():
-            result.to_json(self.run / "scores" / f"{name}.json", {"detector": name, "split": split})
+        results = {name: self._score(name, detector, split) for name, detector in detectors.items()}
+        if split == "test":  # thresholds may be chosen there
+            for name, detector in detectors.items():
+                self._score(name, detector, "val")
         shown = {name: detector for name, detector in detectors.items() if name in ("origin", "student")}
         draw_masks(self.run / "overview.png", shown, folder, spread_by_car(folder, pairs, _PAIRS_SHOWN))
         self._write(results, split)
-        return results
+        return {name: result.evaluation for name, result in results.items()}
 
-    def _write(self, results: dict[str, Evaluation], split: str) -> None:
+    def _score(self, name: str, detector: Detector, split: str) -> Result:
+        """Evaluate a detector, and write the result to ``scores/SPLIT/NAME.json``."""
+        folder, pairs = self.data.folder, self.data.pairs[split]
+        found = evaluate(detector, folder, pairs, self.partition)
+        protocol = Protocol(
+            data=Path(self.recipe.data).resolve().name,
+            split=split,
+            pairs_hash=found.pairs_hash,
+            pairs=len(found.stems),
+            labels=folder.decoding.rule() if folder.decoding else None,
+            image_range=self.recipe.image_range,
+            car_thresholds=self.partition.thresholds,
+        )
+        result = Result(name, protocol, found, self.recipe.seed, {"model": self.recipe.model, **program()})
+        result.write(self.run / "scores" / split / f"{name}.json")
+        return result
+
+    def _write(self, results: dict[str, Result], split: str) -> None:
+        comparison = compare(list(results.values()), "control" if "control" in results else None)
+        evaluations = {name: result.evaluation for name, result in results.items()}
         protocol = {
             "split": split,
             "pairs": len(self.data.pairs[split]),
@@ -333,9 +364,16 @@ class DistillationRun:
             "seed": self.recipe.seed,
             "bitemporal": __version__,
         }
-        content = {"protocol": protocol, "results": {name: result.summary() for name, result in results.items()}}
+        content = {
+            "protocol": protocol,
+            "verdict": verdict_sentence(comparison),
+            "results": {name: found.summary(intervals=True) for name, found in evaluations.items()},
+            "comparison": comparison.to_json(),
+        }
         write_json(self.run / "metrics.json", content)
-        Console().print(verdict_table(results, self.partition, split))
+        show = Console(highlight=False, markup=False)
+        show.print(verdict_table(evaluations, self.partition, split))
+        show.print(content["verdict"], soft_wrap=True)
 
 
 def verdict_rows(results: dict[str, Evaluation], partition: CarPartition) -> list[list[str]]:

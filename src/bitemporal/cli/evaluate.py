@@ -6,10 +6,14 @@ from pathlib import Path
 from rich.console import Console
 
 from bitemporal import evaluation
+from bitemporal.bundle import ORIGIN_PARTITION, read_description
 from bitemporal.car import CarPartition
 from bitemporal.errors import RecipeError
-from bitemporal.inference import Detector, OriginPartition, load
+from bitemporal.inference import Detector, OriginPartition, compose
+from bitemporal.inference.combining import Augmentation, SlidingWindow, TestTimeAugmentation
+from bitemporal.inference.origin_partition import ORIGIN
 from bitemporal.pairs import PairFolder
+from bitemporal.pairs.files import SUFFIXES
 
 
 def evaluate(
@@ -23,8 +27,15 @@ def evaluate(
     image_range: tuple[float, float] | None = None,
     parts: int | None = None,
     thresholds: tuple[float, ...] | None = None,
+    threshold: float = 0.5,
+    tta: Augmentation | None = None,
+    scales: tuple[float, ...] = (1.0,),
+    tile: int | None = None,
+    stride: int | None = None,
     batch_size: int = 8,
     device: str = "auto",
+    name: str | None = None,
+    seed: int | None = None,
     output: str | None = None,
 ) -> None:
     """Compare a detector's masks with labels: the metrics over all pairs and by CAR part.
@@ -32,7 +43,8 @@ def evaluate(
     Every file of the split is read and checked first.
 
     Args:
-        bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub.
+        bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub; or a folder of
+            masks that another program has written, 0 unchanged, with the stems of the pairs.
         data: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
         split: Split to evaluate on; test where it has labels, else val, else the only one.
         label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
@@ -41,34 +53,85 @@ def evaluate(
         parts: Number of CAR parts, split at the paper's thresholds (2 or 3).
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts. Without either: those
             of an Origin-Partition bundle, else 0.05,0.20.
+        threshold: Probability above which a pixel is changed.
+        tta: Test-time augmentation: flips, rotations, or flips-rotations.
+        scales: Sizes of the images for test-time augmentation, as in 0.75,1,1.25.
+        tile: Side of the tiles that images are cut into; whole images by default.
+        stride: From one tile to the next; that of the tile by default.
         batch_size: Pairs predicted at once.
         device: auto (CUDA, else MPS, else CPU), or a device's name.
-        output: JSON file to write: protocol, metrics, counts of every pair.
+        name: Of the detector in comparisons; results of one name and different seeds are replicates. By default the
+            network and its stage.
+        seed: That the detector was trained with; what the bundle says by default.
+        output: JSON file to write: protocol, metrics, intervals; the counts of every pair go to a CSV file beside it.
     """
     if output is not None and Path(output).is_dir():
         raise RecipeError(f"output: found the folder {output}, expected the name of a JSON file, such as scores.json")
     folder = PairFolder(data, label_values=label_values, label_threshold=label_threshold, image_range=image_range)
     chosen = _choose_split(folder) if split is None else split
     pairs = folder.pairs(chosen)
-    detector = load(bundle, device)
+    show = sys.stderr.isatty()
+    masks = _is_mask_folder(bundle)
+    detector = None if masks else compose([bundle], device, tta, scales, tile, stride)
     partition = _partition(detector, parts, thresholds)
     console = Console(highlight=False, markup=False)
     _check(folder, chosen, console)
-    scores = evaluation.evaluate(detector, folder, pairs, partition, batch_size, progress=sys.stderr.isatty())
+    if detector is None:
+        scores = evaluation.evaluate_masks(bundle, folder, pairs, partition, progress=show)
+    else:
+        scores = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
     left_out = f"; {scores.unlabelled} without a label left out" if scores.unlabelled else ""
     console.print(f"{bundle} on {data}, split {chosen}: {len(scores.stems)} labelled pair(s){left_out}", soft_wrap=True)
     for table in evaluation.score_tables(scores):
         console.print(table)
+    console.print()
+    console.print(evaluation.interval_table(scores))
     if output is not None:
-        protocol = {
-            "bundle": bundle,
-            "data": data,
-            "split": chosen,
-            "labels": folder.decoding.rule() if folder.decoding else None,
-            "image_range": image_range,
-        }
-        scores.to_json(output, protocol)
-        console.print(f"written to {output}", soft_wrap=True)
+        protocol = evaluation.Protocol(
+            data=Path(data).resolve().name,
+            split=chosen,
+            pairs_hash=scores.pairs_hash,
+            pairs=len(scores.stems),
+            labels=folder.decoding.rule() if folder.decoding else None,
+            image_range=image_range,
+            tile=tile,
+            stride=(stride or tile) if tile else None,
+            threshold=threshold,
+            augmentation=tta,
+            scales=tuple(scales),
+            car_thresholds=partition.thresholds,
+        )
+        known_name, known_seed = _known(None if masks else bundle)
+        result = evaluation.Result(
+            name or known_name or Path(bundle).resolve().name,
+            protocol,
+            scores,
+            known_seed if seed is None else seed,
+            {"source": bundle, **evaluation.program()},
+        )
+        counts = result.write(output)
+        console.print(f"written to {output} and {counts}", soft_wrap=True)
+
+
+def _is_mask_folder(source: str) -> bool:
+    folder = Path(source)
+    return (
+        folder.is_dir()
+        and not (folder / "bundle.json").exists()
+        and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    )
+
+
+def _known(bundle: str | None) -> tuple[str | None, int | None]:
+    """Name and seed that a bundle tells of itself."""
+    if bundle is None or not Path(bundle).is_dir():
+        return None, None
+    described = read_description(Path(bundle))
+    if described["kind"] == ORIGIN_PARTITION:
+        network = read_description(Path(bundle) / ORIGIN)
+        return f"{network['model']} o-p", network.get("metadata", {}).get("seed")
+    metadata = described.get("metadata", {})
+    return f"{described['model']} {metadata.get('stage', '')}".strip(), metadata.get("seed")
 
 
 def _check(folder: PairFolder, split: str, console: Console) -> None:
@@ -98,11 +161,13 @@ def _choose_split(folder: PairFolder) -> str:
     )
 
 
-def _partition(detector: Detector, parts: int | None, thresholds: tuple[float, ...] | None) -> CarPartition:
+def _partition(detector: Detector | None, parts: int | None, thresholds: tuple[float, ...] | None) -> CarPartition:
     if parts is not None and thresholds is not None:
         raise RecipeError(f"parts: found {parts} beside thresholds {thresholds}, expected one of the two; drop one")
     if thresholds is not None:
         return CarPartition(thresholds)
     if parts is not None:
         return CarPartition.of_paper(parts)
+    while isinstance(detector, (SlidingWindow, TestTimeAugmentation)):
+        detector = detector.detector
     return detector.partition if isinstance(detector, OriginPartition) else CarPartition()

@@ -24,6 +24,9 @@ COMMANDS: dict[str, str] = {
     "distill": "bitemporal.cli.distill:distill",
     "predict": "bitemporal.cli.predict:predict",
     "evaluate": "bitemporal.cli.evaluate:evaluate",
+    "compare": "bitemporal.cli.compare:compare",
+    "report": "bitemporal.cli.report:report",
+    "reproduce": "bitemporal.cli.reproduce:reproduce",
     "models": "bitemporal.cli.models:models",
     "import": "bitemporal.cli.import_checkpoint:import_checkpoint",
 }
@@ -133,7 +136,9 @@ def _parser(command: str, function: Callable[..., Any]) -> ArgumentParser:
         required = option.default is inspect.Parameter.empty
         settings: dict[str, Any] = {"type": _numbers(option.hint) or option.hint, "help": option.help}
         if option.positional:
-            if not required:
+            if _is_words(option.hint):
+                settings |= {"nargs": "+", "type": str}
+            elif not required:
                 settings |= {"nargs": "?", "default": option.default}
             parser.add_argument(option.name, **settings)
             continue

@@ -1,15 +1,27 @@
-"""Detectors over labelled pairs: metrics by averaging and CAR part, as table and JSON."""
+"""Detectors over labelled pairs: metrics by averaging and CAR part, intervals, protocols, comparisons."""
 
+from bitemporal.evaluation.comparison import Comparison, compare, comparison_tables, verdict_sentence
 from bitemporal.evaluation.pictures import coloured_errors, draw_masks, spread_by_car
-from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, evaluate
-from bitemporal.evaluation.tables import score_tables
+from bitemporal.evaluation.results import Protocol, Result, program, read_result
+from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, evaluate, evaluate_masks
+from bitemporal.evaluation.tables import interval_table, score_tables
 
 __all__ = [
     "CONVENTIONS",
+    "Comparison",
     "Evaluation",
+    "Protocol",
+    "Result",
     "coloured_errors",
+    "compare",
+    "comparison_tables",
     "draw_masks",
     "evaluate",
+    "evaluate_masks",
+    "interval_table",
+    "program",
+    "read_result",
     "score_tables",
     "spread_by_car",
+    "verdict_sentence",
 ]

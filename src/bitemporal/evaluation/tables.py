@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from bitemporal.evaluation.scoring import Evaluation
-from bitemporal.metrics import METRICS
+from bitemporal.evaluation.bootstrap import Resampling, estimate
+from bitemporal.evaluation.counting import TOLERANCE
+from bitemporal.evaluation.curves import calibration, threshold_curve
+from bitemporal.evaluation.scoring import Evaluation, boundary_scores, object_counts
+from bitemporal.metrics import METRICS, Averaging
 
 _PARTS_A_TABLE = 3
 """CAR parts side by side, beside all pairs, that fit a terminal of 80 columns."""
@@ -36,12 +39,56 @@ def score_tables(evaluation: Evaluation, title: str = "") -> list[Table]:
         table.add_column("metric", no_wrap=True)
         for name, group in groups:
             table.add_column(f"{name}\n({group['pairs']} pairs)", justify="right", no_wrap=True)
-        for metric in METRICS:
+        for metric in SHOWN:
             table.add_row(metric, *(_cell(group, metric) for _, group in groups))
         tables.append(table)
     return tables
 
 
+SHOWN = tuple(metric for metric in METRICS if not metric.endswith("_unchanged"))
+"""Metrics in tables; those of the unchanged class are in the files."""
+
+INTERVALS: tuple[tuple[str, Averaging], ...] = (
+    ("miou", "dataset"),
+    ("iou_changed", "dataset"),
+    ("f1_changed", "dataset"),
+    ("miou", "image_mean"),
+    ("miou", "image_mean_empty_0"),
+)
+
+
+def interval_table(evaluation: Evaluation) -> Table:
+    """The main scores with their 95 % intervals, and those of boundaries, objects and probabilities, in per cent.
+
+    Args:
+        evaluation: What was counted.
+    """
+    resampling = Resampling.of(len(evaluation.stems))
+    table = Table(box=None, show_header=False)
+    table.add_column("score", no_wrap=True)
+    table.add_column("value", no_wrap=True)
+    for metric, averaging in INTERVALS:
+        found = estimate(evaluation.replicates, metric, averaging, resampling)
+        interval = "" if math.isnan(found.low) else f" (95 % interval {100 * found.low:.2f} to {100 * found.high:.2f})"
+        table.add_row(f"{metric}, {averaging}", _per_cent(found.value) + interval)
+    table.add_row(f"boundary F1 within {TOLERANCE} pixels", _per_cent(boundary_scores(evaluation.boundary)["f1"]))
+    for size, counts in object_counts(evaluation.objects).items():
+        told = f"{counts['found']} found, {counts['missed']} missed, {counts['invented']} invented"
+        table.add_row(f"{size} objects", told)
+    if evaluation.probabilities is not None:
+        curve = threshold_curve(evaluation.probabilities)
+        best = f"{_per_cent(float(curve.f1[curve.best]))} at {curve.thresholds[curve.best]:.2f}"
+        table.add_row("best f1_changed over thresholds", f"{best}; to be chosen on validation pairs only")
+        table.add_row("average precision", _per_cent(curve.average_precision))
+        error = calibration(evaluation.probabilities).expected_error
+        table.add_row("expected calibration error", _per_cent(error))
+    return table
+
+
+def _per_cent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
 def _cell(group: dict[str, Any], metric: str) -> str:
     values = (group[averaging][metric] for averaging in ("dataset", "image_mean"))
-    return " / ".join("-" if math.isnan(value) else f"{100 * value:.2f}" for value in values)
+    return " / ".join(map(_per_cent, values))

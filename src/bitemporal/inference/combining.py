@@ -120,6 +120,64 @@ class TestTimeAugmentation(Combination):
         return _means(found)
 
 
+class SlidingWindow(Combination):
+    """One detector that sees images in square tiles; where tiles overlap, its answers are averaged.
+
+    Tiles begin at multiples of the stride; the last ones are moved back to end at the image's edge. An image smaller
+    than a tile is seen as it is. What mmseg calls slide inference.
+    """
+
+    def __init__(self, detector: Detector, tile: int, stride: int | None = None) -> None:
+        """Wrap a detector.
+
+        Args:
+            detector: Any.
+            tile: Side of a tile in pixels.
+            stride: From one tile to the next; that of the tile by default.
+
+        Raises:
+            RecipeError: When the stride is not between 1 and the tile.
+        """
+        stride = tile if stride is None else stride
+        if not 1 <= stride <= tile:
+            raise RecipeError(f"stride: found {stride}, expected 1 to the tile's side, {tile}")
+        self.detector, self.tile, self.stride = detector, tile, stride
+
+    @property
+    def multiple(self) -> int:
+        """That of the detector."""
+        return self.detector.multiple
+
+    def identity(self) -> dict[str, Any]:
+        """That of the detector, tile and stride."""
+        return {"tile": self.tile, "stride": self.stride, "detector": self.detector.identity()}
+
+    def answers(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
+    ) -> list[Answer]:
+        """Answer images one by one, the tiles of each as one batch; no part is named."""
+        found = []
+        for i, (first, second) in enumerate(zip(before, after, strict=True)):
+            windows = [
+                (..., slice(top, top + self.tile), slice(left, left + self.tile))
+                for top in self._starts(first.shape[-2])
+                for left in self._starts(first.shape[-1])
+            ]
+            counted = None if valid is None else [valid[i][window] for window in windows]
+            tiles = self.detector.answers([first[w] for w in windows], [second[w] for w in windows], counted)
+            total = tiles[0].probability.new_zeros(1, *first.shape[-2:])
+            times = torch.zeros_like(total)
+            for window, answer in zip(windows, tiles, strict=True):
+                total[window] += answer.probability
+                times[window] += 1
+            found.append(Answer(total / times, tiles[0].part if len(tiles) == 1 else None))
+        return found
+
+    def _starts(self, length: int) -> list[int]:
+        last = max(length - self.tile, 0)
+        return [*range(0, last, self.stride), last]
+
+
 _VIEWS: dict[Augmentation | None, list[tuple[int, bool]]] = {
     None: [(0, False)],
     "flips": [(0, False), (0, True), (2, False), (2, True)],

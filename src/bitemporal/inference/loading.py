@@ -11,7 +11,7 @@ from huggingface_hub.errors import HFValidationError
 
 from bitemporal.bundle import ORIGIN_PARTITION, load_network, read_description
 from bitemporal.errors import BundleError, RecipeError
-from bitemporal.inference.combining import Augmentation, Ensemble, TestTimeAugmentation
+from bitemporal.inference.combining import Augmentation, Ensemble, SlidingWindow, TestTimeAugmentation
 from bitemporal.inference.detector import Detector, NetworkDetector
 from bitemporal.inference.origin_partition import ORIGIN, OriginPartition, read_partition_of
 
@@ -67,14 +67,18 @@ def compose(
     device: str = "auto",
     augmentation: Augmentation | None = None,
     scales: Sequence[float] = (1.0,),
+    tile: int | None = None,
+    stride: int | None = None,
 ) -> Detector:
-    """Load one detector or an ensemble of several, with test-time augmentation if that is asked for.
+    """Load one detector or an ensemble of several, with test-time augmentation and tiles if they are asked for.
 
     Args:
         sources: See ``load``; several are averaged.
         device: See ``load``.
         augmentation: See ``TestTimeAugmentation``.
         scales: See ``TestTimeAugmentation``.
+        tile: See ``SlidingWindow``; ``None`` for whole images.
+        stride: See there.
 
     Raises:
         BundleError: When a bundle cannot be had.
@@ -84,6 +88,10 @@ def compose(
         raise RecipeError("bundle: none is given; expected one at least")
     members = [load(source, device) for source in sources]
     detector = members[0] if len(members) == 1 else Ensemble(members)
+    if tile is not None:
+        detector = SlidingWindow(detector, tile, stride)
+    elif stride is not None:
+        raise RecipeError(f"stride: found {stride} without a tile size; give tile too")
     if augmentation is None and tuple(scales) == (1.0,):
         return detector
     return TestTimeAugmentation(detector, augmentation, scales)

@@ -349,9 +349,7 @@ class PairFolder:
             DataError: When a file cannot be read, or the sizes differ.
             LabelError: When the label values cannot be decoded.
         """
-        label = None
-        if pair.label is not None:
-            label = read_mask(pair.label, self._known_decoding())
+        label = None if pair.label is None else self.load_label(pair)
         images = []
         for path in (pair.before, pair.after):
             try:
@@ -363,6 +361,17 @@ class PairFolder:
         if len(set(sizes)) > 1:
             raise DataError(f"{pair.before}: {describe_sizes(sizes)}; {SIZE_REMEDY}")
         return PairImages(before, after, label)
+
+    def load_label(self, pair: Pair) -> npt.NDArray[np.uint8]:
+        """Read the label of one pair alone, decoded; see ``load``.
+
+        Raises:
+            DataError: When it has none, or it cannot be read.
+            LabelError: When its values cannot be decoded.
+        """
+        if pair.label is None:
+            raise DataError(f"{pair.before}: has no label; add one to the folder label")
+        return read_mask(pair.label, self._known_decoding())
 
     def _known_decoding(self) -> LabelDecoding:
         if self.decoding is None:

@@ -1,0 +1,100 @@
+"""Speed of counting and of scores with intervals: benchmarks/metrics/metrics.json and README.md.
+
+    python benchmarks/metrics/metrics.py [--pairs 1000] [--side 512]
+
+Masks and labels are smooth noise, some without any change, held in memory; one thread. What is timed: confusion,
+boundaries and objects of every pair; all metrics by part and decile with intervals; the comparison of two detectors.
+"""
+
+import argparse
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from bitemporal.car import CarPartition, change_area_ratio
+from bitemporal.evaluation import Evaluation, Protocol, Result, compare
+from bitemporal.evaluation.counting import count_shapes
+from bitemporal.files import replacing, write_json
+from bitemporal.metrics import confusion_counts
+
+HERE = Path(__file__).resolve().parent
+_DIFFERENT = 50
+"""Masks that are drawn; all pairs are made of them, turned and moved."""
+
+
+def draw(side: int) -> list[np.ndarray]:
+    """Masks of different change area ratios."""
+    random = np.random.default_rng(0)
+    found = []
+    for i in range(_DIFFERENT):
+        field = gaussian_filter(random.random((side, side)), 4 + i % 5)
+        found.append((field > np.quantile(field, 1 - (i / _DIFFERENT) ** 3)).astype(np.uint8))
+    return found
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--side", type=int, default=512)
+    options = parser.parse_args()
+    masks = draw(options.side)
+    pairs = [
+        (np.rot90(masks[i % _DIFFERENT], i // _DIFFERENT), np.roll(masks[i % _DIFFERENT], i % 17, axis=i % 2))
+        for i in range(options.pairs)
+    ]
+    start = time.perf_counter()
+    counts = np.stack([confusion_counts(mask, label) for mask, label in pairs])
+    confusion = time.perf_counter() - start
+    shapes = [count_shapes(mask, label) for mask, label in pairs]
+    cars = np.array([change_area_ratio(label) for _, label in pairs])
+    counting = time.perf_counter() - start
+    partition = CarPartition()
+    evaluation = Evaluation(
+        stems=tuple(map(str, range(options.pairs))),
+        counts=counts,
+        cars=cars,
+        parts=tuple(partition.part(car) for car in cars),
+        sent_to=(None,) * options.pairs,
+        boundary=np.stack([s.boundary for s in shapes]),
+        objects=np.stack([s.objects for s in shapes]),
+        partition=partition,
+        pairs_hash="",
+    )
+    start = time.perf_counter()
+    evaluation.summary(intervals=True)
+    summary = time.perf_counter() - start
+    protocol = Protocol(data="", split="", pairs_hash="", pairs=options.pairs)
+    start = time.perf_counter()
+    compare([Result(name, protocol, evaluation) for name in ("a", "b")])
+    comparison = time.perf_counter() - start
+    content = {
+        "machine": f"{platform.machine()}, numpy {np.__version__}",
+        "pairs": options.pairs,
+        "side": options.side,
+        "confusion_s": round(confusion, 2),
+        "counting_s": round(counting, 2),
+        "summary_s": round(summary, 2),
+        "comparison_s": round(comparison, 2),
+    }
+    write_json(HERE / "metrics.json", content)
+    with replacing(HERE / "README.md") as file:
+        file.write_text(
+            "# Speed of the metrics\n\n"
+            "Written by `benchmarks/metrics/metrics.py`; raw numbers in `metrics.json`. One thread, masks in memory."
+            "\n\n"
+            f"{options.pairs} pairs of {options.side} x {options.side} on {content['machine']}:\n\n"
+            "| what | seconds |\n| --- | ---: |\n"
+            f"| confusion matrices alone | {confusion:.2f} |\n"
+            f"| confusion matrices, boundaries and objects | {counting:.2f} |\n"
+            f"| all metrics over all pairs, by part and decile, with intervals | {summary:.2f} |\n"
+            f"| comparison of two detectors with intervals | {comparison:.2f} |\n"
+        )
+    print(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""``bitemporal report``."""
+
+from bitemporal.evaluation.report import write_report
+
+
+def report(run: str, /, *, data: str | None = None, no_imagery: bool = False, output: str | None = None) -> None:
+    """Write what a run of `bitemporal distill` found as one HTML file, which needs no network.
+
+    Verdict, scores with intervals, by CAR part and decile, training curves, routing, thresholds, calibration, objects,
+    and a gallery of pairs.
+
+    Args:
+        run: Run folder.
+        data: Folder of the pairs, where it is not any more what the recipe says.
+        no_imagery: Leave before and after out, for data whose terms forbid passing imagery on.
+        output: HTML file; RUN/report.html by default.
+    """
+    print(write_report(run, output, data, imagery=not no_imagery))

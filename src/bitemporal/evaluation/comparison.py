@@ -1,0 +1,226 @@
+"""Several detectors side by side, with intervals, and what can be told apart."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from bitemporal.errors import DataError, RecipeError
+from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, difference, estimate, significant
+from bitemporal.evaluation.results import Result, check_comparable
+from bitemporal.metrics import METRICS, Averaging
+
+SHOWN: tuple[tuple[str, Averaging], ...] = (
+    ("miou", "dataset"),
+    ("iou_changed", "dataset"),
+    ("f1_changed", "dataset"),
+    ("precision_changed", "dataset"),
+    ("recall_changed", "dataset"),
+    ("miou", "image_mean"),
+    ("miou", "image_mean_empty_0"),
+)
+"""Metrics and averagings of the tables."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Detectors over the same pairs.
+
+    Attributes:
+        names: Of the detectors, the baseline first.
+        replicates: Confusion counts of each one's seeds.
+        scores: By detector, then by metric and averaging.
+        differences: To the baseline, for all others.
+        by_part: Differences of dataset mIoU by CAR part.
+        description: What was compared, in a line.
+    """
+
+    names: tuple[str, ...]
+    replicates: dict[str, Replicates]
+    scores: dict[str, dict[tuple[str, Averaging], Estimate]]
+    differences: dict[str, dict[tuple[str, Averaging], Estimate]]
+    by_part: dict[str, dict[str, Estimate]]
+    description: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything in JSON types."""
+
+        def plain(values: dict[tuple[str, Averaging], Estimate]) -> dict[str, Any]:
+            found: dict[str, Any] = defaultdict(dict)
+            for (metric, averaging), value in values.items():
+                found[averaging][metric] = value._asdict() | {}
+            return dict(found)
+
+        return {
+            "description": self.description,
+            "baseline": self.names[0],
+            "detectors": {
+                name: {
+                    "seeds": list(self.replicates[name].seeds),
+                    **plain(self.scores[name]),
+                    "difference": plain(self.differences[name]) if name in self.differences else None,
+                    "difference_by_part": {part: value._asdict() for part, value in self.by_part[name].items()}
+                    if name in self.by_part
+                    else None,
+                }
+                for name in self.names
+            },
+        }
+
+
+def compare(results: Sequence[Result], baseline: str | None = None) -> Comparison:
+    """Compare detectors that were evaluated under one protocol.
+
+    Args:
+        results: Those of one name are seeds of one detector.
+        baseline: Name that the others are compared with; the first one by default.
+
+    Raises:
+        DataError: When protocols differ, or a seed occurs twice.
+        RecipeError: When the baseline is none of the detectors.
+    """
+    if not results:
+        raise RecipeError("results: none is given; expected two at least")
+    check_comparable(results)
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[result.name].append(result)
+    first = results[0].name if baseline is None else baseline
+    if first not in groups:
+        raise RecipeError(f"baseline: found {first!r}, expected one of {', '.join(groups)}")
+    names = (first, *(name for name in groups if name != first))
+    replicates = {name: _replicates(name, groups[name], results[0]) for name in names}
+    evaluation = results[0].evaluation
+    resampling = Resampling.of(len(evaluation.stems))
+    parts = np.array(evaluation.parts)
+    base = replicates[first]
+    return Comparison(
+        names=names,
+        replicates=replicates,
+        scores={name: {key: estimate(own, *key, resampling) for key in _KEYS} for name, own in replicates.items()},
+        differences={
+            name: {key: difference(replicates[name], base, *key, resampling) for key in _KEYS} for name in names[1:]
+        },
+        by_part={
+            name: {
+                part: difference(replicates[name], base, "miou", "dataset", resampling, parts == part)
+                for part in evaluation.partition.names
+                if (parts == part).any()
+            }
+            for name in names[1:]
+        },
+        description=_describe(results[0]),
+    )
+
+
+_KEYS: tuple[tuple[str, Averaging], ...] = tuple(
+    (metric, averaging) for averaging in ("dataset", "image_mean", "image_mean_empty_0") for metric in METRICS
+)
+
+
+def _replicates(name: str, group: Sequence[Result], reference: Result) -> Replicates:
+    ordered = sorted(group, key=lambda result: -1 if result.seed is None else result.seed)
+    seeds = tuple(-1 if result.seed is None else result.seed for result in ordered)
+    if len(set(seeds)) < len(seeds):
+        raise DataError(
+            f"{name}: found {len(seeds)} results with seeds {', '.join(map(_seed, seeds))}, expected each seed once; "
+            "give results of different detectors different names (bitemporal evaluate --name)"
+        )
+    places = {stem: i for i, stem in enumerate(reference.evaluation.stems)}
+    counts = []
+    for result in ordered:
+        order = np.argsort([places[stem] for stem in result.evaluation.stems])
+        counts.append(result.evaluation.counts[order])
+    return Replicates(np.stack(counts), seeds)
+
+
+def _seed(seed: int) -> str:
+    return "unknown" if seed < 0 else str(seed)
+
+
+def _describe(result: Result) -> str:
+    protocol = result.protocol
+    tiles = "whole images" if protocol.tile is None else f"tiles of {protocol.tile}, stride {protocol.stride}"
+    views = protocol.augmentation or "none"
+    return (
+        f"{protocol.data}, {protocol.split}, {protocol.pairs} pairs, {tiles}, threshold {protocol.threshold:g}, "
+        f"test-time augmentation {views}"
+    )
+
+
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """Scores with intervals, then differences to the baseline; in per cent.
+
+    Args:
+        comparison: What was compared.
+
+    Returns:
+        One table of scores; one of differences when there are several detectors.
+    """
+    scores = _table(f"{comparison.description}; per cent [95 % interval]")
+    scores.add_column("detector", no_wrap=True)
+    scores.add_column("seeds", justify="right")
+    for metric, averaging in SHOWN:
+        scores.add_column(f"{metric}\n{averaging}", justify="right")
+    for name in comparison.names:
+        cells = [_cell(comparison.scores[name][key]) for key in SHOWN]
+        scores.add_row(name, str(len(comparison.replicates[name].seeds)), *cells)
+    if len(comparison.names) == 1:
+        return [scores]
+    parts = list(next(iter(comparison.by_part.values())))
+    differences = _table(
+        f"minus {comparison.names[0]}, in points, on the same pairs; * where the 95 % interval leaves 0 out (each "
+        "comparison for itself)"
+    )
+    differences.add_column("detector", no_wrap=True)
+    for metric, averaging in SHOWN:
+        differences.add_column(f"{metric}\n{averaging}", justify="right")
+    for part in parts:
+        differences.add_column(f"miou\n{part}", justify="right")
+    for name in comparison.names[1:]:
+        values = [comparison.differences[name][key] for key in SHOWN]
+        values += [comparison.by_part[name][part] for part in parts]
+        differences.add_row(name, *(_cell(value, sign=True) for value in values))
+    return [scores, differences]
+
+
+def verdict_sentence(comparison: Comparison, detector: str = "student") -> str:
+    """What the comparison of a detector with its baseline shows, in a sentence.
+
+    Args:
+        comparison: Whose baseline is the control, if the sentence is to be about distillation.
+        detector: Its name.
+    """
+    baseline = comparison.names[0]
+    if detector not in comparison.differences:
+        return f"No verdict on distillation: no {detector} was compared with a control."
+    found = comparison.differences[detector]["miou", "dataset"]
+    if not np.isfinite(found.low):
+        return f"No verdict: the difference of {detector} and {baseline} has no interval on these pairs."
+    seeds = len(comparison.replicates[detector].seeds)
+    told = (
+        f"{detector} minus {baseline} is {100 * found.value:+.2f} points of dataset mIoU, 95 % interval "
+        f"{100 * found.low:+.2f} to {100 * found.high:+.2f} ({comparison.description}; "
+        f"{seeds} seed{'' if seeds == 1 else 's'})."
+    )
+    what = "Distillation" if baseline == "control" else detector.capitalize()
+    if not significant(found):
+        return f"No difference could be shown: {told}"
+    return f"{what} {'helped' if found.value > 0 else 'hurt'}: {told}"
+
+
+def _table(caption: str) -> Table:
+    return Table(caption=caption, box=None, caption_justify="left", padding=(0, 1))
+
+
+def _cell(value: Estimate, sign: bool = False) -> str:
+    if not np.isfinite(value.value):
+        return "-"
+    form = "+.2f" if sign else ".2f"
+    star = "*" if sign and significant(value) else ""
+    if not np.isfinite(value.low):
+        return f"{100 * value.value:{form}}"
+    return f"{100 * value.value:{form}}{star}\n[{100 * value.low:{form}}, {100 * value.high:{form}}]"

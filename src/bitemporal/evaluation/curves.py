@@ -1,0 +1,105 @@
+"""What follows from the probabilities: scores at every threshold, and calibration."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bitemporal.evaluation.counting import BINS, ProbabilityCounts
+from bitemporal.metrics import metric_of
+
+RELIABILITY_BINS = 10
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ThresholdCurve:
+    """Dataset scores of the changed class where ``probability > threshold`` is changed; at 0, everything is.
+
+    Attributes:
+        thresholds: 0, 0.01, ..., 0.99.
+        precision: In [0, 1]; NaN where nothing is predicted.
+        recall: In [0, 1].
+        f1: In [0, 1].
+    """
+
+    thresholds: Floats
+    precision: Floats
+    recall: Floats
+    f1: Floats
+
+    @property
+    def best(self) -> int:
+        """Position of the largest F1; the threshold nearest to 0.5 where several are best."""
+        values = np.nan_to_num(self.f1, nan=-1.0)
+        candidates = np.flatnonzero(values == values.max())
+        return int(candidates[np.argmin(np.abs(self.thresholds[candidates] - 0.5))])
+
+    @property
+    def average_precision(self) -> float:
+        """Area under precision over recall, by steps: sum of (R_n - R_(n-1)) P_n from the highest threshold down."""
+        recall, precision = self.recall[::-1], np.nan_to_num(self.precision[::-1])
+        return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def threshold_curve(counts: ProbabilityCounts) -> ThresholdCurve:
+    """Scores at every threshold, over all pixels that were counted."""
+    above = [np.concatenate([np.cumsum(values[::-1])[::-1]]) for values in (counts.unchanged, counts.changed)]
+    false_positives, true_positives = above
+    true_negatives = counts.unchanged.sum() - false_positives
+    false_negatives = counts.changed.sum() - true_positives
+    matrices = np.stack([true_negatives, false_positives, false_negatives, true_positives], axis=-1)
+    values = [metric_of(name, matrices) for name in ("precision_changed", "recall_changed", "f1_changed")]
+    return ThresholdCurve(np.arange(BINS) / BINS, *values)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often what is called probable is so.
+
+    Attributes:
+        predicted: Mean probability of change in each bin of a tenth; NaN where empty.
+        observed: Share of pixels of the bin that are changed; NaN where empty.
+        pixels: In each bin.
+        expected_error: Expected calibration error: mean distance of both, weighted by pixels (Guo et al. 2017,
+            equation 3), of the probability of change.
+    """
+
+    predicted: Floats
+    observed: Floats
+    pixels: npt.NDArray[np.int64]
+    expected_error: float
+
+
+def calibration(counts: ProbabilityCounts) -> Calibration:
+    """Reliability over all pixels that were counted."""
+    shape = (RELIABILITY_BINS, BINS // RELIABILITY_BINS)
+    changed = counts.changed.reshape(shape).sum(1)
+    pixels = changed + counts.unchanged.reshape(shape).sum(1)
+    total = counts.total.reshape(shape).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        predicted, observed = total / pixels, changed / pixels
+    error = np.nansum(np.abs(predicted - observed) * pixels) / max(int(pixels.sum()), 1)
+    return Calibration(predicted, observed, pixels, float(error))
+
+
+def describe_curves(counts: ProbabilityCounts) -> dict[str, Any]:
+    """Both in JSON types, with the counts that they follow from."""
+    curve, reliability = threshold_curve(counts), calibration(counts)
+    best = curve.best
+    return {
+        "best_f1": {"threshold": float(curve.thresholds[best]), "f1_changed": float(curve.f1[best])},
+        "average_precision": curve.average_precision,
+        "expected_calibration_error": reliability.expected_error,
+        "reliability": {
+            "predicted": reliability.predicted.tolist(),
+            "observed": reliability.observed.tolist(),
+            "pixels": reliability.pixels.tolist(),
+        },
+        "counts": {
+            "unchanged": counts.unchanged.tolist(),
+            "changed": counts.changed.tolist(),
+            "total": counts.total.tolist(),
+        },
+    }

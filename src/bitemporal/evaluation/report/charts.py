@@ -1,0 +1,269 @@
+"""Charts as SVG text whose colours the page's style sheet chooses, so that they follow dark mode and print."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 480, 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 10, 44
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one name; NaN leaves a gap.
+
+    Attributes:
+        name: For the legend.
+        x: Of the points.
+        y: Of the points.
+        low: Lower ends of their intervals.
+        high: Upper ends of their intervals.
+        marks: Draw the points.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    marks: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One point to point out.
+
+    Attributes:
+        x: Where.
+        y: Where.
+        text: What it is.
+        series: Number of the series whose colour it has.
+    """
+
+    x: float
+    y: float
+    text: str
+    series: int = 0
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers within a range, about so many."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"
+
+
+class _Axes:
+    """Where values lie on the paper."""
+
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], height: int = HEIGHT, left: int = _LEFT) -> None:
+        self.x, self.y, self.height, self.left = x, y, height, left
+
+    def across(self, value: float) -> float:
+        low, high = self.x
+        return round(self.left + (WIDTH - self.left - _RIGHT) * (value - low) / (high - low or 1), 1)
+
+    def down(self, value: float) -> float:
+        low, high = self.y
+        return round(self.height - _BOTTOM - (self.height - _TOP - _BOTTOM) * (value - low) / (high - low or 1), 1)
+
+    def frame(
+        self,
+        x_label: str,
+        y_label: str,
+        x_ticks: Sequence[tuple[float, str]] | None = None,
+        y_ticks: bool = True,
+    ) -> list[str]:
+        bottom = self.height - _BOTTOM
+        found = []
+        for value in ticks(*self.y) if y_ticks else []:
+            y = self.down(value)
+            found.append(f'<line class="grid" x1="{self.left}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+            found.append(f'<text x="{self.left - 6}" y="{y + 4}" text-anchor="end">{_number(value)}</text>')
+        for value, text in [(v, _number(v)) for v in ticks(*self.x)] if x_ticks is None else x_ticks:
+            x = self.across(value)
+            found.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 4}"/>')
+            found.append(f'<text x="{x}" y="{bottom + 17}" text-anchor="middle">{escape(text)}</text>')
+        found.append(f'<line class="axis" x1="{self.left}" x2="{WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
+        middle = (self.left + WIDTH - _RIGHT) / 2
+        found.append(f'<text x="{middle}" y="{self.height - 8}" text-anchor="middle">{escape(x_label)}</text>')
+        centre = (_TOP + bottom) / 2
+        turned = f'transform="rotate(-90 13 {centre})"'
+        found.append(f'<text x="13" y="{centre}" text-anchor="middle" {turned}>{escape(y_label)}</text>')
+        return found
+
+
+def _svg(parts: Sequence[str], title: str, height: int = HEIGHT) -> Markup:
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
+        + "".join(parts)
+        + "</svg>"
+    )
+
+
+def legend(names: Sequence[str]) -> Markup:
+    """Names in the colours of the series."""
+    items = "".join(f'<li><span class="key s{i}"></span>{escape(name)}</li>' for i, name in enumerate(names))
+    return Markup(f'<ul class="legend">{items}</ul>')
+
+
+def _range(values: Sequence[float], at_least: tuple[float, float] | None = None) -> tuple[float, float]:
+    known = [v for v in values if math.isfinite(v)]
+    if at_least is not None:
+        known += at_least
+    if not known:
+        return 0.0, 1.0
+    low, high = min(known), max(known)
+    return (low - 0.5, high + 0.5) if low == high else (low, high)
+
+
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    y_range: tuple[float, float] | None = None,
+    x_range: tuple[float, float] | None = None,
+    x_ticks: Sequence[tuple[float, str]] | None = None,
+    marks: Sequence[Mark] = (),
+    diagonal: bool = False,
+) -> Markup:
+    """Lines, with bands where there are intervals.
+
+    Args:
+        title: Said by screen readers.
+        series: What to draw.
+        x_label: Of the axis.
+        y_label: Of the axis.
+        y_range: Lowest and highest value; those of the data by default.
+        x_range: Lowest and highest value; those of the data by default.
+        x_ticks: Values and their texts; round numbers by default.
+        marks: Points to point out.
+        diagonal: Draw x = y.
+    """
+    horizontal = x_range or _range([v for s in series for v in s.x])
+    vertical = y_range or _range([v for s in series for v in (*s.y, *s.low, *s.high)])
+    axes = _Axes(horizontal, vertical)
+    parts = axes.frame(x_label, y_label, x_ticks)
+    if diagonal:
+        ends = [(axes.across(v), axes.down(v)) for v in (0.0, 1.0)]
+        parts.append(
+            f'<line class="diagonal" x1="{ends[0][0]}" y1="{ends[0][1]}" x2="{ends[1][0]}" y2="{ends[1][1]}"/>'
+        )
+    for i, one in enumerate(series):
+        if len(one.low):
+            band = [(axes.across(x), axes.down(y)) for x, y in zip(one.x, one.high, strict=True) if math.isfinite(y)]
+            band += [
+                (axes.across(x), axes.down(y))
+                for x, y in list(zip(one.x, one.low, strict=True))[::-1]
+                if math.isfinite(y)
+            ]
+            parts.append(f'<polygon class="band s{i}" points="{" ".join(f"{x},{y}" for x, y in band)}"/>')
+        path, pen = [], "M"
+        for x, y in zip(one.x, one.y, strict=True):
+            if not math.isfinite(y):
+                pen = "M"
+                continue
+            path.append(f"{pen}{axes.across(x)} {axes.down(y)}")
+            pen = "L"
+            if one.marks:
+                parts.append(f'<circle class="dot s{i}" cx="{axes.across(x)}" cy="{axes.down(y)}" r="3"/>')
+        parts.append(f'<path class="line s{i}" d="{" ".join(path)}"/>')
+    for mark in marks:
+        if math.isfinite(mark.x) and math.isfinite(mark.y):
+            x, y = axes.across(mark.x), axes.down(mark.y)
+            told = f"<title>{escape(mark.text)}</title>"
+            parts.append(f'<circle class="mark s{mark.series}" cx="{x}" cy="{y}" r="5">{told}</circle>')
+    return _svg(parts, title) + (legend([s.name for s in series]) if len(series) > 1 else Markup(""))
+
+
+def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float]], x_label: str) -> Markup:
+    """A point and its interval a row, and a line at zero.
+
+    Args:
+        title: Said by screen readers.
+        rows: Name, value, low and high of each.
+        x_label: Of the axis.
+    """
+    height = _TOP + _BOTTOM + 30 * len(rows)
+    values = [v for _, *numbers in rows for v in numbers]
+    low, high = _range(values, (0.0, 0.0))
+    room = 0.05 * (high - low)
+    axes = _Axes((low - room, high + room), (0.0, float(len(rows))), height, left=150)
+    parts = axes.frame(x_label, "", y_ticks=False)
+    zero = axes.across(0.0)
+    parts.append(f'<line class="axis" x1="{zero}" x2="{zero}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
+    for i, (name, value, least, most) in enumerate(rows):
+        y = axes.down(len(rows) - i - 0.5)
+        parts.append(f'<text x="144" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
+        if math.isfinite(least) and math.isfinite(most):
+            parts.append(
+                f'<line class="interval" x1="{axes.across(least)}" x2="{axes.across(most)}" y1="{y}" y2="{y}"/>'
+            )
+        if math.isfinite(value):
+            parts.append(f'<circle class="dot s0" cx="{axes.across(value)}" cy="{y}" r="4"/>')
+    return _svg(parts, title, height)
+
+
+def bar_chart(
+    title: str,
+    groups: Sequence[str],
+    series: Sequence[Series],
+    y_label: str,
+    y_range: tuple[float, float] | None = None,
+) -> Markup:
+    """Bars in groups, with their intervals.
+
+    Args:
+        title: Said by screen readers.
+        groups: Names of the groups.
+        series: A bar for each group; ``x`` is not used.
+        y_label: Of the axis.
+        y_range: Lowest and highest value; from 0 to the largest by default.
+    """
+    vertical = y_range or (0.0, _range([v for s in series for v in (*s.y, *s.high)], (0.0, 0.0))[1])
+    axes = _Axes((0.0, float(len(groups))), vertical)
+    parts = axes.frame("", y_label, [(i + 0.5, name) for i, name in enumerate(groups)])
+    width = 0.8 / len(series)
+    for i, one in enumerate(series):
+        for group, value in enumerate(one.y):
+            if not math.isfinite(value):
+                continue
+            left, right = (axes.across(group + 0.1 + width * (i + k)) for k in (0, 0.92))
+            top, bottom = axes.down(value), axes.down(vertical[0])
+            place = f'x="{left}" y="{top}" width="{right - left:.1f}" height="{max(bottom - top, 0):.1f}"'
+            told = f"{escape(one.name)}, {escape(groups[group])}: {_number(round(value, 4))}"
+            parts.append(f'<rect class="bar s{i}" {place}><title>{told}</title></rect>')
+            if len(one.low) and math.isfinite(one.low[group]):
+                x = (left + right) / 2
+                ends = axes.down(one.low[group]), axes.down(one.high[group])
+                parts.append(f'<line class="interval" x1="{x:.1f}" x2="{x:.1f}" y1="{ends[0]}" y2="{ends[1]}"/>')
+    return _svg(parts, title) + (legend([s.name for s in series]) if len(series) > 1 else Markup(""))
+
+
+def car_histogram(cars: Mapping[str, Sequence[float]]) -> Markup:
+    """Shares of the pairs of each split by CAR.
+
+    Args:
+        cars: CARs by split.
+    """
+    bounds = [0.0, 1e-9, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0 + 1e-9]
+    names = ["0", "to .01", ".02", ".05", ".1", ".2", ".4", ".6", ".8", "1"]
+    series = []
+    for split, values in cars.items():
+        known = np.array([v for v in values if math.isfinite(v)])
+        # a CAR at a bound belongs below it, as in the partition
+        counts = np.histogram(-known, bins=-np.array(bounds)[::-1])[0][::-1] if len(known) else np.zeros(len(names))
+        series.append(Series(f"{split} ({len(known)})", [], (100 * counts / max(len(known), 1)).tolist()))
+    return bar_chart("Pairs by change area ratio", names, series, "per cent of the pairs")

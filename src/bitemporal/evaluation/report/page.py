@@ -1,0 +1,375 @@
+"""Puts the report of a run together."""
+
+import csv
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from bitemporal.bundle import read_description
+from bitemporal.car import read_partition
+from bitemporal.errors import BitemporalError, DataError
+from bitemporal.evaluation.comparison import Comparison, compare, verdict_sentence
+from bitemporal.evaluation.curves import calibration, threshold_curve
+from bitemporal.evaluation.report.charts import (
+    Mark,
+    Series,
+    bar_chart,
+    car_histogram,
+    interval_chart,
+    line_chart,
+)
+from bitemporal.evaluation.report.gallery import Card, choose, draw
+from bitemporal.evaluation.results import Result, read_result
+from bitemporal.files import replacing
+from bitemporal.inference import load
+from bitemporal.metrics import Averaging, metrics
+from bitemporal.models import model_card
+from bitemporal.pairs import PairFolder
+
+ORDER = ("origin", "o-p", "control", "student")
+_DRAWN = ("control", "student")
+_TABLE: tuple[tuple[str, str, Averaging], ...] = (
+    ("mIoU", "miou", "dataset"),
+    ("IoU of change", "iou_changed", "dataset"),
+    ("F1 of change", "f1_changed", "dataset"),
+    ("precision", "precision_changed", "dataset"),
+    ("recall", "recall_changed", "dataset"),
+    ("mIoU, image mean", "miou", "image_mean"),
+    ("mIoU, image mean, empty 0", "miou", "image_mean_empty_0"),
+)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run folder holds."""
+
+    folder: Path
+    recipe: dict[str, Any]
+    results: dict[str, Result]
+    validation: dict[str, Result]
+    split: str
+    comparison: Comparison
+
+
+def write_report(
+    run: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    imagery: bool = True,
+) -> Path:
+    """Write the report of a run.
+
+    Args:
+        run: Folder of a run of ``bitemporal distill`` with its verdict.
+        output: HTML file; ``report.html`` in the run folder by default.
+        data: Folder of the pairs, where it is not any more what the recipe says.
+        imagery: Show before and after; not for data whose terms forbid passing imagery on.
+
+    Returns:
+        The file.
+
+    Raises:
+        DataError: When the run has no verdict yet, or a file cannot be read or written.
+    """
+    found = _read(Path(run))
+    target = Path(output) if output is not None else found.folder / "report.html"
+    cards, missing = _gallery(found, data, imagery)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = resources.files("bitemporal.evaluation.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    text = environment.from_string(template).render(_content(found) | {"gallery": cards, "gallery_missing": missing})
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+def _read(folder: Path) -> _Run:
+    if not (folder / "recipe.yaml").is_file():
+        raise DataError(f"{folder}: has no recipe.yaml; expected the folder of a run of `bitemporal distill`")
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    by_split = {
+        split: {
+            name: read_result(path) for name in ORDER if (path := folder / "scores" / split / f"{name}.json").is_file()
+        }
+        for split in ("test", "val")
+    }
+    split = "test" if by_split["test"] else "val"
+    results = by_split[split]
+    if not results:
+        raise DataError(f"{folder}: has no scores; finish the run: `bitemporal distill` with the stage verdict")
+    comparison = compare(list(results.values()), results["control"].name if "control" in results else None)
+    return _Run(folder, recipe, results, by_split["val"], split, comparison)
+
+
+def _content(run: _Run) -> dict[str, Any]:
+    some = next(iter(run.results.values()))
+    student = run.results.get("student")
+    return {
+        "title": f"{run.recipe['model']} on {some.protocol.data}",
+        "verdict": verdict_sentence(run.comparison, student.name if student else "student"),
+        "optimistic": run.split == "val",
+        "protocol": some.protocol,
+        "description": run.comparison.description,
+        "partition": some.evaluation.partition.describe(),
+        "table": _score_table(run),
+        "differences": _differences(run),
+        "by_part": _by_part(run),
+        "by_decile": _by_decile(run),
+        "curves": _training_curves(run.folder),
+        "histogram": _histogram(run.folder),
+        "routing": _routing(run),
+        "precision_recall": _precision_recall(run),
+        "reliability": _reliability(run),
+        "objects": _objects(run),
+        "model": _model(run),
+        "recipe": yaml.safe_dump(run.recipe, sort_keys=False),
+        "program": some.origin,
+    }
+
+
+def _per_cent(value: float, sign: bool = False) -> str:
+    return "–" if not math.isfinite(value) else f"{100 * value:{'+' if sign else ''}.2f}"
+
+
+def _score_table(run: _Run) -> list[dict[str, Any]]:
+    rows = []
+    for label, metric, averaging in _TABLE:
+        cells = []
+        for result in run.results.values():
+            found = run.comparison.scores[result.name][metric, averaging]
+            cells.append({"value": _per_cent(found.value), "low": _per_cent(found.low), "high": _per_cent(found.high)})
+        rows.append({"label": label, "cells": cells})
+    boundary = [result.evaluation.summary()["boundary"]["f1"] for result in run.results.values()]
+    rows.append({"label": "boundary F1", "cells": [{"value": _per_cent(v), "low": "", "high": ""} for v in boundary]})
+    passes = ["2" if name == "o-p" else "1" for name in run.results]
+    rows.append({"label": "forward passes a pair", "cells": [{"value": v, "low": "", "high": ""} for v in passes]})
+    return [{"label": "", "cells": list(run.results)}, *rows]
+
+
+def _differences(run: _Run) -> Markup:
+    rows: list[tuple[str, float, float, float]] = []
+    short = {result.name: name for name, result in run.results.items()}
+    for name in run.comparison.names[1:]:
+        found = run.comparison.differences[name]["miou", "dataset"]
+        rows.append((short[name], 100 * found.value, 100 * found.low, 100 * found.high))
+    if not rows:
+        return Markup("")
+    return interval_chart(
+        "Difference in mIoU", rows, f"points of dataset mIoU minus {short[run.comparison.names[0]]}, 95 % intervals"
+    )
+
+
+def _groups(result: Result, key: str) -> list[dict[str, Any]]:
+    summary = result.evaluation.summary(intervals=True)[key]
+    return list(summary.values()) if isinstance(summary, dict) else list(summary)
+
+
+def _scores_of(groups: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float], list[float]]:
+    return (
+        [100 * group["dataset"]["miou"] for group in groups],
+        [100 * group["intervals"]["dataset"]["miou"][0] for group in groups],
+        [100 * group["intervals"]["dataset"]["miou"][1] for group in groups],
+    )
+
+
+def _by_part(run: _Run) -> Markup:
+    some = next(iter(run.results.values()))
+    names = [f"{name} ({group['pairs']})" for name, group in some.evaluation.summary()["by_part"].items()]
+    series = [Series(name, [], *_scores_of(_groups(result, "by_part"))) for name, result in run.results.items()]
+    return bar_chart("mIoU by CAR part", names, series, "dataset mIoU, per cent")
+
+
+def _by_decile(run: _Run) -> Markup:
+    series, texts = [], []
+    for name, result in run.results.items():
+        groups = _groups(result, "by_decile")
+        texts = [f"{group['car'][1]:.3f}" for group in groups]
+        series.append(Series(name, list(range(1, len(groups) + 1)), *_scores_of(groups), marks=True))
+    shown = [(i + 1.0, text) for i, text in enumerate(texts)]
+    return line_chart(
+        "mIoU by CAR decile",
+        [Series(s.name, s.x, s.y, marks=True) for s in series],
+        "largest CAR of the decile",
+        "dataset mIoU, per cent",
+        x_ticks=shown,
+    )
+
+
+def _training_curves(folder: Path) -> dict[str, Markup]:
+    losses, scores = [], []
+    stages = sorted(path.parent for path in folder.glob("*/metrics.csv"))
+    rank = {"origin": 0, "control": 2, "student": 3}
+    for stage in sorted(stages, key=lambda path: (rank.get(path.name, 1), path.name)):
+        with (stage / "metrics.csv").open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        steps = [float(row["step"]) for row in rows]
+        losses.append(Series(stage.name, steps, [float(row["loss"]) for row in rows]))
+        validated = [row for row in rows if row.get("val_miou")]
+        scores.append(
+            Series(
+                stage.name,
+                [float(row["step"]) for row in validated],
+                [100 * float(row["val_miou"]) for row in validated],
+                marks=True,
+            )
+        )
+    if not losses:
+        return {}
+    return {
+        "loss": line_chart("Training loss", losses, "step of the stage", "training loss, all terms"),
+        "score": line_chart("Validation mIoU", scores, "step of the stage", "dataset mIoU on val, per cent"),
+    }
+
+
+def _histogram(folder: Path) -> Markup:
+    if not (folder / "partition.csv").is_file():
+        return Markup("")
+    cars: dict[str, list[float]] = {}
+    for row in read_partition(folder / "partition.csv"):
+        cars.setdefault(row.split, []).append(row.car)
+    return car_histogram(cars)
+
+
+def _routing(run: _Run) -> dict[str, Any] | None:
+    """Which part O-P sent each pair to, against the part of its label, and what that did to the score."""
+    if "o-p" not in run.results:
+        return None
+    evaluation = run.results["o-p"].evaluation
+    names = evaluation.partition.names
+    counted = Counter(zip(evaluation.parts, evaluation.sent_to, strict=True))
+    right = np.array([part == sent for part, sent in zip(evaluation.parts, evaluation.sent_to, strict=True)])
+    return {
+        "names": names,
+        "rows": [{"part": part, "cells": [counted[part, sent] for sent in names]} for part in names],
+        "right": int(right.sum()),
+        "pairs": len(right),
+        "scores": [
+            {
+                "name": name,
+                "right": _per_cent(metrics(result.evaluation.counts[right], "dataset")["miou"]),
+                "wrong": _per_cent(metrics(result.evaluation.counts[~right], "dataset")["miou"]),
+            }
+            for name, result in run.results.items()
+        ],
+    }
+
+
+def _precision_recall(run: _Run) -> dict[str, Any] | None:
+    series, marks, rows = [], [], []
+    for i, (name, result) in enumerate(run.results.items()):
+        counts = result.evaluation.probabilities
+        if counts is None:
+            return None
+        curve = threshold_curve(counts)
+        series.append(Series(name, curve.recall.tolist(), curve.precision.tolist()))
+        chosen_on = run.validation.get(name)
+        if chosen_on is None or chosen_on.evaluation.probabilities is None:
+            continue
+        best = threshold_curve(chosen_on.evaluation.probabilities).best
+        threshold = curve.thresholds[best]
+        marks.append(
+            Mark(
+                float(curve.recall[best]),
+                float(curve.precision[best]),
+                f"{name}: threshold {threshold:.2f}, chosen on val",
+                i,
+            )
+        )
+        at_half = int(np.searchsorted(curve.thresholds, 0.5))
+        rows.append(
+            {
+                "name": name,
+                "average_precision": _per_cent(curve.average_precision),
+                "half": _per_cent(float(curve.f1[at_half])),
+                "threshold": f"{threshold:.2f}",
+                "best": _per_cent(float(curve.f1[best])),
+            }
+        )
+    chart = line_chart(
+        "Precision over recall", series, "recall of change", "precision of change", (0.0, 1.0), (0.0, 1.0), marks=marks
+    )
+    return {"chart": chart, "rows": rows}
+
+
+def _reliability(run: _Run) -> dict[str, Any] | None:
+    series, rows = [], []
+    for name, result in run.results.items():
+        counts = result.evaluation.probabilities
+        if counts is None:
+            return None
+        found = calibration(counts)
+        filled = found.pixels > 0
+        series.append(Series(name, found.predicted[filled].tolist(), found.observed[filled].tolist(), marks=True))
+        rows.append({"name": name, "error": _per_cent(found.expected_error)})
+    chart = line_chart(
+        "Reliability",
+        series,
+        "probability of change given",
+        "share that has changed",
+        (0.0, 1.0),
+        (0.0, 1.0),
+        diagonal=True,
+    )
+    return {"chart": chart, "rows": rows}
+
+
+def _objects(run: _Run) -> list[dict[str, Any]]:
+    return [{"name": name, "sizes": result.evaluation.summary()["objects"]} for name, result in run.results.items()]
+
+
+def _model(run: _Run) -> dict[str, Any]:
+    name = run.recipe["model"]
+    card = model_card(name)
+    facts = {
+        "network": f"{name}: {card.title}",
+        "paper": card.paper,
+        "licence of pretrained weights": card.licence,
+        "pretrained": "yes" if run.recipe.get("pretrained") else "no",
+    }
+    bundle = run.folder / "student" / "bundle"
+    if (bundle / "bundle.json").is_file():
+        metadata = read_description(bundle).get("metadata", {})
+        facts["student"] = (
+            f"best of {metadata.get('steps')} steps at step {metadata.get('best_step')}, by "
+            f"{metadata.get('selected_by')}"
+        )
+        size = (bundle / "weights.safetensors").stat().st_size
+        facts["size of its bundle"] = f"{size / 1e6:.1f} MB"
+    return facts
+
+
+def _gallery(run: _Run, data: str | os.PathLike[str] | None, imagery: bool) -> tuple[dict[str, list[Card]], str]:
+    """Cards by group, or why there are none."""
+    bundles = {name: run.folder / name / "bundle" for name in _DRAWN if name in run.results}
+    if not bundles:
+        bundles = {name: run.folder / name / "bundle" for name in list(run.results)[:1]}
+    recipe = run.recipe
+    try:
+        folder = PairFolder(
+            data or recipe["data"],
+            label_values=_tuple(recipe.get("label_values")),
+            label_threshold=recipe.get("label_threshold"),
+            image_range=_tuple(recipe.get("image_range")),
+        )
+        pairs = [*folder.pairs(run.split)] if run.split in folder.splits else [*folder.pairs()]
+        detectors = {name: load(bundle) for name, bundle in bundles.items()}
+        evaluations = {name: run.results[name].evaluation for name in bundles}
+        chosen = choose(evaluations)
+        return {
+            group: draw(stems, detectors, evaluations, folder, pairs, imagery) for group, stems in chosen.items()
+        }, ""
+    except (BitemporalError, KeyError) as error:
+        return {}, str(error)
+
+
+def _tuple(value: Sequence[Any] | None) -> Any:  # noqa: ANN401  whatever the recipe holds
+    return None if value is None else tuple(value)

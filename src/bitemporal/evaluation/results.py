@@ -1,0 +1,210 @@
+"""Result files: what was evaluated, under which protocol, with which scores; the counts of every pair beside them."""
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bitemporal
+from bitemporal.car import CarPartition
+from bitemporal.errors import DataError
+from bitemporal.evaluation.counting import ProbabilityCounts
+from bitemporal.evaluation.curves import describe_curves
+from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, read_confusions
+from bitemporal.files import write_json
+from bitemporal.metrics import METRIC_VERSION
+
+FORMAT = 1
+
+_MUST_AGREE = {
+    "pairs_hash": "pairs or their labels",
+    "tile": "tile size",
+    "stride": "stride of the tiles",
+    "threshold": "threshold",
+    "augmentation": "test-time augmentation",
+    "scales": "scales of the test-time augmentation",
+    "image_range": "range of the image values",
+    "metric_version": "version of the metrics",
+}
+"""Fields of a protocol without which two scores mean different things."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Under what conditions scores were taken.
+
+    Attributes:
+        data: Name of the data set: that of its folder.
+        split: Of the data set.
+        pairs_hash: SHA-256 of the labelled pairs' stems and decoded labels.
+        pairs: Number of labelled pairs.
+        labels: What the values of the label files mean.
+        image_range: Values that became 0 and 255.
+        tile: Side of the tiles that images were cut into; ``None`` for whole images.
+        stride: From one tile to the next; ``None`` for whole images.
+        threshold: Probability above which a pixel is changed.
+        augmentation: Test-time augmentation.
+        scales: Of the test-time augmentation.
+        car_thresholds: Of the CAR parts.
+        metric_version: ``bitemporal.metrics.METRIC_VERSION``.
+    """
+
+    data: str
+    split: str
+    pairs_hash: str
+    pairs: int
+    labels: str | None = None
+    image_range: tuple[float, float] | None = None
+    tile: int | None = None
+    stride: int | None = None
+    threshold: float = 0.5
+    augmentation: str | None = None
+    scales: tuple[float, ...] = (1.0,)
+    car_thresholds: tuple[float, ...] = CarPartition().thresholds
+    metric_version: int = METRIC_VERSION
+
+    def conflicts(self, other: "Protocol") -> list[str]:
+        """Why scores under another protocol cannot be compared with these; nothing when they can."""
+        return [
+            f"{what}: {self._shown(name)} and {other._shown(name)}"
+            for name, what in _MUST_AGREE.items()
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+    def _shown(self, name: str) -> str:
+        if name == "pairs_hash":
+            return f"{self.data}/{self.split}, {self.pairs} pairs, {self.pairs_hash[:8]}"
+        value = getattr(self, name)
+        return "none" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of one detector.
+
+    Attributes:
+        name: Of the detector; results of one name and different seeds are replicates.
+        protocol: Under what conditions.
+        evaluation: What was counted.
+        seed: That the detector was trained with, if it is known.
+        origin: What else should be known, in JSON types: bundle, version, commit.
+    """
+
+    name: str
+    protocol: Protocol
+    evaluation: Evaluation
+    seed: int | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Write the result and, beside it, the counts of every pair.
+
+        Args:
+            path: JSON file; the counts go to a CSV file of the same name that ends in ``.confusions.csv``. NaN is
+                written as null.
+
+        Returns:
+            The CSV file.
+
+        Raises:
+            DataError: When a file cannot be written.
+        """
+        target = Path(path)
+        counts = target.with_name(target.stem + ".confusions.csv")
+        self.evaluation.write_confusions(counts)
+        content = {
+            "format": FORMAT,
+            "name": self.name,
+            "seed": self.seed,
+            "protocol": asdict(self.protocol),
+            "origin": self.origin,
+            "unlabelled_pairs_left_out": self.evaluation.unlabelled,
+            "conventions": CONVENTIONS,
+            "confusions": counts.name,
+            **self.evaluation.summary(intervals=True),
+            "probabilities": None
+            if self.evaluation.probabilities is None
+            else describe_curves(self.evaluation.probabilities),
+        }
+        write_json(target, content)
+        return counts
+
+
+def read_result(path: str | os.PathLike[str]) -> Result:
+    """Read a result file and the counts beside it.
+
+    Raises:
+        DataError: When a file is missing, damaged, or no result of this version.
+    """
+    source = Path(path)
+    try:
+        content = json.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error}); expected a result of `bitemporal evaluate -o`") from error
+    except ValueError as error:
+        raise DataError(f"{source}: is no JSON ({error}); expected a result of `bitemporal evaluate -o`") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise DataError(
+            f"{source}: format is {found!r}, expected {FORMAT}, a result of `bitemporal evaluate -o`; evaluate again"
+        )
+    try:
+        known = {entry.name for entry in fields(Protocol)}
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content["protocol"].items() if k in known
+        }
+        protocol = Protocol(**given)
+        probabilities = content["probabilities"] and ProbabilityCounts(
+            *(np.array(content["probabilities"]["counts"][name]) for name in ("unchanged", "changed", "total"))
+        )
+        counts, name, seed, origin = (content[key] for key in ("confusions", "name", "seed", "origin"))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{source}: lacks a part of a result ({type(error).__name__}: {error}); evaluate again"
+        ) from error
+    evaluation = read_confusions(
+        source.with_name(Path(counts).name), CarPartition(protocol.car_thresholds), protocol.pairs_hash, probabilities
+    )
+    if len(evaluation.stems) != protocol.pairs:
+        raise DataError(
+            f"{source.with_name(Path(counts).name)}: holds {len(evaluation.stems)} pairs, expected the "
+            f"{protocol.pairs} of {source}; both are written together: evaluate again"
+        )
+    evaluation = replace(evaluation, unlabelled=content.get("unlabelled_pairs_left_out", 0))
+    return Result(name, protocol, evaluation, seed, origin)
+
+
+def check_comparable(results: Sequence[Result]) -> None:
+    """Refuse results of different protocols.
+
+    Raises:
+        DataError: Naming the first two that differ, and in what.
+    """
+    for other in results[1:]:
+        if conflicts := results[0].protocol.conflicts(other.protocol):
+            raise DataError(
+                f"{results[0].name} and {other.name}: were evaluated under different protocols "
+                f"({'; '.join(conflicts)}), so that their scores say nothing about each other; evaluate both under one"
+            )
+
+
+def program() -> dict[str, str | None]:
+    """Version of this package, and the commit of its source tree, where it runs from one."""
+    folder = Path(bitemporal.__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "log", "-1", "--format=%H", "--", "."],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        commit = done.stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):  # no git, or no source tree
+        commit = None
+    return {"bitemporal": bitemporal.__version__, "commit": commit}

@@ -1,0 +1,112 @@
+"""Intervals: against formulas, against scipy, and by how often they cover."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bitemporal.evaluation.bootstrap import Replicates, Resampling, difference, estimate, score, significant
+from bitemporal.metrics import METRICS, image_metric, metrics
+
+
+def matrices(random, images, quality=0.8):
+    """Confusion counts of images of 1000 pixels."""
+    changed = random.integers(0, 400, images)
+    found = random.binomial(changed, quality)
+    false = random.binomial(1000 - changed, 0.05)
+    return np.stack([1000 - changed - false, false, changed - found, found], axis=-1)
+
+
+def test_the_value_is_that_of_the_metrics():
+    counts = matrices(np.random.default_rng(0), 50)
+    resampling = Resampling.of(50, 200)
+    for averaging in ("dataset", "image_mean", "image_mean_empty_0"):
+        expected = metrics(counts, averaging)
+        for name in METRICS:
+            found = estimate(Replicates(counts[None]), name, averaging, resampling)
+            assert found.value == pytest.approx(expected[name], abs=1e-12)
+            assert found.low <= found.value <= found.high
+    two = np.stack([counts, counts[::-1]])
+    assert score(Replicates(two, (0, 1)), "oa", "image_mean") == pytest.approx(metrics(counts, "image_mean")["oa"])
+
+
+def test_intervals_are_those_of_scipy():
+    counts = matrices(np.random.default_rng(1), 80)
+    values = image_metric("iou_changed", counts)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=3).confidence_interval
+    found = estimate(Replicates(counts[None]), "iou_changed", "image_mean", Resampling.of(80, 4000))
+    width = expected.high - expected.low
+    assert found.low == pytest.approx(expected.low, abs=0.08 * width)
+    assert found.high == pytest.approx(expected.high, abs=0.08 * width)
+
+    def dataset(*columns, axis):
+        _, fp, fn, tp = (np.sum(c, axis=axis) for c in columns)
+        return tp / (tp + fp + fn)
+
+    expected = stats.bootstrap(
+        tuple(counts.T), dataset, paired=True, vectorized=True, n_resamples=4000, method="percentile", rng=3
+    ).confidence_interval
+    found = estimate(Replicates(counts[None]), "iou_changed", "dataset", Resampling.of(80, 4000))
+    width = expected.high - expected.low
+    assert found.low == pytest.approx(expected.low, abs=0.08 * width)
+    assert found.high == pytest.approx(expected.high, abs=0.08 * width)
+
+
+def test_a_group_of_images_is_as_those_alone():
+    counts = matrices(np.random.default_rng(2), 60)
+    chosen = np.arange(60) % 3 == 0
+    whole = estimate(Replicates(counts[None]), "miou", "image_mean", Resampling.of(60, 3000), chosen)
+    alone = estimate(Replicates(counts[None, chosen]), "miou", "image_mean", Resampling.of(20, 3000))
+    assert whole.value == pytest.approx(alone.value)
+    assert whole.high - whole.low == pytest.approx(alone.high - alone.low, rel=0.2)
+    none = estimate(Replicates(counts[None]), "miou", "dataset", Resampling.of(60, 50), np.zeros(60, bool))
+    assert np.isnan(none).all()
+
+
+def test_what_both_find_hard_is_no_difference():
+    random = np.random.default_rng(3)
+    counts = matrices(random, 60)
+    better = counts.copy()
+    gain = np.minimum(better[:, 2], 2)
+    better[:, 2] -= gain
+    better[:, 3] += gain
+    resampling = Resampling.of(60)
+    first, second = Replicates(better[None]), Replicates(counts[None])
+    own = [estimate(r, "miou", "dataset", resampling) for r in (first, second)]
+    found = difference(first, second, "miou", "dataset", resampling)
+    assert own[1].high > own[0].low  # each for itself says nothing
+    assert significant(found) and found.value == pytest.approx(own[0].value - own[1].value)
+    assert difference(first, first, "miou", "dataset", resampling) == (0, 0, 0)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    random = np.random.default_rng(4)
+    counts = matrices(random, 60)
+    same = Replicates(np.stack([counts] * 3), (0, 1, 2))
+    apart = Replicates(np.stack([matrices(random, 60, quality) for quality in (0.6, 0.8, 0.95)]), (0, 1, 2))
+    resampling = Resampling.of(60)
+    narrow = estimate(same, "miou", "dataset", resampling)
+    assert narrow == pytest.approx(estimate(Replicates(counts[None]), "miou", "dataset", resampling))
+    wide = estimate(apart, "miou", "dataset", resampling)
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+    # seeds that are the same in both are resampled together
+    assert difference(apart, apart, "miou", "dataset", resampling) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(seeds):
+    random = np.random.default_rng(5)
+    truth = score(Replicates(matrices(random, 100_000)[None]), "iou_changed", "image_mean")
+    hits = 0
+    for _ in range(200):
+        counts = np.stack([matrices(random, 40) for _ in range(seeds)])
+        found = estimate(
+            Replicates(counts, tuple(range(seeds))), "iou_changed", "image_mean", Resampling.of(40, 400, seed=1)
+        )
+        hits += found.low <= truth <= found.high
+    assert 0.88 <= hits / 200 <= 1.0
+
+
+def test_what_is_undefined_has_no_interval():
+    nothing = np.tile([100, 0, 0, 0], (5, 1))
+    found = estimate(Replicates(nothing[None]), "iou_changed", "dataset", Resampling.of(5, 50))
+    assert np.isnan(found).all() and not significant(found)

@@ -1,0 +1,258 @@
+"""The report of a run: what it shows is what the files say, and it needs nothing beside itself."""
+
+import csv
+import json
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from bitemporal.car import CarPartition
+from bitemporal.cli.main import main
+from bitemporal.errors import DataError
+from bitemporal.evaluation import Evaluation, Protocol, Result, read_result
+from bitemporal.evaluation.report import write_report
+from bitemporal.evaluation.report.charts import (
+    Mark,
+    Series,
+    bar_chart,
+    car_histogram,
+    interval_chart,
+    line_chart,
+    ticks,
+)
+from bitemporal.evaluation.report.gallery import choose
+from bitemporal.pipeline import DistillationRun
+from bitemporal.recipe import DistillRecipe
+
+
+class Page(HTMLParser):
+    """Elements of a page, and the cells of its tables; refuses what is not closed."""
+
+    VOID = frozenset({"meta", "img", "input", "br"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.tables, self.texts = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += data
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_pairs, tmp_path_factory):
+    """A short run whose folder of pairs has a name with signs that mean something in HTML."""
+    root = tmp_path_factory.mktemp("report")
+    data = root / "a<b>&c"
+    shutil.copytree(tiny_pairs, data)
+    for name in ("A", "B", "label"):
+        (data / "test" / name / "pair_03.png").rename(data / "test" / name / "x<script>'&.png")
+    steps = {"max_steps": 12, "teacher_steps": 4, "student_steps": 8, "validate_every": 4}
+    recipe = DistillRecipe(
+        model="test_tinycd", data=str(data), out=str(root / "run"), batch_size=4, crop_size=32, workers=0, **steps
+    )
+    DistillationRun(recipe, Console(quiet=True))()
+    return root / "run"
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return Page(write_report(run).read_text(encoding="utf-8"))
+
+
+def test_nothing_is_fetched_and_nothing_of_the_users_becomes_markup(page, run):
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert not page.of("link") and not page.of("iframe") and all("src" not in script for script in page.of("script"))
+    assert all(image["src"].startswith("data:image/") for image in page.of("img")) and page.of("img")
+    assert "url(" not in text and "@import" not in text and not re.search(r"(src|href)=.?(https?:)?//", text)
+    assert len(page.of("script")) == 1 and not page.of("b")
+    assert "x<script>'&" in "".join(page.texts) and "a<b>&c" in "".join(page.texts)
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.of("meta")
+    assert "prefers-color-scheme: dark" in text and "@media print" in text
+
+
+def test_the_table_is_that_of_the_scores(page, run):
+    content = json.loads((run / "metrics.json").read_text())
+    header, *rows = page.tables[0]
+    assert header[1:] == ["origin", "o-p", "control", "student"]
+    found = {row[0]: row[1:] for row in rows}
+    for label, averaging in (("mIoU", "dataset"), ("mIoU, image mean, empty 0", "image_mean_empty_0")):
+        for name, cell in zip(header[1:], found[label], strict=True):
+            result = content["results"][name]
+            low, high = result["intervals"][averaging]["miou"]
+            value = result[averaging]["miou"]
+            assert cell == f"{100 * value:.2f}{100 * low:.2f} to {100 * high:.2f}"
+    assert found["forward passes a pair"] == ["1", "2", "1", "1"]
+    assert content["verdict"] in page.texts
+
+
+def test_the_routing_is_that_of_the_counts(page, run):
+    with (run / "scores/test/o-p.confusions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    counted = Counter((row["part"], row["sent_to"]) for row in rows)
+    table = next(t for t in page.tables if t[0][0] == "part of the label")
+    names = ["small", "medium", "large"]
+    assert [row[1:] for row in table[1:]] == [[str(counted[part, sent]) for sent in names] for part in names]
+    right = sum(row["part"] == row["sent_to"] for row in rows)
+    assert any(f"{right} of {len(rows)} pairs" in text for text in page.texts)
+
+
+def test_the_gallery_shows_the_extremes_and_no_pair_twice(page, run):
+    student, control = (read_result(run / f"scores/test/{name}.json").evaluation for name in ("student", "control"))
+
+    def miou(counts):
+        tn, fp, fn, tp = counts.tolist()
+        return sum(1.0 if not below else above / below for above, below in ((tp, tp + fp + fn), (tn, tn + fp + fn))) / 2
+
+    gain = {s: miou(a) - miou(b) for s, a, b in zip(student.stems, student.counts, control.counts, strict=True)}
+    groups = choose({"student": student, "control": control})
+    shown = [stem for stems in groups.values() for stem in stems]
+    assert len(shown) == len(set(shown))
+    improved, harmed = groups.get("most improved", []), groups.get("most harmed", [])
+    assert improved == sorted((s for s in gain if gain[s] > 0), key=lambda s: -gain[s])[: len(improved)]
+    assert all(gain[s] < 0 for s in harmed)
+    cards = sum(attributes.get("class") == "card" for attributes in page.of("figure"))
+    assert cards == len(shown) and len(page.of("input")) == cards
+
+
+def test_without_imagery_only_masks_are_shown(run, tmp_path, capsys):
+    target = tmp_path / "new" / "masks.html"
+    assert main(["report", str(run), "--no-imagery", "-o", str(target)]) == 0
+    assert str(target) in capsys.readouterr().out
+    page = Page(target.read_text(encoding="utf-8"))
+    assert page.of("img") and all(image["src"].startswith("data:image/png") for image in page.of("img"))
+    assert not page.of("input")
+
+
+def test_without_the_pairs_everything_else_is_there(run, tmp_path):
+    page = Page(write_report(run, tmp_path / "r.html", data=tmp_path / "gone").read_text(encoding="utf-8"))
+    assert not page.of("img") and any("No pictures" in text and "gone" in text for text in page.texts)
+    assert page.tables
+
+
+def test_what_is_no_finished_run_is_an_error(run, tmp_path):
+    with pytest.raises(DataError, match=r"has no recipe\.yaml"):
+        write_report(tmp_path)
+    shutil.copy(run / "recipe.yaml", tmp_path)
+    with pytest.raises(DataError, match="has no scores; finish the run"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_thousand_pairs_without_bundles(run, tmp_path):
+    random = np.random.default_rng(0)
+    shutil.copy(run / "recipe.yaml", tmp_path)
+    partition, cars = CarPartition(), random.random(1000) ** 4
+    for name in ("origin", "student"):
+        counts = random.integers(1, 5000, (1000, 4))
+        found = Evaluation(
+            stems=tuple(f"p{i}" for i in range(1000)),
+            counts=counts,
+            cars=cars,
+            parts=tuple(partition.part(car) for car in cars),
+            sent_to=(None,) * 1000,
+            boundary=np.ones((1000, 4), np.int64),
+            objects=np.ones((1000, 3, 3), np.int64),
+            partition=partition,
+            pairs_hash="h",
+        )
+        protocol = Protocol(data="d", split="val", pairs_hash="h", pairs=1000)
+        Result(f"m {name}", protocol, found, 0, {"bitemporal": "1", "commit": None}).write(
+            tmp_path / "scores/val" / f"{name}.json"
+        )
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert any("no test scores" in text for text in page.texts)
+    assert any(text.startswith(("No difference", "No verdict", "M student", "Student")) for text in page.texts)
+    assert (tmp_path / "report.html").stat().st_size < 500_000
+
+
+# ---------------------------------------------------------------- charts
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_are_few_round_and_inside(low, width):
+    found = ticks(low, low + width)
+    room = 1e-6 * (abs(low) + width)
+    assert len(found) <= 12 and all(low - room <= value <= low + width + room for value in found)
+    steps = np.diff(found)
+    assert len(found) < 3 or np.allclose(steps, steps[0], rtol=1e-3)
+
+
+def numbers(text, attribute):
+    return [float(value) for value in re.findall(rf' {attribute}="(-?[\d.]+)"', text)]
+
+
+def test_points_lie_where_their_values_say():
+    text = str(line_chart("t", [Series("a", [0, 5, 10], [0.0, 50.0, 100.0], marks=True)], "x", "y"))
+    across, down = numbers(text, "cx"), numbers(text, "cy")
+    assert across[1] == pytest.approx((across[0] + across[2]) / 2, abs=0.1)
+    assert down[0] > down[1] > down[2] and down[1] == pytest.approx((down[0] + down[2]) / 2, abs=0.1)
+
+
+def test_gaps_stay_gaps_and_texts_are_escaped():
+    series = [Series("<a>", [0, 1, 2, 3], [1.0, float("nan"), 2.0, 3.0]), Series("b", [0], [float("nan")])]
+    text = str(line_chart("t", series, "x", "y", marks=[Mark(1, 1.5, "<m>"), Mark(1, float("nan"), "no")]))
+    assert re.search(r'd="M[\d. ]+ M[\d. ]+ L[\d. ]+"', text) and "<a>" not in text and "&lt;a&gt;" in text
+    assert text.count('class="mark') == 1 and "nan" not in text
+
+
+def test_bars_are_as_high_as_their_values():
+    text = str(bar_chart("t", ["a", "b"], [Series("s", [], [10.0, 20.0], [5.0, 15.0], [15.0, 25.0])], "y"))
+    heights = numbers(text, "height")
+    assert heights[1] == pytest.approx(2 * heights[0], abs=0.2) and text.count('class="interval"') == 2
+    nothing = str(bar_chart("t", ["a"], [Series("s", [], [float("nan")])], "y"))
+    assert "<rect" not in nothing and "nan" not in nothing
+
+
+def test_intervals_stand_on_the_right_side_of_zero():
+    text = str(
+        interval_chart(
+            "t", [("up", 1.0, 0.5, 1.5), ("down", -1.0, -1.5, -0.5), ("none", 0.0, float("nan"), float("nan"))], "x"
+        )
+    )
+    up, down, none = numbers(text, "cx")
+    assert down < none < up and text.count('class="interval"') == 2
+
+
+def test_a_ratio_at_a_bound_is_below_it():
+    text = str(car_histogram({"train": [0.0, 0.01, 0.05, 0.0500001, 1.0, float("nan")], "val": []}))
+    told = dict(re.findall(r"<title>train \(5\), ([^:]+): ([\d.]+)</title>", text))
+    assert {name: float(share) for name, share in told.items() if float(share)} == {
+        "0": 20, "to .01": 20, ".05": 20, ".1": 20, "1": 20,
+    }  # fmt: skip
+
+
+def test_the_report_is_where_it_was_asked_for(run, tmp_path):
+    assert write_report(run, tmp_path / "x.html") == tmp_path / "x.html"
+    assert not [path for path in Path(tmp_path).iterdir() if path.name.startswith(".")]

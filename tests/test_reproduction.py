@@ -1,0 +1,122 @@
+"""The paper's experiments: recipes, cost, published numbers, and a dry run of everything."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from bitemporal import reproduction
+from bitemporal.cli.main import main
+from bitemporal.errors import DataError, RecipeError
+from bitemporal.models import model_card
+from bitemporal.models.facts import all_facts
+
+QUIET = Console(quiet=True)
+QUICK = ("fc_siam_diff", "lightcdnet_s")
+"""Networks of which a dry run is in every run of the tests, beside tinycd."""
+
+
+def test_every_network_of_the_papers_table_has_a_recipe():
+    names = reproduction.networks_of_paper()
+    assert len(names) == len([f for f in all_facts() if f.published])
+    for name in names:
+        for dataset, size in (("jl1-cd", 512), ("sysu-cd", 256)):
+            recipe = reproduction.paper_recipe(dataset, name)
+            assert recipe.crop_size == size and recipe.seed == 0 and recipe.batch_size is None
+            assert recipe.partition.thresholds == (0.05, 0.20)
+            assert recipe.pretrained == (model_card(name).licence != "none")
+            lengths = recipe.max_steps, recipe.teacher_steps, recipe.student_steps
+            if name == "ttp":  # epochs of 3,900 or 12,000 pairs in batches of 8
+                epoch = {"jl1-cd": 488, "sysu-cd": 1500}[dataset]
+                assert lengths == (300 * epoch, 200 * epoch, 100 * epoch)
+            else:
+                assert lengths == (200_000, 100_000, 100_000)
+    assert reproduction.paper_recipe("jl1-cd", "tinycd", parts=2).partition.thresholds == (0.10,)
+
+
+def test_what_the_paper_does_not_have_is_refused():
+    with pytest.raises(RecipeError, match="model: 'tinycd_v2_s' is not in the paper's tables"):
+        reproduction.paper_recipe("jl1-cd", "tinycd_v2_s")
+    with pytest.raises(RecipeError, match="dataset: found 'levir-cd', expected one of jl1-cd, sysu-cd"):
+        reproduction.paper_recipe("levir-cd", "tinycd")
+
+
+def test_the_cost_is_that_of_the_steps(monkeypatch):
+    recipe = reproduction.paper_recipe("sysu-cd", "fc_ef", workers=2)
+    seconds = iter((0.5, 0.1, 0.4))
+    monkeypatch.setattr(reproduction, "_seconds", lambda *_: next(seconds))
+    cost = reproduction.estimate_cost(recipe, "sysu-cd")
+    validation = 4000 / 8 * 0.1
+    assert cost.hours["origin"] == pytest.approx((200_000 * 0.5 + 40 * validation) / 3600)
+    assert cost.hours["3 teachers"] == pytest.approx(3 * (100_000 * 0.5 + 20 * validation) / 3600)
+    assert cost.hours["control"] == pytest.approx((100_000 * 0.5 + 20 * validation) / 3600)
+    assert cost.hours["student"] == pytest.approx((100_000 * 0.6 + 20 * validation) / 3600)
+    assert cost.total_hours == pytest.approx(sum(cost.hours.values()))
+    seconds = iter((0.5, 0.1, 4.0))  # two processes load a batch in 2 s
+    assert reproduction.estimate_cost(recipe, "sysu-cd").hours["control"] > 100_000 * 2 / 3600
+
+
+def test_a_probe_times_this_machine():
+    recipe = replace(reproduction.paper_recipe("sysu-cd", "tinycd"), crop_size=64, batch_size=2)
+    cost = reproduction.estimate_cost(recipe, "sysu-cd")
+    assert 0 < cost.forward_s < cost.step_s and cost.loading_s > 0 and cost.total_hours > 0
+
+
+def test_the_command_estimates_and_names_the_missing_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seconds = iter((0.5, 0.1, 0.4))
+    monkeypatch.setattr(reproduction, "_seconds", lambda *_: next(seconds))
+    assert main(["reproduce", "sysu-cd", "--model", "fc_ef", "--estimate"]) == 0
+    assert "hours" in capsys.readouterr().out
+    seconds = iter((0.5, 0.1, 0.4))
+    assert main(["reproduce", "sysu-cd", "--model", "fc_ef"]) == 1
+    assert "data/sysu-cd: no such folder; expected the pairs of SYSU-CD" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_published_numbers_stand_beside_the_measured_ones(tmp_path):
+    recipe = reproduction.paper_recipe("jl1-cd", "tinycd", out=str(tmp_path / "run"))
+    found = reproduction.dry_run(recipe, QUIET)
+    assert list(found) == ["origin", "o-p", "control", "student"]
+    text = Console(width=160, record=True)
+    text.begin_capture()
+    text.print(reproduction.paper_table(found, recipe, "jl1-cd"))
+    lines = text.end_capture().splitlines()
+    published = {line.split()[0]: line.split()[-4:] for line in lines if "published" in line}
+    # fact sheet, Table III
+    assert published == {
+        "origin": ["71.04", "78.77", "83.05", "77.74"],
+        "o-p": ["72.22", "79.93", "83.49", "78.76"],
+        "student": ["72.55", "80.98", "83.17", "79.26"],
+    }
+    for name, evaluation in found.items():
+        for averaging in ("image_mean", "image_mean_empty_0", "dataset"):
+            own = next(line for line in lines if line.split()[:2] == [name, averaging])
+            assert f"{100 * evaluation.summary()[averaging]['miou']:.2f}" in own
+    # a second time, finished stages are not trained again
+    stamp = (tmp_path / "run/dry-run/run/student/bundle/bundle.json").stat().st_mtime_ns
+    reproduction.dry_run(recipe, QUIET)
+    assert (tmp_path / "run/dry-run/run/student/bundle/bundle.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK else [pytest.mark.full])
+        for name in reproduction.networks_of_paper()
+        if name != "tinycd"
+    ],
+)
+def test_a_dry_run_of_every_recipe(name, tmp_path):
+    recipe = reproduction.paper_recipe("jl1-cd", name, out=str(tmp_path / "run"))
+    found = reproduction.dry_run(recipe, QUIET)
+    assert set(found) >= {"origin", "control", "student"}
+    content = json.loads((tmp_path / "run/dry-run/run/metrics.json").read_text())
+    assert content["protocol"]["pairs"] == 4 and content["verdict"]
+
+
+def test_data_that_are_not_there(tmp_path):
+    recipe = reproduction.paper_recipe("jl1-cd", "tinycd", data=str(tmp_path / "no"))
+    with pytest.raises(DataError, match="bitemporal data download jl1-cd"):
+        reproduction.reproduce(recipe, "jl1-cd", QUIET)

@@ -1,0 +1,259 @@
+"""Result files, protocols and comparisons, in Python and on the command line."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bitemporal.bundle import save_bundle
+from bitemporal.car import CarPartition
+from bitemporal.cli.main import main
+from bitemporal.errors import DataError, RecipeError
+from bitemporal.evaluation import Protocol, Result, compare, evaluate, evaluate_masks, read_result, verdict_sentence
+from bitemporal.inference import NetworkDetector, compose, predict_files
+from bitemporal.inference.combining import SlidingWindow
+from bitemporal.metrics import metrics
+from bitemporal.pairs import PairFolder
+from stub_networks import convolutional, pointwise, register_stubs
+
+
+@pytest.fixture(autouse=True)
+def _stubs(monkeypatch):
+    register_stubs(monkeypatch)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Twelve pairs in ``val``: some rows brighten, and the label says nearly so."""
+    random = np.random.default_rng(0)
+    for i in range(12):
+        before = random.integers(0, 60, (20, 24, 3), dtype=np.uint8)
+        truth = np.zeros((20, 24), np.uint8)
+        truth[: i + (i > 3)] = 255
+        wrong = random.random(truth.shape) < 0.15
+        after = (before + np.where(((truth > 0) ^ wrong)[..., None], 100, 0)).astype(np.uint8)
+        for name, image in (("A", before), ("B", after), ("label", truth)):
+            folder = tmp_path / "pairs" / "val" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"p{i}.png")
+    return tmp_path / "pairs"
+
+
+def result_of(data, detector, name="d", seed=0, **fields):
+    folder = PairFolder(data)
+    found = evaluate(detector, folder, folder.pairs("val"), threshold=fields.get("threshold", 0.5))
+    protocol = Protocol(data="pairs", split="val", pairs_hash=found.pairs_hash, pairs=len(found.stems), **fields)
+    return Result(name, protocol, found, seed, {"source": "here"})
+
+
+def test_a_result_is_read_as_it_was_written(data, tmp_path):
+    result = result_of(data, NetworkDetector(pointwise()))
+    counts = result.write(tmp_path / "out" / "r.json")
+    again = read_result(tmp_path / "out" / "r.json")
+    assert (again.name, again.seed, again.protocol, again.origin) == ("d", 0, result.protocol, {"source": "here"})
+    for field in ("counts", "cars", "boundary", "objects"):
+        assert np.array_equal(getattr(again.evaluation, field), getattr(result.evaluation, field))
+    assert np.array_equal(again.evaluation.probabilities.total, result.evaluation.probabilities.total)
+    assert again.evaluation.stems == result.evaluation.stems and again.evaluation.parts == result.evaluation.parts
+    with counts.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    fp, fn, tp = (sum(int(row[name]) for row in rows) for name in ("fp", "fn", "tp"))
+    content = json.loads((tmp_path / "out" / "r.json").read_text())
+    assert content["dataset"]["iou_changed"] == pytest.approx(tp / (tp + fp + fn))
+    low, high = content["intervals"]["dataset"]["iou_changed"]
+    assert low < tp / (tp + fp + fn) < high
+    assert len(content["by_decile"]) == 10 and sum(group["pairs"] for group in content["by_decile"]) == 12
+    assert set(content["protocol"]) >= {
+        *("data", "split", "pairs_hash", "tile", "stride", "threshold", "augmentation", "metric_version"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"tile": 256, "stride": 128}, r"tile size: none and 256; stride of the tiles: none and 128"),
+        ({"threshold": 0.4}, "threshold: 0.5 and 0.4"),
+        ({"augmentation": "flips"}, "test-time augmentation: none and flips"),
+        ({"metric_version": 1}, "version of the metrics"),
+        ({"pairs_hash": "x" * 64}, "pairs or their labels: pairs/val, 12 pairs"),
+        ({"image_range": (0.0, 4000.0)}, "range of the image values"),
+    ],
+)
+def test_results_of_different_protocols_are_not_compared(data, change, what):
+    result = result_of(data, NetworkDetector(pointwise()))
+    other = replace(result, name="other", protocol=replace(result.protocol, **change))
+    with pytest.raises(DataError, match="d and other: were evaluated under different protocols .*" + what):
+        compare([result, other])
+
+
+def test_what_does_not_change_scores_may_differ(data):
+    result = result_of(data, NetworkDetector(pointwise()))
+    other = replace(result, name="other", protocol=replace(result.protocol, data="elsewhere", car_thresholds=(0.1,)))
+    found = compare([result, other])
+    assert found.differences["other"]["miou", "dataset"] == (0, 0, 0)
+
+
+def test_seeds_of_one_name_are_replicates(data):
+    detectors = [NetworkDetector(pointwise(bias=bias)) for bias in (-50.0, -40.0, -95.0)]
+    results = [result_of(data, d, "a", seed) for seed, d in enumerate(detectors)]
+    other = result_of(data, NetworkDetector(pointwise(bias=5.0)), "b")
+    shuffled = replace(
+        other,
+        evaluation=replace(
+            other.evaluation, stems=other.evaluation.stems[::-1], counts=other.evaluation.counts[::-1].copy()
+        ),
+    )
+    found = compare([other, *results], baseline="a")
+    assert found.names == ("a", "b") and found.replicates["a"].seeds == (0, 1, 2)
+    expected = np.mean([metrics(r.evaluation.counts, "dataset")["miou"] for r in results])
+    assert found.scores["a"]["miou", "dataset"].value == pytest.approx(expected)
+    # pairs belong together by their stems, whatever their order
+    again = compare([*results, shuffled]).differences["b"]
+    assert again["miou", "dataset"] == found.differences["b"]["miou", "dataset"]
+    unknown = [replace(result, seed=None) for result in (other, results[0])]
+    assert compare(unknown).replicates["b"].seeds == (-1,)
+    with pytest.raises(DataError, match="b: found 2 results with seeds unknown, unknown"):
+        compare([unknown[0], unknown[0]])
+    with pytest.raises(DataError, match="a: found 2 results with seeds 0, 0"):
+        compare([results[0], results[0]])
+    with pytest.raises(RecipeError, match="baseline: found 'c', expected one of"):
+        compare(results, "c")
+
+
+def test_the_verdict_says_what_the_interval_says(data):
+    good = result_of(data, NetworkDetector(pointwise()))
+    bad = result_of(data, NetworkDetector(pointwise(scale=0.0, bias=-9.0)))
+    named = {name: replace(result, name=name) for name, result in (("student", good), ("control", bad))}
+    told = verdict_sentence(compare([named["control"], named["student"]]))
+    assert told.startswith("Distillation helped: student minus control is +")
+    swapped = [replace(named["student"], name="control"), replace(named["control"], name="student")]
+    assert verdict_sentence(compare(swapped)).startswith("Distillation hurt: student minus control is -")
+    same = [replace(good, name="control"), replace(good, name="student")]
+    assert verdict_sentence(compare(same)).startswith("No difference could be shown")
+    assert verdict_sentence(compare([named["control"]])).startswith("No verdict on distillation")
+
+
+def test_results_that_cannot_be_used_are_errors_in_words(data, tmp_path):
+    path = tmp_path / "r.json"
+    counts = result_of(data, NetworkDetector(pointwise())).write(path)
+    whole, table = path.read_text(), counts.read_text()
+    for text, message in (
+        ("{", "is no JSON"),
+        ("[]", "format is 'list'"),
+        ('{"format": 99}', "format is 99, expected 1"),
+        ('{"format": 1}', "lacks a part of a result"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=f"{path}.*{message}"):
+            read_result(path)
+    path.write_text(whole)
+    for text, message in (
+        ("stem,tn\na,1\n", "something else than counts of pairs"),
+        (table.replace("p1,", "p1,x"), "something else than counts of pairs"),
+        ("\n".join(table.splitlines()[:-1]) + "\n", "holds 11 pairs, expected the 12"),
+    ):
+        counts.write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_result(path)
+    counts.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        read_result(path)
+
+
+def test_masks_of_another_program_are_scored_as_the_detector_is(data, tmp_path):
+    detector, folder = NetworkDetector(pointwise()), PairFolder(data)
+    predict_files(detector, data / "val" / "A", data / "val" / "B", tmp_path / "masks")
+    ours, theirs = (
+        evaluate(detector, folder, folder.pairs("val")),
+        evaluate_masks(tmp_path / "masks", folder, folder.pairs("val")),
+    )
+    assert np.array_equal(ours.counts, theirs.counts) and np.array_equal(ours.objects, theirs.objects)
+    assert ours.pairs_hash == theirs.pairs_hash and theirs.probabilities is None
+    (tmp_path / "masks" / "p3.png").unlink()
+    with pytest.raises(DataError, match=r"lacks masks of 1 labelled pair.*'p3'"):
+        evaluate_masks(tmp_path / "masks", folder, folder.pairs("val"))
+    Image.new("L", (3, 4)).save(tmp_path / "masks" / "p3.png")
+    with pytest.raises(DataError, match=r"p3.png: is \(4, 3\), but its label \(20, 24\)"):
+        evaluate_masks(tmp_path / "masks", folder, folder.pairs("val"))
+    (tmp_path / "masks" / "p3.png").write_text("no image")
+    with pytest.raises(DataError, match=r"p3.png: cannot be read as a mask"):
+        evaluate_masks(tmp_path / "masks", folder, folder.pairs("val"))
+
+
+def test_the_hash_tells_pairs_and_labels_apart(data):
+    folder = PairFolder(data)
+    pairs = folder.pairs("val")
+    first = evaluate(NetworkDetector(pointwise()), folder, pairs).pairs_hash
+    assert evaluate(NetworkDetector(convolutional(0)), folder, pairs).pairs_hash == first
+    assert evaluate(NetworkDetector(pointwise()), folder, pairs[1:]).pairs_hash != first
+    label = np.asarray(Image.open(data / "val" / "label" / "p5.png")).copy()
+    label[-1, -1] = 255
+    Image.fromarray(label).save(data / "val" / "label" / "p5.png")
+    again = PairFolder(data)
+    assert evaluate(NetworkDetector(pointwise()), again, again.pairs("val")).pairs_hash != first
+
+
+def test_tiles_are_averaged_where_they_overlap():
+    torch.manual_seed(0)
+    images = torch.randint(0, 255, (2, 1, 3, 50, 70), dtype=torch.uint8)
+    pixelwise = NetworkDetector(pointwise())
+    whole = pixelwise.probabilities(*images)
+    for tile, stride in ((32, 16), (32, None), (64, 64), (100, 7)):
+        assert torch.allclose(SlidingWindow(pixelwise, tile, stride).probabilities(*images), whole, atol=1e-6)
+    seeing = NetworkDetector(convolutional(0))
+    found = SlidingWindow(seeing, 32, 16).probabilities(*images)
+    total, times = torch.zeros(1, 50, 70), torch.zeros(1, 50, 70)
+    for top in (0, 16, 18):
+        for left in (0, 16, 32, 38):
+            window = (..., slice(top, top + 32), slice(left, left + 32))
+            total[window] += seeing.probabilities(images[0][window], images[1][window])[0]
+            times[window] += 1
+    assert torch.allclose(found[0], total / times, atol=1e-6)
+    with pytest.raises(RecipeError, match="stride: found 40, expected 1 to the tile's side, 32"):
+        SlidingWindow(pixelwise, 32, 40)
+
+
+def test_evaluate_and_compare_on_the_command_line(data, tmp_path, capsys):
+    for seed, bias in enumerate((-50.0, -52.0)):
+        save_bundle(tmp_path / f"b{seed}", pointwise(bias=bias), {"stage": "student", "seed": seed})
+    save_bundle(tmp_path / "c", pointwise(scale=0.0, bias=-9.0), {"stage": "control", "seed": 0})
+    files = []
+    for bundle in ("b0", "b1", "c"):
+        files.append(str(tmp_path / f"{bundle}.json"))
+        assert main(["evaluate", str(tmp_path / bundle), str(data), "-o", files[-1]]) == 0
+    name = read_result(files[0]).name
+    assert name.endswith(" student") and [read_result(f).seed for f in files] == [0, 1, 0]
+    capsys.readouterr()
+    assert main(["compare", *files, "--baseline", read_result(files[2]).name, "-o", str(tmp_path / "all.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "95 % interval" in shown and "*" in shown
+    content = json.loads((tmp_path / "all.json").read_text())
+    assert content["detectors"][name]["seeds"] == [0, 1]
+    difference = content["detectors"][name]["difference"]["dataset"]["miou"]
+    assert difference["low"] > 0 and difference["low"] < difference["value"] < difference["high"]
+    options = ["--tile", "16", "--stride", "8", "--tta", "flips", "--threshold", "0.4", "--name", "tiled"]
+    assert main(["evaluate", str(tmp_path / "b0"), str(data), *options, "-o", str(tmp_path / "t.json")]) == 0
+    protocol = read_result(tmp_path / "t.json").protocol
+    assert (protocol.tile, protocol.stride, protocol.augmentation, protocol.threshold) == (16, 8, "flips", 0.4)
+    assert main(["compare", files[0], str(tmp_path / "t.json")]) == 1
+    assert "different protocols (tile size: none and 16; stride" in capsys.readouterr().err
+    assert main(["compare", files[0]]) == 1
+    predict_files(compose([tmp_path / "b0"], "cpu"), data / "val" / "A", data / "val" / "B", tmp_path / "masks")
+    assert main(["evaluate", str(tmp_path / "masks"), str(data), "-o", str(tmp_path / "m.json")]) == 0
+    assert read_result(tmp_path / "m.json").name == "masks"
+    assert np.array_equal(read_result(tmp_path / "m.json").evaluation.counts, read_result(files[0]).evaluation.counts)
+
+
+def test_parts_of_a_partition_come_from_the_ratios(data, tmp_path):
+    folder = PairFolder(data)
+    found = evaluate(NetworkDetector(pointwise()), folder, folder.pairs("val"), CarPartition((0.3,)))
+    protocol = Protocol(
+        data="pairs", split="val", pairs_hash=found.pairs_hash, pairs=12, car_thresholds=found.partition.thresholds
+    )
+    Result("d", protocol, found).write(tmp_path / "r.json")
+    again = read_result(tmp_path / "r.json").evaluation
+    assert again.partition == CarPartition((0.3,)) and again.parts == found.parts
