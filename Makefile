@@ -22,11 +22,14 @@ demo: setup
 	$(BIN)/bitemporal distill --config recipes/demo.yaml --data runs/demo-pairs --out runs/demo
 	@echo "six pairs of the test split: runs/demo/overview.png"
 
+# A process a core, a thread each: the tests are many and small.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-full: setup
-	$(BIN)/python -m pytest -m "full or not full"
+	$(TESTS) -m "full or not full"
 
 lint: setup
 	$(BIN)/ruff check .
