@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from bitemporal.cli.main import main
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.models import create_model
 from bitemporal.recipe import SceneOptions
-from bitemporal.scenes.archive import Plan, predict_archive
+from bitemporal.scenes import archive as archives
+from bitemporal.scenes.archive import ATTEMPTS, Plan, SceneWorker, predict_archive
 from bitemporal.scenes.manifest import SceneFiles, read_manifest
 from scene_files import ground, write_raster
 
@@ -185,6 +188,54 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(engine, alway
     assert {name: content for name, content in files(out).items() if "/." not in name} == expected
 
 
+@pytest.mark.parametrize(
+    ("error", "before", "attempts"),
+    [
+        (RuntimeError("out of memory"), "b0.tif", 3),
+        (DataError("b0.tif: is damaged"), "b0.tif", 1),
+        (DataError("b0.tif: cannot be opened"), "https://example.org/b0.tif", 3),
+    ],
+)
+@pytest.mark.parametrize("passes", [True, False])
+def test_what_may_pass_is_tried_again(error, before, attempts, passes, archive, tmp_path, monkeypatch):
+    calls = []
+
+    def predict(*words):
+        calls.append(words)
+        if passes and len(calls) == 3:
+            return False, {"car": 0.5, "changed_hectares": 2.0, "seconds": {"total": 1.0}}
+        raise error
+
+    monkeypatch.setattr(archives, "predict_unless_finished", predict)
+    found = SceneWorker(plan(archive, tmp_path))(SceneFiles("a", (before,), ("a0.tif",)))
+    assert len(calls) == found.attempts == attempts
+    assert found.status == ("done" if passes and attempts == 3 else "failed")
+    assert (str(error) in found.error) == (found.status == "failed")
+
+
+def test_a_scene_that_kills_every_process_is_given_up(archive, tmp_path, monkeypatch):
+    """Processes that die at once stand in."""
+    tried = []
+
+    class Dying:
+        def submit(self, _, scene):
+            tried.append(scene.id)
+            future = Future()
+            future.set_exception(BrokenProcessPool())
+            return future
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(archives, "_process", lambda _: Dying())
+    found = predict_archive(plan(archive, tmp_path), [SceneFiles("a"), SceneFiles("b")])
+    assert [(status.id, status.status, status.attempts) for status in found] == [
+        ("a", "failed", ATTEMPTS), ("b", "failed", ATTEMPTS),
+    ]  # fmt: skip
+    assert sorted(tried) == ["a"] * ATTEMPTS + ["b"] * ATTEMPTS
+    assert "its process died" in found[0].error
+
+
 def test_manifests_of_every_form_name_the_same_scenes(tmp_path):
     expected = [
         SceneFiles("one", (str(tmp_path / "b.tif"),), ("https://example.org/a.tif",)),
@@ -197,6 +248,16 @@ def test_manifests_of_every_form_name_the_same_scenes(tmp_path):
     pandas.DataFrame(rows).to_csv(tmp_path / "m.csv", index=False)
     pandas.DataFrame(rows).to_parquet(tmp_path / "m.parquet")
     assert read_manifest(tmp_path / "m.csv") == read_manifest(tmp_path / "m.parquet") == expected
+
+
+def test_files_a_band_may_be_a_list_in_parquet_and_tables_may_come_from_excel(tmp_path):
+    bands = ["r.tif", "/data/g.tif", "b.tif"]
+    pandas.DataFrame([{"id": "one", "before": bands, "after": bands}]).to_parquet(tmp_path / "m.parquet")
+    text = f"id,before,after\none,{';'.join(bands)},{';'.join(bands)}\n"
+    (tmp_path / "m.csv").write_text(text, encoding="utf-8-sig")
+    files = (str(tmp_path / "r.tif"), "/data/g.tif", str(tmp_path / "b.tif"))
+    expected = [SceneFiles("one", files, files)]
+    assert read_manifest(tmp_path / "m.parquet") == read_manifest(tmp_path / "m.csv") == expected
 
 
 def item(name, tile, date, assets):
@@ -231,6 +292,16 @@ def test_stac_items_are_paired_by_tile(tmp_path):
     assert "has items of one date only" in bad.error
 
 
+@pytest.mark.parametrize("name", ["grid:code", "s2:mgrs_tile", "tile", "tile_id"])
+def test_stac_items_may_name_their_tile_and_date_in_other_ways(name, tmp_path):
+    items = [item(year, "T1", None, {"visual": f"{year}.tif"}) for year in ("2021", "2018")]
+    for year in items:
+        year["properties"] = {name: "T1", "datetime": None, "start_datetime": f"{year['id']}-07-01T00:00:00Z"}
+    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    (scene,) = read_manifest(tmp_path / "items.json")
+    assert scene == SceneFiles("T1", (str(tmp_path / "2018.tif"),), (str(tmp_path / "2021.tif"),))
+
+
 def test_a_line_that_cannot_be_used_is_one_failed_scene(archive, tmp_path):
     (archive / "holes.csv").write_text("id,before,after\nfirst,b0.tif,\nsecond,b1.tif,a1.tif\n")
     found = predict_archive(plan(archive, tmp_path / "out"), read_manifest(archive / "holes.csv"))
@@ -253,6 +324,13 @@ def test_manifests_that_cannot_be_used_are_errors(content, words, tmp_path):
     path.write_text(content)
     with pytest.raises(DataError, match=words):
         read_manifest(path)
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "a\\b"])
+def test_ids_that_name_no_folder_of_their_own_are_errors(name, tmp_path):
+    (tmp_path / "m.csv").write_text(f"id,before,after\n{name},b.tif,c.tif\n")
+    with pytest.raises(DataError, match="cannot name a folder"):
+        read_manifest(tmp_path / "m.csv")
 
 
 def test_what_is_no_manifest(tmp_path):

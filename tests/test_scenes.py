@@ -26,7 +26,8 @@ from bitemporal.car import CarPartition
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.inference import Ensemble, NetworkDetector, OriginPartition, TestTimeAugmentation
 from bitemporal.models import create_model
-from bitemporal.scenes import Outputs, SceneOptions, grids, predict_scene, prediction, sources, values
+from bitemporal.scenes import Outputs, SceneOptions, grids, polygons, predict_scene, prediction, sources, values
+from bitemporal.scenes.journal import Journal
 from bitemporal.scenes.sources import open_source
 from bitemporal.scenes.tiling import BLEND, Blend, Tiling, axis
 from conftest import SHARED
@@ -138,6 +139,29 @@ def test_a_tile_too_small_for_its_overlap_is_refused(pair, tmp_path):
         predict_scene(NetworkDetector(pointwise()), *pair[:2], tmp_path / "c.tif", tile=64, overlap=64)
 
 
+@given(length=st.integers(1, 400), tile=st.integers(32, 64), multiple=st.sampled_from([1, 4, 8]))
+def test_weights_of_the_smallest_tiles_add_up_to_one_too(length, tile, multiple):
+    tiles = axis(length, tile, 0, multiple)
+    total = np.zeros(length)
+    for index in range(tiles.count):
+        low, high = tiles.answered(index)
+        total[low:high] += tiles.weights(index)
+    assert np.allclose(total, 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("tile", [64, 104])
+def test_what_lies_outside_a_scene_is_its_mirror_image(tile, tmp_path):
+    before, after = (ground(seed, 230, 410) for seed in (1, 2))
+    model = convolutional(0)
+    files = [write_raster(tmp_path / f"{name}.tif", date) for name, date in (("b", before), ("a", after))]
+    predict_scene(
+        NetworkDetector(model), *files, tmp_path / "c.tif", probability=tmp_path / "p.tif", tile=tile, overlap=20
+    )
+    around = ((0, 0), (24, 24), (24, 24))
+    expected = whole_image(model, *(np.pad(date, around, mode="reflect") for date in (before, after)))
+    assert np.abs(read(tmp_path / "p.tif") - expected[24:-24, 24:-24]).max() < 1e-5
+
+
 # --- what is written
 
 
@@ -157,9 +181,13 @@ def test_all_products_of_a_scene(pair, tmp_path):
     assert json.loads(tags["VALUE_RANGE"]) == [[0, 255]] * 3
     assert tags["BEFORE"] == "before.tif:1, before.tif:2, before.tif:3"
     assert (tags["THRESHOLD"], tags["GRID"]) == ("0.5", "before")
-    for name in ("change.tif", "p.tif"):
+    for name, kind in (("change.tif", "paletted"), ("p.tif", "singlebandpseudocolor")):
         assert cog_validate(tmp_path / "out" / name, strict=True, quiet=True)[0]
-        assert (tmp_path / "out" / name).with_suffix(".qml").read_text().startswith("<!DOCTYPE qgis")
+        style = (tmp_path / "out" / name).with_suffix(".qml").read_text()
+        assert style.startswith("<!DOCTYPE qgis")
+        assert f'<rasterrenderer type="{kind}"' in style
+    with rasterio.open(files["probability"]) as source:
+        assert np.isnan(source.nodata)
     assert read(files["probability"])[60, 140] == pytest.approx(1 / (1 + np.exp(-15)), abs=1e-5)
     table = geopandas.read_file(files["polygons"])
     assert table.crs == UTM
@@ -262,6 +290,119 @@ def test_the_same_images_give_the_same_bytes(pair, tmp_path):
         time.sleep(1.1)
     assert digests[0] == digests[1]
     assert len(digests[0]) == 6
+
+
+def test_small_polygons_of_images_without_a_place_are_left_out_by_pixels(pair, tmp_path):
+    files = [write_raster(tmp_path / f"{p.stem}_bare.tif", read_all(p), crs=None) for p in pair[:2]]
+    options = {"polygons": tmp_path / "a.gpkg", "minimum_area": 40 * 80 + 1}
+    found = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", **options)
+    assert found.polygons == 1
+    assert list(geopandas.read_file(tmp_path / "a.gpkg", layer="a").pixels) == [80 * 100 - 20 * 30]
+
+
+def test_polygons_are_the_parts_that_hang_together_by_sides_with_the_means_of_their_pixels(tmp_path, monkeypatch):
+    """Against SciPy's labels; GDAL and the probabilities are read a few rows at a time."""
+    from scipy import ndimage
+
+    monkeypatch.setattr(polygons, "_PIXELS_AT_ONCE", 7 * 150)
+    noise = np.random.default_rng(0).integers(100, 140, (2, 1, 90, 150), dtype=np.uint8).repeat(3, axis=1)
+    noise[0, :, 20:50, 40:60] = 0
+    files = [write_raster(tmp_path / f"{n}.tif", date, nodata=0) for n, date in zip("ba", noise, strict=True)]
+    out = {"probability": tmp_path / "p.tif", "polygons": tmp_path / "a.gpkg"}
+    predict_scene(NetworkDetector(pointwise(scale=0.1, bias=0.0)), *files, tmp_path / "c.tif", **out)
+    mask, probability = read(tmp_path / "c.tif") == 1, read(tmp_path / "p.tif")
+    labels, count = ndimage.label(mask)
+    table = geopandas.read_file(tmp_path / "a.gpkg", layer="a")
+    assert len(table) == count > 500
+    inside = table.geometry.representative_point()
+    places = [(int((TOP - point.y) / 0.5), int((point.x - LEFT) / 0.5)) for point in inside]
+    numbers = np.array([labels[place] for place in places])
+    assert sorted(numbers) == list(range(1, count + 1))
+    assert list(table.pixels) == list(ndimage.sum(mask, labels, numbers))
+    assert np.allclose(table.mean_probability, ndimage.mean(probability, labels, numbers), atol=1e-6)
+
+
+def test_geojson_is_longitude_and_latitude_whatever_the_scene(pair, tmp_path):
+    for ending in (".gpkg", ".geojson"):
+        path = tmp_path / f"areas{ending}"
+        predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *pair[:2], tmp_path / "c.tif", polygons=path)
+    places = json.loads((tmp_path / "areas.geojson").read_text())["features"]
+    shapes = geopandas.read_file(tmp_path / "areas.gpkg", layer="areas")
+    transformer = pyproj.Transformer.from_crs(UTM, 4326, always_xy=True)
+    for place, polygon in zip(places, shapes.geometry, strict=True):
+        found = {tuple(np.round(point, 5)) for point in place["geometry"]["coordinates"][0]}
+        assert found == {tuple(np.round(transformer.transform(*p), 5)) for p in polygon.exterior.coords}
+
+
+def test_areas_of_a_scene_of_many_latitudes_are_those_on_the_ellipsoid(tmp_path):
+    """Against an equal-area projection; the polygon has a hole."""
+    before = np.full((3, 120, 40), 50, np.uint8)
+    after = before + 100
+    after[:, 30:60, 10:30] = 50
+    place = {"crs": "EPSG:4326", "pixel": 0.1, "left": 10.0, "top": 70.0}
+    files = [write_raster(tmp_path / f"{n}.tif", date, **place) for n, date in (("b", before), ("a", after))]
+    out = {"summary": tmp_path / "s.json", "polygons": tmp_path / "a.gpkg"}
+    found = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", **out)
+    project = pyproj.Transformer.from_crs(4326, 6933, always_xy=True).transform
+
+    def hectares(left, bottom, right, top):
+        (x0, y0), (x1, y1) = project(left, bottom), project(right, top)
+        return (x1 - x0) * (y1 - y0) / 1e4
+
+    whole, hole = hectares(10, 58, 14, 70), hectares(11, 64, 13, 67)
+    assert json.loads((tmp_path / "s.json").read_text())["valid_hectares"] == pytest.approx(whole, rel=1e-4)
+    assert found.changed_hectares == pytest.approx(whole - hole, rel=1e-4)
+    (area,) = geopandas.read_file(tmp_path / "a.gpkg", layer="a").area_m2
+    assert area / 1e4 == pytest.approx(whole - hole, rel=2e-3)  # its edges are the shortest ways, not the parallels
+
+
+def test_areas_of_a_crs_in_feet_are_square_metres(tmp_path):
+    before = np.full((3, 40, 40), 50, np.uint8)
+    place = {"crs": "EPSG:2263", "pixel": 2.0, "left": 980000.0, "top": 200000.0}
+    files = [write_raster(tmp_path / f"{n}.tif", d, **place) for n, d in (("b", before), ("a", before + 100))]
+    found = predict_scene(
+        NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", polygons=tmp_path / "a.gpkg"
+    )
+    expected = (80 * 1200 / 3937) ** 2
+    assert found.changed_hectares == pytest.approx(expected / 1e4)
+    assert list(geopandas.read_file(tmp_path / "a.gpkg", layer="a").area_m2) == pytest.approx([expected])
+
+
+def test_a_pixel_is_changed_where_its_probability_exceeds_the_threshold(pair, tmp_path):
+    found = predict_scene(
+        NetworkDetector(convolutional(0)), *pair[:2], tmp_path / "c.tif", probability=tmp_path / "p.tif", threshold=0.3
+    )
+    probability = read(tmp_path / "p.tif")
+    assert ((probability > 0.3) & (probability < 0.5)).any()
+    assert np.array_equal(read(tmp_path / "c.tif"), probability > 0.3)
+    assert found.car == (probability > 0.3).mean()
+    with rasterio.open(tmp_path / "c.tif") as source:
+        assert source.tags()["THRESHOLD"] == "0.3"
+
+
+def test_names_that_are_no_xml_are_kept_in_the_tags(pair, tmp_path):
+    folder = tmp_path / 'a & b <"1">'
+    folder.mkdir()
+    first = (tmp_path / "before.tif").rename(folder / "x & <y>.tif")
+    predict_scene(NetworkDetector(pointwise(**BRIGHTER)), first, pair[1], folder / "c & d.tif")
+    with rasterio.open(folder / "c & d.tif") as source:
+        assert source.tags()["BEFORE"].startswith("x & <y>.tif:1, ")
+        assert source.tags()["AFTER"] == "after.tif:1, after.tif:2, after.tif:3"
+        assert np.array_equal(source.read(1), pair[2])
+
+
+def test_the_quick_look_is_white_where_there_is_no_data(tmp_path):
+    from PIL import Image
+
+    before = ground(3, 100, 120)
+    before[:, :30] = 0
+    files = [write_raster(tmp_path / f"{n}.tif", before, nodata=0) for n in ("b", "a")]
+    predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", quicklook=tmp_path / "q.png")
+    picture = np.array(Image.open(tmp_path / "q.png"))
+    for panel in (picture[:, :120], picture[:, 128:248]):
+        assert (panel[:30] == 255).all()
+        assert (panel[30:] < 255).any(axis=2).all()
+    assert not (picture == (227, 26, 28)).all(axis=2).any()
 
 
 # --- grids
@@ -408,6 +549,24 @@ def test_date_2_may_cover_a_part_only_and_be_registered(tmp_path):
     assert found.shift == pytest.approx((5, -3), abs=0.15)
 
 
+@pytest.mark.parametrize(("grid", "first", "width"), [("before", 0, 30), ("intersection", 11, 19), ("union", 0, 36)])
+def test_dates_that_are_a_fraction_of_a_pixel_apart_are_resampled(grid, first, width, tmp_path):
+    """A slope, of which date 2 shows the columns from 10.25 to 35.25: intersections lie within both, unions around."""
+    before = np.broadcast_to(4 * np.arange(30), (3, 20, 30)).astype(np.uint8)
+    after = np.broadcast_to(41 + 4 * np.arange(25), (3, 20, 25)).astype(np.uint8)
+    files = [
+        write_raster(tmp_path / "b.tif", before), write_raster(tmp_path / "a.tif", after, left=LEFT + 10.25 * 0.5)
+    ]  # fmt: skip
+    detector = NetworkDetector(pointwise(scale=1.0, bias=0.0))
+    predict_scene(detector, *files, tmp_path / "c.tif", probability=tmp_path / "p.tif", grid=grid)
+    with rasterio.open(tmp_path / "p.tif") as source:
+        assert (source.transform.c, source.width) == (LEFT + first * 0.5, width)
+        found = source.read(1)
+    assert np.isnan(found[:, : max(10 - first, 0)]).all()
+    assert found[:, 11 - first : 30 - first] == pytest.approx(0.5, abs=1e-4)
+    assert np.isnan(found[:, 30 - first :]).all()
+
+
 # --- bands and values
 
 
@@ -482,6 +641,56 @@ def test_what_is_valid_may_lie_between_the_windows_that_are_looked_at(tmp_path):
     assert np.allclose(high, np.percentile(inside, 99, axis=1), rtol=0.05)
 
 
+def test_bands_are_taken_in_the_order_that_is_said(tmp_path):
+    four = [ground(seed, 100, 120, channels=4) for seed in (1, 2)]
+    maps = []
+    for name, order, bands in (("all", [0, 1, 2, 3], (4, 1, 3)), ("three", [3, 0, 2], None)):
+        files = [
+            write_raster(tmp_path / f"{name}{i}.tif", date[order], photometric="MINISBLACK")
+            for i, date in enumerate(four)
+        ]
+        out = {"probability": tmp_path / f"{name}_p.tif", "bands": bands}
+        predict_scene(NetworkDetector(convolutional(0)), *files, tmp_path / "c.tif", **out)
+        maps.append(read(tmp_path / f"{name}_p.tif"))
+    assert maps[0].std() > 0.05
+    assert np.array_equal(*maps)
+
+
+def test_a_range_of_each_channel_is_stretched_and_what_lies_beyond_is_clipped(tmp_path):
+    dates = [ground(seed, 230, 240).astype(np.uint16) * 10 for seed in (1, 2)]
+    files = [write_raster(tmp_path / f"{n}.tif", date) for n, date in zip("ba", dates, strict=True)]
+    low, high = (np.array(side)[:, None, None] for side in ((900, 1000, 1100), (1500, 1400, 1700)))
+    model = convolutional(0)
+    predict_scene(
+        NetworkDetector(model), *files, tmp_path / "c.tif", probability=tmp_path / "p.tif",
+        image_range=(900, 1500, 1000, 1400, 1100, 1700),
+    )  # fmt: skip
+    expected = whole_image(model, *(np.clip((date - low) * 255.0 / (high - low), 0, 255) for date in dates))
+    inner = (slice(12, -12), slice(12, -12))
+    assert np.abs(read(tmp_path / "p.tif") - expected)[inner].max() < 1e-5
+
+
+def test_a_channel_that_is_constant_has_a_range(tmp_path):
+    dates = ground(1, 60, 80).astype(np.uint16)
+    dates[1] = 700
+    files = [write_raster(tmp_path / f"{n}.tif", dates) for n in "ba"]
+    predict_scene(NetworkDetector(convolutional(0)), *files, tmp_path / "c.tif", probability=tmp_path / "p.tif")
+    assert np.isfinite(read(tmp_path / "p.tif")).all()
+    with rasterio.open(tmp_path / "c.tif") as source:
+        low, high = json.loads(source.tags()["VALUE_RANGE"])[1]
+    assert low == 700 < high
+
+
+def test_the_range_is_that_of_valid_values(tmp_path):
+    scene = ground(1, 100, 120).astype(np.uint16) * 20
+    scene[:, :50] = 65535
+    files = [write_raster(tmp_path / f"{n}.tif", scene, nodata=65535) for n in "ba"]
+    predict_scene(NetworkDetector(pointwise()), *files, tmp_path / "c.tif")
+    with rasterio.open(tmp_path / "c.tif") as source:
+        ranges = json.loads(source.tags()["VALUE_RANGE"])
+    assert np.allclose(ranges, np.percentile(scene[:, 50:].reshape(3, -1), (1, 99), axis=1).T)
+
+
 # --- nodata
 
 
@@ -530,18 +739,19 @@ def test_alpha_masks_and_numbers_that_are_none_are_no_data_too(pair, tmp_path):
     assert np.array_equal(read(tmp_path / "e.tif"), expected)
 
 
-def test_tiles_without_data_cost_no_pass(tmp_path):
+@pytest.mark.parametrize("overlap", [0, 32])
+def test_tiles_without_data_cost_no_pass(overlap, tmp_path):
     before = ground(0, 300, 600)
     before[:, :, :400] = 0
     files = [write_raster(tmp_path / f"{n}.tif", before, nodata=0) for n in ("b", "a")]
     model = pointwise(**BRIGHTER)
     passes = Passes(model)
-    found = predict_scene(NetworkDetector(model), *files, tmp_path / "c.tif", tile=96, overlap=0, batch_size=3)
+    found = predict_scene(NetworkDetector(model), *files, tmp_path / "c.tif", tile=96, overlap=overlap, batch_size=3)
     assert sum(passes.sizes) == found.tiles
     assert max(passes.sizes) <= 3
-    columns = axis(600, 96, 0, 8)
+    columns = axis(600, 96, overlap, 8)
     empty = sum(columns.answered(i)[1] <= 400 for i in range(columns.count))
-    assert found.skipped == empty * axis(300, 96, 0, 8).count > 0
+    assert found.skipped == empty * axis(300, 96, overlap, 8).count > 0
 
 
 def test_no_valid_pixel_at_all_is_an_error(tmp_path):
@@ -563,6 +773,21 @@ def test_a_fourth_band_that_is_chosen_is_no_mask(pair, tmp_path):
     found = predict_scene(NetworkDetector(pointwise(bias=-12.0)), *files, tmp_path / "c.tif", bands=(4, 1, 2))
     assert found.valid_pixels == changed.size
     assert np.array_equal(read(tmp_path / "c.tif"), changed)
+
+
+def test_what_one_date_shows_where_the_other_has_no_data_changes_nothing(tmp_path):
+    before, after = ground(1, 120, 150), ground(2, 120, 150)
+    before[:, 40:80, 50:90] = 0
+    first = write_raster(tmp_path / "b.tif", before, nodata=0)
+    maps = []
+    for i, value in enumerate((1, 200)):
+        after[:, 40:80, 50:90] = value
+        second = write_raster(tmp_path / f"a{i}.tif", after)
+        predict_scene(
+            NetworkDetector(convolutional(0)), first, second, tmp_path / "c.tif", probability=tmp_path / f"p{i}.tif"
+        )
+        maps.append(read(tmp_path / f"p{i}.tif"))
+    assert np.array_equal(*maps, equal_nan=True)
 
 
 # --- Origin-Partition, augmentation, ensembles
@@ -666,6 +891,53 @@ def test_ensembles_and_augmentation_work_on_scenes(pair, tmp_path):
     assert not np.allclose(maps[3], maps[2], atol=1e-3)
     with pytest.raises(RecipeError, match="ensemble: has no member"):
         Ensemble([])
+
+
+def test_pixels_outside_the_scene_take_no_part_in_the_car_of_a_tile(tmp_path):
+    """A scene of 9 columns, of which one changes, is a tile of 16; its reflection holds the change but once."""
+    before = np.full((3, 8, 9), 50, np.uint8)
+    after = before.copy()
+    after[:, :, 0] = 150
+    files = [write_raster(tmp_path / f"{n}.tif", date) for n, date in (("b", before), ("a", after))]
+    assert predict_scene(specialists(), *files, tmp_path / "c.tif").parts == {"large": 1}
+
+
+def test_pixels_without_data_take_no_part_in_the_car_of_a_scene(tmp_path):
+    before = np.full((3, 64, 200), 50, np.uint8)
+    before[:, :, 40:] = 0
+    after = before.copy()
+    after[:, :, :6] = 150
+    files = [write_raster(tmp_path / f"{n}.tif", date, nodata=0) for n, date in (("b", before), ("a", after))]
+    found = predict_scene(specialists(), *files, tmp_path / "c.tif", routing="scene")
+    assert set(found.parts) == {"large"}
+
+
+@pytest.mark.parametrize("combined", [TestTimeAugmentation, lambda part: Ensemble([part])], ids=["views", "members"])
+def test_combinations_look_at_the_same_pixels_as_what_they_combine(combined):
+    detector = combined(specialists())
+    before = torch.full((3, 10, 20), 50, dtype=torch.uint8)
+    after = before.clone()
+    after[:, :2, :15] = 150
+    valid = torch.ones(10, 20, dtype=torch.bool)
+    assert detector.answers([before], [after], [valid])[0].part == "large"
+    valid[:2, :15] = False
+    assert detector.answers([before], [after], [valid])[0].part == "small"
+
+
+def test_no_part_is_named_where_members_disagree():
+    blind = OriginPartition(NetworkDetector(pointwise(scale=0.0, bias=-5.0)), {}, CarPartition((0.1,)))
+    before = torch.full((3, 10, 10), 50, dtype=torch.uint8)
+    (answer,) = Ensemble([specialists(), blind]).answers([before], [before + 100])
+    assert answer.part is None
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.25, 2.0])
+def test_tiles_suit_every_member_at_every_scale(scale):
+    members = [NetworkDetector(convolutional(0)), NetworkDetector(pointwise())]
+    detector = TestTimeAugmentation(Ensemble(members), "flips", (1.0, scale))
+    for member in members:
+        assert detector.multiple % member.multiple == 0
+        assert detector.multiple * scale % member.multiple == 0
 
 
 # --- interruption
@@ -805,6 +1077,87 @@ def test_tiles_lie_on_the_lattice_of_networks_that_pad_themselves(name, tmp_path
     assert np.abs(maps[0] - maps[1])[inner].max() < 1e-3
 
 
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Makes a run of ``predict_scene`` end before it writes some part of a strip to the disk."""
+
+    def run(part, *words, **options):
+        calls = []
+        original = Journal._put
+
+        def put(self, *rest):
+            calls.append(rest)
+            if len(calls) > part:
+                raise KeyboardInterrupt
+            original(self, *rest)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Journal, "_put", put)
+            predict_scene(*words, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("part", [4, 5])
+def test_an_interrupted_run_counts_nothing_twice_and_forgets_nothing(part, interrupt, tmp_path):
+    """It ends as it writes the probabilities, or the mask, of the third strip."""
+    before, after = ground(1, 150, 420), ground(2, 150, 420)
+    before[:, :, 20:90] = 0
+    files = [write_raster(tmp_path / f"{n}.tif", date, nodata=0) for n, date in (("b", before), ("a", after))]
+    detector = NetworkDetector(convolutional(0))
+    options = {"tile": 64, "overlap": 16}
+    whole = predict_scene(detector, *files, tmp_path / "whole.tif", probability=tmp_path / "whole_p.tif", **options)
+    options["probability"] = tmp_path / "p.tif"
+    interrupt(part, detector, *files, tmp_path / "c.tif", **options)
+    found = predict_scene(detector, *files, tmp_path / "c.tif", **options)
+    assert (found.resumed, whole.resumed) == (2, 0)
+    for name in ("car", "changed_pixels", "valid_pixels", "changed_hectares", "tiles", "skipped"):
+        assert getattr(found, name) == getattr(whole, name)
+    assert found.skipped > 0
+    for name in ("c.tif", "p.tif"):
+        expected = tmp_path / name.replace("c.", "whole.").replace("p.", "whole_p.")
+        assert np.array_equal(read(tmp_path / name), read(expected), equal_nan=True)
+
+
+@pytest.mark.parametrize("change", ["threshold", "overlap", "image", "cut off"])
+def test_an_interrupted_run_is_begun_anew_under_other_conditions(change, interrupt, pair, tmp_path):
+    before, after, changed = pair
+    detector = NetworkDetector(pointwise(**BRIGHTER))
+    options = {"tile": 96, "overlap": 16}
+    interrupt(4, detector, before, after, tmp_path / "c.tif", **options)
+    match change:
+        case "threshold":
+            options["threshold"] = 0.6
+        case "overlap":
+            options["overlap"] = 24
+        case "image":
+            write_raster(after, read_all(before))
+            changed = np.zeros_like(changed)
+        case "cut off":
+            os.truncate(tmp_path / ".c.tif.work" / "all" / "probability.raw", 1000)
+    found = predict_scene(detector, before, after, tmp_path / "c.tif", **options)
+    assert found.resumed == 0
+    assert np.array_equal(read(tmp_path / "c.tif"), changed)
+
+
+def test_what_is_finished_is_done_again_with_other_options_or_images(pair, tmp_path):
+    before, after, _ = pair
+    detector = NetworkDetector(pointwise(**BRIGHTER))
+    outputs = Outputs(tmp_path / "c.tif", polygons=tmp_path / "a.gpkg", summary=tmp_path / "s.json")
+
+    def run(**options):
+        finished, summary = prediction.predict_unless_finished(
+            detector, before, after, outputs, SceneOptions(**options)
+        )
+        return finished, summary["polygons"]
+
+    assert [run(), run(), run(minimum_area=1000), run(minimum_area=1000)] == [
+        (False, 2), (True, 2), (False, 1), (True, 1),
+    ]  # fmt: skip
+    write_raster(after, read_all(before))
+    assert run(minimum_area=1000) == (False, 0)
+
+
 # --- inputs and outputs that cannot be used
 
 
@@ -884,6 +1237,21 @@ def test_rasters_that_cannot_be_used_are_errors_in_words_and_leave_nothing(kind,
         )
     assert [path for path in sorted(tmp_path.iterdir()) if path.name != "out"] == there
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_bands_of_one_date_that_lie_on_different_grids_are_refused(pair, tmp_path):
+    bands = read_all(pair[0])
+    files = [write_raster(tmp_path / f"{i}.tif", bands[i : i + 1], left=LEFT + (5 if i == 2 else 0)) for i in range(3)]
+    with pytest.raises(DataError, match=r"2.tif: is .* but .*0.tif is .*; expected one grid for all bands of before"):
+        predict_scene(NetworkDetector(pointwise()), files, pair[1], tmp_path / "c.tif")
+
+
+def test_an_image_by_another_name_is_no_output(pair, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link.tif").symlink_to(pair[1])
+    for output in (tmp_path / "out" / ".." / "before.tif", tmp_path / "link.tif"):
+        with pytest.raises(RecipeError, match="is one of the images"):
+            predict_scene(NetworkDetector(pointwise()), *pair[:2], output)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 2), (1, 5000), (5000, 1)])
