@@ -245,6 +245,9 @@ def test_evaluate_and_compare_on_the_command_line(data, tmp_path, capsys):
     predict_files(compose([tmp_path / "b0"], "cpu"), data / "val" / "A", data / "val" / "B", tmp_path / "masks")
     assert main(["evaluate", str(tmp_path / "masks"), str(data), "-o", str(tmp_path / "m.json")]) == 0
     assert read_result(tmp_path / "m.json").name == "masks"
+    for words in (["--threshold", "0.4"], ["--tta", "flips"], ["--tile", "16"]):
+        assert main(["evaluate", str(tmp_path / "masks"), str(data), *words]) == 1
+        assert "holds masks, on which threshold" in capsys.readouterr().err
     assert np.array_equal(read_result(tmp_path / "m.json").evaluation.counts, read_result(files[0]).evaluation.counts)
 
 

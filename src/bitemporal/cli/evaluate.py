@@ -72,6 +72,11 @@ def evaluate(
     pairs = folder.pairs(chosen)
     show = sys.stderr.isatty()
     masks = _is_mask_folder(bundle)
+    if masks and (threshold, tta, tuple(scales), tile, stride) != (0.5, None, (1.0,), None, None):
+        raise RecipeError(
+            f"bundle: {bundle} holds masks, on which threshold, tta, scales, tile and stride have no effect; leave "
+            "them out"
+        )
     detector = None if masks else compose([bundle], device, tta, scales, tile, stride)
     partition = _partition(detector, parts, thresholds)
     console = Console(highlight=False, markup=False)
