@@ -98,6 +98,18 @@ def test_batches_of_any_sizes_equal_singles(sizes, seed):
         np.testing.assert_allclose(found.probability, detector.predict(before, after).probability, atol=1e-5)
 
 
+@pytest.mark.parametrize(("size", "passes_of"), [((256, 256), [1] * 5), ((128, 128), [4, 1]), ((300, 64), [3, 2])])
+def test_a_cpu_takes_large_images_one_by_one(size, passes_of):
+    model = convolutional(seed=1)
+    passes = Passes(model)
+    before, after = (images(seed, *size, count=5) for seed in (0, 1))
+    found = NetworkDetector(model).predict(before, after)
+    assert passes.sizes == passes_of
+    for i, prediction in enumerate(found):
+        alone = NetworkDetector(model).predict(before[i], after[i])
+        np.testing.assert_allclose(prediction.probability, alone.probability, atol=1e-5)
+
+
 def test_sizes_that_pad_alike_share_a_pass():
     model = convolutional(seed=2)
     passes = Passes(model)

@@ -4,10 +4,10 @@
 
 A synthetic scene of 2000 x 2000 (``bitemporal data synth --scene``) is repeated to the sides that are asked for. Each
 prediction runs in a process of its own: two uint8 GeoTIFFs in, mask, probability and polygons out. The network's own
-throughput is measured in the same process while it goes on: now and then a batch of tiles of the same size, in memory
-already, goes through the bare network, and its time is taken off the total. A ratio of 1 means that reading, blending
-and writing cost nothing. Memory is
-the process' peak above what the same process needs for such a batch. Linux only.
+throughput is measured in the same process while it goes on: now and then as many tiles of the same size as a pass
+has, in memory already, go through the bare network, and their time is taken off the total. A ratio of 1 means that
+reading, blending and writing cost nothing. Memory is the process' peak above what the same process needs for a pass.
+Linux only.
 """
 
 import argparse
@@ -74,14 +74,15 @@ class Sampled(NetworkDetector):
         """Time it at every so many batches."""
         super().__init__(model)
         self.dates, self.every = torch.randn(2, BATCH, 3, *size), every
-        self.calls, self.own = 0, []
+        self.calls, self.tiles, self.own = 0, 0, []
 
     def _forward(self, before: list[torch.Tensor], after: list[torch.Tensor]) -> torch.Tensor:
         if self.calls % self.every == 0:
             start = time.perf_counter()
             with torch.inference_mode():
-                self.model(*self.dates)
+                self.model(*self.dates[:, : len(before)])
             self.own.append(time.perf_counter() - start)
+            self.tiles += len(before)
         self.calls += 1
         return super()._forward(before, after)
 
@@ -94,7 +95,7 @@ def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object
     with rasterio.open(before) as source:
         rows, columns = (axis(side, TILE, OVERLAP, NetworkDetector(model).multiple) for side in source.shape)
     size = rows.tile, columns.tile
-    detector = Sampled(model, size, max(1, rows.count * columns.count // (100 * BATCH)))
+    detector = Sampled(model, size, max(1, rows.count * columns.count // 100))
     for _ in range(3):
         NetworkDetector(model).probabilities(*torch.randint(0, 256, (2, BATCH, 3, *size), dtype=torch.uint8))
     base = peak()
@@ -111,7 +112,7 @@ def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object
         threshold=THRESHOLD,
     )
     memory = peak() - base
-    own = found.tiles * sum(detector.own) / len(detector.own) / BATCH
+    own = found.tiles * sum(detector.own) / detector.tiles
     seconds, prediction = (found.seconds[what] - sum(detector.own) for what in ("total", "prediction"))
     pixels = rows.length * columns.length
     return {
@@ -138,7 +139,7 @@ def page(content: dict) -> str:
         "Written by `benchmarks/scenes/scenes.py`; raw numbers in `scenes.json`. Two uint8 GeoTIFFs (deflate) in; "
         "mask, probability and polygons out. *Ratio*: time of the bare network on as many such tiles, sampled while "
         "the scene is predicted, divided by the time of everything; *prediction* leaves out the writing of the "
-        "products at the end. *Memory*: peak above what the process needs for one batch of tiles. With random weights "
+        "products at the end. *Memory*: peak above what the process needs for one pass of the network. With random weights "
         "nothing passes the threshold, so the layer of polygons is empty.",
         "",
         f"Machine: {content['machine']}. Tiles of at most {TILE}, overlap {OVERLAP}, {BATCH} at once; random weights.",

@@ -170,6 +170,10 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+_CPU_PIXELS = 2**16
+"""A CPU takes images in batches of as many pixels: larger batches leave its caches (benchmarks/batches)."""
+
+
 class NetworkDetector(Detector):
     """One network as a detector.
 
@@ -212,18 +216,27 @@ class NetworkDetector(Detector):
     def answers(
         self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
     ) -> list[Answer]:
-        """Answer pairs that may differ in size; one batched pass for each padded size."""
+        """Answer pairs that may differ in size; one batched pass for each padded size, several small ones on a CPU."""
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, image in enumerate(before):
             groups[self.model.padded_size(*image.shape[-2:])].append(index)
         found: dict[int, Answer] = {}
-        for members in groups.values():
-            maps = self._forward([before[i] for i in members], [after[i] for i in members])
-            for i, probability in zip(members, maps, strict=True):
-                height, width = before[i].shape[-2:]
-                # a copy of its own: plain after inference mode, and free of the padded batch
-                found[i] = Answer(probability[:, :height, :width].clone())
+        for (height, width), members in groups.items():
+            on_cpu = self.device.type == "cpu"
+            at_once = max(1, _CPU_PIXELS // (height * width)) if on_cpu else len(members)
+            for start in range(0, len(members), at_once):
+                found |= self._answer(members[start : start + at_once], before, after)
         return [found[i] for i in range(len(before))]
+
+    def _answer(self, members: list[int], before: Sequence[Tensor], after: Sequence[Tensor]) -> dict[int, Answer]:
+        """One batched pass over some pairs of one padded size."""
+        maps = self._forward([before[i] for i in members], [after[i] for i in members])
+        found = {}
+        for i, probability in zip(members, maps, strict=True):
+            height, width = before[i].shape[-2:]
+            # a copy of its own: plain after inference mode, and free of the padded batch
+            found[i] = Answer(probability[:, :height, :width].clone())
+        return found
 
     def _prepare(self, images: list[Tensor]) -> Tensor:
         """Normalise, then pad: a zero is the mean colour, as in training."""

@@ -1,0 +1,74 @@
+"""Is a CPU faster with pairs in batches, or one by one? Writes benchmarks/batches/batches.json and README.md.
+
+    python benchmarks/batches/batches.py [--threads 2] [--seconds 1.5]
+
+Forward passes with random weights, by turns: a batch, then as many pairs one by one, several times; the ratio is the
+median over the turns of batch time by single time, so that what else the machine does falls on both.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from bitemporal.files import replacing, write_json
+from bitemporal.models import create_model
+
+HERE = Path(__file__).resolve().parent
+NETWORKS = ("tinycd_v2_s", "tinycd", "fc_siam_diff", "changer_mit_b0", "siamese_unet")
+SIZES = (64, 128, 256, 512)
+BATCH = 4
+
+
+def ratio(model: torch.nn.Module, size: int, seconds: float) -> float:
+    """Time of a batch divided by that of its pairs one by one."""
+    dates = torch.randn(2, BATCH, 3, size, size)
+    found = []
+    with torch.inference_mode():
+        model(*dates)
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(found) < 3:
+            first = time.perf_counter()
+            model(*dates)
+            second = time.perf_counter()
+            for i in range(BATCH):
+                model(*dates[:, i : i + 1])
+            found.append((second - first) / (time.perf_counter() - second))
+    return statistics.median(found)
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=1.5, help="at least, for each network and size")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = {}
+    for name in NETWORKS:
+        model = create_model(name).eval()
+        rows[name] = {size: round(ratio(model, size, options.seconds), 2) for size in SIZES}
+        print(name, rows[name], flush=True)
+    machine = f"{platform.machine()}, {options.threads} threads, torch {torch.__version__}"
+    write_json(HERE / "batches.json", {"machine": machine, "batch": BATCH, "ratios": rows})
+    with replacing(HERE / "README.md") as file:
+        lines = [
+            "# Batches on a CPU",
+            "",
+            "Written by `benchmarks/batches/batches.py`; raw numbers in `batches.json`. Time of a forward pass of "
+            f"{BATCH} pairs, divided by that of {BATCH} passes of one pair: above 1 the batch is slower.",
+            "",
+            f"Machine: {machine}; random weights.",
+            "",
+            "| network | " + " | ".join(f"{size} px" for size in SIZES) + " |",
+            "| --- |" + " ---: |" * len(SIZES),
+            *(f"| `{name}` | " + " | ".join(f"{v:.2f}" for v in row.values()) + " |" for name, row in rows.items()),
+        ]
+        file.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
