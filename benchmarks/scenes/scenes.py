@@ -139,8 +139,8 @@ def page(content: dict) -> str:
         "Written by `benchmarks/scenes/scenes.py`; raw numbers in `scenes.json`. Two uint8 GeoTIFFs (deflate) in; "
         "mask, probability and polygons out. *Ratio*: time of the bare network on as many such tiles, sampled while "
         "the scene is predicted, divided by the time of everything; *prediction* leaves out the writing of the "
-        "products at the end. *Memory*: peak above what the process needs for one pass of the network. With random weights "
-        "nothing passes the threshold, so the layer of polygons is empty.",
+        "products at the end. *Memory*: peak above what the process needs for one pass of the network. With random "
+        "weights hardly anything passes the threshold, so there are few polygons.",
         "",
         f"Machine: {content['machine']}. Tiles of at most {TILE}, overlap {OVERLAP}, {BATCH} at once; random weights.",
         "",
