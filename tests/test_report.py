@@ -109,7 +109,8 @@ def test_the_table_is_that_of_the_scores(page, run):
     found = {row[0]: row[1:] for row in rows}
     for label, averaging in (("mIoU", "dataset"), ("mIoU, image mean, empty 0", "image_mean_empty_0")):
         for name, cell in zip(header[1:], found[label], strict=True):
-            result = content["results"][name]
+            result = json.loads((run / f"scores/test/{name}.json").read_text())
+            assert result["dataset"] == content["results"][name]["dataset"]
             low, high = result["intervals"][averaging]["miou"]
             value = result[averaging]["miou"]
             assert cell == f"{100 * value:.2f}{100 * low:.2f} to {100 * high:.2f}"

@@ -367,7 +367,7 @@ class DistillationRun:
         content = {
             "protocol": protocol,
             "verdict": verdict_sentence(comparison),
-            "results": {name: found.summary(intervals=True) for name, found in evaluations.items()},
+            "results": {name: found.summary() for name, found in evaluations.items()},
             "comparison": comparison.to_json(),
         }
         write_json(self.run / "metrics.json", content)
