@@ -324,12 +324,14 @@ class DistillationRun:
             raise RecipeError(f"stages: nothing has been trained in {self.run}; run origin first")
         split = "test" if self.data.pairs.get("test") else "val"
         folder, pairs = self.data.folder, self.data.pairs[split]
-        detectors = {name: load(bundle) for name, bundle in bundles.items()}
-        results = {name: self._score(name, detector, split) for name, detector in detectors.items()}
-        if split == "test":  # thresholds may be chosen there
-            for name, detector in detectors.items():
+        results = {}
+        for name, bundle in bundles.items():  # one after the other: large networks do not fit into memory all at once
+            detector = load(bundle)
+            results[name] = self._score(name, detector, split)
+            if split == "test":  # thresholds may be chosen there
                 self._score(name, detector, "val")
-        shown = {name: detector for name, detector in detectors.items() if name in ("origin", "student")}
+            del detector
+        shown = {name: load(bundle) for name, bundle in bundles.items() if name in ("origin", "student")}
         draw_masks(self.run / "overview.png", shown, folder, spread_by_car(folder, pairs, _PAIRS_SHOWN))
         self._write(results, split)
         return {name: result.evaluation for name, result in results.items()}
