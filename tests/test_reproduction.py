@@ -1,6 +1,5 @@
 """The paper's experiments: recipes, cost, published numbers, and a dry run of everything."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -94,10 +93,7 @@ def test_published_numbers_stand_beside_the_measured_ones(tmp_path):
         for averaging in ("image_mean", "image_mean_empty_0", "dataset"):
             own = next(line for line in lines if line.split()[:2] == [name, averaging])
             assert f"{100 * evaluation.summary()[averaging]['miou']:.2f}" in own
-    # a second time, finished stages are not trained again
-    stamp = (tmp_path / "run/dry-run/run/student/bundle/bundle.json").stat().st_mtime_ns
-    reproduction.dry_run(recipe, QUIET)
-    assert (tmp_path / "run/dry-run/run/student/bundle/bundle.json").stat().st_mtime_ns == stamp
+    assert not list((tmp_path / "run").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -112,8 +108,8 @@ def test_a_dry_run_of_every_recipe(name, tmp_path):
     recipe = reproduction.paper_recipe("jl1-cd", name, out=str(tmp_path / "run"))
     found = reproduction.dry_run(recipe, QUIET)
     assert set(found) >= {"origin", "control", "student"}
-    content = json.loads((tmp_path / "run/dry-run/run/metrics.json").read_text())
-    assert content["protocol"]["pairs"] == 4 and content["verdict"]
+    assert all(len(evaluation.stems) == 4 for evaluation in found.values())
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_data_that_are_not_there(tmp_path):

@@ -5,6 +5,7 @@ steps for the origin, 100,000 for every teacher and the student; TTP 300, 200 an
 """
 
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -267,7 +268,7 @@ def reproduce(recipe: DistillRecipe, dataset: str, console: Console | None = Non
 
 
 def dry_run(recipe: DistillRecipe, console: Console | None = None) -> dict[str, Evaluation]:
-    """Every stage of a recipe for two steps on a few tiny synthetic pairs, in ``OUT/dry-run``.
+    """Every stage of a recipe for two steps on a few tiny synthetic pairs, in ``OUT/dry-run``, which is removed again.
 
     Args:
         recipe: See ``paper_recipe``.
@@ -290,7 +291,9 @@ def dry_run(recipe: DistillRecipe, console: Console | None = None) -> dict[str, 
         batch_size=2 * recipe.devices,
         workers=0,
     )
-    return DistillationRun(tiny, console)()
+    found = DistillationRun(tiny, console)()
+    shutil.rmtree(folder)  # the weights of a large network fill a disk, and these are worth nothing
+    return found
 
 
 def paper_table(found: dict[str, Evaluation], recipe: DistillRecipe, dataset: str) -> Table:
