@@ -17,7 +17,7 @@ COUNT = 12
 def samples(data: Path, augmentation: str = "none", seed: int = 0) -> TrainingSamples:
     folder = PairFolder(data)
     pairs = [pair for pair in folder.pairs() if pair.split == "train"]
-    return TrainingSamples(folder, pairs, augmentation, 32, seed)  # type: ignore[arg-type]
+    return TrainingSamples(folder, pairs, augmentation, 32, seed)  # type: ignore[arg-type]  # a plain string
 
 
 def batches(source: TrainingSamples, first_step: int = 0, **options: int) -> list[Batch]:

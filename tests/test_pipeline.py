@@ -48,7 +48,7 @@ def arguments(data: Path, out: Path, options: dict[str, object] = OPTIONS) -> li
 
 def distill(data: Path, out: Path, **changes: object) -> DistillationRun:
     options = {("lambda_" if k == "lambda" else k): v for k, v in (SHORT | changes).items()}
-    return DistillationRun(DistillRecipe(data=str(data), out=str(out), **options), QUIET)  # type: ignore[arg-type]
+    return DistillationRun(DistillRecipe(data=str(data), out=str(out), **options), QUIET)  # type: ignore[arg-type]  # any
 
 
 def weights(run: Path, stage: str) -> dict[str, torch.Tensor]:

@@ -165,6 +165,10 @@ def test_without_the_pairs_everything_else_is_there(run, tmp_path):
 def test_what_is_no_finished_run_is_an_error(run, tmp_path):
     with pytest.raises(DataError, match=r"has no recipe\.yaml"):
         write_report(tmp_path)
+    for text in ("[1", "7"):
+        (tmp_path / "recipe.yaml").write_text(text)
+        with pytest.raises(DataError, match=r"recipe\.yaml: not a recipe in YAML"):
+            write_report(tmp_path)
     shutil.copy(run / "recipe.yaml", tmp_path)
     with pytest.raises(DataError, match="has no scores; finish the run"):
         write_report(tmp_path)

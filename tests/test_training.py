@@ -45,7 +45,7 @@ def recipe(data: Path, out: Path, **changes: object) -> TrainRecipe:
         "crop_size": 32,
         "workers": 0,
     }
-    return TrainRecipe(data=str(data), out=str(out), **(options | changes))  # type: ignore[arg-type]
+    return TrainRecipe(data=str(data), out=str(out), **(options | changes))  # type: ignore[arg-type]  # any
 
 
 def weights(run: Path, stage: str = "origin") -> dict[str, torch.Tensor]:

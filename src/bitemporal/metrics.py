@@ -93,6 +93,9 @@ def _recall(
     return _ratio(tp, tp + fn)
 
 
+_RATIOS = {"iou": _iou, "f1": _f1, "precision": _precision, "recall": _recall}
+
+
 def _kappa(counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
     tn, fp, fn, tp = _columns(counts)
     total = tn + fp + fn + tp
@@ -110,24 +113,11 @@ def _metric(name: str, counts: npt.ArrayLike, empty: float) -> npt.NDArray[np.fl
     def both(ratio: Callable[..., npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
         return (filled(_of_class(counts, ratio, True)) + filled(_of_class(counts, ratio, False))) / 2
 
+    kind, _, which = name.partition("_")
+    if kind in _RATIOS and which in ("changed", "unchanged"):
+        return filled(_of_class(counts, _RATIOS[kind], which == "changed"))
     tn, fp, fn, tp = _columns(counts)
     match name:
-        case "iou_changed":
-            return filled(_of_class(counts, _iou, True))
-        case "f1_changed":
-            return filled(_of_class(counts, _f1, True))
-        case "precision_changed":
-            return filled(_of_class(counts, _precision, True))
-        case "recall_changed":
-            return filled(_of_class(counts, _recall, True))
-        case "iou_unchanged":
-            return filled(_of_class(counts, _iou, False))
-        case "f1_unchanged":
-            return filled(_of_class(counts, _f1, False))
-        case "precision_unchanged":
-            return filled(_of_class(counts, _precision, False))
-        case "recall_unchanged":
-            return filled(_of_class(counts, _recall, False))
         case "miou":
             return both(_iou)
         case "macc":

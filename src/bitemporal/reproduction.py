@@ -7,7 +7,7 @@ steps for the origin, 100,000 for every teacher and the student; TTP 300, 200 an
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -216,9 +216,8 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     )
 
 
-def _seconds(work: object, device: torch.device) -> float:
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
     """Of one call, the median of several after two that warm up."""
-    assert callable(work)
     found = []
     for number in range(_PROBE_STEPS + 2):
         start = time.perf_counter()

@@ -40,9 +40,9 @@ class Replicates:
     counts: npt.NDArray[np.int64]
     seeds: tuple[int, ...] = (0,)
 
-    def of(self, images: npt.NDArray[np.bool_]) -> "Replicates":
-        """The same for some of the images."""
-        return Replicates(self.counts[:, images], self.seeds)
+    def of(self, images: npt.NDArray[np.bool_] | None) -> "Replicates":
+        """The same for some of the images, or for all."""
+        return self if images is None else Replicates(self.counts[:, images], self.seeds)
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ def _resampled(
     averaging: Averaging,
 ) -> Floats:
     weights = resampling.images if images is None else resampling.images[:, images]
-    counts = replicates.counts if images is None else replicates.counts[:, images]
-    found = _scores(counts, weights, metric, averaging)
+    found = _scores(replicates.of(images).counts, weights, metric, averaging)
     seeds = resampling.seeds(replicates.seeds)
     return np.asarray((found * seeds).sum(1) / seeds.sum(1))
 
@@ -141,11 +140,10 @@ def estimate(
     Returns:
         The mean over the seeds and the percentile interval; NaN where undefined.
     """
-    own = replicates if images is None else replicates.of(images)
-    value = score(own, metric, averaging) if own.counts.shape[1] else float("nan")
+    own = replicates.of(images)
     if not own.counts.shape[1]:
-        return Estimate(value, float("nan"), float("nan"))
-    return _interval(value, _resampled(replicates, images, resampling, metric, averaging))
+        return Estimate(*[float("nan")] * 3)
+    return _interval(score(own, metric, averaging), _resampled(replicates, images, resampling, metric, averaging))
 
 
 def difference(
@@ -169,7 +167,7 @@ def difference(
     Returns:
         First minus second.
     """
-    values = [score(r if images is None else r.of(images), metric, averaging) for r in (first, second)]
+    values = [score(r.of(images), metric, averaging) for r in (first, second)]
     found = [_resampled(r, images, resampling, metric, averaging) for r in (first, second)]
     return _interval(values[0] - values[1], found[0] - found[1])
 

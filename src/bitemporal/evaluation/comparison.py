@@ -11,7 +11,7 @@ from rich.table import Table
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, difference, estimate, significant
 from bitemporal.evaluation.results import Result, check_comparable
-from bitemporal.metrics import METRICS, Averaging
+from bitemporal.metrics import AVERAGINGS, METRICS, Averaging
 
 SHOWN: tuple[tuple[str, Averaging], ...] = (
     ("miou", "dataset"),
@@ -51,7 +51,7 @@ class Comparison:
         def plain(values: dict[tuple[str, Averaging], Estimate]) -> dict[str, Any]:
             found: dict[str, Any] = defaultdict(dict)
             for (metric, averaging), value in values.items():
-                found[averaging][metric] = value._asdict() | {}
+                found[averaging][metric] = value._asdict()
             return dict(found)
 
         return {
@@ -83,7 +83,7 @@ def compare(results: Sequence[Result], baseline: str | None = None) -> Compariso
         RecipeError: When the baseline is none of the detectors.
     """
     if not results:
-        raise RecipeError("results: none is given; expected two at least")
+        raise RecipeError("results: none is given; expected one at least")
     check_comparable(results)
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in results:
@@ -116,9 +116,7 @@ def compare(results: Sequence[Result], baseline: str | None = None) -> Compariso
     )
 
 
-_KEYS: tuple[tuple[str, Averaging], ...] = tuple(
-    (metric, averaging) for averaging in ("dataset", "image_mean", "image_mean_empty_0") for metric in METRICS
-)
+_KEYS: tuple[tuple[str, Averaging], ...] = tuple((metric, averaging) for averaging in AVERAGINGS for metric in METRICS)
 
 
 def _replicates(name: str, group: Sequence[Result], reference: Result) -> Replicates:

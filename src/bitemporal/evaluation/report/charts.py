@@ -19,9 +19,9 @@ class Series:
         name: For the legend.
         x: Of the points.
         y: Of the points.
-        low: Lower ends of their intervals.
+        low: Lower ends of their intervals, which bars show.
         high: Upper ends of their intervals.
-        marks: Draw the points.
+        marks: Draw the points of a line.
     """
 
     name: str
@@ -139,7 +139,7 @@ def line_chart(
     marks: Sequence[Mark] = (),
     diagonal: bool = False,
 ) -> Markup:
-    """Lines, with bands where there are intervals.
+    """Lines.
 
     Args:
         title: Said by screen readers.
@@ -153,7 +153,7 @@ def line_chart(
         diagonal: Draw x = y.
     """
     horizontal = x_range or _range([v for s in series for v in s.x])
-    vertical = y_range or _range([v for s in series for v in (*s.y, *s.low, *s.high)])
+    vertical = y_range or _range([v for s in series for v in s.y])
     axes = _Axes(horizontal, vertical)
     parts = axes.frame(x_label, y_label, x_ticks)
     if diagonal:
@@ -162,14 +162,6 @@ def line_chart(
             f'<line class="diagonal" x1="{ends[0][0]}" y1="{ends[0][1]}" x2="{ends[1][0]}" y2="{ends[1][1]}"/>'
         )
     for i, one in enumerate(series):
-        if len(one.low):
-            band = [(axes.across(x), axes.down(y)) for x, y in zip(one.x, one.high, strict=True) if math.isfinite(y)]
-            band += [
-                (axes.across(x), axes.down(y))
-                for x, y in list(zip(one.x, one.low, strict=True))[::-1]
-                if math.isfinite(y)
-            ]
-            parts.append(f'<polygon class="band s{i}" points="{" ".join(f"{x},{y}" for x, y in band)}"/>')
         path, pen = [], "M"
         for x, y in zip(one.x, one.y, strict=True):
             if not math.isfinite(y):

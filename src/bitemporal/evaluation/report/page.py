@@ -4,7 +4,7 @@ import csv
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -56,6 +56,7 @@ class _Run:
     folder: Path
     recipe: dict[str, Any]
     results: dict[str, Result]
+    summaries: dict[str, dict[str, Any]]
     validation: dict[str, Result]
     split: str
     comparison: Comparison
@@ -95,7 +96,10 @@ def write_report(
 def _read(folder: Path) -> _Run:
     if not (folder / "recipe.yaml").is_file():
         raise DataError(f"{folder}: has no recipe.yaml; expected the folder of a run of `bitemporal distill`")
-    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    try:
+        recipe = dict(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / 'recipe.yaml'}: not a recipe in YAML ({error}); bring back a copy") from error
     by_split = {
         split: {
             name: read_result(path) for name in ORDER if (path := folder / "scores" / split / f"{name}.json").is_file()
@@ -107,7 +111,8 @@ def _read(folder: Path) -> _Run:
     if not results:
         raise DataError(f"{folder}: has no scores; finish the run: `bitemporal distill` with the stage verdict")
     comparison = compare(list(results.values()), results["control"].name if "control" in results else None)
-    return _Run(folder, recipe, results, by_split["val"], split, comparison)
+    summaries = {name: result.evaluation.summary(intervals=True) for name, result in results.items()}
+    return _Run(folder, recipe, results, summaries, by_split["val"], split, comparison)
 
 
 def _content(run: _Run) -> dict[str, Any]:
@@ -136,8 +141,8 @@ def _content(run: _Run) -> dict[str, Any]:
     }
 
 
-def _per_cent(value: float, sign: bool = False) -> str:
-    return "–" if not math.isfinite(value) else f"{100 * value:{'+' if sign else ''}.2f}"
+def _per_cent(value: float) -> str:
+    return f"{100 * value:.2f}" if math.isfinite(value) else "–"
 
 
 def _score_table(run: _Run) -> list[dict[str, Any]]:
@@ -148,7 +153,7 @@ def _score_table(run: _Run) -> list[dict[str, Any]]:
             found = run.comparison.scores[result.name][metric, averaging]
             cells.append({"value": _per_cent(found.value), "low": _per_cent(found.low), "high": _per_cent(found.high)})
         rows.append({"label": label, "cells": cells})
-    boundary = [result.evaluation.summary()["boundary"]["f1"] for result in run.results.values()]
+    boundary = [summary["boundary"]["f1"] for summary in run.summaries.values()]
     rows.append({"label": "boundary F1", "cells": [{"value": _per_cent(v), "low": "", "high": ""} for v in boundary]})
     passes = ["2" if name == "o-p" else "1" for name in run.results]
     rows.append({"label": "forward passes a pair", "cells": [{"value": v, "low": "", "high": ""} for v in passes]})
@@ -168,39 +173,27 @@ def _differences(run: _Run) -> Markup:
     )
 
 
-def _groups(result: Result, key: str) -> list[dict[str, Any]]:
-    summary = result.evaluation.summary(intervals=True)[key]
-    return list(summary.values()) if isinstance(summary, dict) else list(summary)
-
-
-def _scores_of(groups: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float], list[float]]:
-    return (
-        [100 * group["dataset"]["miou"] for group in groups],
-        [100 * group["intervals"]["dataset"]["miou"][0] for group in groups],
-        [100 * group["intervals"]["dataset"]["miou"][1] for group in groups],
-    )
-
-
 def _by_part(run: _Run) -> Markup:
-    some = next(iter(run.results.values()))
-    names = [f"{name} ({group['pairs']})" for name, group in some.evaluation.summary()["by_part"].items()]
-    series = [Series(name, [], *_scores_of(_groups(result, "by_part"))) for name, result in run.results.items()]
+    names: list[str] = []
+    series = []
+    for name, summary in run.summaries.items():
+        groups = summary["by_part"]
+        names = [f"{part} ({group['pairs']})" for part, group in groups.items()]
+        intervals = [group["intervals"]["dataset"]["miou"] for group in groups.values()]
+        low, high = ([100 * interval[end] for interval in intervals] for end in (0, 1))
+        series.append(Series(name, [], [100 * group["dataset"]["miou"] for group in groups.values()], low, high))
     return bar_chart("mIoU by CAR part", names, series, "dataset mIoU, per cent")
 
 
 def _by_decile(run: _Run) -> Markup:
-    series, texts = [], []
-    for name, result in run.results.items():
-        groups = _groups(result, "by_decile")
-        texts = [f"{group['car'][1]:.3f}" for group in groups]
-        series.append(Series(name, list(range(1, len(groups) + 1)), *_scores_of(groups), marks=True))
-    shown = [(i + 1.0, text) for i, text in enumerate(texts)]
+    series, shown = [], []
+    for name, summary in run.summaries.items():
+        groups = summary["by_decile"]
+        shown = [(i + 1.0, f"{group['car'][1]:.3f}") for i, group in enumerate(groups)]
+        values = [100 * group["dataset"]["miou"] for group in groups]
+        series.append(Series(name, [x for x, _ in shown], values, marks=True))
     return line_chart(
-        "mIoU by CAR decile",
-        [Series(s.name, s.x, s.y, marks=True) for s in series],
-        "largest CAR of the decile",
-        "dataset mIoU, per cent",
-        x_ticks=shown,
+        "mIoU by CAR decile", series, "largest CAR of the decile", "dataset mIoU, per cent", x_ticks=shown
     )
 
 
@@ -323,7 +316,7 @@ def _reliability(run: _Run) -> dict[str, Any] | None:
 
 
 def _objects(run: _Run) -> list[dict[str, Any]]:
-    return [{"name": name, "sizes": result.evaluation.summary()["objects"]} for name, result in run.results.items()]
+    return [{"name": name, "sizes": summary["objects"]} for name, summary in run.summaries.items()]
 
 
 def _model(run: _Run) -> dict[str, Any]:
