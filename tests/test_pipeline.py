@@ -97,6 +97,16 @@ def test_partition_says_what_the_labels_hold(whole, tiny_pairs):
         assert row["part"] == ("small" if label.mean() <= 0.05 else "medium" if label.mean() <= 0.2 else "large")
 
 
+def test_teachers_of_another_network_cannot_start_from_the_origin(tiny_pairs, tmp_path):
+    with pytest.raises(RecipeError, match=r"teacher_start: found origin, but the teachers are test_fc"):
+        distill(tiny_pairs, tmp_path, teacher_model="test_fc", teacher_start="origin")
+
+
+def test_teachers_that_start_from_the_origin_need_it(tiny_pairs, tmp_path):
+    with pytest.raises(BundleError, match="stage origin has not been trained"):
+        distill(tiny_pairs, tmp_path, stages="teachers")()
+
+
 def test_teachers_learn_from_their_part_alone(whole):
     metadata = {s: read_description(whole / s / "bundle")["metadata"] for s in NETWORKS}
     assert {s: (m["training_pairs"], m["validation_pairs"]) for s, m in metadata.items()} == {
@@ -109,9 +119,10 @@ def test_teachers_learn_from_their_part_alone(whole):
     }
 
 
-def test_teachers_start_anew_and_the_student_from_the_origin(tiny_pairs, tmp_path):
+@pytest.mark.parametrize("teacher_start", [None, "origin", "scratch"])
+def test_student_starts_from_the_origin_and_teachers_where_the_recipe_says(tiny_pairs, tmp_path, teacher_start):
     """With a learning rate of (nearly) nothing, every stage ends where it started."""
-    distill(tiny_pairs, tmp_path, lr=1e-20, weight_decay=0.0)()
+    distill(tiny_pairs, tmp_path, lr=1e-20, weight_decay=0.0, teacher_start=teacher_start)()
     trainable = [name for name, _ in load_network(tmp_path / "origin/bundle").named_parameters()]
     origin, student, control, teacher = (
         weights(tmp_path, s) for s in ("origin", "student", "control", "teacher-large")
@@ -119,7 +130,8 @@ def test_teachers_start_anew_and_the_student_from_the_origin(tiny_pairs, tmp_pat
     for name in trainable:
         assert torch.allclose(origin[name], student[name], atol=1e-9)
         assert torch.allclose(origin[name], control[name], atol=1e-9)
-    assert any(not torch.allclose(origin[name], teacher[name], atol=1e-3) for name in trainable)
+    from_origin = all(torch.allclose(origin[name], teacher[name], atol=1e-9) for name in trainable)
+    assert from_origin == (teacher_start != "scratch")
     counters = [name for name in origin if name.endswith("num_batches_tracked")]
     assert counters
     for name in counters:  # as many steps in train mode again, although bundles are loaded in eval mode

@@ -270,10 +270,11 @@ class DistillationRun:
         recipe = self.recipe
         if stage.name == "origin":
             return _supervised(recipe, stage, _start(recipe, recipe.model))
-        if stage.name.startswith("teacher-"):
+        teacher = stage.name.startswith("teacher-")
+        if teacher and not recipe.teachers_start_from_origin:
             return _supervised(recipe, stage, _start(recipe, self.teacher_model))
         origin = self._bundle(stages["origin"])
-        if stage.name == "control":
+        if teacher or stage.name == "control":
             return _supervised(recipe, stage, lambda: load_network(origin))
 
         def build() -> ChangeTask:

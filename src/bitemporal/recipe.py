@@ -16,6 +16,7 @@ from bitemporal.files import replacing
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Criterion = Literal["mse", "kl"]
+TeacherStart = Literal["origin", "scratch"]
 AugmentationChoice = Literal["model", "standard", "changer", "none"]
 
 STAGES = ("origin", "teachers", "control", "student", "verdict")
@@ -108,6 +109,8 @@ class DistillRecipe(TrainRecipe):
 
     Attributes:
         teacher_model: Registered name of the teachers' network; the student's when not given.
+        teacher_start: Teachers start from the origin's weights (origin) or, as in the paper, like the origin (scratch);
+            by default from the origin, unless they are another network.
         teacher_steps: Optimiser steps of each teacher; half of max_steps when not given.
         student_steps: Optimiser steps of student and control; half of max_steps when not given.
         parts: Number of CAR parts, split at the paper's thresholds (2 or 3); 3 when nothing else is said.
@@ -119,6 +122,7 @@ class DistillRecipe(TrainRecipe):
     """
 
     teacher_model: str | None = None
+    teacher_start: TeacherStart | None = None
     teacher_steps: int | None = None
     student_steps: int | None = None
     parts: int | None = None
@@ -139,6 +143,11 @@ class DistillRecipe(TrainRecipe):
             _require(self, name, lambda v: v >= 1, "at least 1")
         _require(self, "lambda_", lambda v: 0 <= v < math.inf, "0 or more")
         _require(self, "temperature", lambda v: 0 < v < math.inf, "a number above 0")
+        if self.teacher_start == "origin" and self.teacher_model not in (None, self.model):
+            raise RecipeError(
+                f"teacher_start: found origin, but the teachers are {self.teacher_model} and the origin is "
+                f"{self.model}, whose weights do not fit; leave it out, or say scratch"
+            )
         unknown = [stage for stage in self.stage_names if stage not in STAGES]
         if unknown or not self.stage_names:
             raise RecipeError(f"stages: found {self.stages!r}, expected some of {','.join(STAGES)}, comma-separated")
@@ -149,6 +158,13 @@ class DistillRecipe(TrainRecipe):
         """Names of the stages to run, in order."""
         named = [stage.strip() for stage in self.stages.split(",") if stage.strip()]
         return tuple(sorted(named, key=lambda stage: STAGES.index(stage) if stage in STAGES else -1))
+
+    @property
+    def teachers_start_from_origin(self) -> bool:
+        """Whether the teachers start from the origin's weights."""
+        if self.teacher_start is None:
+            return self.teacher_model in (None, self.model)
+        return self.teacher_start == "origin"
 
     @property
     def partition(self) -> CarPartition:

@@ -117,6 +117,7 @@ def paper_recipe(
         max_steps=lengths[0],
         teacher_steps=lengths[1],
         student_steps=lengths[2],
+        teacher_start="scratch",
         validate_every=benchmark.validate_every,
         crop_size=benchmark.size,
         parts=parts,

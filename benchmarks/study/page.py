@@ -1,0 +1,353 @@
+"""Numbers and pictures of the study: gathers what `study.py` trained, and writes the tables of `benchmarks/study.md`.
+
+    python benchmarks/study/page.py --gather runs/study [--synthetic PATH]   # from the work folder to this one
+    python benchmarks/study/page.py                                         # tables and intervals, from raw numbers
+
+`confusions.csv.gz` has the confusion counts of every pair, `losses.csv.gz` the training curves, `stages.csv` what each
+stage took. Everything in the tables is computed from the first of these.
+"""
+
+import argparse
+import csv
+import gzip
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from bitemporal.car import CarPartition
+from bitemporal.evaluation import draw_masks, read_result, spread_by_car
+from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, difference, estimate, significant
+from bitemporal.files import replacing
+from bitemporal.inference import load
+from bitemporal.pairs import PairFolder
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "study.md"
+CONFUSIONS, LOSSES, STAGES = HERE / "confusions.csv.gz", HERE / "losses.csv.gz", HERE / "stages.csv"
+PICTURED = ("siamese_unet", 0)
+ALL = "all"
+
+TITLES = {"gz": "CD_Data_GZ, validation part, 99 pairs", "synthetic": "synthetic pairs, test part, 200 pairs"}
+ORIGIN_PARTITION = {"kl-warm-all": "o-p-warm"}
+"""O-P with the teachers of a method; by default that with the teachers of the paper."""
+CONTROLS = ("control", "control-balanced", "control-ema")
+NOT_STUDENTS = ("origin", "o-p-scratch", "o-p-warm", *CONTROLS)
+
+
+def control_of(method: str) -> str:
+    """What a student is compared with: the same training without the teachers."""
+    kind = method.rpartition("-")[2]
+    return f"control-{kind}" if f"control-{kind}" in CONTROLS else "control"
+
+
+def origin_partition_of(method: str) -> str:
+    """O-P with a student's teachers."""
+    return "o-p-warm" if "warm" in method else "o-p-scratch"
+
+
+def gather(work: Path) -> None:
+    """Bring the raw numbers of a work folder here."""
+    confusions, losses, stages = [], [], []
+    for path in sorted(work.glob("*/*/seed*/scores/*.json")):
+        data, network, seed, _, name = path.relative_to(work).parts
+        found = read_result(path).evaluation
+        for stem, car, part, counts in zip(found.stems, found.cars, found.parts, found.counts, strict=True):
+            start = [data, network, name.removesuffix(".json"), seed.removeprefix("seed")]
+            confusions.append([*start, stem, f"{car:.6f}", part, *map(int, counts)])
+    for path in sorted(work.glob("*/*/seed*/*/*/metrics.csv")):
+        data, network, seed, run, stage, _ = path.relative_to(work).parts
+        with path.open(newline="") as stream:
+            for row in csv.DictReader(stream):
+                start = [data, network, seed.removeprefix("seed"), run, stage]
+                losses.append([*start, row["step"], row["loss"], row.get("loss_distillation", "")])
+    for path in sorted(work.glob("*/*/seed*/*/done")):
+        data, network, seed, run, _ = path.relative_to(work).parts
+        seconds = json.loads(path.read_text())["seconds"]
+        stages.append([data, network, seed.removeprefix("seed"), run, seconds])
+    head = ["data", "network", "method", "seed", "stem", "car", "part", "tn", "fp", "fn", "tp"]
+    _write(CONFUSIONS, head, confusions)
+    _write(LOSSES, ["data", "network", "seed", "run", "stage", "step", "loss", "loss_distillation"], losses)
+    _write(STAGES, ["data", "network", "seed", "run", "seconds"], stages)
+
+
+def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    def put(stream: TextIO) -> None:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
+
+    with replacing(path) as temporary:
+        if path.suffix != ".gz":
+            with temporary.open("w", newline="") as plain:
+                put(plain)
+            return
+        # without name and time, so that equal numbers are equal files
+        with temporary.open("wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
+            with io.TextIOWrapper(packed, newline="") as stream:
+                put(stream)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was counted on one data set.
+
+    Attributes:
+        cells: By network and method.
+        parts: Of every pair.
+        resampling: Of the pairs, the same for everything.
+    """
+
+    cells: dict[tuple[str, str], Replicates]
+    parts: npt.NDArray[np.str_]
+    resampling: Resampling
+
+    @property
+    def networks(self) -> list[str]:
+        """In the order of the study."""
+        return list(dict.fromkeys(network for network, _ in self.cells))
+
+    @property
+    def methods(self) -> list[str]:
+        """Students last."""
+        found = list(dict.fromkeys(method for _, method in self.cells))
+        return sorted(found, key=lambda m: (NOT_STUDENTS.index(m) if m in NOT_STUDENTS else len(NOT_STUDENTS), m))
+
+    def having(self, *methods: str) -> list[str]:
+        """Networks with all of these methods."""
+        return [network for network in self.networks if all((network, method) in self.cells for method in methods)]
+
+    def minus(self, first: str, second: str, network: str, part: str | None = None) -> Estimate:
+        """Difference in dataset mIoU of two methods on the same seeds, for one network or over all that have both."""
+        networks = self.having(first, second) if network == ALL else [network]
+        pairs = [_paired(self.cells[n, first], self.cells[n, second]) for n in networks]
+        chosen = None if part is None else self.parts == part
+        # every network and seed is a replicate of its own
+        one, other = (
+            Replicates(np.concatenate([pair[i].counts for pair in pairs]), tuple(range(sum(map(_seeds, pairs)))))
+            for i in (0, 1)
+        )
+        return difference(one, other, "miou", "dataset", self.resampling, chosen)
+
+
+def _seeds(pair: tuple[Replicates, Replicates]) -> int:
+    return len(pair[0].seeds)
+
+
+def _paired(first: Replicates, second: Replicates) -> tuple[Replicates, Replicates]:
+    shared = tuple(seed for seed in first.seeds if seed in second.seeds)
+    one, other = (Replicates(r.counts[[r.seeds.index(s) for s in shared]], shared) for r in (first, second))
+    return one, other
+
+
+def read_scores() -> dict[str, Scores]:
+    """By data set, from the raw counts."""
+    rows: dict[str, dict[tuple[str, str], dict[int, dict[str, list[int]]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(dict))
+    )
+    parts: dict[str, dict[str, str]] = defaultdict(dict)
+    with gzip.open(CONFUSIONS, "rt", newline="") as stream:
+        for row in csv.DictReader(stream):
+            counts = [int(row[name]) for name in ("tn", "fp", "fn", "tp")]
+            rows[row["data"]][row["network"], row["method"]][int(row["seed"])][row["stem"]] = counts
+            parts[row["data"]][row["stem"]] = row["part"]
+    found = {}
+    for data, cells in rows.items():
+        stems = sorted(parts[data])
+        replicates = {
+            key: Replicates(np.array([[seeds[s][stem] for stem in stems] for s in sorted(seeds)]), tuple(sorted(seeds)))
+            for key, seeds in cells.items()
+        }
+        found[data] = Scores(replicates, np.array([parts[data][stem] for stem in stems]), Resampling.of(len(stems)))
+    return found
+
+
+def _cell(value: Estimate, sign: bool = True) -> str:
+    shown = f"{100 * value.value:{'+' if sign else ''}.2f}"
+    form = "+.2f" if sign else ".1f"
+    mark = "**" if sign and significant(value) else ""
+    return f"{mark}{shown}{mark} [{100 * value.low:{form}}, {100 * value.high:{form}}]"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def score_table(scores: Scores) -> str:
+    """Dataset mIoU of everything."""
+    rows = []
+    for method in scores.methods:
+        cells = [scores.cells.get((network, method)) for network in scores.networks]
+        shown = [
+            "" if c is None else _cell(estimate(c, "miou", "dataset", scores.resampling), False) + f" ({len(c.seeds)})"
+            for c in cells
+        ]
+        rows.append([method, *shown])
+    return _table(["mIoU, dataset", *scores.networks], rows)
+
+
+def control_table(scores: Scores) -> str:
+    """What teachers give: every detector minus its control."""
+    rows = []
+    for method in scores.methods:
+        control = control_of(method)
+        if method == control:
+            continue
+        have = scores.having(method, control)
+        if not have:
+            continue
+        cells = [_cell(scores.minus(method, control, n)) if n in have else "" for n in scores.networks]
+        rows.append([method, *cells, f"{_cell(scores.minus(method, control, ALL))} ({len(have)})"])
+    return _table(["minus its control", *scores.networks, "all that have it"], rows)
+
+
+def origin_partition_table(scores: Scores) -> str:
+    """Students minus O-P with the same teachers."""
+    rows = []
+    for method in scores.methods:
+        other = origin_partition_of(method)
+        have = scores.having(method, other)
+        if method in NOT_STUDENTS or not have or any(word in method for word in ("strong", "two", "equal")):
+            continue
+        cells = [_cell(scores.minus(method, other, n)) if n in have else "" for n in scores.networks]
+        rows.append([method, *cells, f"{_cell(scores.minus(method, other, ALL))} ({len(have)})"])
+    return _table(["minus O-P", *scores.networks, "all that have it"], rows)
+
+
+def part_table(scores: Scores) -> str:
+    """Students minus their controls by CAR part, over all networks."""
+    names = [name for name in CarPartition().names if (scores.parts == name).any()]
+    rows = []
+    for method in scores.methods:
+        control = control_of(method)
+        if method == control or not scores.having(method, control):
+            continue
+        rows.append([method, *(_cell(scores.minus(method, control, ALL, part)) for part in names)])
+    heads = [f"{name} ({(scores.parts == name).sum()} pairs)" for name in names]
+    return _table(["minus its control", *heads], rows)
+
+
+def draw_differences(found: dict[str, Scores], path: Path) -> None:
+    """Forest plot: students minus their controls, by network and over all."""
+    tall = max(len(_compared(scores)) for scores in found.values())
+    figure = Figure(figsize=(6.2 * len(found), 1.2 + 0.42 * tall), layout="constrained")
+    axes = figure.subplots(1, len(found), squeeze=False)[0]
+    for axis, (data, scores) in zip(axes, found.items(), strict=True):
+        methods = _compared(scores)[::-1]
+        series = [*scores.networks, ALL]
+        for number, network in enumerate(series):
+            ys, values = [], []
+            for row, method in enumerate(methods):
+                if network != ALL and network not in scores.having(method, control_of(method)):
+                    continue
+                ys.append(row + 0.32 - 0.64 * number / (len(series) - 1))
+                values.append(scores.minus(method, control_of(method), network))
+            points = np.array(values).reshape(-1, 3) * 100
+            spread = np.abs(points[:, 1:].T - points[:, 0])
+            style = {"color": "black", "elinewidth": 2, "marker": "D"} if network == ALL else {"marker": "o"}
+            axis.errorbar(points[:, 0], ys, xerr=spread, linestyle="", markersize=4, label=network, **style)
+        axis.axvline(0, color="grey", linewidth=0.8)
+        axis.set_yticks(range(len(methods)), methods)
+        axis.set_title(TITLES[data], fontsize=10)
+        axis.set_xlabel("points of dataset mIoU above its control, 95 % interval")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def _compared(scores: Scores) -> list[str]:
+    return [m for m in scores.methods if m not in CONTROLS and scores.having(m, control_of(m))]
+
+
+def draw_curves(path: Path) -> None:
+    """Training loss of the stages, and what share of a student's loss the distillation term is."""
+    with gzip.open(LOSSES, "rt", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["data"] == "gz" and row["seed"] == "0"]
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    figure = Figure(figsize=(3.3 * len(networks), 5.6), layout="constrained")
+    axes = figure.subplots(2, len(networks), squeeze=False, sharex="col")
+    for column, network in enumerate(networks):
+        curves: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
+        for row in rows:
+            if row["network"] == network:
+                share = float(row["loss_distillation"] or "nan") / float(row["loss"])
+                curves[row["run"], row["stage"]].append((float(row["step"]), float(row["loss"]), share))
+        for (run, stage), points in curves.items():
+            steps, losses, shares = zip(*points, strict=True)
+            if run in ("origin", "control") or (run == "teachers-scratch"):
+                axes[0, column].plot(steps, losses, label=stage)
+            elif run.removeprefix("student-") in ("mse-paper", "mse-0.03", "mse-0.3", "kl", "kl-warm"):
+                axes[1, column].plot(steps, shares, label=run.removeprefix("student-"))
+        axes[0, column].set_title(network, fontsize=10)
+        axes[1, column].set_ylim(0, 1)
+        axes[1, column].set_xlabel("step of the stage")
+    axes[0, 0].set_ylabel("training loss")
+    axes[1, 0].set_ylabel("distillation's share of the loss")
+    for row in axes:
+        row[-1].legend(fontsize=7, frameon=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def draw_pairs(work: Path, root: Path, path: Path, student: str) -> None:
+    """Synthetic pairs with what the detectors of one cell found."""
+    network, seed = PICTURED
+    cell = work / "synthetic" / network / f"seed{seed}"
+    bundles = {
+        "origin": cell / "origin" / "origin" / "bundle",
+        "O-P": cell / origin_partition_of(student),
+        "control": cell / control_of(student) / "control" / "bundle",
+        f"student, {student}": cell / f"student-{student}" / "student" / "bundle",
+    }
+    folder = PairFolder(str(root))
+    pairs = spread_by_car(folder, folder.pairs("test"), 8)
+    draw_masks(path, {name: load(bundle, "cpu") for name, bundle in bundles.items()}, folder, pairs)
+
+
+def fill(page: str, name: str, text: str) -> str:
+    """Put a text between the marks of its name."""
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    if page.count(start) != 1 or page.count(end) != 1:
+        raise ValueError(f"{PAGE}: expected {start.strip()} and {end} once each")
+    head, rest = page.split(start)
+    return f"{head}{start}\n{text}\n\n{end}{rest.split(end)[1]}"
+
+
+def main() -> None:
+    """Gather if asked to, then write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gather", type=Path, help="work folder of study.py")
+    parser.add_argument("--synthetic", type=Path, help="its synthetic pairs, to draw what was found in some of them")
+    parser.add_argument("--student", default="kl-warm", help="the student to draw")
+    options = parser.parse_args()
+    if options.gather:
+        gather(options.gather)
+        if options.synthetic:
+            draw_pairs(options.gather, options.synthetic, HERE / "masks.png", options.student)
+    found = read_scores()
+    page = PAGE.read_text(encoding="utf-8")
+    tables = {
+        "scores": score_table,
+        "controls": control_table,
+        "origin-partition": origin_partition_table,
+        "parts": part_table,
+    }
+    for data, scores in found.items():
+        for name, table in tables.items():
+            page = fill(page, f"{name}, {data}", table(scores))
+    with replacing(PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    draw_differences(found, HERE / "differences.png")
+    draw_curves(HERE / "curves.png")
+
+
+if __name__ == "__main__":
+    main()
