@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.distributions import Bernoulli, kl_divergence
 
 from bitemporal.car import CarPartition
 from bitemporal.data.loading import Batch
@@ -274,6 +275,25 @@ def test_any_number_of_parts(thresholds):
     cars = [0.0, *[t + 0.01 for t in thresholds]]
     routed = bank.route(batch(cars).target)
     assert [samples.tolist() for samples in routed.values()] == [[i] for i in range(len(cars))]
+
+
+def test_all_teachers_teach_every_pair_whatever_its_part():
+    """The term is the mean over the teachers of torch's own divergence."""
+    bank, pairs = TeacherBank(networks(), PARTITION, "all"), batch([0.0, 0.1, 0.5])
+    torch.manual_seed(0)
+    student = create_model("test_tinycd")
+    module = DistillationTask(student, OPTIMISATION, 0, bank, criterion("kl", 2.0), 1.0).eval()
+    found = float(module.loss_terms(pairs)["loss_distillation"].detach())
+
+    def bernoulli(network):
+        dates = [network.card.normalisation(date) for date in (pairs.before, pairs.after)]
+        with torch.no_grad():
+            return Bernoulli(logits=network.eval().outputs(*dates).logits / 2)
+
+    each = [4 * float(kl_divergence(bernoulli(t), bernoulli(student)).mean()) for t in networks().values()]
+    assert len(each) == 3 and found == pytest.approx(sum(each) / 3, rel=1e-4)
+    by_part = task(name="kl").eval()
+    assert float(by_part.loss_terms(pairs)["loss_distillation"].detach()) != pytest.approx(found, rel=1e-3)
 
 
 def test_part_without_a_teacher_is_not_distilled():

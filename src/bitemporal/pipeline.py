@@ -285,7 +285,9 @@ class DistillationRun:
                 optimisation(recipe, student.card, stage.steps),
                 derive_seed(recipe.seed, stage.stream),
                 TeacherBank(
-                    {part: load_network(path) for part, path in self._teachers(stages).items()}, self.partition
+                    {part: load_network(path) for part, path in self._teachers(stages).items()},
+                    self.partition,
+                    recipe.teachers,
                 ),
                 criterion(recipe.criterion, recipe.temperature),
                 weight,

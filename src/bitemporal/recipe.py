@@ -17,6 +17,7 @@ from bitemporal.files import replacing
 Precision = Literal["fp32", "bf16", "fp16"]
 Criterion = Literal["mse", "kl"]
 TeacherStart = Literal["origin", "scratch"]
+TeachersOfPair = Literal["all", "part"]
 AugmentationChoice = Literal["model", "standard", "changer", "none"]
 
 STAGES = ("origin", "teachers", "control", "student", "verdict")
@@ -118,6 +119,7 @@ class DistillRecipe(TrainRecipe):
         lambda_: Weight of the distillation term; the model's default (paper, Table II) when not given.
         criterion: Distillation criterion: mse on raw outputs (the paper's), or kl between probabilities.
         temperature: Temperature of kl.
+        teachers: Who teaches a pair: every teacher (all) or, as in the paper, that of its part alone (part).
         stages: Stages to run, comma-separated; all of origin,teachers,control,student,verdict by default.
     """
 
@@ -130,6 +132,7 @@ class DistillRecipe(TrainRecipe):
     lambda_: float | None = None
     criterion: Criterion = "mse"
     temperature: float = 2.0
+    teachers: TeachersOfPair = "part"
     stages: str = ",".join(STAGES)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The student's training: task loss plus the distance to the teacher of each pair's part, from one pass."""
+"""The student's training: task loss plus the distance to the teachers, from one pass."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,7 @@ from bitemporal.car import CarPartition, change_area_ratios
 from bitemporal.data.loading import Batch
 from bitemporal.distillation.criteria import Compare, WeightedSum
 from bitemporal.models import ChangeModel, ModelOutput
+from bitemporal.recipe import TeachersOfPair
 from bitemporal.training.task import ChangeTask, Optimisation
 
 
@@ -19,14 +20,18 @@ class TeacherBank:
     optimiser, no checkpoint and no parameter count, and ``train()`` of the student cannot reach them.
     """
 
-    def __init__(self, teachers: Mapping[str, ChangeModel], partition: CarPartition) -> None:
+    def __init__(
+        self, teachers: Mapping[str, ChangeModel], partition: CarPartition, of_pair: TeachersOfPair = "part"
+    ) -> None:
         """Freeze the teachers.
 
         Args:
             teachers: Networks by name of their part; a part without one is not distilled.
             partition: Routes by CAR.
+            of_pair: ``part``, as in the paper: the teacher of a pair's part teaches it, alone; ``all``: every teacher
+                teaches every pair.
         """
-        self.partition = partition
+        self.partition, self.of_pair = partition, of_pair
         self.teachers = {part: teacher.eval().requires_grad_(False) for part, teacher in teachers.items()}
 
     def to(self, device: torch.device) -> None:
@@ -35,11 +40,14 @@ class TeacherBank:
             teacher.to(device)
 
     def route(self, target: Tensor) -> dict[str, Tensor]:
-        """Sample numbers of each part that occurs and has a teacher, by the CAR of the valid pixels.
+        """Numbers of the samples that each teacher teaches; teachers of none are left out.
 
         Args:
-            target: Decoded masks, N x H x W, 255 ignored; a mask without a valid pixel has no part.
+            target: Decoded masks, N x H x W, 255 ignored; the CAR is that of the valid pixels, and a mask without one
+                has no part.
         """
+        if self.of_pair == "all":
+            return {name: torch.arange(len(target)) for name in self.teachers}
         parts = torch.as_tensor(self.partition.indices(change_area_ratios(target).cpu().numpy()))
         routes = {name: torch.nonzero(parts == i)[:, 0] for i, name in enumerate(self.partition.names)}
         return {name: samples for name, samples in routes.items() if len(samples) and name in self.teachers}
@@ -57,9 +65,9 @@ def _select(outputs: ModelOutput, samples: Tensor) -> ModelOutput:
 
 
 class DistillationTask(ChangeTask):
-    """Trains a student on its own loss and on the teacher of each pair's part (JL1-CD paper, section on MTKD).
+    """Trains a student on its own loss and on what teachers say of the same pixels (JL1-CD paper, section on MTKD).
 
-    The CAR that chooses the teacher is that of the augmented mask, on its valid pixels.
+    Where the CAR chooses the teacher, it is that of the augmented mask, on its valid pixels.
     """
 
     def __init__(
