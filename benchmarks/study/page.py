@@ -3,8 +3,8 @@
     python benchmarks/study/page.py --gather runs/study [--synthetic PATH]   # from the work folder to this one
     python benchmarks/study/page.py                                         # tables and intervals, from raw numbers
 
-`confusions.csv.gz` has the confusion counts of every pair, `losses.csv.gz` the training curves, `stages.csv` what each
-stage took. Everything in the tables is computed from the first of these.
+`confusions.csv.gz` has the confusion counts of every pair, `probabilities.csv` what does not depend on the threshold,
+`losses.csv.gz` the training curves, `seconds.csv` what everything took.
 """
 
 import argparse
@@ -31,7 +31,8 @@ from bitemporal.pairs import PairFolder
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "study.md"
-CONFUSIONS, LOSSES, STAGES = HERE / "confusions.csv.gz", HERE / "losses.csv.gz", HERE / "stages.csv"
+CONFUSIONS, LOSSES, SECONDS = HERE / "confusions.csv.gz", HERE / "losses.csv.gz", HERE / "seconds.csv"
+PROBABILITIES = HERE / "probabilities.csv"
 PICTURED = ("siamese_unet", 0)
 ALL = "all"
 
@@ -55,13 +56,16 @@ def origin_partition_of(method: str) -> str:
 
 def gather(work: Path) -> None:
     """Bring the raw numbers of a work folder here."""
-    confusions, losses, stages = [], [], []
+    confusions, probabilities, losses, seconds = [], [], [], []
     for path in sorted(work.glob("*/*/seed*/scores/*.json")):
         data, network, seed, _, name = path.relative_to(work).parts
         found = read_result(path).evaluation
+        start = [data, network, name.removesuffix(".json"), seed.removeprefix("seed")]
+        curves = json.loads(path.read_text())["probabilities"]
+        numbers = curves["average_precision"], curves["expected_calibration_error"]
+        probabilities.append([*start, *(f"{number:.6f}" for number in numbers)])
         for stem, car, part, counts in zip(found.stems, found.cars, found.parts, found.counts, strict=True):
-            start = [data, network, name.removesuffix(".json"), seed.removeprefix("seed")]
-            confusions.append([*start, stem, f"{car:.6f}", part, *map(int, counts)])
+            confusions.append([*start, stem, f"{car:.4f}", part, *map(int, counts)])
     for path in sorted(work.glob("*/*/seed*/*/*/metrics.csv")):
         data, network, seed, run, stage, _ = path.relative_to(work).parts
         with path.open(newline="") as stream:
@@ -70,12 +74,14 @@ def gather(work: Path) -> None:
                 losses.append([*start, row["step"], row["loss"], row.get("loss_distillation", "")])
     for path in sorted(work.glob("*/*/seed*/*/done")):
         data, network, seed, run, _ = path.relative_to(work).parts
-        seconds = json.loads(path.read_text())["seconds"]
-        stages.append([data, network, seed.removeprefix("seed"), run, seconds])
+        taken = json.loads(path.read_text())["seconds"]
+        seconds.append([data, network, seed.removeprefix("seed"), run, taken])
     head = ["data", "network", "method", "seed", "stem", "car", "part", "tn", "fp", "fn", "tp"]
     _write(CONFUSIONS, head, confusions)
     _write(LOSSES, ["data", "network", "seed", "run", "stage", "step", "loss", "loss_distillation"], losses)
-    _write(STAGES, ["data", "network", "seed", "run", "seconds"], stages)
+    _write(SECONDS, ["data", "network", "seed", "run", "seconds"], seconds)
+    numbers = ["average_precision", "calibration_error"]
+    _write(PROBABILITIES, ["data", "network", "method", "seed", *numbers], probabilities)
 
 
 def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -235,6 +241,29 @@ def part_table(scores: Scores) -> str:
     return _table(["minus its control", *heads], rows)
 
 
+def probability_table(data: str) -> str:
+    """Mean over the seeds of what does not depend on a threshold, students minus their controls."""
+    names = ("average_precision", "calibration_error")
+    found: dict[tuple[str, str], dict[int, npt.NDArray[np.float64]]] = defaultdict(dict)
+    with PROBABILITIES.open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            if row["data"] == data:
+                found[row["network"], row["method"]][int(row["seed"])] = np.array([float(row[n]) for n in names])
+    networks = list(dict.fromkeys(network for network, _ in found))
+    rows = []
+    for method in dict.fromkeys(method for _, method in found):
+        control = control_of(method)
+        cells = []
+        for network in networks:
+            ours, theirs = found.get((network, method), {}), found.get((network, control), {})
+            shared = sorted(ours.keys() & theirs.keys())
+            mean = 100 * np.mean([ours[s] - theirs[s] for s in shared], axis=0) if shared else None
+            cells.append("" if mean is None else " / ".join(f"{value:+.1f}" for value in mean))
+        if method != control and any(cells):
+            rows.append([method, *cells])
+    return _table(["AP / ECE, minus its control", *networks], rows)
+
+
 def draw_differences(found: dict[str, Scores], path: Path) -> None:
     """Forest plot: students minus their controls, by network and over all."""
     tall = max(len(_compared(scores)) for scores in found.values())
@@ -343,6 +372,7 @@ def main() -> None:
     for data, scores in found.items():
         for name, table in tables.items():
             page = fill(page, f"{name}, {data}", table(scores))
+        page = fill(page, f"probabilities, {data}", probability_table(data))
     with replacing(PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     draw_differences(found, HERE / "differences.png")
