@@ -88,8 +88,72 @@ def test_seeds_that_differ_widen_the_interval():
     assert narrow == pytest.approx(estimate(Replicates(counts[None]), "miou", "dataset", resampling))
     wide = estimate(apart, "miou", "dataset", resampling)
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
-    # seeds that are the same in both are resampled together
+    assert 0 <= wide.low and wide.high <= 1
+    # seeds that are the same in both are compared one by one
     assert difference(apart, apart, "miou", "dataset", resampling) == (0, 0, 0)
+
+
+def test_the_error_of_the_seeds_is_that_of_the_t_test():
+    """Images that are all alike leave the seeds' error alone."""
+    good = np.array([900, 50, 10, 40])
+    worse = np.array([900, 50, 20, 30])
+    first, second = (
+        Replicates(np.stack([np.tile(row + np.array([0, 0, -k, k]), (30, 1)) for k in ks]), (0, 1, 2))
+        for row, ks in ((good, (0, 3, 7)), (worse, (1, 0, 6)))
+    )
+    resampling = Resampling.of(30, 20_000)
+
+    def by_seed(replicates):
+        return [metrics(counts, "dataset")["iou_changed"] for counts in replicates.counts]
+
+    paired = stats.ttest_rel(by_seed(first), by_seed(second)).confidence_interval()
+    found = difference(first, second, "iou_changed", "dataset", resampling)
+    assert found[1:] == pytest.approx((paired.low, paired.high), rel=0.01)
+    own = stats.ttest_1samp(by_seed(first), 0).confidence_interval()
+    assert estimate(first, "iou_changed", "dataset", resampling)[1:] == pytest.approx((own.low, own.high), rel=0.01)
+    # other seeds: not paired; Welch's degrees of freedom are 3.6 here
+    others = Replicates(second.counts, (3, 4, 5))
+    apart = stats.ttest_ind(by_seed(first), by_seed(others), equal_var=False)
+    margin = apart.confidence_interval().high - (np.mean(by_seed(first)) - np.mean(by_seed(others)))
+    found = difference(first, others, "iou_changed", "dataset", resampling)
+    whole = int(apart.df)
+    assert (found.high - found.low) / 2 == pytest.approx(
+        margin * stats.t.ppf(0.975, whole) / stats.t.ppf(0.975, apart.df), rel=0.01
+    )
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_detectors_that_do_not_differ_are_told_apart_as_seldom_as_it_says(seeds):
+    """Trainings of one kind, whose seeds differ more than their images tell."""
+    random, resampling = np.random.default_rng(6), Resampling.of(60, 400)
+
+    def trained():
+        return np.stack([matrices(random, 60, quality) for quality in random.normal(0.8, 0.03, seeds)])
+
+    stars = [
+        significant(
+            difference(
+                Replicates(trained(), tuple(range(seeds))),
+                Replicates(trained(), tuple(range(seeds))),
+                "miou",
+                "dataset",
+                resampling,
+            )
+        )
+        for _ in range(200)
+    ]
+    assert np.mean(stars) <= 0.1
+
+
+def test_few_images_have_no_interval():
+    counts = matrices(np.random.default_rng(7), 8)
+    counts[4:] = 0  # without a valid pixel
+    resampling = Resampling.of(8)
+    for found in (
+        estimate(Replicates(counts[None]), "miou", "dataset", resampling),
+        difference(Replicates(counts[None]), Replicates(counts[None]), "miou", "dataset", resampling),
+    ):
+        assert np.isfinite(found.value) and np.isnan(found[1:]).all() and not significant(found)
 
 
 @pytest.mark.parametrize("seeds", [1, 4])

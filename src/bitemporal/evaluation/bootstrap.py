@@ -1,9 +1,11 @@
 """Intervals: how far a score would move with other images, and with other seeds.
 
-Images are resampled with replacement (Efron 1979). Where a detector was trained with several seeds, every seed has
-scored every image: seeds and images are resampled independently of each other (the pigeonhole bootstrap, Owen 2007,
-Annals of Applied Statistics 1(2)), which errs on the side of wide intervals. Two detectors are compared on the same
-resamples, so that what both find hard does not count as a difference.
+Images are resampled with replacement (Efron 1979). Where a detector was trained with several seeds, every resample
+also gets an error of the mean over the seeds, drawn from Student's t distribution with the seeds' own spread:
+resampling two or three seeds would find hardly more than their smallest and largest score. With one seed nothing is
+known of others, and the interval is that of the trained network on other images. Two detectors are compared on the
+same resamples, so that what both find hard does not count as a difference, and seed by seed where they have the same
+seeds.
 """
 
 from dataclasses import dataclass, field
@@ -11,11 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from bitemporal.metrics import Averaging, image_metric, metric_of
 
 RESAMPLES = 2000
 LEVEL = 0.95
+MINIMUM_IMAGES = 5
+"""Images without which there is no interval: resamples of fewer are too much alike."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,7 +39,7 @@ class Replicates:
 
     Attributes:
         counts: Seeds x images x 4.
-        seeds: Their numbers, -1 for an unknown one; what is compared seed by seed has the same ones.
+        seeds: Their numbers, -1 for an unknown one; detectors with the same ones are compared seed by seed.
     """
 
     counts: npt.NDArray[np.int64]
@@ -47,16 +52,16 @@ class Replicates:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often each image, and each seed, stands in each resample.
+    """How often each image stands in each resample.
 
     Attributes:
         images: Resamples x images.
-        generator_seed: Where seeds' resamples come from; the same seeds give the same ones.
+        generator_seed: The same one draws the same.
     """
 
     images: Floats
     generator_seed: int = 0
-    _seeds: dict[tuple[int, ...], Floats] = field(default_factory=dict)
+    _errors: dict[int, Floats] = field(default_factory=dict)
 
     @classmethod
     def of(cls, images: int, resamples: int = RESAMPLES, seed: int = 0) -> "Resampling":
@@ -71,13 +76,13 @@ class Resampling:
         drawn = generator.multinomial(images, np.full(images, 1 / images), size=resamples)
         return cls(drawn.astype(np.float64), seed)
 
-    def seeds(self, numbers: tuple[int, ...]) -> Floats:
-        """How often each seed stands in each resample, resamples x seeds."""
-        if numbers not in self._seeds:
-            generator = np.random.default_rng([self.generator_seed, 1, *(number + 1 for number in numbers)])
-            share = np.full(len(numbers), 1 / len(numbers))
-            self._seeds[numbers] = generator.multinomial(len(numbers), share, size=len(self.images)).astype(np.float64)
-        return self._seeds[numbers]
+    def errors(self, degrees: int) -> Floats:
+        """An error for each resample: evenly spaced quantiles of Student's t, in random order."""
+        if degrees not in self._errors:
+            levels = (np.arange(len(self.images)) + 0.5) / len(self.images)
+            order = np.random.default_rng([self.generator_seed, degrees]).permutation(len(levels))
+            self._errors[degrees] = np.asarray(stats.t.ppf(levels, degrees), np.float64)[order]
+        return self._errors[degrees]
 
 
 def _scores(counts: npt.NDArray[np.int64], weights: Floats, metric: str, averaging: Averaging) -> Floats:
@@ -95,8 +100,12 @@ def _scores(counts: npt.NDArray[np.int64], weights: Floats, metric: str, averagi
 
 def score(replicates: Replicates, metric: str, averaging: Averaging) -> float:
     """A metric, the mean over the seeds."""
+    return float(_by_seed(replicates, metric, averaging).mean())
+
+
+def _by_seed(replicates: Replicates, metric: str, averaging: Averaging) -> Floats:
     ones = np.ones((1, replicates.counts.shape[1]))
-    return float(_scores(replicates.counts, ones, metric, averaging).mean())
+    return np.asarray(_scores(replicates.counts, ones, metric, averaging)[0])
 
 
 def _resampled(
@@ -107,9 +116,11 @@ def _resampled(
     averaging: Averaging,
 ) -> Floats:
     weights = resampling.images if images is None else resampling.images[:, images]
-    found = _scores(replicates.of(images).counts, weights, metric, averaging)
-    seeds = resampling.seeds(replicates.seeds)
-    return np.asarray((found * seeds).sum(1) / seeds.sum(1))
+    return np.asarray(_scores(replicates.of(images).counts, weights, metric, averaging).mean(1))
+
+
+def _error_of_mean(values: Floats) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def _interval(value: float, found: Floats) -> Estimate:
@@ -119,6 +130,11 @@ def _interval(value: float, found: Floats) -> Estimate:
         return Estimate(value, float("nan"), float("nan"))
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high))
+
+
+def _too_few(replicates: Replicates) -> bool:
+    """Whether resamples of the images that count anything would be too much alike."""
+    return int((replicates.counts[0].sum(1) > 0).sum()) < MINIMUM_IMAGES
 
 
 def estimate(
@@ -138,12 +154,19 @@ def estimate(
         images: Which of them count, N; all by default.
 
     Returns:
-        The mean over the seeds and the percentile interval; NaN where undefined.
+        The mean over the seeds and the percentile interval; NaN where undefined, and no interval for fewer than
+        ``MINIMUM_IMAGES`` images with valid pixels.
     """
     own = replicates.of(images)
     if not own.counts.shape[1]:
         return Estimate(*[float("nan")] * 3)
-    return _interval(score(own, metric, averaging), _resampled(replicates, images, resampling, metric, averaging))
+    values = _by_seed(own, metric, averaging)
+    if _too_few(own):
+        return Estimate(float(values.mean()), float("nan"), float("nan"))
+    found = _resampled(replicates, images, resampling, metric, averaging)
+    if error := _error_of_mean(values):
+        found = np.clip(found + error * resampling.errors(len(values) - 1), -1.0 if metric == "kappa" else 0.0, 1.0)
+    return _interval(float(values.mean()), found)
 
 
 def difference(
@@ -158,18 +181,30 @@ def difference(
 
     Args:
         first: Of one detector.
-        second: Of another one, over the same images in the same order; with the same seeds, seeds are paired too.
+        second: Of another one, over the same images in the same order.
         metric: One of ``bitemporal.metrics.METRICS``.
         averaging: See ``bitemporal.metrics``.
         resampling: Of the images.
         images: Which of them count, N; all by default.
 
     Returns:
-        First minus second.
+        First minus second. With the same seeds, seeds are paired; else the errors of both means add up, with the
+        degrees of freedom of Welch and Satterthwaite, rounded down. No interval for fewer than ``MINIMUM_IMAGES``
+        images with valid pixels.
     """
-    values = [score(r.of(images), metric, averaging) for r in (first, second)]
+    one, other = (_by_seed(r.of(images), metric, averaging) for r in (first, second))
+    value = float(one.mean() - other.mean())
+    if _too_few(first.of(images)):
+        return Estimate(value, float("nan"), float("nan"))
     found = [_resampled(r, images, resampling, metric, averaging) for r in (first, second)]
-    return _interval(values[0] - values[1], found[0] - found[1])
+    if first.seeds == second.seeds:
+        error, degrees = _error_of_mean(one - other), len(one) - 1
+    else:
+        errors = [_error_of_mean(values) ** 2 for values in (one, other)]
+        error = float(np.sqrt(sum(errors)))
+        own = sum(e**2 / (len(v) - 1) for e, v in zip(errors, (one, other), strict=True) if e)
+        degrees = max(1, int(sum(errors) ** 2 / own)) if own else 0
+    return _interval(value, found[0] - found[1] + (error * resampling.errors(degrees) if error else 0.0))
 
 
 def significant(interval: Estimate) -> bool:
