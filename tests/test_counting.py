@@ -154,3 +154,19 @@ def test_deciles_are_tenths_and_keep_equal_ratios_together():
     assert groups[0].sum() == 30 and [group.sum() for group in groups[1:]] == [10] * 7
     assert car_deciles(np.array([np.nan])) == []
     assert [group.sum() for group in car_deciles(np.array([0.2, 0.1]))] == [1, 1]
+
+
+def test_a_probability_at_a_threshold_is_not_above_it():
+    """Every hundredth, in the arithmetic of `probability > threshold`."""
+    label = np.ones((1, 1), np.uint8)
+    for k in range(100):
+        probability = np.full((1, 1), k / 100, np.float32)
+        curve = threshold_curve(count_probabilities(probability, label))
+        recall = [float((probability > float(threshold)).mean()) for threshold in curve.thresholds]
+        expected = [1.0, *recall[1:]]  # at threshold 0 everything is predicted
+        assert curve.recall.tolist() == expected
+
+
+def test_without_change_there_is_no_best_threshold():
+    curve = threshold_curve(count_probabilities(np.linspace(0, 1, 50).reshape(5, 10), np.zeros((5, 10), np.uint8)))
+    assert np.isnan(curve.f1).all() and np.isnan(curve.average_precision) and curve.thresholds[curve.best] == 0.5

@@ -3,17 +3,28 @@
 import csv
 import json
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from bitemporal.bundle import save_bundle
 from bitemporal.car import CarPartition
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, RecipeError
-from bitemporal.evaluation import Protocol, Result, compare, evaluate, evaluate_masks, read_result, verdict_sentence
+from bitemporal.evaluation import (
+    Protocol,
+    Result,
+    compare,
+    comparison_tables,
+    evaluate,
+    evaluate_masks,
+    read_result,
+    verdict_sentence,
+)
 from bitemporal.inference import NetworkDetector, compose, predict_files
 from bitemporal.inference.combining import SlidingWindow
 from bitemporal.metrics import metrics
@@ -122,6 +133,31 @@ def test_seeds_of_one_name_are_replicates(data):
         compare([results[0], results[0]])
     with pytest.raises(RecipeError, match="baseline: found 'c', expected one of"):
         compare(results, "c")
+    networks = [replace(result, origin={"model": f"net{i}"}) for i, result in enumerate(results[:2])]
+    with pytest.raises(DataError, match="a: found results of net0 and net1 under one name"):
+        compare(networks)
+
+
+def test_two_results_never_share_a_file(data, tmp_path):
+    result = result_of(data, NetworkDetector(pointwise()))
+    files = {result.write(tmp_path / name) for name in ("lr0.1", "lr0.2", "lr.json")}
+    assert len(files) == 3 and read_result(tmp_path / "lr0.1").name == "d"
+
+
+def test_a_negative_seed_is_refused(data):
+    with pytest.raises(RecipeError, match="seed: found -7, expected 0 or more"):
+        replace(result_of(data, NetworkDetector(pointwise())), seed=-7)
+
+
+def test_tables_fit_a_terminal_and_name_every_number(data):
+    results = [result_of(data, NetworkDetector(pointwise(bias=b)), n) for n, b in (("first", -50.0), ("second", -40.0))]
+    console = Console(width=80, record=True, file=StringIO())
+    for table in comparison_tables(compare(results)):
+        console.print(table)
+    shown = console.export_text()
+    assert "…" not in shown
+    for heading in ("miou, dataset", "miou, image_mean", "miou, image_mean_empty_0", "miou, dataset, small"):
+        assert sum(line.strip() == heading for line in shown.splitlines()) == 1
 
 
 def test_the_verdict_says_what_the_interval_says(data):
@@ -129,9 +165,16 @@ def test_the_verdict_says_what_the_interval_says(data):
     bad = result_of(data, NetworkDetector(pointwise(scale=0.0, bias=-9.0)))
     named = {name: replace(result, name=name) for name, result in (("student", good), ("control", bad))}
     told = verdict_sentence(compare([named["control"], named["student"]]))
-    assert told.startswith("Distillation helped: student minus control is +")
+    assert told.startswith("On these pairs this student is better than its control, but one seed cannot tell")
     swapped = [replace(named["student"], name="control"), replace(named["control"], name="student")]
-    assert verdict_sentence(compare(swapped)).startswith("Distillation hurt: student minus control is -")
+    assert "this student is worse than its control" in verdict_sentence(compare(swapped))
+
+    def three_seeds(results):
+        return compare([replace(result, seed=seed) for result in results for seed in range(3)])
+
+    told = verdict_sentence(three_seeds([named["control"], named["student"]]))
+    assert told.startswith("Distillation helped: student minus control is +") and "3 seeds" in told
+    assert verdict_sentence(three_seeds(swapped)).startswith("Distillation hurt: student minus control is -")
     same = [replace(good, name="control"), replace(good, name="student")]
     assert verdict_sentence(compare(same)).startswith("No difference could be shown")
     assert verdict_sentence(compare([named["control"]])).startswith("No verdict on distillation")
@@ -144,8 +187,13 @@ def test_results_that_cannot_be_used_are_errors_in_words(data, tmp_path):
     for text, message in (
         ("{", "is no JSON"),
         ("[]", "format is 'list'"),
-        ('{"format": 99}', "format is 99, expected 1"),
-        ('{"format": 1}', "lacks a part of a result"),
+        ('{"format": 99}', "format is 99, expected 2"),
+        ('{"format": 2}', "lacks a part of a result"),
+        (whole.replace('"seed": 0', '"seed": "0"'), "lacks a part of a result .*seed '0'"),
+        (whole.replace('"seed": 0', '"seed": -7'), "lacks a part of a result .*seed"),
+        (whole.replace('"pairs": 12', '"pairs": "12"', 1), "lacks a part of a result .*pairs '12'"),
+        (whole.replace('"confusions": {', '"confusions": null, "x": {'), "lacks a part of a result"),
+        (whole.replace('"unchanged": [', '"unchanged": [1, '), "three times 100 numbers"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=f"{path}.*{message}"):
@@ -154,7 +202,9 @@ def test_results_that_cannot_be_used_are_errors_in_words(data, tmp_path):
     for text, message in (
         ("stem,tn\na,1\n", "something else than counts of pairs"),
         (table.replace("p1,", "p1,x"), "something else than counts of pairs"),
-        ("\n".join(table.splitlines()[:-1]) + "\n", "holds 11 pairs, expected the 12"),
+        (table.replace("p1,", "p2,"), "a stem that occurs twice"),
+        ("\n".join(table.splitlines()[:-1]) + "\n", "is not the file that was written with .*expects 12 pairs"),
+        (table.replace(",medium,", ",large,", 1), "is not the file that was written with"),
     ):
         counts.write_text(text)
         with pytest.raises(DataError, match=message):

@@ -13,7 +13,8 @@ def compare(results: list[str], /, *, baseline: str | None = None, output: str |
     """Compare detectors that were evaluated under one protocol: scores and differences, with 95 % intervals.
 
     Results of one name and different seeds are replicates of one detector. Intervals are bootstrapped over the pairs,
-    and over the seeds where there are several; differences are taken on the same pairs, and on the same seeds. Results
+    and widened by the spread of the seeds where there are several; differences are taken on the same pairs, and seed
+    by seed where both have the same ones. Results
     of different protocols are refused.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from bitemporal.car import CarPartition
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, difference, estimate, significant
 from bitemporal.evaluation.results import Result, check_comparable
@@ -35,6 +36,7 @@ class Comparison:
         scores: By detector, then by metric and averaging.
         differences: To the baseline, for all others.
         by_part: Differences of dataset mIoU by CAR part.
+        partition: Of the parts: the first result's.
         description: What was compared, in a line.
     """
 
@@ -43,6 +45,7 @@ class Comparison:
     scores: dict[str, dict[tuple[str, Averaging], Estimate]]
     differences: dict[str, dict[tuple[str, Averaging], Estimate]]
     by_part: dict[str, dict[str, Estimate]]
+    partition: CarPartition
     description: str
 
     def to_json(self) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def compare(results: Sequence[Result], baseline: str | None = None) -> Compariso
         baseline: Name that the others are compared with; the first one by default.
 
     Raises:
-        DataError: When protocols differ, or a seed occurs twice.
+        DataError: When protocols differ, a seed occurs twice, or results of one name are of different networks.
         RecipeError: When the baseline is none of the detectors.
     """
     if not results:
@@ -112,7 +115,8 @@ def compare(results: Sequence[Result], baseline: str | None = None) -> Compariso
             }
             for name in names[1:]
         },
-        description=_describe(results[0]),
+        partition=evaluation.partition,
+        description=_describe(results),
     )
 
 
@@ -127,6 +131,16 @@ def _replicates(name: str, group: Sequence[Result], reference: Result) -> Replic
             f"{name}: found {len(seeds)} results with seeds {', '.join(map(_seed, seeds))}, expected each seed once; "
             "give results of different detectors different names (bitemporal evaluate --name)"
         )
+    if len(networks := sorted({str(r.origin["model"]) for r in group if "model" in r.origin})) > 1:
+        raise DataError(
+            f"{name}: found results of {' and '.join(networks)} under one name, expected seeds of one detector; give "
+            "them different names (bitemporal evaluate --name)"
+        )
+    for result in group:
+        if set(result.evaluation.stems) != set(reference.evaluation.stems):
+            raise DataError(
+                f"{name}: its counts are of other pairs than those of {reference.name}; evaluate both again"
+            )
     places = {stem: i for i, stem in enumerate(reference.evaluation.stems)}
     counts = []
     for result in ordered:
@@ -139,50 +153,57 @@ def _seed(seed: int) -> str:
     return "unknown" if seed < 0 else str(seed)
 
 
-def _describe(result: Result) -> str:
-    protocol = result.protocol
+def _describe(results: Sequence[Result]) -> str:
+    protocol = results[0].protocol
+    data = " and ".join(dict.fromkeys(result.protocol.data for result in results))
     tiles = "whole images" if protocol.tile is None else f"tiles of {protocol.tile}, stride {protocol.stride}"
     views = protocol.augmentation or "none"
     return (
-        f"{protocol.data}, {protocol.split}, {protocol.pairs} pairs, {tiles}, threshold {protocol.threshold:g}, "
+        f"{data}, {protocol.split}, {protocol.pairs} pairs, {tiles}, threshold {protocol.threshold:g}, "
         f"test-time augmentation {views}"
     )
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Scores with intervals, then differences to the baseline; in per cent.
+    """Scores and differences to the baseline with intervals, in per cent; a detector a row under each metric.
 
     Args:
         comparison: What was compared.
 
     Returns:
-        One table of scores; one of differences when there are several detectors.
+        A table of the scores over all pairs; one of differences by CAR part when there are several detectors.
     """
-    scores = _table(f"{comparison.description}; per cent [95 % interval]")
-    scores.add_column("detector", no_wrap=True)
-    scores.add_column("seeds", justify="right")
+    base = comparison.names[0]
+    starred = f"difference: minus {base}, in points, on the same pairs; * where the 95 % interval leaves 0 out (each "
+    starred += "comparison for itself)"
+    several = len(comparison.names) > 1
+    if several and any(len(r.seeds) == 1 for r in comparison.replicates.values()):
+        starred += "; of one seed, a star tells these weights apart, and says nothing of other seeds"
+    scores = _table(f"{comparison.description}; per cent [95 % interval]" + (f"; {starred}" if several else ""))
+    scores.add_column("score", justify="right", no_wrap=True)
+    if several:
+        scores.add_column("difference", justify="right", no_wrap=True)
     for metric, averaging in SHOWN:
-        scores.add_column(f"{metric}\n{averaging}", justify="right")
-    for name in comparison.names:
-        cells = [_cell(comparison.scores[name][key]) for key in SHOWN]
-        scores.add_row(name, str(len(comparison.replicates[name].seeds)), *cells)
-    if len(comparison.names) == 1:
+        scores.add_row(f"{metric}, {averaging}", style="bold")
+        for name in comparison.names:
+            cells = [_cell(comparison.scores[name][metric, averaging])]
+            if name != base:
+                cells.append(_cell(comparison.differences[name][metric, averaging], sign=True))
+            scores.add_row(f"  {name}, {_seeds(comparison, name)}", *cells)
+    if not several:
         return [scores]
-    parts = list(next(iter(comparison.by_part.values())))
-    differences = _table(
-        f"minus {comparison.names[0]}, in points, on the same pairs; * where the 95 % interval leaves 0 out (each "
-        "comparison for itself)"
-    )
-    differences.add_column("detector", no_wrap=True)
-    for metric, averaging in SHOWN:
-        differences.add_column(f"{metric}\n{averaging}", justify="right")
-    for part in parts:
-        differences.add_column(f"miou\n{part}", justify="right")
-    for name in comparison.names[1:]:
-        values = [comparison.differences[name][key] for key in SHOWN]
-        values += [comparison.by_part[name][part] for part in parts]
-        differences.add_row(name, *(_cell(value, sign=True) for value in values))
-    return [scores, differences]
+    parts = _table(f"parts by {comparison.partition.describe()}; differences as above")
+    parts.add_column("difference", justify="right", no_wrap=True)
+    for part in next(iter(comparison.by_part.values())):
+        parts.add_row(f"miou, dataset, {part}", style="bold")
+        for name in comparison.names[1:]:
+            parts.add_row(f"  {name}", _cell(comparison.by_part[name][part], sign=True))
+    return [scores, parts]
+
+
+def _seeds(comparison: Comparison, name: str) -> str:
+    count = len(comparison.replicates[name].seeds)
+    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def verdict_sentence(comparison: Comparison, detector: str = "student") -> str:
@@ -198,20 +219,27 @@ def verdict_sentence(comparison: Comparison, detector: str = "student") -> str:
     found = comparison.differences[detector]["miou", "dataset"]
     if not np.isfinite(found.low):
         return f"No verdict: the difference of {detector} and {baseline} has no interval on these pairs."
-    seeds = len(comparison.replicates[detector].seeds)
     told = (
         f"{detector} minus {baseline} is {100 * found.value:+.2f} points of dataset mIoU, 95 % interval "
         f"{100 * found.low:+.2f} to {100 * found.high:+.2f} ({comparison.description}; "
-        f"{seeds} seed{'' if seeds == 1 else 's'})."
+        f"{_seeds(comparison, detector)})."
     )
     what = "Distillation" if baseline == "control" else detector.capitalize()
     if not significant(found):
         return f"No difference could be shown: {told}"
+    if len(comparison.replicates[detector].seeds) == 1:
+        better = "better" if found.value > 0 else "worse"
+        return (
+            f"On these pairs this {detector} is {better} than its {baseline}, but one seed cannot tell distillation "
+            f"from chance: {told}"
+        )
     return f"{what} {'helped' if found.value > 0 else 'hurt'}: {told}"
 
 
 def _table(caption: str) -> Table:
-    return Table(caption=caption, box=None, caption_justify="left", padding=(0, 1))
+    table = Table(caption=caption, box=None, caption_justify="left", padding=(0, 1))
+    table.add_column("", overflow="fold")
+    return table
 
 
 def _cell(value: Estimate, sign: bool = False) -> str:
@@ -221,4 +249,4 @@ def _cell(value: Estimate, sign: bool = False) -> str:
     star = "*" if sign and significant(value) else ""
     if not np.isfinite(value.low):
         return f"{100 * value.value:{form}}"
-    return f"{100 * value.value:{form}}{star}\n[{100 * value.low:{form}}, {100 * value.high:{form}}]"
+    return f"{100 * value.value:{form}}{star} [{100 * value.low:{form}}, {100 * value.high:{form}}]"

@@ -21,6 +21,7 @@ SIZE_NAMES = ("small", "medium", "large")
 BINS = 100
 """Of probabilities: bin ``k`` holds k/100 < p <= (k+1)/100, the first one 0 too."""
 
+_BOUNDS = np.arange(1, BINS, dtype=np.float32) / np.float32(BINS)
 _EIGHT = np.ones((3, 3), np.bool_)
 
 Mask = npt.NDArray[np.bool_]
@@ -163,7 +164,7 @@ def count_probabilities(probability: npt.ArrayLike, label: npt.ArrayLike) -> Pro
     target = np.asarray(label)
     valid = target != IGNORE
     values, changed = np.asarray(probability, np.float32)[valid], target[valid] != 0
-    bins = np.clip(np.ceil(values * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    bins = np.searchsorted(_BOUNDS, values, side="left")  # as `probability > threshold` does, in the same arithmetic
     counts = np.bincount(bins + BINS * changed, minlength=2 * BINS)
     total = np.bincount(bins, weights=values, minlength=BINS).astype(np.float64)
     return ProbabilityCounts(counts[:BINS], counts[BINS:], total)

@@ -20,8 +20,8 @@ class ThresholdCurve:
     Attributes:
         thresholds: 0, 0.01, ..., 0.99.
         precision: In [0, 1]; NaN where nothing is predicted.
-        recall: In [0, 1].
-        f1: In [0, 1].
+        recall: In [0, 1]; NaN where nothing has changed.
+        f1: In [0, 1]; NaN where nothing has changed.
     """
 
     thresholds: Floats
@@ -38,7 +38,10 @@ class ThresholdCurve:
 
     @property
     def average_precision(self) -> float:
-        """Area under precision over recall, by steps: sum of (R_n - R_(n-1)) P_n from the highest threshold down."""
+        """Area under precision over recall, by steps: sum of (R_n - R_(n-1)) P_n from the highest threshold down.
+
+        At every hundredth, so that it is rough where all probabilities lie close together.
+        """
         recall, precision = self.recall[::-1], np.nan_to_num(self.precision[::-1])
         return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
@@ -50,8 +53,12 @@ def threshold_curve(counts: ProbabilityCounts) -> ThresholdCurve:
     true_negatives = counts.unchanged.sum() - false_positives
     false_negatives = counts.changed.sum() - true_positives
     matrices = np.stack([true_negatives, false_positives, false_negatives, true_positives], axis=-1)
-    values = [metric_of(name, matrices) for name in ("precision_changed", "recall_changed", "f1_changed")]
-    return ThresholdCurve(np.arange(BINS) / BINS, *values)
+    precision, recall, f1 = (
+        metric_of(name, matrices) for name in ("precision_changed", "recall_changed", "f1_changed")
+    )
+    if not counts.changed.any():
+        f1 = np.full(BINS, np.nan)  # whatever is predicted
+    return ThresholdCurve(np.arange(BINS) / BINS, precision, recall, f1)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Result files: what was evaluated, under which protocol, with which scores; the counts of every pair beside them."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -12,14 +13,14 @@ import numpy as np
 
 import bitemporal
 from bitemporal.car import CarPartition
-from bitemporal.errors import DataError
-from bitemporal.evaluation.counting import ProbabilityCounts
+from bitemporal.errors import DataError, RecipeError
+from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import describe_curves
 from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, read_confusions
 from bitemporal.files import write_json
 from bitemporal.metrics import METRIC_VERSION
 
-FORMAT = 1
+FORMAT = 2
 
 _MUST_AGREE = {
     "pairs_hash": "pairs or their labels",
@@ -92,7 +93,10 @@ class Result:
         protocol: Under what conditions.
         evaluation: What was counted.
         seed: That the detector was trained with, if it is known.
-        origin: What else should be known, in JSON types: bundle, version, commit.
+        origin: What else should be known, in JSON types: network, bundle, version, commit.
+
+    Raises:
+        RecipeError: When the seed is below 0.
     """
 
     name: str
@@ -101,12 +105,17 @@ class Result:
     seed: int | None = None
     origin: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check the seed."""
+        if self.seed is not None and self.seed < 0:
+            raise RecipeError(f"seed: found {self.seed}, expected 0 or more, or none where it is not known")
+
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the result and, beside it, the counts of every pair.
 
         Args:
-            path: JSON file; the counts go to a CSV file of the same name that ends in ``.confusions.csv``. NaN is
-                written as null.
+            path: JSON file; the counts go to a CSV file of the same name that ends in ``.confusions.csv`` instead of
+                ``.json``. NaN is written as null.
 
         Returns:
             The CSV file.
@@ -115,7 +124,7 @@ class Result:
             DataError: When a file cannot be written.
         """
         target = Path(path)
-        counts = target.with_name(target.stem + ".confusions.csv")
+        counts = target.with_name(target.name.removesuffix(".json") + ".confusions.csv")
         self.evaluation.write_confusions(counts)
         content = {
             "format": FORMAT,
@@ -125,7 +134,7 @@ class Result:
             "origin": self.origin,
             "unlabelled_pairs_left_out": self.evaluation.unlabelled,
             "conventions": CONVENTIONS,
-            "confusions": counts.name,
+            "confusions": {"file": counts.name, "sha256": hashlib.sha256(counts.read_bytes()).hexdigest()},
             **self.evaluation.summary(intervals=True),
             "probabilities": None
             if self.evaluation.probabilities is None
@@ -154,29 +163,47 @@ def read_result(path: str | os.PathLike[str]) -> Result:
             f"{source}: format is {found!r}, expected {FORMAT}, a result of `bitemporal evaluate -o`; evaluate again"
         )
     try:
-        known = {entry.name for entry in fields(Protocol)}
-        given: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in content["protocol"].items() if k in known
-        }
-        protocol = Protocol(**given)
-        probabilities = content["probabilities"] and ProbabilityCounts(
-            *(np.array(content["probabilities"]["counts"][name]) for name in ("unchanged", "changed", "total"))
+        protocol = _read_protocol(content["protocol"])
+        probabilities = content["probabilities"] and _read_probabilities(content["probabilities"]["counts"])
+        counts = source.with_name(Path(content["confusions"]["file"]).name)
+        expected, name, seed, origin = (
+            content["confusions"]["sha256"],
+            content["name"],
+            content["seed"],
+            content["origin"],
         )
-        counts, name, seed, origin = (content[key] for key in ("confusions", "name", "seed", "origin"))
+        known_seed = seed is None or (isinstance(seed, int) and seed >= 0)
+        if not (isinstance(name, str) and known_seed and isinstance(origin, dict)):
+            raise ValueError(f"name {name!r}, seed {seed!r}, origin {origin!r}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{source}: lacks a part of a result ({type(error).__name__}: {error}); evaluate again"
         ) from error
-    evaluation = read_confusions(
-        source.with_name(Path(counts).name), CarPartition(protocol.car_thresholds), protocol.pairs_hash, probabilities
-    )
-    if len(evaluation.stems) != protocol.pairs:
+    evaluation = read_confusions(counts, CarPartition(protocol.car_thresholds), protocol.pairs_hash, probabilities)
+    if hashlib.sha256(counts.read_bytes()).hexdigest() != expected or len(evaluation.stems) != protocol.pairs:
         raise DataError(
-            f"{source.with_name(Path(counts).name)}: holds {len(evaluation.stems)} pairs, expected the "
-            f"{protocol.pairs} of {source}; both are written together: evaluate again"
+            f"{counts}: is not the file that was written with {source}, which expects {protocol.pairs} pairs and "
+            f"SHA-256 {expected}; evaluate again"
         )
     evaluation = replace(evaluation, unlabelled=content.get("unlabelled_pairs_left_out", 0))
     return Result(name, protocol, evaluation, seed, origin)
+
+
+def _read_protocol(content: Any) -> Protocol:  # noqa: ANN401  whatever the file holds
+    known = {entry.name for entry in fields(Protocol)}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k in known}
+    protocol = Protocol(**given)
+    for name, kind in (("data", str), ("split", str), ("pairs_hash", str), ("pairs", int), ("car_thresholds", tuple)):
+        if not isinstance(getattr(protocol, name), kind):
+            raise ValueError(f"{name} {getattr(protocol, name)!r}")
+    return protocol
+
+
+def _read_probabilities(content: Any) -> ProbabilityCounts:  # noqa: ANN401  whatever the file holds
+    counts = [np.array(content[name]) for name in ("unchanged", "changed", "total")]
+    if any(values.shape != (BINS,) or values.dtype.kind not in "if" for values in counts):
+        raise ValueError(f"probabilities: expected three times {BINS} numbers")
+    return ProbabilityCounts(*counts)
 
 
 def check_comparable(results: Sequence[Result]) -> None:

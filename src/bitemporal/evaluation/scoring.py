@@ -174,6 +174,8 @@ def read_confusions(
         stems, sent_to = tuple(row["stem"] for row in rows), tuple(row["sent_to"] or None for row in rows)
         if not rows or (numbers < 0).any():
             raise ValueError("no pair, or a count below 0")
+        if len(set(stems)) < len(stems) or ((cars < 0) | (cars > 1)).any() or tuple(rows[0]) != _COLUMNS:
+            raise ValueError("a stem that occurs twice, a CAR that is no ratio, or other columns")
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error}); it belongs beside the result that names it") from error
     except (KeyError, TypeError, ValueError) as error:

@@ -78,7 +78,7 @@ def interval_table(evaluation: Evaluation) -> Table:
     if evaluation.probabilities is not None:
         curve = threshold_curve(evaluation.probabilities)
         best = f"{_per_cent(float(curve.f1[curve.best]))} at {curve.thresholds[curve.best]:.2f}"
-        table.add_row("best f1_changed over thresholds", f"{best}; to be chosen on validation pairs only")
+        table.add_row("best f1_changed", f"{best} (choose it on val)")
         table.add_row("average precision", _per_cent(curve.average_precision))
         error = calibration(evaluation.probabilities).expected_error
         table.add_row("expected calibration error", _per_cent(error))
