@@ -35,6 +35,34 @@ def test_every_network_of_the_papers_table_has_a_recipe():
     assert reproduction.paper_recipe("jl1-cd", "tinycd", parts=2).partition.thresholds == (0.10,)
 
 
+def test_the_networks_have_the_lambda_of_the_papers_table():
+    # fact sheet, Table II; the others are not distilled there
+    table = {
+        "STANet-Base": 5e-3,
+        "IFN": 1e-4,
+        "SNUNet-c16": 1e-4,
+        "BIT": 1e-4,
+        "ChangeStar-FarSeg": 1e-3,
+        "ChangeStar-UPerNet": 1e-4,
+        "ChangeFormer-b0": 1e-3,
+        "ChangeFormer-b1": 5e-4,
+        "TinyCD": 1e-5,
+        "HANet": 1e-3,
+        "Changer-b0": 1e-4,
+        "Changer-b1": 1e-3,
+        "Changer-r18": 1e-3,
+        "Changer-s50": 1e-5,
+        "LightCDNet-s": 5e-3,
+        "CGNet": 1e-3,
+        "BAN-ViT-L": 1e-3,
+        "TTP": 5e-3,
+    }
+    found = {f.name_in_paper: f.card.training.distillation_weight for f in all_facts() if f.name_in_paper}
+    assert {name: found[name] for name in table} == table
+    none = {"FC-EF", "FC-Siam-Conc", "FC-Siam-Diff", "BAN-ViT-B"}
+    assert found.keys() - table.keys() == none and {found[name] for name in none} == {1e-3}
+
+
 def test_what_the_paper_does_not_have_is_refused():
     with pytest.raises(RecipeError, match="model: 'tinycd_v2_s' is not in the paper's tables"):
         reproduction.paper_recipe("jl1-cd", "tinycd_v2_s")
