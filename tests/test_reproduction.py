@@ -1,11 +1,12 @@
 """The paper's experiments: recipes, cost, published numbers, and a dry run of everything."""
 
+import tempfile
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from bitemporal import reproduction
+from bitemporal import pipeline, reproduction
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.models import model_card
@@ -91,6 +92,14 @@ def test_a_probe_times_this_machine():
     assert 0 < cost.forward_s < cost.step_s and cost.loading_s > 0 and cost.total_hours > 0
 
 
+@pytest.mark.parametrize("devices", [3, 16])
+def test_a_run_that_would_be_refused_has_no_cost(devices, capsys, monkeypatch):
+    monkeypatch.setattr(reproduction, "_seconds", lambda *_: 1.0)
+    assert main(["reproduce", "jl1-cd", "--model", "fc_ef", "--devices", str(devices), "--estimate"]) == 1
+    said = capsys.readouterr()
+    assert "devices" in said.err and "hours" not in said.out
+
+
 def test_the_command_estimates_and_names_the_missing_data(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seconds = iter((0.5, 0.1, 0.4))
@@ -122,7 +131,7 @@ def test_published_numbers_stand_beside_the_measured_ones(tmp_path):
         for averaging in ("image_mean", "image_mean_empty_0", "dataset"):
             own = next(line for line in lines if line.split()[:2] == [name, averaging])
             assert f"{100 * evaluation.summary()[averaging]['miou']:.2f}" in own
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +147,26 @@ def test_a_dry_run_of_every_recipe(name, tmp_path):
     found = reproduction.dry_run(recipe, QUIET)
     assert set(found) >= {"origin", "control", "student"}
     assert all(len(evaluation.stems) == 4 for evaluation in found.values())
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_dry_run_is_in_nobodys_way(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    recipe = reproduction.paper_recipe("jl1-cd", "fc_ef", out=str(tmp_path / "runs" / "a"))
+
+    run_stage = pipeline.run_stage
+
+    def killed_after_the_origin(stage, *others):
+        if stage.name != "origin":
+            raise KeyboardInterrupt
+        return run_stage(stage, *others)
+
+    monkeypatch.setattr(pipeline, "run_stage", killed_after_the_origin)
+    for seed in (0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            reproduction.dry_run(replace(recipe, seed=seed), QUIET)
+    assert [path.name for path in tmp_path.rglob("*")] == ["temporary"]
 
 
 def test_data_that_are_not_there(tmp_path):

@@ -5,7 +5,7 @@ steps for the origin, 100,000 for every teacher and the student; TTP 300, 200 an
 """
 
 import math
-import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +25,7 @@ from bitemporal.models.facts import PublishedScore, all_facts, model_facts
 from bitemporal.pipeline import ORIGIN_PARTITION, DistillationRun
 from bitemporal.recipe import DistillRecipe, Precision
 from bitemporal.training import ChangeTask, optimisation
+from bitemporal.training.stage import check_fit
 
 _PROBE_STEPS = 5
 _DRY_PAIRS = {"train": 12, "val": 4, "test": 4}
@@ -162,11 +163,15 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     Args:
         recipe: Of the run.
         dataset: ``jl1-cd`` or ``sysu-cd``.
+
+    Raises:
+        RecipeError: When the run would be refused, as for a batch that does not divide over the devices.
     """
     benchmark = BENCHMARKS[dataset]
+    check_fit(recipe, recipe.model, model_card(recipe.model))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = create_model(recipe.model)
-    batch_size = max(1, (recipe.batch_size or model.card.training.batch_size) // recipe.devices)
+    batch_size = (recipe.batch_size or model.card.training.batch_size) // recipe.devices
     task = ChangeTask(model, optimisation(recipe, model.card, recipe.max_steps), recipe.seed).to(device)
     size = recipe.crop_size
     images = torch.randint(0, 256, (2, batch_size, 3, size, size), dtype=torch.uint8)
@@ -268,32 +273,31 @@ def reproduce(recipe: DistillRecipe, dataset: str, console: Console | None = Non
 
 
 def dry_run(recipe: DistillRecipe, console: Console | None = None) -> dict[str, Evaluation]:
-    """Every stage of a recipe for two steps on a few tiny synthetic pairs, in ``OUT/dry-run``, which is removed again.
+    """Every stage of a recipe for two steps on a few tiny synthetic pairs, in a temporary folder.
 
     Args:
-        recipe: See ``paper_recipe``.
+        recipe: See ``paper_recipe``; its run folder is not touched.
         console: Where progress is shown; standard error by default.
     """
     card = model_card(recipe.model)
     size = card.multiple * math.ceil(max(card.minimum, 64) / card.multiple)
-    folder = Path(recipe.out) / "dry-run"
-    write_folder(folder / f"pairs-{size}", _DRY_PAIRS, size=size, seed=0)
-    tiny = replace(
-        recipe,
-        data=str(folder / f"pairs-{size}"),
-        out=str(folder / "run"),
-        pretrained=False,
-        max_steps=2,
-        teacher_steps=2,
-        student_steps=2,
-        validate_every=2,
-        crop_size=size,
-        batch_size=2 * recipe.devices,
-        workers=0,
-    )
-    found = DistillationRun(tiny, console)()
-    shutil.rmtree(folder)  # the weights of a large network fill a disk, and these are worth nothing
-    return found
+    with tempfile.TemporaryDirectory(prefix="bitemporal-dry-run-") as folder:
+        pairs = Path(folder) / "pairs"
+        write_folder(pairs, _DRY_PAIRS, size=size, seed=0)
+        tiny = replace(
+            recipe,
+            data=str(pairs),
+            out=str(Path(folder) / "run"),
+            pretrained=False,
+            max_steps=2,
+            teacher_steps=2,
+            student_steps=2,
+            validate_every=2,
+            crop_size=size,
+            batch_size=2 * recipe.devices,
+            workers=0,
+        )
+        return DistillationRun(tiny, console)()
 
 
 def paper_table(found: dict[str, Evaluation], recipe: DistillRecipe, dataset: str) -> Table:
