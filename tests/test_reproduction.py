@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -67,6 +68,8 @@ def test_the_networks_have_the_lambda_of_the_papers_table():
 def test_what_the_paper_does_not_have_is_refused():
     with pytest.raises(RecipeError, match="model: 'tinycd_v2_s' is not in the paper's tables"):
         reproduction.paper_recipe("jl1-cd", "tinycd_v2_s")
+    with pytest.raises(RecipeError, match="ttp are here .BAN-ViT-B-IN21K of Table III is not.; train others"):
+        reproduction.paper_recipe("jl1-cd", "ban_b16_in21k_mit_b0")
     with pytest.raises(RecipeError, match="dataset: found 'levir-cd', expected one of jl1-cd, sysu-cd"):
         reproduction.paper_recipe("levir-cd", "tinycd")
 
@@ -132,6 +135,11 @@ def test_published_numbers_stand_beside_the_measured_ones(tmp_path):
             own = next(line for line in lines if line.split()[:2] == [name, averaging])
             assert f"{100 * evaluation.summary()[averaging]['miou']:.2f}" in own
     assert not (tmp_path / "run").exists()
+    unchanged = replace(found["origin"], counts=np.full((4, 4), [64, 0, 0, 0]))
+    text.begin_capture()
+    text.print(reproduction.paper_table({"origin": unchanged}, recipe, "jl1-cd"))
+    shown = text.end_capture()
+    assert "origin dataset - - - -" in " ".join(shown.split()) and "nan" not in shown
 
 
 @pytest.mark.parametrize(

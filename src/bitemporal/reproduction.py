@@ -103,8 +103,8 @@ def paper_recipe(
         raise RecipeError(f"dataset: found {dataset!r}, expected one of {', '.join(BENCHMARKS)}")
     if model not in networks_of_paper():
         raise RecipeError(
-            f"model: {model!r} is not in the paper's tables, which have {', '.join(networks_of_paper())}; train others "
-            "with `bitemporal distill`"
+            f"model: {model!r} is not in the paper's tables, of which {', '.join(networks_of_paper())} are here "
+            "(BAN-ViT-B-IN21K of Table III is not); train others with `bitemporal distill`"
         )
     benchmark, defaults = BENCHMARKS[dataset], model_card(model).training
     lengths: Sequence[int] = _STEPS
@@ -324,13 +324,17 @@ def paper_table(found: dict[str, Evaluation], recipe: DistillRecipe, dataset: st
     for name, evaluation in found.items():
         summary = evaluation.summary()
         for averaging in ("image_mean", "image_mean_empty_0", "dataset"):
-            table.add_row(name, averaging, *(f"{100 * summary[averaging][metric]:.2f}" for metric in _METRICS))
+            table.add_row(name, averaging, *(_per_cent(summary[averaging][metric]) for metric in _METRICS))
         if published := _published(scores, _STRATEGIES.get(name), len(recipe.partition.names)):
             values = asdict(published)
             table.add_row(
                 name, f"published, Table {published.table}", *(f"{values[metric]:.2f}" for metric in _METRICS)
             )
     return table
+
+
+def _per_cent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def _published(scores: Sequence[PublishedScore], strategy: str | None, teachers: int) -> PublishedScore | None:

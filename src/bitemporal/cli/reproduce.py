@@ -28,7 +28,7 @@ def reproduce(
 
     Args:
         dataset: jl1-cd or sysu-cd.
-        model: Network of the paper's tables, as `bitemporal models` names it.
+        model: Network of the paper's tables other than BAN-ViT-B-IN21K, as `bitemporal models` names it.
         data: Folder of the pairs; data/DATASET by default.
         out: Run folder; runs/DATASET-MODEL by default.
         parts: Number of CAR parts: 3, or 2.
