@@ -37,7 +37,8 @@ def reproduce(
         workers: Processes that load pairs, a device.
         seed: Seed of weights, sampling, augmentation and dropout.
         estimate: Say what it takes, and train nothing.
-        dry_run: Every stage for two steps on a few tiny synthetic pairs, in a temporary folder; the numbers mean nothing.
+        dry_run: Every stage for two steps on a few tiny synthetic pairs, in a temporary folder; the numbers mean
+            nothing.
     """
     recipe = reproduction.paper_recipe(dataset, model, data, out, parts, devices, precision, workers, seed)
     console = Console(highlight=False)
