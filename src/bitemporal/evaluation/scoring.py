@@ -3,14 +3,14 @@
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.progress import track
 
 from bitemporal.car import CarPartition, change_area_ratio
@@ -28,6 +28,8 @@ from bitemporal.files import replacing
 from bitemporal.inference.detector import Detector
 from bitemporal.metrics import AVERAGINGS, METRICS, Averaging, Counts, confusion_counts, metrics
 from bitemporal.pairs import Pair, PairFolder
+from bitemporal.pairs.files import FileFault, decode
+from bitemporal.pairs.folder import list_images
 
 CONVENTIONS = {
     "dataset": "one confusion matrix summed over all pairs; a metric whose class occurs nowhere is null",
@@ -322,17 +324,19 @@ def evaluate_masks(
     """Compare masks that another program has written with the labels.
 
     Args:
-        masks: Folder of images with the stems of the pairs: 0 unchanged, anything else changed.
+        masks: Folder of images with the stems of the pairs: 0 unchanged, anything else changed. Of a palette the index
+            counts, of colours any band.
         folder: Reads the labels.
         pairs: Pairs to evaluate on; those without a label are left out and counted.
         partition: CAR parts that the metrics are told apart by.
         progress: Show a progress bar.
 
     Raises:
-        DataError: When no pair has a label, a mask is missing, cannot be read, or has another size than its label.
+        DataError: When no pair has a label, or a mask is missing, there twice, unreadable, ambiguous, or of another
+            size than its label.
     """
     labelled = _labelled(folder, pairs)
-    files = {path.stem: path for path in _files(Path(masks))}
+    files = _files(Path(masks))
     if missing := [pair.stem for pair in labelled if pair.stem not in files]:
         raise DataError(
             f"{masks}: lacks masks of {len(missing)} labelled pair(s), first {missing[0]!r}; expected one for each"
@@ -347,18 +351,60 @@ def evaluate_masks(
     return counter.result(labelled, partition, len(pairs) - len(labelled))
 
 
-def _files(folder: Path) -> Iterator[Path]:
+_REMEDY = "write the mask as one grey channel, 0 unchanged and 255 changed, as PNG"
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Masks by stem, listed as the folders of pairs are."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one of masks")
-    return (path for path in sorted(folder.iterdir()) if path.is_file())
+    listing = list_images(folder)
+    for paths in listing.duplicates.values():
+        names = ", ".join(path.name for path in paths)
+        raise DataError(f"{paths[0]}: one stem, {len(paths)} files: {names}; keep one mask a stem")
+    return listing.files
 
 
 def _read_mask(path: Path) -> npt.NDArray[np.bool_]:
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("L")) > 0
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{path}: cannot be read as a mask ({error}); expected an image, as PNG") from error
+        decoded = decode(path)
+        image = decoded.image
+        samples = np.asarray(image)
+        if image.mode == "P":
+            return _of_palette(image)
+        if decoded.depth > 8 and samples.ndim > 2:  # Pillow drops the lower half of each sample
+            raise FileFault(f"is a colour image of {decoded.depth} bits a sample", _REMEDY)
+        if image.format in ("JPEG", "MPO") and len(values := np.unique(samples)) > 2:
+            raise FileFault(f"holds {len(values)} values, as JPEG compression blurs 0 and others", _REMEDY)
+        if samples.ndim > 2:
+            return _of_colours(samples, image.mode)
+        if np.isnan(samples).any():
+            raise FileFault("holds NaN, which is neither changed nor unchanged", _REMEDY)
+        changed: npt.NDArray[np.bool_] = samples != 0
+        return changed
+    except FileFault as fault:
+        raise DataError(f"{path}: {fault.what}; {fault.remedy}") from None
+
+
+def _of_palette(image: Image.Image) -> npt.NDArray[np.bool_]:
+    """Indices that are not 0, whatever their colours, unless black and white say the opposite."""
+    changed: npt.NDArray[np.bool_] = np.asarray(image) != 0
+    seen = np.asarray(image.convert("RGB"))
+    black_and_white = np.isin(seen, (0, 255)).all() and (seen == seen[..., :1]).all()
+    if black_and_white and seen.any() and ((seen[..., 0] > 0) != changed).any():
+        raise FileFault("is a palette image in which 0 is drawn white, or another index black", _REMEDY)
+    return changed
+
+
+def _of_colours(samples: npt.NDArray[np.uint8], mode: str) -> npt.NDArray[np.bool_]:
+    """Pixels with any colour, unless transparency says something else."""
+    if mode not in ("RGB", "RGBX", "RGBA", "LA"):
+        raise FileFault(f"is a {mode} image", _REMEDY)
+    colours, alpha = (samples[..., :-1], samples[..., -1]) if mode[-1] == "A" else (samples[..., :3], None)
+    changed: npt.NDArray[np.bool_] = np.max(colours, axis=-1) > 0
+    if alpha is not None and alpha.min() != alpha.max() and ((alpha > 0) != changed).any():
+        raise FileFault("is an image whose transparency and colours do not tell the same pixels apart", _REMEDY)
+    return changed
 
 
 def _labelled(folder: PairFolder, pairs: Sequence[Pair]) -> list[Pair]:
