@@ -334,10 +334,30 @@ def test_evaluate_and_compare_on_the_command_line(data, tmp_path, capsys):
     predict_files(compose([tmp_path / "b0"], "cpu"), data / "val" / "A", data / "val" / "B", tmp_path / "masks")
     assert main(["evaluate", str(tmp_path / "masks"), str(data), "-o", str(tmp_path / "m.json")]) == 0
     assert read_result(tmp_path / "m.json").name == "masks"
-    for words in (["--threshold", "0.4"], ["--tta", "flips"], ["--tile", "16"]):
-        assert main(["evaluate", str(tmp_path / "masks"), str(data), *words]) == 1
-        assert "holds masks, on which threshold" in capsys.readouterr().err
     assert np.array_equal(read_result(tmp_path / "m.json").evaluation.counts, read_result(files[0]).evaluation.counts)
+
+
+def test_how_masks_were_made_is_stated_in_the_protocol(data, tmp_path, capsys):
+    save_bundle(tmp_path / "b", pointwise())
+    predict_files(compose([tmp_path / "b"], "cpu"), data / "val" / "A", data / "val" / "B", tmp_path / "masks")
+    made = ["--tile", "16", "--stride", "8", "--tta", "flips", "--scales", "1,1.25", "--threshold", "0.4"]
+    found = {}
+    for name, source, options in (("silent", "masks", []), ("stated", "masks", made), ("ours", "b", made)):
+        path = tmp_path / f"{name}.json"
+        assert main(["evaluate", str(tmp_path / source), str(data), *options, "-o", str(path)]) == 0
+        found[name] = read_result(path)
+    silent, stated = found["silent"].protocol, found["stated"].protocol
+    assert stated == found["ours"].protocol
+    assert silent == replace(stated, tile=None, stride=None, augmentation=None, scales=(1.0,), threshold=0.5)
+    assert np.array_equal(found["silent"].evaluation.counts, found["stated"].evaluation.counts)
+    capsys.readouterr()
+    for options, words in (
+        (["--threshold", "40"], "threshold: found 40, expected a probability"),
+        (["--stride", "8"], "stride: found 8 without a tile size"),
+        (["--tile", "8", "--stride", "16"], "tile: found 8 with stride 16"),
+    ):
+        assert main(["evaluate", str(tmp_path / "masks"), str(data), *options]) == 1
+        assert words in capsys.readouterr().err
 
 
 def test_parts_of_a_partition_come_from_the_ratios(data, tmp_path):
