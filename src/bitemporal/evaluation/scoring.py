@@ -209,7 +209,9 @@ def car_deciles(cars: npt.NDArray[np.float64]) -> list[npt.NDArray[np.bool_]]:
 
 
 def boundary_scores(counts: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Precision, recall and F1 of boundaries, of the summed counts N x 4; NaN where there is none.
+    """Precision, recall and F1 of boundaries, of the summed counts N x 4; a ratio 0/0 is NaN.
+
+    F1 is 0 where only one side has boundaries, and NaN where neither has.
 
     Csurka et al., What is a good evaluation measure for semantic segmentation?, BMVC 2013; here of the changed class
     over all pairs, with a tolerance in pixels.
@@ -217,8 +219,10 @@ def boundary_scores(counts: npt.NDArray[np.int64]) -> dict[str, float]:
     predicted, predicted_near, true, true_near = (float(value) for value in counts.reshape(-1, 4).sum(0))
     precision = predicted_near / predicted if predicted else float("nan")
     recall = true_near / true if true else float("nan")
-    total = precision + recall
-    return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / total if total > 0 else total}
+    f1 = 0.0 if predicted or true else float("nan")
+    if precision + recall > 0:
+        f1 = 2 * precision * recall / (precision + recall)
+    return {"precision": precision, "recall": recall, "f1": f1}
 
 
 def object_counts(counts: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:
