@@ -99,6 +99,10 @@ def test_what_is_counted_at_the_edges():
     moved = np.roll(moved, 1, axis=1)
     moved[:, 0] = 1
     assert boundary_scores(count_shapes(moved, label).boundary[None])["f1"] == 0
+    nothing = np.zeros_like(label)
+    for prediction, truth in ((nothing, label), (label, nothing)):
+        assert boundary_scores(count_shapes(prediction, truth).boundary[None])["f1"] == 0
+    assert np.isnan(boundary_scores(count_shapes(nothing, nothing).boundary[None])["f1"])
     big = np.zeros((80, 80), np.uint8)
     big[10:50, 10:50] = 1
     assert count_shapes(big, big).objects.tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]

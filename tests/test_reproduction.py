@@ -1,11 +1,13 @@
 """The paper's experiments: recipes, cost, published numbers, and a dry run of everything."""
 
+import tempfile
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from bitemporal import reproduction
+from bitemporal import pipeline, reproduction
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.models import model_card
@@ -35,9 +37,39 @@ def test_every_network_of_the_papers_table_has_a_recipe():
     assert reproduction.paper_recipe("jl1-cd", "tinycd", parts=2).partition.thresholds == (0.10,)
 
 
+def test_the_networks_have_the_lambda_of_the_papers_table():
+    # fact sheet, Table II; the others are not distilled there
+    table = {
+        "STANet-Base": 5e-3,
+        "IFN": 1e-4,
+        "SNUNet-c16": 1e-4,
+        "BIT": 1e-4,
+        "ChangeStar-FarSeg": 1e-3,
+        "ChangeStar-UPerNet": 1e-4,
+        "ChangeFormer-b0": 1e-3,
+        "ChangeFormer-b1": 5e-4,
+        "TinyCD": 1e-5,
+        "HANet": 1e-3,
+        "Changer-b0": 1e-4,
+        "Changer-b1": 1e-3,
+        "Changer-r18": 1e-3,
+        "Changer-s50": 1e-5,
+        "LightCDNet-s": 5e-3,
+        "CGNet": 1e-3,
+        "BAN-ViT-L": 1e-3,
+        "TTP": 5e-3,
+    }
+    found = {f.name_in_paper: f.card.training.distillation_weight for f in all_facts() if f.name_in_paper}
+    assert {name: found[name] for name in table} == table
+    none = {"FC-EF", "FC-Siam-Conc", "FC-Siam-Diff", "BAN-ViT-B"}
+    assert found.keys() - table.keys() == none and {found[name] for name in none} == {1e-3}
+
+
 def test_what_the_paper_does_not_have_is_refused():
     with pytest.raises(RecipeError, match="model: 'tinycd_v2_s' is not in the paper's tables"):
         reproduction.paper_recipe("jl1-cd", "tinycd_v2_s")
+    with pytest.raises(RecipeError, match=r"ttp are here \(BAN-ViT-B-IN21K of Table III is not\); train others"):
+        reproduction.paper_recipe("jl1-cd", "ban_b16_in21k_mit_b0")
     with pytest.raises(RecipeError, match="dataset: found 'levir-cd', expected one of jl1-cd, sysu-cd"):
         reproduction.paper_recipe("levir-cd", "tinycd")
 
@@ -61,6 +93,14 @@ def test_a_probe_times_this_machine():
     recipe = replace(reproduction.paper_recipe("sysu-cd", "tinycd"), crop_size=64, batch_size=2)
     cost = reproduction.estimate_cost(recipe, "sysu-cd")
     assert 0 < cost.forward_s < cost.step_s and cost.loading_s > 0 and cost.total_hours > 0
+
+
+@pytest.mark.parametrize("devices", [3, 16])
+def test_a_run_that_would_be_refused_has_no_cost(devices, capsys, monkeypatch):
+    monkeypatch.setattr(reproduction, "_seconds", lambda *_: 1.0)
+    assert main(["reproduce", "jl1-cd", "--model", "fc_ef", "--devices", str(devices), "--estimate"]) == 1
+    said = capsys.readouterr()
+    assert "devices" in said.err and "hours" not in said.out
 
 
 def test_the_command_estimates_and_names_the_missing_data(tmp_path, capsys, monkeypatch):
@@ -94,7 +134,12 @@ def test_published_numbers_stand_beside_the_measured_ones(tmp_path):
         for averaging in ("image_mean", "image_mean_empty_0", "dataset"):
             own = next(line for line in lines if line.split()[:2] == [name, averaging])
             assert f"{100 * evaluation.summary()[averaging]['miou']:.2f}" in own
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
+    unchanged = replace(found["origin"], counts=np.full((4, 4), [64, 0, 0, 0]))
+    text.begin_capture()
+    text.print(reproduction.paper_table({"origin": unchanged}, recipe, "jl1-cd"))
+    shown = text.end_capture()
+    assert "origin dataset - - - -" in " ".join(shown.split()) and "nan" not in shown
 
 
 @pytest.mark.parametrize(
@@ -110,7 +155,26 @@ def test_a_dry_run_of_every_recipe(name, tmp_path):
     found = reproduction.dry_run(recipe, QUIET)
     assert set(found) >= {"origin", "control", "student"}
     assert all(len(evaluation.stems) == 4 for evaluation in found.values())
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_killed_dry_run_is_in_nobodys_way(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    recipe = reproduction.paper_recipe("jl1-cd", "fc_ef", out=str(tmp_path / "runs" / "a"))
+
+    run_stage = pipeline.run_stage
+
+    def killed_after_the_origin(stage, *others):
+        if stage.name != "origin":
+            raise KeyboardInterrupt
+        return run_stage(stage, *others)
+
+    monkeypatch.setattr(pipeline, "run_stage", killed_after_the_origin)
+    for seed in (0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            reproduction.dry_run(replace(recipe, seed=seed), QUIET)
+    assert [path.name for path in tmp_path.rglob("*")] == ["temporary"]
 
 
 def test_data_that_are_not_there(tmp_path):

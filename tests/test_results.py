@@ -230,8 +230,97 @@ def test_masks_of_another_program_are_scored_as_the_detector_is(data, tmp_path):
     with pytest.raises(DataError, match=r"p3.png: is \(4, 3\), but its label \(20, 24\)"):
         evaluate_masks(tmp_path / "masks", folder, folder.pairs("val"))
     (tmp_path / "masks" / "p3.png").write_text("no image")
-    with pytest.raises(DataError, match=r"p3.png: cannot be read as a mask"):
+    with pytest.raises(DataError, match=r"p3.png: holds no image of a known format"):
         evaluate_masks(tmp_path / "masks", folder, folder.pairs("val"))
+
+
+CHANGED = np.arange(480).reshape(20, 24) % 3 == 0
+"""A mask that no other turned or inverted one equals."""
+
+
+def indexed(mask, *colours):
+    image = Image.frombytes("P", mask.shape[::-1], mask.astype(np.uint8).tobytes())
+    image.putpalette([channel for colour in colours for channel in colour])
+    return image
+
+
+def banded(mode, *bands):
+    images = [Image.fromarray(np.broadcast_to(band, CHANGED.shape).astype(np.uint8)) for band in bands]
+    return Image.merge(mode, images)
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """Confusion counts of one mask image against ``CHANGED``."""
+    for name, image in (("A", np.zeros((20, 24, 3))), ("B", np.zeros((20, 24, 3))), ("label", 255 * CHANGED)):
+        (tmp_path / "one" / name).mkdir(parents=True)
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / "one" / name / "p.png")
+    (tmp_path / "masks").mkdir()
+    folder = PairFolder(tmp_path / "one")
+
+    def score(image, suffix="png"):
+        image.save(tmp_path / "masks" / f"p.{suffix}")
+        return evaluate_masks(tmp_path / "masks", folder, folder.pairs()).counts.tolist()
+
+    return score
+
+
+BLACK, WHITE, RED, BLUE = (0, 0, 0), (255, 255, 255), (128, 0, 0), (0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix"),
+    [
+        (Image.fromarray(CHANGED), "png"),
+        (Image.fromarray(CHANGED.astype(np.uint8)), "png"),
+        (Image.fromarray(CHANGED.astype(np.uint16) << 8), "png"),
+        (Image.fromarray(CHANGED * np.float32(0.9)), "tif"),
+        (Image.fromarray(CHANGED * np.float32(-1)), "tif"),
+        (indexed(CHANGED, BLACK, WHITE), "png"),
+        (indexed(CHANGED, BLACK, BLACK), "png"),
+        (indexed(CHANGED, BLUE, RED), "png"),
+        (indexed(2 * CHANGED, BLACK, BLUE, (0, 0, 1)), "png"),
+        (banded("RGB", 0, 0, CHANGED), "png"),
+        (banded("RGBA", 0, CHANGED, 0, 255), "png"),
+        (banded("RGBA", 255 * CHANGED, 0, 0, 100 * CHANGED), "png"),
+        (banded("LA", CHANGED, 255), "png"),
+    ],
+)
+def test_masks_are_what_their_samples_say(scored, image, suffix):
+    assert scored(image, suffix) == [[320, 0, 0, 160]]
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix", "words"),
+    [
+        (banded("RGBA", 0, 0, 0, 255 * CHANGED), "png", "transparency and colours"),
+        (banded("LA", 255, 255 * CHANGED), "png", "transparency and colours"),
+        (indexed(CHANGED, WHITE, BLACK), "png", "palette image in which 0 is drawn white"),
+        (indexed(np.zeros_like(CHANGED), WHITE), "png", "palette image in which 0 is drawn white"),
+        (banded("CMYK", 0, 0, 0, 255 * CHANGED), "tif", "is a CMYK image"),
+        (Image.fromarray(np.where(CHANGED, np.float32("nan"), np.float32(0))), "tif", "holds NaN"),
+        (Image.fromarray(255 * CHANGED.astype(np.uint8)), "jpg", "values, as JPEG compression"),
+    ],
+)
+def test_masks_that_could_mean_two_things_are_refused(scored, image, suffix, words):
+    with pytest.raises(DataError, match=rf"p\.{suffix}: .*{words}.*; write the mask as one grey channel"):
+        scored(image, suffix)
+
+
+def test_masks_are_listed_as_pairs_are(scored, tmp_path):
+    mask = Image.fromarray(CHANGED)
+    for other in ("p.txt", ".p.png", "Thumbs.db"):
+        (tmp_path / "masks" / other).write_text("no image")
+    assert scored(mask) == [[320, 0, 0, 160]]
+    Image.fromarray(~CHANGED).save(tmp_path / "masks" / "p.tif")
+    with pytest.raises(DataError, match=r"one stem, 2 files: p.png, p.tif; keep one"):
+        scored(mask)
+    (tmp_path / "masks" / "p.tif").unlink()
+    for name in ("A", "B", "label"):
+        (tmp_path / "one" / name / "p.png").rename(tmp_path / "one" / name / "caf\u00e9.png")
+    (tmp_path / "masks" / "p.png").rename(tmp_path / "masks" / "cafe\u0301.png")  # as macOS writes it
+    folder = PairFolder(tmp_path / "one")
+    assert evaluate_masks(tmp_path / "masks", folder, folder.pairs()).counts.tolist() == [[320, 0, 0, 160]]
 
 
 def test_the_hash_tells_pairs_and_labels_apart(data):
@@ -295,10 +384,30 @@ def test_evaluate_and_compare_on_the_command_line(data, tmp_path, capsys):
     predict_files(compose([tmp_path / "b0"], "cpu"), data / "val" / "A", data / "val" / "B", tmp_path / "masks")
     assert main(["evaluate", str(tmp_path / "masks"), str(data), "-o", str(tmp_path / "m.json")]) == 0
     assert read_result(tmp_path / "m.json").name == "masks"
-    for words in (["--threshold", "0.4"], ["--tta", "flips"], ["--tile", "16"]):
-        assert main(["evaluate", str(tmp_path / "masks"), str(data), *words]) == 1
-        assert "holds masks, on which threshold" in capsys.readouterr().err
     assert np.array_equal(read_result(tmp_path / "m.json").evaluation.counts, read_result(files[0]).evaluation.counts)
+
+
+def test_how_masks_were_made_is_stated_in_the_protocol(data, tmp_path, capsys):
+    save_bundle(tmp_path / "b", pointwise())
+    predict_files(compose([tmp_path / "b"], "cpu"), data / "val" / "A", data / "val" / "B", tmp_path / "masks")
+    made = ["--tile", "16", "--stride", "8", "--tta", "flips", "--scales", "1,1.25", "--threshold", "0.4"]
+    found = {}
+    for name, source, options in (("silent", "masks", []), ("stated", "masks", made), ("ours", "b", made)):
+        path = tmp_path / f"{name}.json"
+        assert main(["evaluate", str(tmp_path / source), str(data), *options, "-o", str(path)]) == 0
+        found[name] = read_result(path)
+    silent, stated = found["silent"].protocol, found["stated"].protocol
+    assert stated == found["ours"].protocol
+    assert silent == replace(stated, tile=None, stride=None, augmentation=None, scales=(1.0,), threshold=0.5)
+    assert np.array_equal(found["silent"].evaluation.counts, found["stated"].evaluation.counts)
+    capsys.readouterr()
+    for options, words in (
+        (["--threshold", "40"], "threshold: found 40, expected a probability"),
+        (["--stride", "8"], "stride: found 8 without a tile size"),
+        (["--tile", "8", "--stride", "16"], "tile: found 8 with stride 16"),
+    ):
+        assert main(["evaluate", str(tmp_path / "masks"), str(data), *options]) == 1
+        assert words in capsys.readouterr().err
 
 
 def test_parts_of_a_partition_come_from_the_ratios(data, tmp_path):

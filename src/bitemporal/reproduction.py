@@ -5,7 +5,7 @@ steps for the origin, 100,000 for every teacher and the student; TTP 300, 200 an
 """
 
 import math
-import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +25,7 @@ from bitemporal.models.facts import PublishedScore, all_facts, model_facts
 from bitemporal.pipeline import ORIGIN_PARTITION, DistillationRun
 from bitemporal.recipe import DistillRecipe, Precision
 from bitemporal.training import ChangeTask, optimisation
+from bitemporal.training.stage import check_fit
 
 _PROBE_STEPS = 5
 _DRY_PAIRS = {"train": 12, "val": 4, "test": 4}
@@ -102,8 +103,8 @@ def paper_recipe(
         raise RecipeError(f"dataset: found {dataset!r}, expected one of {', '.join(BENCHMARKS)}")
     if model not in networks_of_paper():
         raise RecipeError(
-            f"model: {model!r} is not in the paper's tables, which have {', '.join(networks_of_paper())}; train others "
-            "with `bitemporal distill`"
+            f"model: {model!r} is not in the paper's tables, of which {', '.join(networks_of_paper())} are here "
+            "(BAN-ViT-B-IN21K of Table III is not); train others with `bitemporal distill`"
         )
     benchmark, defaults = BENCHMARKS[dataset], model_card(model).training
     lengths: Sequence[int] = _STEPS
@@ -162,11 +163,15 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     Args:
         recipe: Of the run.
         dataset: ``jl1-cd`` or ``sysu-cd``.
+
+    Raises:
+        RecipeError: When the run would be refused, as for a batch that does not divide over the devices.
     """
     benchmark = BENCHMARKS[dataset]
+    check_fit(recipe, recipe.model, model_card(recipe.model))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = create_model(recipe.model)
-    batch_size = max(1, (recipe.batch_size or model.card.training.batch_size) // recipe.devices)
+    batch_size = (recipe.batch_size or model.card.training.batch_size) // recipe.devices
     task = ChangeTask(model, optimisation(recipe, model.card, recipe.max_steps), recipe.seed).to(device)
     size = recipe.crop_size
     images = torch.randint(0, 256, (2, batch_size, 3, size, size), dtype=torch.uint8)
@@ -268,32 +273,31 @@ def reproduce(recipe: DistillRecipe, dataset: str, console: Console | None = Non
 
 
 def dry_run(recipe: DistillRecipe, console: Console | None = None) -> dict[str, Evaluation]:
-    """Every stage of a recipe for two steps on a few tiny synthetic pairs, in ``OUT/dry-run``, which is removed again.
+    """Every stage of a recipe for two steps on a few tiny synthetic pairs, in a temporary folder.
 
     Args:
-        recipe: See ``paper_recipe``.
+        recipe: See ``paper_recipe``; its run folder is not touched.
         console: Where progress is shown; standard error by default.
     """
     card = model_card(recipe.model)
     size = card.multiple * math.ceil(max(card.minimum, 64) / card.multiple)
-    folder = Path(recipe.out) / "dry-run"
-    write_folder(folder / f"pairs-{size}", _DRY_PAIRS, size=size, seed=0)
-    tiny = replace(
-        recipe,
-        data=str(folder / f"pairs-{size}"),
-        out=str(folder / "run"),
-        pretrained=False,
-        max_steps=2,
-        teacher_steps=2,
-        student_steps=2,
-        validate_every=2,
-        crop_size=size,
-        batch_size=2 * recipe.devices,
-        workers=0,
-    )
-    found = DistillationRun(tiny, console)()
-    shutil.rmtree(folder)  # the weights of a large network fill a disk, and these are worth nothing
-    return found
+    with tempfile.TemporaryDirectory(prefix="bitemporal-dry-run-") as folder:
+        pairs = Path(folder) / "pairs"
+        write_folder(pairs, _DRY_PAIRS, size=size, seed=0)
+        tiny = replace(
+            recipe,
+            data=str(pairs),
+            out=str(Path(folder) / "run"),
+            pretrained=False,
+            max_steps=2,
+            teacher_steps=2,
+            student_steps=2,
+            validate_every=2,
+            crop_size=size,
+            batch_size=2 * recipe.devices,
+            workers=0,
+        )
+        return DistillationRun(tiny, console)()
 
 
 def paper_table(found: dict[str, Evaluation], recipe: DistillRecipe, dataset: str) -> Table:
@@ -320,13 +324,17 @@ def paper_table(found: dict[str, Evaluation], recipe: DistillRecipe, dataset: st
     for name, evaluation in found.items():
         summary = evaluation.summary()
         for averaging in ("image_mean", "image_mean_empty_0", "dataset"):
-            table.add_row(name, averaging, *(f"{100 * summary[averaging][metric]:.2f}" for metric in _METRICS))
+            table.add_row(name, averaging, *(_per_cent(summary[averaging][metric]) for metric in _METRICS))
         if published := _published(scores, _STRATEGIES.get(name), len(recipe.partition.names)):
             values = asdict(published)
             table.add_row(
                 name, f"published, Table {published.table}", *(f"{values[metric]:.2f}" for metric in _METRICS)
             )
     return table
+
+
+def _per_cent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def _published(scores: Sequence[PublishedScore], strategy: str | None, teachers: int) -> PublishedScore | None:

@@ -40,11 +40,13 @@ def evaluate(
 ) -> None:
     """Compare a detector's masks with labels: the metrics over all pairs and by CAR part.
 
-    Every file of the split is read and checked first.
+    Every file of the split is read and checked first. Of a folder of masks, --threshold, --tta, --scales, --tile and
+    --stride state how they were made, and are written to the protocol alone; without them masks count as made from
+    whole images, at 0.5, without augmentation.
 
     Args:
         bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub; or a folder of
-            masks that another program has written, 0 unchanged, with the stems of the pairs.
+            masks that another program has written, 0 unchanged, anything else changed, with the stems of the pairs.
         data: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
         split: Split to evaluate on; test where it has labels, else val, else the only one.
         label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
@@ -72,11 +74,8 @@ def evaluate(
     pairs = folder.pairs(chosen)
     show = sys.stderr.isatty()
     masks = _is_mask_folder(bundle)
-    if masks and (threshold, tta, tuple(scales), tile, stride) != (0.5, None, (1.0,), None, None):
-        raise RecipeError(
-            f"bundle: {bundle} holds masks, on which threshold, tta, scales, tile and stride have no effect; leave "
-            "them out"
-        )
+    if masks:
+        _check_statement(threshold, tile, stride)
     detector = None if masks else compose([bundle], device, tta, scales, tile, stride)
     partition = _partition(detector, parts, thresholds)
     console = Console(highlight=False, markup=False)
@@ -125,6 +124,16 @@ def _is_mask_folder(source: str) -> bool:
         and not (folder / "bundle.json").exists()
         and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
     )
+
+
+def _check_statement(threshold: float, tile: int | None, stride: int | None) -> None:
+    """Refuse to state of masks what no detector could be told."""
+    if not 0 <= threshold < 1:
+        raise RecipeError(f"threshold: found {threshold:g}, expected a probability from 0 to below 1")
+    if tile is None and stride is not None:
+        raise RecipeError(f"stride: found {stride} without a tile size; give tile too")
+    if tile is not None and not 1 <= (tile if stride is None else stride) <= tile:
+        raise RecipeError(f"tile: found {tile} with stride {stride}, expected a stride from 1 to the tile's side")
 
 
 def _known(bundle: str | None) -> tuple[str | None, int | None]:

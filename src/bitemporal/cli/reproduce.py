@@ -28,7 +28,7 @@ def reproduce(
 
     Args:
         dataset: jl1-cd or sysu-cd.
-        model: Network of the paper's tables, as `bitemporal models` names it.
+        model: Network of the paper's tables other than BAN-ViT-B-IN21K, as `bitemporal models` names it.
         data: Folder of the pairs; data/DATASET by default.
         out: Run folder; runs/DATASET-MODEL by default.
         parts: Number of CAR parts: 3, or 2.
@@ -37,7 +37,8 @@ def reproduce(
         workers: Processes that load pairs, a device.
         seed: Seed of weights, sampling, augmentation and dropout.
         estimate: Say what it takes, and train nothing.
-        dry_run: Every stage for two steps on a few tiny synthetic pairs; the numbers mean nothing.
+        dry_run: Every stage for two steps on a few tiny synthetic pairs, in a temporary folder; the numbers mean
+            nothing.
     """
     recipe = reproduction.paper_recipe(dataset, model, data, out, parts, devices, precision, workers, seed)
     console = Console(highlight=False)

@@ -3,14 +3,14 @@
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.progress import track
 
 from bitemporal.car import CarPartition, change_area_ratio
@@ -28,6 +28,8 @@ from bitemporal.files import replacing
 from bitemporal.inference.detector import Detector
 from bitemporal.metrics import AVERAGINGS, METRICS, Averaging, Counts, confusion_counts, metrics
 from bitemporal.pairs import Pair, PairFolder
+from bitemporal.pairs.files import FileFault, decode
+from bitemporal.pairs.folder import list_images
 
 CONVENTIONS = {
     "dataset": "one confusion matrix summed over all pairs; a metric whose class occurs nowhere is null",
@@ -209,7 +211,9 @@ def car_deciles(cars: npt.NDArray[np.float64]) -> list[npt.NDArray[np.bool_]]:
 
 
 def boundary_scores(counts: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Precision, recall and F1 of boundaries, of the summed counts N x 4; NaN where there is none.
+    """Precision, recall and F1 of boundaries, of the summed counts N x 4; a ratio 0/0 is NaN.
+
+    F1 is 0 where only one side has boundaries, and NaN where neither has.
 
     Csurka et al., What is a good evaluation measure for semantic segmentation?, BMVC 2013; here of the changed class
     over all pairs, with a tolerance in pixels.
@@ -217,8 +221,10 @@ def boundary_scores(counts: npt.NDArray[np.int64]) -> dict[str, float]:
     predicted, predicted_near, true, true_near = (float(value) for value in counts.reshape(-1, 4).sum(0))
     precision = predicted_near / predicted if predicted else float("nan")
     recall = true_near / true if true else float("nan")
-    total = precision + recall
-    return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / total if total > 0 else total}
+    f1 = 0.0 if predicted or true else float("nan")
+    if precision + recall > 0:
+        f1 = 2 * precision * recall / (precision + recall)
+    return {"precision": precision, "recall": recall, "f1": f1}
 
 
 def object_counts(counts: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:
@@ -324,17 +330,19 @@ def evaluate_masks(
     """Compare masks that another program has written with the labels.
 
     Args:
-        masks: Folder of images with the stems of the pairs: 0 unchanged, anything else changed.
+        masks: Folder of images with the stems of the pairs: 0 unchanged, anything else changed. Of a palette the index
+            counts, of colours any band.
         folder: Reads the labels.
         pairs: Pairs to evaluate on; those without a label are left out and counted.
         partition: CAR parts that the metrics are told apart by.
         progress: Show a progress bar.
 
     Raises:
-        DataError: When no pair has a label, a mask is missing, cannot be read, or has another size than its label.
+        DataError: When no pair has a label, or a mask is missing, there twice, unreadable, ambiguous, or of another
+            size than its label.
     """
     labelled = _labelled(folder, pairs)
-    files = {path.stem: path for path in _files(Path(masks))}
+    files = _files(Path(masks))
     if missing := [pair.stem for pair in labelled if pair.stem not in files]:
         raise DataError(
             f"{masks}: lacks masks of {len(missing)} labelled pair(s), first {missing[0]!r}; expected one for each"
@@ -349,18 +357,60 @@ def evaluate_masks(
     return counter.result(labelled, partition, len(pairs) - len(labelled))
 
 
-def _files(folder: Path) -> Iterator[Path]:
+_REMEDY = "write the mask as one grey channel, 0 unchanged and 255 changed, as PNG"
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Masks by stem, listed as the folders of pairs are."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one of masks")
-    return (path for path in sorted(folder.iterdir()) if path.is_file())
+    listing = list_images(folder)
+    for paths in listing.duplicates.values():
+        names = ", ".join(path.name for path in paths)
+        raise DataError(f"{paths[0]}: one stem, {len(paths)} files: {names}; keep one mask a stem")
+    return listing.files
 
 
 def _read_mask(path: Path) -> npt.NDArray[np.bool_]:
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("L")) > 0
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{path}: cannot be read as a mask ({error}); expected an image, as PNG") from error
+        decoded = decode(path)
+        image = decoded.image
+        samples = np.asarray(image)
+        if image.mode == "P":
+            return _of_palette(image)
+        if decoded.depth > 8 and samples.ndim > 2:  # Pillow drops the lower half of each sample
+            raise FileFault(f"is a colour image of {decoded.depth} bits a sample", _REMEDY)
+        if image.format in ("JPEG", "MPO") and len(values := np.unique(samples)) > 2:
+            raise FileFault(f"holds {len(values)} values, as JPEG compression blurs 0 and others", _REMEDY)
+        if samples.ndim > 2:
+            return _of_colours(samples, image.mode)
+        if np.isnan(samples).any():
+            raise FileFault("holds NaN, which is neither changed nor unchanged", _REMEDY)
+        changed: npt.NDArray[np.bool_] = samples != 0
+        return changed
+    except FileFault as fault:
+        raise DataError(f"{path}: {fault.what}; {fault.remedy}") from None
+
+
+def _of_palette(image: Image.Image) -> npt.NDArray[np.bool_]:
+    """Indices that are not 0, whatever their colours, unless black and white say the opposite."""
+    changed: npt.NDArray[np.bool_] = np.asarray(image) != 0
+    seen = np.asarray(image.convert("RGB"))
+    black_and_white = np.isin(seen, (0, 255)).all() and (seen == seen[..., :1]).all()
+    if black_and_white and seen.any() and ((seen[..., 0] > 0) != changed).any():
+        raise FileFault("is a palette image in which 0 is drawn white, or another index black", _REMEDY)
+    return changed
+
+
+def _of_colours(samples: npt.NDArray[np.uint8], mode: str) -> npt.NDArray[np.bool_]:
+    """Pixels with any colour, unless transparency says something else."""
+    if mode not in ("RGB", "RGBX", "RGBA", "LA"):
+        raise FileFault(f"is a {mode} image", _REMEDY)
+    colours, alpha = (samples[..., :-1], samples[..., -1]) if mode[-1] == "A" else (samples[..., :3], None)
+    changed: npt.NDArray[np.bool_] = np.max(colours, axis=-1) > 0
+    if alpha is not None and alpha.min() != alpha.max() and ((alpha > 0) != changed).any():
+        raise FileFault("is an image whose transparency and colours do not tell the same pixels apart", _REMEDY)
+    return changed
 
 
 def _labelled(folder: PairFolder, pairs: Sequence[Pair]) -> list[Pair]:

@@ -408,7 +408,7 @@ CARD = ModelCard(
     licence="Apache-2.0 (timm/samvit_large_patch16.sa1b)",
     multiple=16,
     minimum=96,
-    training=TrainingDefaults(lr=4e-4, weight_decay=0.05, schedule="cosine"),
+    training=TrainingDefaults(lr=4e-4, weight_decay=0.05, schedule="cosine", distillation_weight=5e-3),
     notes="Made for 512 x 512. At other sizes the position embeddings are resized at every pass (bicubic; relative "
     "positions linearly), as in the reference; the logits are 128 x 128 whatever the input, so that larger images come "
     "out coarser: predict them in tiles of 512. The encoder is frozen: train with pretrained=True. The layers that mix "

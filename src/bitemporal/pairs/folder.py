@@ -143,8 +143,14 @@ def shown(path: Path, root: Path) -> str:
 
 
 @dataclass
-class _Listing:
-    """Files of one of a split's folders, by stem."""
+class Listing:
+    """Image files of one folder.
+
+    Attributes:
+        files: By stem, in Unicode's composed form (NFC); the first one of a stem.
+        duplicates: All files of a stem that has several.
+        ignored: Names of sub-folders and of files that are no images by their extension.
+    """
 
     files: dict[str, Path] = field(default_factory=dict)
     duplicates: dict[str, list[Path]] = field(default_factory=dict)
@@ -173,8 +179,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _list(folder: Path) -> _Listing:
-    listing = _Listing()
+def list_images(folder: Path) -> Listing:
+    """Which images a folder holds, hidden files left out.
+
+    Raises:
+        DataError: When the folder may not be read.
+    """
+    listing = Listing()
     for name, is_folder in _entries(folder):
         base, suffix = os.path.splitext(name)
         if name.startswith(".") or name.lower() in _NOT_IMAGES:
@@ -267,9 +278,9 @@ class PairFolder:
         return folders
 
     def _list_split(self, split: str, folder: Path) -> None:
-        listings = {name: _list(folder / name) for name in (*DATES, LABEL) if (folder / name).is_dir()}
+        listings = {name: list_images(folder / name) for name in (*DATES, LABEL) if (folder / name).is_dir()}
         before, after = (listings[date] for date in DATES)
-        labels = listings.get(LABEL, _Listing())
+        labels = listings.get(LABEL, Listing())
         twice = before.duplicates.keys() | after.duplicates.keys() | labels.duplicates.keys()
         self._pairs[split] = [
             Pair(split, stem, before.files[stem], after.files[stem], labels.files.get(stem))
@@ -396,10 +407,10 @@ def describe_sizes(sizes: Sequence[tuple[int, ...] | None]) -> str:
     return ", ".join(f"{name} is {size[0]} x {size[1]}" for name, size in named if size) + " (height x width)"
 
 
-def _listing_faults(split: str, folder: Path, listings: dict[str, _Listing]) -> Iterator[Fault]:
+def _listing_faults(split: str, folder: Path, listings: dict[str, Listing]) -> Iterator[Fault]:
     """Faults that names alone show."""
     before, after = (listings[date] for date in DATES)
-    labels = listings.get(LABEL, _Listing())
+    labels = listings.get(LABEL, Listing())
     if not before.files and not after.files:
         yield Fault(
             folder,
