@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from rich.console import Console
 
 from bitemporal.car import CarPartition, change_area_ratio
 from bitemporal.data.synthetic import CarDistribution, write_folder
 from bitemporal.evaluation import Protocol, Result, evaluate, program
-from bitemporal.inference import load, save_origin_partition
+from bitemporal.files import replacing
+from bitemporal.inference import compose, save_origin_partition
 from bitemporal.pairs import PairFolder
 from bitemporal.pipeline import DistillationRun
 from bitemporal.recipe import DistillRecipe
@@ -43,13 +45,20 @@ class Data:
     Attributes:
         crop_size: Of the training crops, in pixels.
         split: What scores are given for.
+        scale: Size of the images that the networks see, of the pairs'.
+        steps: Of the origin, by network; each teacher and each student takes half as many.
     """
 
     crop_size: int
     split: str
+    scale: float
+    steps: dict[str, int]
 
 
-DATA = {"gz": Data(128, "val"), "synthetic": Data(96, "test")}
+DATA = {
+    "gz": Data(128, "val", 0.5, {"siamese_unet": 200, "tinycd_v2_s": 400, "changer_mit_b0": 300, "fc_ef": 200}),
+    "synthetic": Data(96, "test", 1.0, {"siamese_unet": 200, "tinycd_v2_s": 1000, "changer_mit_b0": 600, "fc_ef": 300}),
+}
 
 
 def lite0_weights() -> str:
@@ -60,18 +69,12 @@ def lite0_weights() -> str:
 
 
 NETWORKS: dict[str, dict[str, Any]] = {
-    "siamese_unet": {
-        "max_steps": 300,
-        "model_options": {"encoder": "tf_efficientnet_lite0", "weights": lite0_weights},
-    },
-    "tinycd_v2_s": {"max_steps": 500},
-    "changer_mit_b0": {"max_steps": 500, "lr": 3e-4},
-    "fc_ef": {"max_steps": 300},
+    "siamese_unet": {"model_options": {"encoder": "tf_efficientnet_lite0", "weights": lite0_weights}},
+    "tinycd_v2_s": {},
+    "changer_mit_b0": {"lr": 3e-4},
+    "fc_ef": {},
 }
-"""Recipe fields by network, with the steps of the origin: each teacher and each student takes half as many.
-
-The first one has pretrained weights, and its teachers can teach the others.
-"""
+"""Recipe fields by network; the first one has pretrained weights, and its teachers can teach the others."""
 
 TEACHERS: dict[str, dict[str, Any]] = {
     "scratch": {"teacher_start": "scratch"},
@@ -143,12 +146,13 @@ class Cell:
         own = dict(NETWORKS[self.network])
         if "model_options" in own:
             own["model_options"] = {k: v() if callable(v) else v for k, v in own["model_options"].items()}
-        steps = own["max_steps"] = self.steps or own["max_steps"]
-        own |= {"teacher_steps": steps // 2, "student_steps": steps // 2, "validate_every": steps}
+        steps = self.steps or data.steps[self.network]
+        own |= {"max_steps": steps, "teacher_steps": steps // 2, "student_steps": steps // 2, "validate_every": steps}
         fields = dict(fields)
         if fields.get("thresholds") == "equal":
             fields["thresholds"] = equal_thresholds(self.root)
-        return DistillRecipe(model=self.network, data=str(self.root), out=str(out), **(options | own | fields))
+        seen = self.work / f"{self.data}-seen" if data.scale < 1 else self.root
+        return DistillRecipe(model=self.network, data=str(seen), out=str(out), **(options | own | fields))
 
     def run(self, name: str, stage: str, fields: dict[str, Any], starts: list[Path]) -> Path:
         """Train a stage in a run folder of its own, beside copies of the bundles it starts from."""
@@ -215,11 +219,12 @@ class Cell:
         out = self.folder / "scores" / f"{name}.json"
         if out.exists():
             return
-        folder = PairFolder(str(self.root))
-        pairs = folder.pairs(DATA[self.data].split)
-        found = evaluate(load(bundle, "cpu"), folder, pairs)
+        data, folder = DATA[self.data], PairFolder(str(self.root))
+        pairs = folder.pairs(data.split)
+        scales = (data.scale,)
+        found = evaluate(compose([bundle], "cpu", scales=scales), folder, pairs)
         protocol = Protocol(
-            data=self.data, split=DATA[self.data].split, pairs_hash=found.pairs_hash, pairs=len(found.stems)
+            data=self.data, split=data.split, pairs_hash=found.pairs_hash, pairs=len(found.stems), scales=scales
         )
         Result(f"{self.network} {name}", protocol, found, self.seed, program()).write(out)
 
@@ -264,6 +269,21 @@ def jobs(
                             continue  # its own teachers
                         found.append((data, root, network, seed, name))
     return found
+
+
+def shrink(folder: Path, target: Path, scale: float) -> None:
+    """Pairs of a smaller size: images by the mean over the pixels, labels by their majority."""
+    for path in sorted(path for split in ("train", "val") for path in folder.glob(f"{split}/*/*")):
+        out = (target / path.relative_to(folder)).with_suffix(".png")
+        if out.exists():
+            continue
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            small = image.resize([round(side * scale) for side in image.size], Image.Resampling.BOX)
+            if path.parent.name == "label":
+                small = small.convert("L").point(lambda value: 255 if value >= 128 else 0)
+            with replacing(out) as temporary:
+                small.save(temporary, format="PNG")
 
 
 def make_synthetic(folder: Path) -> None:
@@ -313,6 +333,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.synthetic:
         make_synthetic(options.synthetic)
+    if options.gz:
+        shrink(options.gz, options.work / "gz-seen", DATA["gz"].scale)
     datasets = {name: path for name, path in (("gz", options.gz), ("synthetic", options.synthetic)) if path}
     todo = jobs(datasets, options.phases, options.networks, options.seeds)
     context = multiprocessing.get_context("spawn")
