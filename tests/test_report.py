@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import shutil
 from collections import Counter
@@ -20,12 +21,15 @@ from bitemporal.errors import DataError
 from bitemporal.evaluation import Evaluation, Protocol, Result, read_result
 from bitemporal.evaluation.report import write_report
 from bitemporal.evaluation.report.charts import (
+    COLOURS,
+    DASHES,
     Mark,
     Series,
     bar_chart,
     car_histogram,
     interval_chart,
     line_chart,
+    style,
     ticks,
 )
 from bitemporal.evaluation.report.gallery import choose
@@ -129,6 +133,10 @@ def test_the_routing_is_that_of_the_counts(page, run):
     assert any(f"{right} of {len(rows)} pairs" in text for text in page.texts)
 
 
+def copied(run, tmp_path):
+    return Path(shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("last.ckpt", "report.html")))
+
+
 def test_the_gallery_shows_the_extremes_and_no_pair_twice(page, run):
     student, control = (read_result(run / f"scores/test/{name}.json").evaluation for name in ("student", "control"))
 
@@ -160,6 +168,22 @@ def test_without_the_pairs_everything_else_is_there(run, tmp_path):
     page = Page(write_report(run, tmp_path / "r.html", data=tmp_path / "gone").read_text(encoding="utf-8"))
     assert not page.of("img") and any("No pictures" in text and "gone" in text for text in page.texts)
     assert page.tables
+
+
+def test_every_series_has_a_look_of_its_own_in_the_style_sheet(run, tmp_path):
+    folder = copied(run, tmp_path)
+    for i in range(9):
+        (folder / f"teacher-part{i}").mkdir()
+        shutil.copy(run / "teacher-small/metrics.csv", folder / f"teacher-part{i}")
+    text = write_report(folder).read_text(encoding="utf-8")
+    chart = re.search(r"<svg[^>]*aria-label=\"Training loss\".*?</ul>", text)[0]
+    looks = re.findall(r'class="line ([^"]+)"', chart)
+    assert len(looks) == len(set(looks)) == 15 == len(set(re.findall(r'class="key ([^"]+)"', chart)))
+    every = [style(i) for i in range(COLOURS * (DASHES + 1))]
+    assert len(set(every)) == len(every) and style(len(every)) == every[0]
+    for name in {name for look in every for name in look.split()}:
+        assert f".{name} {{" in text
+    assert all(f"--s{i}: #" in text for i in range(COLOURS))
 
 
 def test_what_is_no_finished_run_is_an_error(run, tmp_path):
@@ -200,6 +224,12 @@ def test_a_thousand_pairs_without_bundles(run, tmp_path):
     assert any("no test scores" in text for text in page.texts)
     assert any(text.startswith(("No difference", "No verdict", "M student", "Student")) for text in page.texts)
     assert (tmp_path / "report.html").stat().st_size < 500_000
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    chart = re.search(r"<svg[^>]*aria-label=.mIoU by CAR decile.*?</svg>", text)[0]
+    # ten deciles, a point and an interval each; those of the two detectors beside each other
+    for look in ("s0", "s1"):
+        assert chart.count(f'class="interval {look}"') == chart.count(f'class="dot {look}"') == 10
+    assert len(set(numbers(chart, "cx"))) == 20
 
 
 # ---------------------------------------------------------------- charts
@@ -223,6 +253,15 @@ def test_points_lie_where_their_values_say():
     across, down = numbers(text, "cx"), numbers(text, "cy")
     assert across[1] == pytest.approx((across[0] + across[2]) / 2, abs=0.1)
     assert down[0] > down[1] > down[2] and down[1] == pytest.approx((down[0] + down[2]) / 2, abs=0.1)
+
+
+def test_the_intervals_of_a_line_stand_around_its_points():
+    series = [Series("a", [0, 1], [1.0, 2.0], [0.0, math.nan], [4.0, math.nan], marks=True), Series("b", [0], [3.0])]
+    text = str(line_chart("t", series, "x", "y"))
+    ends = re.findall(r'<line class="interval s0" x1="([\d.]+)" x2="([\d.]+)" y1="([\d.]+)" y2="([\d.]+)"', text)
+    (x, same, low, high), (point, *_), (height, *_) = map(float, ends[0]), numbers(text, "cx"), numbers(text, "cy")
+    assert len(ends) == 1 and x == same == point
+    assert low - height == pytest.approx((low - high) / 4, abs=0.1) and "nan" not in text
 
 
 def test_gaps_stay_gaps_and_texts_are_escaped():

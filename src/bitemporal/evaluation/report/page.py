@@ -4,7 +4,7 @@ import csv
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -38,6 +38,8 @@ from bitemporal.pairs import PairFolder
 
 ORDER = ("origin", "o-p", "control", "student")
 _DRAWN = ("control", "student")
+_ASIDE = 0.15
+"""From one detector to the next at a decile, in deciles."""
 _TABLE: tuple[tuple[str, str, Averaging], ...] = (
     ("mIoU", "miou", "dataset"),
     ("IoU of change", "iou_changed", "dataset"),
@@ -179,19 +181,25 @@ def _by_part(run: _Run) -> Markup:
     for name, summary in run.summaries.items():
         groups = summary["by_part"]
         names = [f"{part} ({group['pairs']})" for part, group in groups.items()]
-        intervals = [group["intervals"]["dataset"]["miou"] for group in groups.values()]
-        low, high = ([100 * interval[end] for interval in intervals] for end in (0, 1))
+        low, high = _interval_ends(groups.values())
         series.append(Series(name, [], [100 * group["dataset"]["miou"] for group in groups.values()], low, high))
     return bar_chart("mIoU by CAR part", names, series, "dataset mIoU, per cent")
 
 
+def _interval_ends(groups: Iterable[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    intervals = [group["intervals"]["dataset"]["miou"] for group in groups]
+    return [100 * low for low, _ in intervals], [100 * high for _, high in intervals]
+
+
 def _by_decile(run: _Run) -> Markup:
     series, shown = [], []
-    for name, summary in run.summaries.items():
+    for i, (name, summary) in enumerate(run.summaries.items()):
         groups = summary["by_decile"]
-        shown = [(i + 1.0, f"{group['car'][1]:.3f}") for i, group in enumerate(groups)]
+        shown = [(place + 1.0, f"{group['car'][1]:.3f}") for place, group in enumerate(groups)]
+        aside = _ASIDE * (i - (len(run.summaries) - 1) / 2)  # or the intervals would hide each other
         values = [100 * group["dataset"]["miou"] for group in groups]
-        series.append(Series(name, [x for x, _ in shown], values, marks=True))
+        low, high = _interval_ends(groups)
+        series.append(Series(name, [x + aside for x, _ in shown], values, low, high, marks=True))
     return line_chart(
         "mIoU by CAR decile", series, "largest CAR of the decile", "dataset mIoU, per cent", x_ticks=shown
     )
