@@ -131,10 +131,70 @@ def test_the_routing_is_that_of_the_counts(page, run):
     assert [row[1:] for row in table[1:]] == [[str(counted[part, sent]) for sent in names] for part in names]
     right = sum(row["part"] == row["sent_to"] for row in rows)
     assert any(f"{right} of {len(rows)} pairs" in text for text in page.texts)
+    assert table[0][1:] == [f"sent to {part}answer: its teacher" for part in names]
 
 
 def copied(run, tmp_path):
     return Path(shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("last.ckpt", "report.html")))
+
+
+def edited(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_pair_without_a_valid_pixel_is_no_routing_error(run, tmp_path):
+    folder = copied(run, tmp_path)
+    routes = []
+    for path in folder.glob("scores/test/*.confusions.csv"):
+        with path.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        rows[0] |= {"car": "", "part": "", **dict.fromkeys(("tn", "fp", "fn", "tp"), 0)}
+        with path.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        if path.name.startswith("o-p"):
+            routes = [(row["part"], row["sent_to"]) for row in rows[1:]]
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
+    table = next(t for t in page.tables if t[0][0] == "part of the label")
+    assert sum(int(cell) for row in table[1:] for cell in row[1:]) == len(routes)
+    told = next(" ".join(text.split()) for text in page.texts if "to the part of their label" in text)
+    right = sum(part == sent for part, sent in routes)
+    assert f"sent {right} of {len(routes)} pairs" in told
+    assert told.endswith("to the part of their label. One more without a valid pixel has no part and is left out.")
+
+
+def test_a_part_without_a_teacher_is_answered_by_the_origin(run, tmp_path):
+    folder = copied(run, tmp_path)
+    sent = Counter(read_result(folder / "scores/test/o-p.json").evaluation.sent_to)
+    gone = sent.most_common(1)[0][0]
+    rest = [part for part in ("small", "medium", "large") if part != gone]
+    edited(folder / "o-p/bundle/bundle.json", lambda content: content.update(specialists=rest))
+    second = 1 - sent[gone] / sent.total()
+
+    def shown():
+        page = Page(write_report(folder).read_text(encoding="utf-8"))
+        header = next(t for t in page.tables if t[0][0] == "part of the label")[0]
+        return page, header[1:], next(row for row in page.tables[0] if row[0] == "forward passes a pair")[2]
+
+    page, header, passes = shown()
+    assert [name for name in header if "origin (no teacher)" in name] == [f"sent to {gone}answer: origin (no teacher)"]
+    assert passes == f"{1 + second:.2f} (at most 2)"
+    told = next(" ".join(text.split()) for text in page.texts if "to the part of their label" in text)
+    assert told.endswith(
+        f"part of their label. There is no teacher for {gone}: the origin itself answered {sent[gone]} of the pairs."
+    )
+    edited(folder / "o-p/bundle/bundle.json", lambda content: content.update(specialists=[]))
+    assert all("origin (no teacher)" in name for name in shown()[1]) and shown()[2] == "1.00 (at most 2)"
+    # without the bundle of Origin-Partition, those of the teachers tell
+    shutil.rmtree(folder / "o-p")
+    shutil.rmtree(folder / f"teacher-{gone}")
+    assert shown()[1:] == (header, passes)
+    for part in rest:
+        shutil.rmtree(folder / f"teacher-{part}")
+    assert shown()[1:] == ([f"sent to {part}" for part in ("small", "medium", "large")], "at most 2")
 
 
 def test_the_gallery_shows_the_extremes_and_no_pair_twice(page, run):

@@ -30,8 +30,10 @@ from bitemporal.evaluation.report.charts import (
 )
 from bitemporal.evaluation.report.gallery import Card, choose, draw
 from bitemporal.evaluation.results import Result, read_result
+from bitemporal.evaluation.scoring import Evaluation
 from bitemporal.files import replacing
 from bitemporal.inference import load
+from bitemporal.inference.origin_partition import read_partition_of
 from bitemporal.metrics import Averaging, metrics
 from bitemporal.models import model_card
 from bitemporal.pairs import PairFolder
@@ -62,6 +64,8 @@ class _Run:
     validation: dict[str, Result]
     split: str
     comparison: Comparison
+    teachers: tuple[str, ...] | None
+    """Parts that have a teacher in Origin-Partition; ``None`` where no bundle is left to tell."""
 
 
 def write_report(
@@ -114,7 +118,16 @@ def _read(folder: Path) -> _Run:
         raise DataError(f"{folder}: has no scores; finish the run: `bitemporal distill` with the stage verdict")
     comparison = compare(list(results.values()), results["control"].name if "control" in results else None)
     summaries = {name: result.evaluation.summary(intervals=True) for name, result in results.items()}
-    return _Run(folder, recipe, results, summaries, by_split["val"], split, comparison)
+    some = next(iter(results.values()))
+    teachers = _teachers(folder, some.evaluation.partition.names)
+    return _Run(folder, recipe, results, summaries, by_split["val"], split, comparison, teachers)
+
+
+def _teachers(folder: Path, parts: Sequence[str]) -> tuple[str, ...] | None:
+    bundle = folder / "o-p" / "bundle"
+    if (bundle / "bundle.json").is_file():
+        return read_partition_of(bundle)[1]
+    return tuple(p for p in parts if (folder / f"teacher-{p}" / "bundle" / "bundle.json").is_file()) or None
 
 
 def _content(run: _Run) -> dict[str, Any]:
@@ -157,9 +170,19 @@ def _score_table(run: _Run) -> list[dict[str, Any]]:
         rows.append({"label": label, "cells": cells})
     boundary = [summary["boundary"]["f1"] for summary in run.summaries.values()]
     rows.append({"label": "boundary F1", "cells": [{"value": _per_cent(v), "low": "", "high": ""} for v in boundary]})
-    passes = ["2" if name == "o-p" else "1" for name in run.results]
+    passes = [_passes(run, result.evaluation) if name == "o-p" else "1" for name, result in run.results.items()]
     rows.append({"label": "forward passes a pair", "cells": [{"value": v, "low": "", "high": ""} for v in passes]})
     return [{"label": "", "cells": list(run.results)}, *rows]
+
+
+def _passes(run: _Run, evaluation: Evaluation) -> str:
+    """The origin's pass, and a second one where the part that a pair was sent to has a teacher."""
+    if run.teachers is None:
+        return "at most 2"
+    if set(run.teachers) == set(evaluation.partition.names):
+        return "2"
+    second = sum(sent in run.teachers for sent in evaluation.sent_to) / len(evaluation.sent_to)
+    return f"{1 + second:.2f} (at most 2)"
 
 
 def _differences(run: _Run) -> Markup:
@@ -246,18 +269,28 @@ def _routing(run: _Run) -> dict[str, Any] | None:
         return None
     evaluation = run.results["o-p"].evaluation
     names = evaluation.partition.names
-    counted = Counter(zip(evaluation.parts, evaluation.sent_to, strict=True))
-    right = np.array([part == sent for part, sent in zip(evaluation.parts, evaluation.sent_to, strict=True)])
+    routes = list(zip(evaluation.parts, evaluation.sent_to, strict=True))
+    counted = Counter(routes)
+    # a pair without a valid pixel has no part, and cannot be sent to a wrong one
+    known = np.array([bool(part) for part, _ in routes])
+    right = np.array([part == sent for part, sent in routes])
+    teachers = names if run.teachers is None else run.teachers
+    untaught = [name for name in names if name not in teachers]
+    answers = dict.fromkeys(names, "" if run.teachers is None else "its teacher")
+    answers |= dict.fromkeys(untaught, "origin (no teacher)")
     return {
-        "names": names,
+        "answers": answers,
+        "untaught": untaught,
+        "by_origin": sum(counted[part, sent] for part in names for sent in untaught),
+        "left_out": int((~known).sum()),
         "rows": [{"part": part, "cells": [counted[part, sent] for sent in names]} for part in names],
-        "right": int(right.sum()),
-        "pairs": len(right),
+        "right": int((right & known).sum()),
+        "pairs": int(known.sum()),
         "scores": [
             {
                 "name": name,
-                "right": _per_cent(metrics(result.evaluation.counts[right], "dataset")["miou"]),
-                "wrong": _per_cent(metrics(result.evaluation.counts[~right], "dataset")["miou"]),
+                "right": _per_cent(metrics(result.evaluation.counts[right & known], "dataset")["miou"]),
+                "wrong": _per_cent(metrics(result.evaluation.counts[~right & known], "dataset")["miou"]),
             }
             for name, result in run.results.items()
         ],
