@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 import shutil
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -228,6 +230,75 @@ def test_without_the_pairs_everything_else_is_there(run, tmp_path):
     page = Page(write_report(run, tmp_path / "r.html", data=tmp_path / "gone").read_text(encoding="utf-8"))
     assert not page.of("img") and any("No pictures" in text and "gone" in text for text in page.texts)
     assert page.tables
+
+
+def why_no_pictures(run, tmp_path, **options):
+    page = Page(write_report(run, tmp_path / "r.html", **options).read_text(encoding="utf-8"))
+    assert not page.of("img") and page.tables
+    return next(text for text in page.texts if text.startswith("No pictures: "))
+
+
+def test_pairs_set_aside_for_val_are_not_those_of_test_with_the_same_names(tiny_pairs, tmp_path):
+    data = tmp_path / "pairs"
+    shutil.copytree(tiny_pairs, data)
+    shutil.rmtree(data / "val")
+    shutil.rmtree(data / "test" / "label")
+    steps = {"max_steps": 2, "teacher_steps": 1, "student_steps": 1, "validation_share": 0.5}
+    recipe = DistillRecipe(
+        model="test_tinycd", data=str(data), out=str(tmp_path / "run"), batch_size=4, crop_size=32, workers=0, **steps
+    )
+    DistillationRun(recipe, Console(quiet=True))()
+    page = Page(write_report(tmp_path / "run").read_text(encoding="utf-8"))
+    cars = {stem: car for e in [read_result(tmp_path / "run/scores/val/student.json").evaluation]
+            for stem, car in zip(e.stems, e.cars, strict=True)}  # fmt: skip
+    told = [re.match(r"(\S+), CAR ([\d.]+);", text) for text in page.texts]
+    shown = {match[1]: match[2] for match in told if match}
+    assert shown and shown == {stem: f"{cars[stem]:.3f}" for stem in shown}
+    shutil.rmtree(data / "train" / "label")
+    why = why_no_pictures(tmp_path / "run", tmp_path)
+    assert re.search(r"train/A/pair_\d\d\.png: has no label, expected .* --data", why)
+    (data / "train").rename(data / "val")
+    assert "has no label" in why_no_pictures(tmp_path / "run", tmp_path)
+
+
+def test_why_there_are_no_pictures_names_folder_pair_and_option(run, tiny_pairs, tmp_path):
+    stem = re.escape(repr("x<script>'&"))
+    assert re.search(rf"pairs: found no pair {stem} among 6 of split test, expected .* --data", why_no_pictures(
+        run, tmp_path, data=tiny_pairs
+    ))  # fmt: skip
+    other = tmp_path / "other"
+    shutil.copytree(Path(recipe_of(run)["data"]) / "test", other / "test")
+    label = (other / "test" / "label" / "pair_05.png").read_bytes()
+    for path in (other / "test" / "label").iterdir():
+        path.write_bytes(label)
+    assert re.search(r"label/.*: CAR is .*, but .* where it was scored; .* --data", why_no_pictures(
+        run, tmp_path, data=other
+    ))  # fmt: skip
+    (other / "test").rename(other / "train")
+    shutil.copytree(other / "train", other / "val")
+    assert "other: found the splits train, val, expected test" in why_no_pictures(run, tmp_path, data=other)
+    assert "No pictures" in why_no_pictures(run, tmp_path, data=os.fsdecode(b"gone\xff"))
+
+
+def recipe_of(run):
+    return yaml.safe_load((run / "recipe.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data", None),
+        ("label_values", 5),
+        ("label_values", ["a", "b"]),
+        ("label_threshold", "high"),
+        ("image_range", 3),
+    ],
+)
+def test_a_field_of_the_recipe_that_hides_the_pictures_is_named(run, tmp_path, field, value):
+    folder = copied(run, tmp_path)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(run) | {field: value}))
+    why = why_no_pictures(folder, tmp_path)
+    assert f"recipe.yaml: {field}: found {value!r}, expected" in why and "; " in why
 
 
 def test_every_series_has_a_look_of_its_own_in_the_style_sheet(run, tmp_path):

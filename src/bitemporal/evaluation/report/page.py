@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from bitemporal.bundle import read_description
 from bitemporal.car import read_partition
-from bitemporal.errors import BitemporalError, DataError
+from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.evaluation.comparison import Comparison, compare, verdict_sentence
 from bitemporal.evaluation.curves import calibration, threshold_curve
 from bitemporal.evaluation.report.charts import (
@@ -95,7 +95,7 @@ def write_report(
     template = resources.files("bitemporal.evaluation.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     text = environment.from_string(template).render(_content(found) | {"gallery": cards, "gallery_missing": missing})
     with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")  # file names need not be valid text
     return target
 
 
@@ -386,24 +386,53 @@ def _gallery(run: _Run, data: str | os.PathLike[str] | None, imagery: bool) -> t
     bundles = {name: run.folder / name / "bundle" for name in _DRAWN if name in run.results}
     if not bundles:
         bundles = {name: run.folder / name / "bundle" for name in list(run.results)[:1]}
-    recipe = run.recipe
     try:
-        folder = PairFolder(
-            data or recipe["data"],
-            label_values=_tuple(recipe.get("label_values")),
-            label_threshold=recipe.get("label_threshold"),
-            image_range=_tuple(recipe.get("image_range")),
-        )
-        pairs = [*folder.pairs(run.split)] if run.split in folder.splits else [*folder.pairs()]
+        folder = _folder(run, data)
+        pairs = folder.pairs(_split_on_disk(run.split, folder))
         detectors = {name: load(bundle) for name, bundle in bundles.items()}
         evaluations = {name: run.results[name].evaluation for name in bundles}
         chosen = choose(evaluations)
         return {
             group: draw(stems, detectors, evaluations, folder, pairs, imagery) for group, stems in chosen.items()
         }, ""
-    except (BitemporalError, KeyError) as error:
+    except BitemporalError as error:
         return {}, str(error)
 
 
-def _tuple(value: Sequence[Any] | None) -> Any:  # noqa: ANN401  whatever the recipe holds
-    return None if value is None else tuple(value)
+def _folder(run: _Run, data: str | os.PathLike[str] | None) -> PairFolder:
+    source, recipe = run.folder / "recipe.yaml", run.recipe
+    place = data or recipe.get("data")
+    if not isinstance(place, str | os.PathLike) or not place:
+        raise RecipeError(f"{source}: data: found {place!r}, expected the folder of the pairs; name it with --data")
+    threshold = recipe.get("label_threshold")
+    if not isinstance(threshold, int | float | None):
+        raise RecipeError(f"{source}: label_threshold: found {threshold!r}, expected a number; bring back a copy")
+    return PairFolder(
+        place,
+        label_values=_numbers(source, recipe, "label_values"),
+        label_threshold=threshold,
+        image_range=_numbers(source, recipe, "image_range"),
+    )
+
+
+def _numbers(source: Path, recipe: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401  how many is checked later
+    value = recipe.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(number, int | float) for number in value):
+        raise RecipeError(f"{source}: {name}: found {value!r}, expected a list of numbers; bring back a copy")
+    return tuple(value)
+
+
+def _split_on_disk(split: str, folder: PairFolder) -> str:
+    """Where the pairs of a run's split lie: those set aside for val are still among the others."""
+    if split in folder.splits:
+        return split
+    if split == "val" and "train" in folder.splits:
+        return "train"
+    if len(folder.splits) > 1:
+        raise DataError(
+            f"{folder.root}: found the splits {', '.join(folder.splits)}, expected {split}, which was scored; name the "
+            "folder that has it with --data"
+        )
+    return folder.splits[0]
