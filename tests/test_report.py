@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bitemporal.car import CarPartition
 from bitemporal.cli.main import main
-from bitemporal.errors import DataError
+from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.evaluation import Evaluation, Protocol, Result, read_result
 from bitemporal.evaluation.report import write_report
 from bitemporal.evaluation.report.charts import (
@@ -299,6 +299,54 @@ def test_a_field_of_the_recipe_that_hides_the_pictures_is_named(run, tmp_path, f
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(run) | {field: value}))
     why = why_no_pictures(folder, tmp_path)
     assert f"recipe.yaml: {field}: found {value!r}, expected" in why and "; " in why
+
+
+def test_what_is_damaged_is_named(run, tmp_path):
+    def text(path, content):
+        return path, lambda: (folder / path).write_text(content)
+
+    def scores(change):
+        return "scores/test/o-p.json", lambda: edited(folder / "scores/test/o-p.json", change)
+
+    def counts(change):
+        return scores(lambda content: content["probabilities"]["counts"].update(change))
+
+    head, curve = "step,loss,val_miou\n", "origin/metrics.csv"
+    cases = [
+        (*text(curve, head + "5,abc,\n"), DataError, r", line 2: found step '5', loss 'abc'"),
+        (*text(curve, head + "5\n"), DataError, r", line 2: found step '5', loss None"),
+        (*text(curve, "step,a\n5,1\n"), DataError, r": column\(s\) loss, val_miou missing, expected step,"),
+        (*text(curve, ""), DataError, r": column\(s\) step, loss, val_miou missing"),
+        (*text("recipe.yaml", "data: d\n"), RecipeError, r": model: found None, expected a network's name"),
+        (*text("student/bundle/bundle.json", '{"kind": "network", "format": 1, "metadata": [1]}'), DataError,
+         r": metadata: found \[1\], expected named values"),
+        (*counts({"changed": [1, 2]}), DataError, r": probabilities.counts.changed: found int64 of shape \(2,\)"),
+        (*counts({"total": ["a"] * 100}), DataError, r": probabilities.counts.total: found <U1"),
+        (*counts({"unchanged": [-1] * 100}), DataError, r": probabilities.counts.unchanged: .* none below 0"),
+        (*scores(lambda content: content.update(probabilities=0)), DataError, r": probabilities: found 0, expected"),
+        (*scores(lambda content: content.update(origin=[1])), DataError, r": origin: found \[1\], expected texts"),
+        (*scores(lambda content: content.update(origin={"commit": 5})), DataError, r": origin: found .*5"),
+    ]  # fmt: skip
+    folder = copied(run, tmp_path)
+    for path, damage, error, told in cases:
+        damage()
+        with pytest.raises(error, match=re.escape(path) + told + ".*; ") as raised:
+            write_report(folder)
+        assert isinstance(raised.value, BitemporalError) and not (folder / "report.html").exists()
+        shutil.copy(run / path, folder / path)
+    write_report(folder)
+
+
+def test_what_may_be_missing_is_left_out_in_words(run, tmp_path):
+    folder = copied(run, tmp_path)
+    (folder / "student/bundle/weights.safetensors").unlink()
+    for path in (folder / "scores/test").glob("*.json"):
+        edited(path, lambda content: content.update(origin={}))
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert "weights.safetensors is not there any more" in page.texts
+    assert any("student/bundle/weights.safetensors" in text and "No pictures" in text for text in page.texts)
+    told = " ".join("".join(page.texts).split())
+    assert re.search(r"hash [0-9a-f]{16}\. Save what follows", told) and "None, commit" not in told
 
 
 def test_every_series_has_a_look_of_its_own_in_the_style_sheet(run, tmp_path):

@@ -5,7 +5,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from bitemporal.bundle import read_description
 from bitemporal.car import read_partition
 from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.evaluation.comparison import Comparison, compare, verdict_sentence
+from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import calibration, threshold_curve
 from bitemporal.evaluation.report.charts import (
     Mark,
@@ -42,6 +43,8 @@ ORDER = ("origin", "o-p", "control", "student")
 _DRAWN = ("control", "student")
 _ASIDE = 0.15
 """From one detector to the next at a decile, in deciles."""
+_PROGRAM = ("bitemporal", "commit")
+_CURVES = ("step", "loss", "val_miou")
 _TABLE: tuple[tuple[str, str, Averaging], ...] = (
     ("mIoU", "miou", "dataset"),
     ("IoU of change", "iou_changed", "dataset"),
@@ -87,6 +90,7 @@ def write_report(
 
     Raises:
         DataError: When the run has no verdict yet, or a file cannot be read or written.
+        RecipeError: When its recipe names no network.
     """
     found = _read(Path(run))
     target = Path(output) if output is not None else found.folder / "report.html"
@@ -106,10 +110,13 @@ def _read(folder: Path) -> _Run:
         recipe = dict(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise DataError(f"{folder / 'recipe.yaml'}: not a recipe in YAML ({error}); bring back a copy") from error
+    if not isinstance(recipe.get("model"), str):
+        found = repr(recipe.get("model"))
+        raise RecipeError(
+            f"{folder / 'recipe.yaml'}: model: found {found}, expected a network's name; bring back a copy"
+        )
     by_split = {
-        split: {
-            name: read_result(path) for name in ORDER if (path := folder / "scores" / split / f"{name}.json").is_file()
-        }
+        split: {name: _result(path) for name in ORDER if (path := folder / "scores" / split / f"{name}.json").is_file()}
         for split in ("test", "val")
     }
     split = "test" if by_split["test"] else "val"
@@ -121,6 +128,27 @@ def _read(folder: Path) -> _Run:
     some = next(iter(results.values()))
     teachers = _teachers(folder, some.evaluation.partition.names)
     return _Run(folder, recipe, results, summaries, by_split["val"], split, comparison, teachers)
+
+
+def _result(path: Path) -> Result:
+    """A result whose optional fields, where it has them, are what the report shows of them."""
+    found = read_result(path)
+    remedy = "score again with the stage verdict of `bitemporal distill`"
+    origin, counts = found.origin, found.evaluation.probabilities
+    if not isinstance(origin, dict) or not all(isinstance(origin.get(key), str | None) for key in _PROGRAM):
+        raise DataError(f"{path}: origin: found {origin!r}, expected texts for {' and '.join(_PROGRAM)}; {remedy}")
+    if counts is None:
+        return found
+    if not isinstance(counts, ProbabilityCounts):
+        raise DataError(f"{path}: probabilities: found {counts!r}, expected counts, or null; {remedy}")
+    for entry in fields(counts):
+        values = getattr(counts, entry.name)
+        if values.shape != (BINS,) or values.dtype.kind not in "iuf" or not (np.isfinite(values) & (values >= 0)).all():
+            raise DataError(
+                f"{path}: probabilities.counts.{entry.name}: found {values.dtype} of shape {values.shape}, expected "
+                f"{BINS} numbers, none below 0; {remedy}"
+            )
+    return found
 
 
 def _teachers(folder: Path, parts: Sequence[str]) -> tuple[str, ...] | None:
@@ -152,7 +180,7 @@ def _content(run: _Run) -> dict[str, Any]:
         "objects": _objects(run),
         "model": _model(run),
         "recipe": yaml.safe_dump(run.recipe, sort_keys=False),
-        "program": some.origin,
+        "program": {key: some.origin.get(key) for key in _PROGRAM},
     }
 
 
@@ -233,18 +261,11 @@ def _training_curves(folder: Path) -> dict[str, Markup]:
     stages = sorted(path.parent for path in folder.glob("*/metrics.csv"))
     rank = {"origin": 0, "control": 2, "student": 3}
     for stage in sorted(stages, key=lambda path: (rank.get(path.name, 1), path.name)):
-        with (stage / "metrics.csv").open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        steps = [float(row["step"]) for row in rows]
-        losses.append(Series(stage.name, steps, [float(row["loss"]) for row in rows]))
-        validated = [row for row in rows if row.get("val_miou")]
+        rows = _metrics_rows(stage / "metrics.csv")
+        losses.append(Series(stage.name, [row[0] for row in rows], [row[1] for row in rows]))
+        validated = [row for row in rows if math.isfinite(row[2])]
         scores.append(
-            Series(
-                stage.name,
-                [float(row["step"]) for row in validated],
-                [100 * float(row["val_miou"]) for row in validated],
-                marks=True,
-            )
+            Series(stage.name, [row[0] for row in validated], [100 * row[2] for row in validated], marks=True)
         )
     if not losses:
         return {}
@@ -252,6 +273,30 @@ def _training_curves(folder: Path) -> dict[str, Markup]:
         "loss": line_chart("Training loss", losses, "step of the stage", "training loss, all terms"),
         "score": line_chart("Validation mIoU", scores, "step of the stage", "dataset mIoU on val, per cent"),
     }
+
+
+def _metrics_rows(path: Path) -> list[tuple[int, float, float]]:
+    """Step, loss and validation mIoU of each row; NaN where nothing was validated."""
+    remedy = "bring back a copy, or remove the file and do without its curve"
+    found = []
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            if missing := [name for name in _CURVES if name not in (reader.fieldnames or ())]:
+                raise DataError(
+                    f"{path}: column(s) {', '.join(missing)} missing, expected {','.join(_CURVES)}; {remedy}"
+                )
+            for row in reader:
+                try:
+                    found.append((int(row["step"]), float(row["loss"]), float(row["val_miou"] or "nan")))
+                except (TypeError, ValueError):
+                    values = ", ".join(f"{name} {row[name]!r}" for name in _CURVES)
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: found {values}, expected numbers; {remedy}"
+                    ) from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error}), expected a table in CSV; {remedy}") from error
+    return found
 
 
 def _histogram(folder: Path) -> Markup:
@@ -372,12 +417,18 @@ def _model(run: _Run) -> dict[str, Any]:
     bundle = run.folder / "student" / "bundle"
     if (bundle / "bundle.json").is_file():
         metadata = read_description(bundle).get("metadata", {})
+        if not isinstance(metadata, dict):
+            raise DataError(
+                f"{bundle / 'bundle.json'}: metadata: found {metadata!r}, expected named values; bring back a copy"
+            )
         facts["student"] = (
             f"best of {metadata.get('steps')} steps at step {metadata.get('best_step')}, by "
             f"{metadata.get('selected_by')}"
         )
-        size = (bundle / "weights.safetensors").stat().st_size
-        facts["size of its bundle"] = f"{size / 1e6:.1f} MB"
+        weights = bundle / "weights.safetensors"
+        facts["size of its bundle"] = (
+            f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else f"{weights.name} is not there any more"
+        )
     return facts
 
 
