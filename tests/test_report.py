@@ -349,6 +349,14 @@ def test_what_may_be_missing_is_left_out_in_words(run, tmp_path):
     assert re.search(r"hash [0-9a-f]{16}\. Save what follows", told) and "None, commit" not in told
 
 
+def test_a_difference_is_said_to_be_one_of_these_weights(page):
+    told = "of these weights; one seed says nothing about other seeds"
+    assert any(f"shows a difference {told}." in text for text in page.texts)
+    most = [text for text in page.texts if text.startswith("Most ")]
+    assert len(most) == sum(text == f"O{told[1:]}." for text in page.texts)
+    assert not any("by distillation" in text for text in page.texts)
+
+
 def test_every_series_has_a_look_of_its_own_in_the_style_sheet(run, tmp_path):
     folder = copied(run, tmp_path)
     for i in range(9):
