@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import os
 import re
 import shutil
 from collections import Counter
@@ -10,22 +12,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from bitemporal.car import CarPartition
 from bitemporal.cli.main import main
-from bitemporal.errors import DataError
+from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.evaluation import Evaluation, Protocol, Result, read_result
 from bitemporal.evaluation.report import write_report
 from bitemporal.evaluation.report.charts import (
+    COLOURS,
+    DASHES,
     Mark,
     Series,
     bar_chart,
     car_histogram,
     interval_chart,
     line_chart,
+    style,
     ticks,
 )
 from bitemporal.evaluation.report.gallery import choose
@@ -127,6 +133,70 @@ def test_the_routing_is_that_of_the_counts(page, run):
     assert [row[1:] for row in table[1:]] == [[str(counted[part, sent]) for sent in names] for part in names]
     right = sum(row["part"] == row["sent_to"] for row in rows)
     assert any(f"{right} of {len(rows)} pairs" in text for text in page.texts)
+    assert table[0][1:] == [f"sent to {part}answer: its teacher" for part in names]
+
+
+def copied(run, tmp_path):
+    return Path(shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("last.ckpt", "report.html")))
+
+
+def edited(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_pair_without_a_valid_pixel_is_no_routing_error(run, tmp_path):
+    folder = copied(run, tmp_path)
+    routes = []
+    for path in folder.glob("scores/test/*.confusions.csv"):
+        with path.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        rows[0] |= {"car": "", "part": "", **dict.fromkeys(("tn", "fp", "fn", "tp"), 0)}
+        with path.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        if path.name.startswith("o-p"):
+            routes = [(row["part"], row["sent_to"]) for row in rows[1:]]
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
+    table = next(t for t in page.tables if t[0][0] == "part of the label")
+    assert sum(int(cell) for row in table[1:] for cell in row[1:]) == len(routes)
+    told = next(" ".join(text.split()) for text in page.texts if "to the part of their label" in text)
+    right = sum(part == sent for part, sent in routes)
+    assert f"sent {right} of {len(routes)} pairs" in told
+    assert told.endswith("to the part of their label. One more without a valid pixel has no part and is left out.")
+
+
+def test_a_part_without_a_teacher_is_answered_by_the_origin(run, tmp_path):
+    folder = copied(run, tmp_path)
+    sent = Counter(read_result(folder / "scores/test/o-p.json").evaluation.sent_to)
+    gone = sent.most_common(1)[0][0]
+    rest = [part for part in ("small", "medium", "large") if part != gone]
+    edited(folder / "o-p/bundle/bundle.json", lambda content: content.update(specialists=rest))
+    second = 1 - sent[gone] / sent.total()
+
+    def shown():
+        page = Page(write_report(folder).read_text(encoding="utf-8"))
+        header = next(t for t in page.tables if t[0][0] == "part of the label")[0]
+        return page, header[1:], next(row for row in page.tables[0] if row[0] == "forward passes a pair")[2]
+
+    page, header, passes = shown()
+    assert [name for name in header if "origin (no teacher)" in name] == [f"sent to {gone}answer: origin (no teacher)"]
+    assert passes == f"{1 + second:.2f} (at most 2)"
+    told = next(" ".join(text.split()) for text in page.texts if "to the part of their label" in text)
+    assert told.endswith(
+        f"part of their label. There is no teacher for {gone}: the origin itself answered {sent[gone]} of the pairs."
+    )
+    edited(folder / "o-p/bundle/bundle.json", lambda content: content.update(specialists=[]))
+    assert all("origin (no teacher)" in name for name in shown()[1]) and shown()[2] == "1.00 (at most 2)"
+    # without the bundle of Origin-Partition, those of the teachers tell
+    shutil.rmtree(folder / "o-p")
+    shutil.rmtree(folder / f"teacher-{gone}")
+    assert shown()[1:] == (header, passes)
+    for part in rest:
+        shutil.rmtree(folder / f"teacher-{part}")
+    assert shown()[1:] == ([f"sent to {part}" for part in ("small", "medium", "large")], "at most 2")
 
 
 def test_the_gallery_shows_the_extremes_and_no_pair_twice(page, run):
@@ -160,6 +230,147 @@ def test_without_the_pairs_everything_else_is_there(run, tmp_path):
     page = Page(write_report(run, tmp_path / "r.html", data=tmp_path / "gone").read_text(encoding="utf-8"))
     assert not page.of("img") and any("No pictures" in text and "gone" in text for text in page.texts)
     assert page.tables
+
+
+def why_no_pictures(run, tmp_path, **options):
+    page = Page(write_report(run, tmp_path / "r.html", **options).read_text(encoding="utf-8"))
+    assert not page.of("img") and page.tables
+    return next(text for text in page.texts if text.startswith("No pictures: "))
+
+
+def test_pairs_set_aside_for_val_are_not_those_of_test_with_the_same_names(tiny_pairs, tmp_path):
+    data = tmp_path / "pairs"
+    shutil.copytree(tiny_pairs, data)
+    shutil.rmtree(data / "val")
+    shutil.rmtree(data / "test" / "label")
+    steps = {"max_steps": 2, "teacher_steps": 1, "student_steps": 1, "validation_share": 0.5}
+    recipe = DistillRecipe(
+        model="test_tinycd", data=str(data), out=str(tmp_path / "run"), batch_size=4, crop_size=32, workers=0, **steps
+    )
+    DistillationRun(recipe, Console(quiet=True))()
+    page = Page(write_report(tmp_path / "run").read_text(encoding="utf-8"))
+    cars = {stem: car for e in [read_result(tmp_path / "run/scores/val/student.json").evaluation]
+            for stem, car in zip(e.stems, e.cars, strict=True)}  # fmt: skip
+    told = [re.match(r"(\S+), CAR ([\d.]+);", text) for text in page.texts]
+    shown = {match[1]: match[2] for match in told if match}
+    assert shown and shown == {stem: f"{cars[stem]:.3f}" for stem in shown}
+    shutil.rmtree(data / "train" / "label")
+    why = why_no_pictures(tmp_path / "run", tmp_path)
+    assert re.search(r"train/A/pair_\d\d\.png: has no label, expected .* --data", why)
+    (data / "train").rename(data / "val")
+    assert "has no label" in why_no_pictures(tmp_path / "run", tmp_path)
+
+
+def test_why_there_are_no_pictures_names_folder_pair_and_option(run, tiny_pairs, tmp_path):
+    stem = re.escape(repr("x<script>'&"))
+    assert re.search(rf"pairs: found no pair {stem} among 6 of split test, expected .* --data", why_no_pictures(
+        run, tmp_path, data=tiny_pairs
+    ))  # fmt: skip
+    other = tmp_path / "other"
+    shutil.copytree(Path(recipe_of(run)["data"]) / "test", other / "test")
+    label = (other / "test" / "label" / "pair_05.png").read_bytes()
+    for path in (other / "test" / "label").iterdir():
+        path.write_bytes(label)
+    assert re.search(r"label/.*: CAR is .*, but .* where it was scored; .* --data", why_no_pictures(
+        run, tmp_path, data=other
+    ))  # fmt: skip
+    (other / "test").rename(other / "train")
+    shutil.copytree(other / "train", other / "val")
+    assert "other: found the splits train, val, expected test" in why_no_pictures(run, tmp_path, data=other)
+    assert "No pictures" in why_no_pictures(run, tmp_path, data=os.fsdecode(b"gone\xff"))
+
+
+def recipe_of(run):
+    return yaml.safe_load((run / "recipe.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data", None),
+        ("label_values", 5),
+        ("label_values", ["a", "b"]),
+        ("label_threshold", "high"),
+        ("image_range", 3),
+    ],
+)
+def test_a_field_of_the_recipe_that_hides_the_pictures_is_named(run, tmp_path, field, value):
+    folder = copied(run, tmp_path)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(run) | {field: value}))
+    why = why_no_pictures(folder, tmp_path)
+    assert f"recipe.yaml: {field}: found {value!r}, expected" in why and "; " in why
+
+
+def test_what_is_damaged_is_named(run, tmp_path):
+    def text(path, content):
+        return path, lambda: (folder / path).write_text(content)
+
+    def scores(change):
+        return "scores/test/o-p.json", lambda: edited(folder / "scores/test/o-p.json", change)
+
+    def counts(change):
+        return scores(lambda content: content["probabilities"]["counts"].update(change))
+
+    head, curve = "step,loss,val_miou\n", "origin/metrics.csv"
+    cases = [
+        (*text(curve, head + "5,abc,\n"), DataError, r", line 2: found step '5', loss 'abc'"),
+        (*text(curve, head + "5\n"), DataError, r", line 2: found step '5', loss None"),
+        (*text(curve, "step,a\n5,1\n"), DataError, r": column\(s\) loss, val_miou missing, expected step,"),
+        (*text(curve, ""), DataError, r": column\(s\) step, loss, val_miou missing"),
+        (*text("recipe.yaml", "data: d\n"), RecipeError, r": model: found None, expected a network's name"),
+        (*text("student/bundle/bundle.json", '{"kind": "network", "format": 1, "metadata": [1]}'), DataError,
+         r": metadata: found \[1\], expected named values"),
+        (*counts({"changed": [1, 2]}), DataError, r": probabilities.counts.changed: found int64 of shape \(2,\)"),
+        (*counts({"total": ["a"] * 100}), DataError, r": probabilities.counts.total: found <U1"),
+        (*counts({"unchanged": [-1] * 100}), DataError, r": probabilities.counts.unchanged: .* none below 0"),
+        (*scores(lambda content: content.update(probabilities=0)), DataError, r": probabilities: found 0, expected"),
+        (*scores(lambda content: content.update(origin=[1])), DataError, r": origin: found \[1\], expected texts"),
+        (*scores(lambda content: content.update(origin={"commit": 5})), DataError, r": origin: found .*5"),
+    ]  # fmt: skip
+    folder = copied(run, tmp_path)
+    for path, damage, error, told in cases:
+        damage()
+        with pytest.raises(error, match=re.escape(path) + told + ".*; ") as raised:
+            write_report(folder)
+        assert isinstance(raised.value, BitemporalError) and not (folder / "report.html").exists()
+        shutil.copy(run / path, folder / path)
+    write_report(folder)
+
+
+def test_what_may_be_missing_is_left_out_in_words(run, tmp_path):
+    folder = copied(run, tmp_path)
+    (folder / "student/bundle/weights.safetensors").unlink()
+    for path in (folder / "scores/test").glob("*.json"):
+        edited(path, lambda content: content.update(origin={}))
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert "weights.safetensors is not there any more" in page.texts
+    assert any("student/bundle/weights.safetensors" in text and "No pictures" in text for text in page.texts)
+    told = " ".join("".join(page.texts).split())
+    assert re.search(r"hash [0-9a-f]{16}\. Save what follows", told) and "None, commit" not in told
+
+
+def test_a_difference_is_said_to_be_one_of_these_weights(page):
+    told = "of these weights; one seed says nothing about other seeds"
+    assert any(f"shows a difference {told}." in text for text in page.texts)
+    most = [text for text in page.texts if text.startswith("Most ")]
+    assert len(most) == sum(text == f"O{told[1:]}." for text in page.texts)
+    assert not any("by distillation" in text for text in page.texts)
+
+
+def test_every_series_has_a_look_of_its_own_in_the_style_sheet(run, tmp_path):
+    folder = copied(run, tmp_path)
+    for i in range(9):
+        (folder / f"teacher-part{i}").mkdir()
+        shutil.copy(run / "teacher-small/metrics.csv", folder / f"teacher-part{i}")
+    text = write_report(folder).read_text(encoding="utf-8")
+    chart = re.search(r"<svg[^>]*aria-label=\"Training loss\".*?</ul>", text)[0]
+    looks = re.findall(r'class="line ([^"]+)"', chart)
+    assert len(looks) == len(set(looks)) == 15 == len(set(re.findall(r'class="key ([^"]+)"', chart)))
+    every = [style(i) for i in range(COLOURS * (DASHES + 1))]
+    assert len(set(every)) == len(every) and style(len(every)) == every[0]
+    for name in {name for look in every for name in look.split()}:
+        assert f".{name} {{" in text
+    assert all(f"--s{i}: #" in text for i in range(COLOURS))
 
 
 def test_what_is_no_finished_run_is_an_error(run, tmp_path):
@@ -200,6 +411,12 @@ def test_a_thousand_pairs_without_bundles(run, tmp_path):
     assert any("no test scores" in text for text in page.texts)
     assert any(text.startswith(("No difference", "No verdict", "M student", "Student")) for text in page.texts)
     assert (tmp_path / "report.html").stat().st_size < 500_000
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    chart = re.search(r"<svg[^>]*aria-label=.mIoU by CAR decile.*?</svg>", text)[0]
+    # ten deciles, a point and an interval each; those of the two detectors beside each other
+    for look in ("s0", "s1"):
+        assert chart.count(f'class="interval {look}"') == chart.count(f'class="dot {look}"') == 10
+    assert len(set(numbers(chart, "cx"))) == 20
 
 
 # ---------------------------------------------------------------- charts
@@ -223,6 +440,15 @@ def test_points_lie_where_their_values_say():
     across, down = numbers(text, "cx"), numbers(text, "cy")
     assert across[1] == pytest.approx((across[0] + across[2]) / 2, abs=0.1)
     assert down[0] > down[1] > down[2] and down[1] == pytest.approx((down[0] + down[2]) / 2, abs=0.1)
+
+
+def test_the_intervals_of_a_line_stand_around_its_points():
+    series = [Series("a", [0, 1], [1.0, 2.0], [0.0, math.nan], [4.0, math.nan], marks=True), Series("b", [0], [3.0])]
+    text = str(line_chart("t", series, "x", "y"))
+    ends = re.findall(r'<line class="interval s0" x1="([\d.]+)" x2="([\d.]+)" y1="([\d.]+)" y2="([\d.]+)"', text)
+    (x, same, low, high), (point, *_), (height, *_) = map(float, ends[0]), numbers(text, "cx"), numbers(text, "cy")
+    assert len(ends) == 1 and x == same == point
+    assert low - height == pytest.approx((low - high) / 4, abs=0.1) and "nan" not in text
 
 
 def test_gaps_stay_gaps_and_texts_are_escaped():

@@ -8,6 +8,8 @@ import numpy as np
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 480, 270
+COLOURS, DASHES = 8, 3
+"""Of the series, that the page's style sheet knows: s0, s1, ..., and d1, d2, ... besides."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 10, 44
 
 
@@ -19,7 +21,7 @@ class Series:
         name: For the legend.
         x: Of the points.
         y: Of the points.
-        low: Lower ends of their intervals, which bars show.
+        low: Lower ends of their intervals, if they are to be drawn.
         high: Upper ends of their intervals.
         marks: Draw the points of a line.
     """
@@ -112,9 +114,15 @@ def _svg(parts: Sequence[str], title: str, height: int = HEIGHT) -> Markup:
     )
 
 
+def style(number: int) -> str:
+    """Classes of a series: a colour, and dashes where all colours have been taken; all again after 32."""
+    turn = number // COLOURS % (DASHES + 1)
+    return f"s{number % COLOURS}" + (f" d{turn}" if turn else "")
+
+
 def legend(names: Sequence[str]) -> Markup:
     """Names in the colours of the series."""
-    items = "".join(f'<li><span class="key s{i}"></span>{escape(name)}</li>' for i, name in enumerate(names))
+    items = "".join(f'<li><span class="key {style(i)}"></span>{escape(name)}</li>' for i, name in enumerate(names))
     return Markup(f'<ul class="legend">{items}</ul>')
 
 
@@ -153,7 +161,7 @@ def line_chart(
         diagonal: Draw x = y.
     """
     horizontal = x_range or _range([v for s in series for v in s.x])
-    vertical = y_range or _range([v for s in series for v in s.y])
+    vertical = y_range or _range([v for s in series for v in (*s.y, *s.low, *s.high)])
     axes = _Axes(horizontal, vertical)
     parts = axes.frame(x_label, y_label, x_ticks)
     if diagonal:
@@ -170,13 +178,17 @@ def line_chart(
             path.append(f"{pen}{axes.across(x)} {axes.down(y)}")
             pen = "L"
             if one.marks:
-                parts.append(f'<circle class="dot s{i}" cx="{axes.across(x)}" cy="{axes.down(y)}" r="3"/>')
-        parts.append(f'<path class="line s{i}" d="{" ".join(path)}"/>')
+                parts.append(f'<circle class="dot {style(i)}" cx="{axes.across(x)}" cy="{axes.down(y)}" r="3"/>')
+        for x, low, high in zip(one.x, one.low, one.high, strict=len(one.low) > 0):
+            if math.isfinite(low) and math.isfinite(high):
+                place = f'x1="{axes.across(x)}" x2="{axes.across(x)}" y1="{axes.down(low)}" y2="{axes.down(high)}"'
+                parts.append(f'<line class="interval {style(i)}" {place}/>')
+        parts.append(f'<path class="line {style(i)}" d="{" ".join(path)}"/>')
     for mark in marks:
         if math.isfinite(mark.x) and math.isfinite(mark.y):
             x, y = axes.across(mark.x), axes.down(mark.y)
             told = f"<title>{escape(mark.text)}</title>"
-            parts.append(f'<circle class="mark s{mark.series}" cx="{x}" cy="{y}" r="5">{told}</circle>')
+            parts.append(f'<circle class="mark {style(mark.series)}" cx="{x}" cy="{y}" r="5">{told}</circle>')
     return _svg(parts, title) + (legend([s.name for s in series]) if len(series) > 1 else Markup(""))
 
 
@@ -236,7 +248,7 @@ def bar_chart(
             top, bottom = axes.down(value), axes.down(vertical[0])
             place = f'x="{left}" y="{top}" width="{right - left:.1f}" height="{max(bottom - top, 0):.1f}"'
             told = f"{escape(one.name)}, {escape(groups[group])}: {_number(round(value, 4))}"
-            parts.append(f'<rect class="bar s{i}" {place}><title>{told}</title></rect>')
+            parts.append(f'<rect class="bar {style(i)}" {place}><title>{told}</title></rect>')
             if len(one.low) and math.isfinite(one.low[group]):
                 x = (left + right) / 2
                 ends = axes.down(one.low[group]), axes.down(one.high[group])

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bitemporal.car import change_area_ratio
+from bitemporal.errors import DataError
 from bitemporal.evaluation.pictures import coloured_errors
 from bitemporal.evaluation.scoring import Evaluation
 from bitemporal.inference import Detector
@@ -18,6 +20,8 @@ from bitemporal.pairs import Pair, PairFolder
 PAIRS_A_GROUP = 4
 _SIDE = 320
 """Most pixels of a picture's side."""
+
+_EXPECTED = "expected the labelled pairs that the run was scored on; name their folder with --data"
 
 
 @dataclass(frozen=True)
@@ -92,26 +96,36 @@ def draw(
         detectors: By name.
         evaluations: By the same names.
         folder: Reads the pairs.
-        pairs: Among which the stems are.
+        pairs: Among which the stems are; of one split, for splits may share stems.
         imagery: With before and after; not for data whose terms forbid passing imagery on.
+
+    Raises:
+        DataError: When a pair is missing, cannot be read, or has not the label that was scored.
     """
     known = {pair.stem: pair for pair in pairs}
+    own = next(iter(evaluations.values()))
     found = []
     for stem in stems:
+        if stem not in known:
+            split = f" of split {pairs[0].split}" if pairs else ""
+            raise DataError(f"{folder.root}: found no pair {stem!r} among {len(pairs)}{split}, {_EXPECTED}")
         images = folder.load(known[stem])
-        assert images.label is not None
+        if images.label is None:
+            raise DataError(f"{known[stem].before}: has no label, {_EXPECTED}")
+        car, scored = change_area_ratio(images.label), float(own.cars[own.stems.index(stem)])
+        if car != scored:
+            raise DataError(f"{known[stem].label}: CAR is {car:.6g}, but {scored:.6g} where it was scored; {_EXPECTED}")
         masks = {"truth": coloured_errors((images.label == 1).astype(np.uint8), images.label)}
         scores = {}
         for name, detector in detectors.items():
             masks[name] = coloured_errors(detector.predict([images.before], [images.after])[0].mask, images.label)
             place = evaluations[name].stems.index(stem)
             scores[name] = float(image_metric("miou", evaluations[name].counts[place]))
-        place = next(iter(evaluations.values())).stems.index(stem)
         height, width = images.label.shape
         found.append(
             Card(
                 stem=stem,
-                car=float(next(iter(evaluations.values())).cars[place]),
+                car=car,
                 scores=scores,
                 before=_picture(images.before) if imagery else "",
                 after=_picture(images.after) if imagery else "",

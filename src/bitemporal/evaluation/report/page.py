@@ -4,8 +4,8 @@ import csv
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from markupsafe import Markup
 
 from bitemporal.bundle import read_description
 from bitemporal.car import read_partition
-from bitemporal.errors import BitemporalError, DataError
+from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.evaluation.comparison import Comparison, compare, verdict_sentence
+from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import calibration, threshold_curve
 from bitemporal.evaluation.report.charts import (
     Mark,
@@ -30,14 +31,20 @@ from bitemporal.evaluation.report.charts import (
 )
 from bitemporal.evaluation.report.gallery import Card, choose, draw
 from bitemporal.evaluation.results import Result, read_result
+from bitemporal.evaluation.scoring import Evaluation
 from bitemporal.files import replacing
 from bitemporal.inference import load
+from bitemporal.inference.origin_partition import read_partition_of
 from bitemporal.metrics import Averaging, metrics
 from bitemporal.models import model_card
 from bitemporal.pairs import PairFolder
 
 ORDER = ("origin", "o-p", "control", "student")
 _DRAWN = ("control", "student")
+_ASIDE = 0.15
+"""From one detector to the next at a decile, in deciles."""
+_PROGRAM = ("bitemporal", "commit")
+_CURVES = ("step", "loss", "val_miou")
 _TABLE: tuple[tuple[str, str, Averaging], ...] = (
     ("mIoU", "miou", "dataset"),
     ("IoU of change", "iou_changed", "dataset"),
@@ -60,6 +67,8 @@ class _Run:
     validation: dict[str, Result]
     split: str
     comparison: Comparison
+    teachers: tuple[str, ...] | None
+    """Parts that have a teacher in Origin-Partition; ``None`` where no bundle is left to tell."""
 
 
 def write_report(
@@ -81,6 +90,7 @@ def write_report(
 
     Raises:
         DataError: When the run has no verdict yet, or a file cannot be read or written.
+        RecipeError: When its recipe names no network.
     """
     found = _read(Path(run))
     target = Path(output) if output is not None else found.folder / "report.html"
@@ -89,7 +99,7 @@ def write_report(
     template = resources.files("bitemporal.evaluation.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     text = environment.from_string(template).render(_content(found) | {"gallery": cards, "gallery_missing": missing})
     with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")  # file names need not be valid text
     return target
 
 
@@ -100,10 +110,13 @@ def _read(folder: Path) -> _Run:
         recipe = dict(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise DataError(f"{folder / 'recipe.yaml'}: not a recipe in YAML ({error}); bring back a copy") from error
+    if not isinstance(recipe.get("model"), str):
+        found = repr(recipe.get("model"))
+        raise RecipeError(
+            f"{folder / 'recipe.yaml'}: model: found {found}, expected a network's name; bring back a copy"
+        )
     by_split = {
-        split: {
-            name: read_result(path) for name in ORDER if (path := folder / "scores" / split / f"{name}.json").is_file()
-        }
+        split: {name: _result(path) for name in ORDER if (path := folder / "scores" / split / f"{name}.json").is_file()}
         for split in ("test", "val")
     }
     split = "test" if by_split["test"] else "val"
@@ -112,7 +125,37 @@ def _read(folder: Path) -> _Run:
         raise DataError(f"{folder}: has no scores; finish the run: `bitemporal distill` with the stage verdict")
     comparison = compare(list(results.values()), results["control"].name if "control" in results else None)
     summaries = {name: result.evaluation.summary(intervals=True) for name, result in results.items()}
-    return _Run(folder, recipe, results, summaries, by_split["val"], split, comparison)
+    some = next(iter(results.values()))
+    teachers = _teachers(folder, some.evaluation.partition.names)
+    return _Run(folder, recipe, results, summaries, by_split["val"], split, comparison, teachers)
+
+
+def _result(path: Path) -> Result:
+    """A result whose optional fields, where it has them, are what the report shows of them."""
+    found = read_result(path)
+    remedy = "score again with the stage verdict of `bitemporal distill`"
+    origin, counts = found.origin, found.evaluation.probabilities
+    if not isinstance(origin, dict) or not all(isinstance(origin.get(key), str | None) for key in _PROGRAM):
+        raise DataError(f"{path}: origin: found {origin!r}, expected texts for {' and '.join(_PROGRAM)}; {remedy}")
+    if counts is None:
+        return found
+    if not isinstance(counts, ProbabilityCounts):
+        raise DataError(f"{path}: probabilities: found {counts!r}, expected counts, or null; {remedy}")
+    for entry in fields(counts):
+        values = getattr(counts, entry.name)
+        if values.shape != (BINS,) or values.dtype.kind not in "iuf" or not (np.isfinite(values) & (values >= 0)).all():
+            raise DataError(
+                f"{path}: probabilities.counts.{entry.name}: found {values.dtype} of shape {values.shape}, expected "
+                f"{BINS} numbers, none below 0; {remedy}"
+            )
+    return found
+
+
+def _teachers(folder: Path, parts: Sequence[str]) -> tuple[str, ...] | None:
+    bundle = folder / "o-p" / "bundle"
+    if (bundle / "bundle.json").is_file():
+        return read_partition_of(bundle)[1]
+    return tuple(p for p in parts if (folder / f"teacher-{p}" / "bundle" / "bundle.json").is_file()) or None
 
 
 def _content(run: _Run) -> dict[str, Any]:
@@ -137,7 +180,7 @@ def _content(run: _Run) -> dict[str, Any]:
         "objects": _objects(run),
         "model": _model(run),
         "recipe": yaml.safe_dump(run.recipe, sort_keys=False),
-        "program": some.origin,
+        "program": {key: some.origin.get(key) for key in _PROGRAM},
     }
 
 
@@ -155,9 +198,19 @@ def _score_table(run: _Run) -> list[dict[str, Any]]:
         rows.append({"label": label, "cells": cells})
     boundary = [summary["boundary"]["f1"] for summary in run.summaries.values()]
     rows.append({"label": "boundary F1", "cells": [{"value": _per_cent(v), "low": "", "high": ""} for v in boundary]})
-    passes = ["2" if name == "o-p" else "1" for name in run.results]
+    passes = [_passes(run, result.evaluation) if name == "o-p" else "1" for name, result in run.results.items()]
     rows.append({"label": "forward passes a pair", "cells": [{"value": v, "low": "", "high": ""} for v in passes]})
     return [{"label": "", "cells": list(run.results)}, *rows]
+
+
+def _passes(run: _Run, evaluation: Evaluation) -> str:
+    """The origin's pass, and a second one where the part that a pair was sent to has a teacher."""
+    if run.teachers is None:
+        return "at most 2"
+    if set(run.teachers) == set(evaluation.partition.names):
+        return "2"
+    second = sum(sent in run.teachers for sent in evaluation.sent_to) / len(evaluation.sent_to)
+    return f"{1 + second:.2f} (at most 2)"
 
 
 def _differences(run: _Run) -> Markup:
@@ -179,19 +232,25 @@ def _by_part(run: _Run) -> Markup:
     for name, summary in run.summaries.items():
         groups = summary["by_part"]
         names = [f"{part} ({group['pairs']})" for part, group in groups.items()]
-        intervals = [group["intervals"]["dataset"]["miou"] for group in groups.values()]
-        low, high = ([100 * interval[end] for interval in intervals] for end in (0, 1))
+        low, high = _interval_ends(groups.values())
         series.append(Series(name, [], [100 * group["dataset"]["miou"] for group in groups.values()], low, high))
     return bar_chart("mIoU by CAR part", names, series, "dataset mIoU, per cent")
 
 
+def _interval_ends(groups: Iterable[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    intervals = [group["intervals"]["dataset"]["miou"] for group in groups]
+    return [100 * low for low, _ in intervals], [100 * high for _, high in intervals]
+
+
 def _by_decile(run: _Run) -> Markup:
     series, shown = [], []
-    for name, summary in run.summaries.items():
+    for i, (name, summary) in enumerate(run.summaries.items()):
         groups = summary["by_decile"]
-        shown = [(i + 1.0, f"{group['car'][1]:.3f}") for i, group in enumerate(groups)]
+        shown = [(place + 1.0, f"{group['car'][1]:.3f}") for place, group in enumerate(groups)]
+        aside = _ASIDE * (i - (len(run.summaries) - 1) / 2)  # or the intervals would hide each other
         values = [100 * group["dataset"]["miou"] for group in groups]
-        series.append(Series(name, [x for x, _ in shown], values, marks=True))
+        low, high = _interval_ends(groups)
+        series.append(Series(name, [x + aside for x, _ in shown], values, low, high, marks=True))
     return line_chart(
         "mIoU by CAR decile", series, "largest CAR of the decile", "dataset mIoU, per cent", x_ticks=shown
     )
@@ -202,18 +261,11 @@ def _training_curves(folder: Path) -> dict[str, Markup]:
     stages = sorted(path.parent for path in folder.glob("*/metrics.csv"))
     rank = {"origin": 0, "control": 2, "student": 3}
     for stage in sorted(stages, key=lambda path: (rank.get(path.name, 1), path.name)):
-        with (stage / "metrics.csv").open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        steps = [float(row["step"]) for row in rows]
-        losses.append(Series(stage.name, steps, [float(row["loss"]) for row in rows]))
-        validated = [row for row in rows if row.get("val_miou")]
+        rows = _metrics_rows(stage / "metrics.csv")
+        losses.append(Series(stage.name, [row[0] for row in rows], [row[1] for row in rows]))
+        validated = [row for row in rows if math.isfinite(row[2])]
         scores.append(
-            Series(
-                stage.name,
-                [float(row["step"]) for row in validated],
-                [100 * float(row["val_miou"]) for row in validated],
-                marks=True,
-            )
+            Series(stage.name, [row[0] for row in validated], [100 * row[2] for row in validated], marks=True)
         )
     if not losses:
         return {}
@@ -221,6 +273,30 @@ def _training_curves(folder: Path) -> dict[str, Markup]:
         "loss": line_chart("Training loss", losses, "step of the stage", "training loss, all terms"),
         "score": line_chart("Validation mIoU", scores, "step of the stage", "dataset mIoU on val, per cent"),
     }
+
+
+def _metrics_rows(path: Path) -> list[tuple[int, float, float]]:
+    """Step, loss and validation mIoU of each row; NaN where nothing was validated."""
+    remedy = "bring back a copy, or remove the file and do without its curve"
+    found = []
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            if missing := [name for name in _CURVES if name not in (reader.fieldnames or ())]:
+                raise DataError(
+                    f"{path}: column(s) {', '.join(missing)} missing, expected {','.join(_CURVES)}; {remedy}"
+                )
+            for row in reader:
+                try:
+                    found.append((int(row["step"]), float(row["loss"]), float(row["val_miou"] or "nan")))
+                except (TypeError, ValueError):
+                    values = ", ".join(f"{name} {row[name]!r}" for name in _CURVES)
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: found {values}, expected numbers; {remedy}"
+                    ) from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error}), expected a table in CSV; {remedy}") from error
+    return found
 
 
 def _histogram(folder: Path) -> Markup:
@@ -238,18 +314,28 @@ def _routing(run: _Run) -> dict[str, Any] | None:
         return None
     evaluation = run.results["o-p"].evaluation
     names = evaluation.partition.names
-    counted = Counter(zip(evaluation.parts, evaluation.sent_to, strict=True))
-    right = np.array([part == sent for part, sent in zip(evaluation.parts, evaluation.sent_to, strict=True)])
+    routes = list(zip(evaluation.parts, evaluation.sent_to, strict=True))
+    counted = Counter(routes)
+    # a pair without a valid pixel has no part, and cannot be sent to a wrong one
+    known = np.array([bool(part) for part, _ in routes])
+    right = np.array([part == sent for part, sent in routes])
+    teachers = names if run.teachers is None else run.teachers
+    untaught = [name for name in names if name not in teachers]
+    answers = dict.fromkeys(names, "" if run.teachers is None else "its teacher")
+    answers |= dict.fromkeys(untaught, "origin (no teacher)")
     return {
-        "names": names,
+        "answers": answers,
+        "untaught": untaught,
+        "by_origin": sum(counted[part, sent] for part in names for sent in untaught),
+        "left_out": int((~known).sum()),
         "rows": [{"part": part, "cells": [counted[part, sent] for sent in names]} for part in names],
-        "right": int(right.sum()),
-        "pairs": len(right),
+        "right": int((right & known).sum()),
+        "pairs": int(known.sum()),
         "scores": [
             {
                 "name": name,
-                "right": _per_cent(metrics(result.evaluation.counts[right], "dataset")["miou"]),
-                "wrong": _per_cent(metrics(result.evaluation.counts[~right], "dataset")["miou"]),
+                "right": _per_cent(metrics(result.evaluation.counts[right & known], "dataset")["miou"]),
+                "wrong": _per_cent(metrics(result.evaluation.counts[~right & known], "dataset")["miou"]),
             }
             for name, result in run.results.items()
         ],
@@ -331,12 +417,18 @@ def _model(run: _Run) -> dict[str, Any]:
     bundle = run.folder / "student" / "bundle"
     if (bundle / "bundle.json").is_file():
         metadata = read_description(bundle).get("metadata", {})
+        if not isinstance(metadata, dict):
+            raise DataError(
+                f"{bundle / 'bundle.json'}: metadata: found {metadata!r}, expected named values; bring back a copy"
+            )
         facts["student"] = (
             f"best of {metadata.get('steps')} steps at step {metadata.get('best_step')}, by "
             f"{metadata.get('selected_by')}"
         )
-        size = (bundle / "weights.safetensors").stat().st_size
-        facts["size of its bundle"] = f"{size / 1e6:.1f} MB"
+        weights = bundle / "weights.safetensors"
+        facts["size of its bundle"] = (
+            f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else f"{weights.name} is not there any more"
+        )
     return facts
 
 
@@ -345,24 +437,53 @@ def _gallery(run: _Run, data: str | os.PathLike[str] | None, imagery: bool) -> t
     bundles = {name: run.folder / name / "bundle" for name in _DRAWN if name in run.results}
     if not bundles:
         bundles = {name: run.folder / name / "bundle" for name in list(run.results)[:1]}
-    recipe = run.recipe
     try:
-        folder = PairFolder(
-            data or recipe["data"],
-            label_values=_tuple(recipe.get("label_values")),
-            label_threshold=recipe.get("label_threshold"),
-            image_range=_tuple(recipe.get("image_range")),
-        )
-        pairs = [*folder.pairs(run.split)] if run.split in folder.splits else [*folder.pairs()]
+        folder = _folder(run, data)
+        pairs = folder.pairs(_split_on_disk(run.split, folder))
         detectors = {name: load(bundle) for name, bundle in bundles.items()}
         evaluations = {name: run.results[name].evaluation for name in bundles}
         chosen = choose(evaluations)
         return {
             group: draw(stems, detectors, evaluations, folder, pairs, imagery) for group, stems in chosen.items()
         }, ""
-    except (BitemporalError, KeyError) as error:
+    except BitemporalError as error:
         return {}, str(error)
 
 
-def _tuple(value: Sequence[Any] | None) -> Any:  # noqa: ANN401  whatever the recipe holds
-    return None if value is None else tuple(value)
+def _folder(run: _Run, data: str | os.PathLike[str] | None) -> PairFolder:
+    source, recipe = run.folder / "recipe.yaml", run.recipe
+    place = data or recipe.get("data")
+    if not isinstance(place, str | os.PathLike) or not place:
+        raise RecipeError(f"{source}: data: found {place!r}, expected the folder of the pairs; name it with --data")
+    threshold = recipe.get("label_threshold")
+    if not isinstance(threshold, int | float | None):
+        raise RecipeError(f"{source}: label_threshold: found {threshold!r}, expected a number; bring back a copy")
+    return PairFolder(
+        place,
+        label_values=_numbers(source, recipe, "label_values"),
+        label_threshold=threshold,
+        image_range=_numbers(source, recipe, "image_range"),
+    )
+
+
+def _numbers(source: Path, recipe: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401  how many is checked later
+    value = recipe.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(number, int | float) for number in value):
+        raise RecipeError(f"{source}: {name}: found {value!r}, expected a list of numbers; bring back a copy")
+    return tuple(value)
+
+
+def _split_on_disk(split: str, folder: PairFolder) -> str:
+    """Where the pairs of a run's split lie: those set aside for val are still among the others."""
+    if split in folder.splits:
+        return split
+    if split == "val" and "train" in folder.splits:
+        return "train"
+    if len(folder.splits) > 1:
+        raise DataError(
+            f"{folder.root}: found the splits {', '.join(folder.splits)}, expected {split}, which was scored; name the "
+            "folder that has it with --data"
+        )
+    return folder.splits[0]
