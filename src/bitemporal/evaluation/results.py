@@ -164,7 +164,8 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         )
     try:
         protocol = _read_protocol(content["protocol"])
-        probabilities = content["probabilities"] and _read_probabilities(content["probabilities"]["counts"])
+        given = content["probabilities"]
+        probabilities = None if given is None else _read_probabilities(given["counts"])
         counts = source.with_name(Path(content["confusions"]["file"]).name)
         expected, name, seed, origin = (
             content["confusions"]["sha256"],
@@ -201,8 +202,8 @@ def _read_protocol(content: Any) -> Protocol:  # noqa: ANN401  whatever the file
 
 def _read_probabilities(content: Any) -> ProbabilityCounts:  # noqa: ANN401  whatever the file holds
     counts = [np.array(content[name]) for name in ("unchanged", "changed", "total")]
-    if any(values.shape != (BINS,) or values.dtype.kind not in "if" for values in counts):
-        raise ValueError(f"probabilities: expected three times {BINS} numbers")
+    if any(values.shape != (BINS,) or values.dtype.kind not in "if" or not (values >= 0).all() for values in counts):
+        raise ValueError(f"probabilities: expected three times {BINS} numbers, none below 0")
     return ProbabilityCounts(*counts)
 
 

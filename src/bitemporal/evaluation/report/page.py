@@ -5,7 +5,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from bitemporal.bundle import read_description
 from bitemporal.car import read_partition
 from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.evaluation.comparison import Comparison, compare, verdict_sentence
-from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import calibration, threshold_curve
 from bitemporal.evaluation.report.charts import (
     Mark,
@@ -43,7 +42,6 @@ ORDER = ("origin", "o-p", "control", "student")
 _DRAWN = ("control", "student")
 _ASIDE = 0.15
 """From one detector to the next at a decile, in deciles."""
-_PROGRAM = ("bitemporal", "commit")
 _CURVES = ("step", "loss", "val_miou")
 _TABLE: tuple[tuple[str, str, Averaging], ...] = (
     ("mIoU", "miou", "dataset"),
@@ -116,7 +114,9 @@ def _read(folder: Path) -> _Run:
             f"{folder / 'recipe.yaml'}: model: found {found}, expected a network's name; bring back a copy"
         )
     by_split = {
-        split: {name: _result(path) for name in ORDER if (path := folder / "scores" / split / f"{name}.json").is_file()}
+        split: {
+            name: read_result(path) for name in ORDER if (path := folder / "scores" / split / f"{name}.json").is_file()
+        }
         for split in ("test", "val")
     }
     split = "test" if by_split["test"] else "val"
@@ -128,27 +128,6 @@ def _read(folder: Path) -> _Run:
     some = next(iter(results.values()))
     teachers = _teachers(folder, some.evaluation.partition.names)
     return _Run(folder, recipe, results, summaries, by_split["val"], split, comparison, teachers)
-
-
-def _result(path: Path) -> Result:
-    """A result whose optional fields, where it has them, are what the report shows of them."""
-    found = read_result(path)
-    remedy = "score again with the stage verdict of `bitemporal distill`"
-    origin, counts = found.origin, found.evaluation.probabilities
-    if not isinstance(origin, dict) or not all(isinstance(origin.get(key), str | None) for key in _PROGRAM):
-        raise DataError(f"{path}: origin: found {origin!r}, expected texts for {' and '.join(_PROGRAM)}; {remedy}")
-    if counts is None:
-        return found
-    if not isinstance(counts, ProbabilityCounts):
-        raise DataError(f"{path}: probabilities: found {counts!r}, expected counts, or null; {remedy}")
-    for entry in fields(counts):
-        values = getattr(counts, entry.name)
-        if values.shape != (BINS,) or values.dtype.kind not in "iuf" or not (np.isfinite(values) & (values >= 0)).all():
-            raise DataError(
-                f"{path}: probabilities.counts.{entry.name}: found {values.dtype} of shape {values.shape}, expected "
-                f"{BINS} numbers, none below 0; {remedy}"
-            )
-    return found
 
 
 def _teachers(folder: Path, parts: Sequence[str]) -> tuple[str, ...] | None:
@@ -180,7 +159,7 @@ def _content(run: _Run) -> dict[str, Any]:
         "objects": _objects(run),
         "model": _model(run),
         "recipe": yaml.safe_dump(run.recipe, sort_keys=False),
-        "program": {key: some.origin.get(key) for key in _PROGRAM},
+        "program": {key: str(some.origin.get(key) or "") for key in ("bitemporal", "commit")},
     }
 
 
