@@ -10,7 +10,6 @@ repetitions give the same numbers.
 """
 
 import argparse
-import dataclasses
 import fcntl
 import json
 import multiprocessing
@@ -24,6 +23,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from bitemporal.files import replacing
+
 SEEDS = (0, 1, 2)
 
 
@@ -34,15 +37,22 @@ class Data:
     Attributes:
         crop_size: Of the training crops, in pixels.
         split: What scores are given for.
-        steps: Of the origin; each teacher and each student takes half as many.
+        scale: Size of the images that the networks see, of the pairs'.
+        steps: Of the origin, by network; each teacher and each student takes half as many.
     """
 
     crop_size: int
     split: str
-    steps: int
+    scale: float
+    steps: dict[str, int]
 
 
-DATA = {"gz": Data(128, "val", 500), "synthetic": Data(96, "test", 500)}
+DATA = {
+    "gz": Data(128, "val", 0.5, {"siamese_unet": 200, "tinycd_v2_s": 400, "changer_mit_b0": 300, "fc_ef": 200}),
+    "synthetic": Data(
+        96, "test", 1.0, {"siamese_unet": 200, "tinycd_v2_s": 1000, "changer_mit_b0": 600, "fc_ef": 300}
+    ),
+}
 
 
 def lite0_weights() -> str:
@@ -56,7 +66,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "siamese_unet": {"model_options": {"encoder": "tf_efficientnet_lite0", "weights": lite0_weights}},
     "tinycd_v2_s": {},
     "changer_mit_b0": {"lr": 3e-4},
-    "fc_siam_diff": {},
+    "fc_ef": {},
 }
 """Recipe fields by network; the first one has pretrained weights, and its teachers can teach the others."""
 
@@ -95,11 +105,13 @@ CORE = {
 }
 IDEAS = {
     "kl-warm-all": Method("warm", fields=_KL | {"routing": "all"}),
+    "kl-warm-all-0.3": Method("warm", fields=_KL | {"routing": "all", "lambda_": 0.3}),
     "kl-strong": Method("strong", fields=_KL),
     "kl-strong-all": Method("strong", fields=_KL | {"routing": "all"}),
     "kl-warm-soft": Method("warm", fields=_KL | {"routing": "soft"}),
     "kl-warm-pair": Method("warm", fields=_KL | {"routing_car": "pair"}),
     "confident-warm": Method("warm", fields={"criterion": "confident", "lambda_": 4.0}),
+    "confident-warm-all": Method("warm", fields={"criterion": "confident", "lambda_": 4.0, "routing": "all"}),
     "kl-two": Method("two", fields=_KL),
     "kl-equal": Method("equal", fields=_KL),
     "kl-warm-balanced": Method("warm", "control-balanced", _KL | {"sampling": "balanced"}),
@@ -124,8 +136,10 @@ def claimed(folder: Path) -> Iterator[bool]:
 class Cell:
     """One data set, network and seed, and the folder of its runs."""
 
-    def __init__(self, work: Path, data: str, root: Path, network: str, seed: int) -> None:
-        self.work, self.data, self.root, self.network, self.seed = work, data, root, network, seed
+    def __init__(  # noqa: D107  see the class
+        self, work: Path, data: str, root: Path, network: str, seed: int, steps: int | None = None
+    ) -> None:
+        self.work, self.data, self.root, self.network, self.seed, self.steps = work, data, root, network, seed, steps
         self.folder = work / data / network / f"seed{seed}"
 
     def recipe(self, out: Path, fields: dict[str, Any]) -> Any:
@@ -134,10 +148,6 @@ class Cell:
 
         data = DATA[self.data]
         options = {
-            "max_steps": data.steps,
-            "teacher_steps": data.steps // 2,
-            "student_steps": data.steps // 2,
-            "validate_every": data.steps,
             "crop_size": data.crop_size,
             "batch_size": 4,
             "workers": 0,
@@ -146,10 +156,13 @@ class Cell:
         own = dict(NETWORKS[self.network])
         if "model_options" in own:
             own["model_options"] = {k: v() if callable(v) else v for k, v in own["model_options"].items()}
+        steps = self.steps or data.steps[self.network]
+        own |= {"max_steps": steps, "teacher_steps": steps // 2, "student_steps": steps // 2, "validate_every": steps}
         fields = dict(fields)
         if fields.get("thresholds") == "equal":
             fields["thresholds"] = equal_thresholds(self.root)
-        return DistillRecipe(model=self.network, data=str(self.root), out=str(out), **(options | own | fields))
+        seen = self.work / f"{self.data}-seen" if data.scale < 1 else self.root
+        return DistillRecipe(model=self.network, data=str(seen), out=str(out), **(options | own | fields))
 
     def run(self, name: str, stage: str, fields: dict[str, Any], starts: list[Path]) -> Path:
         """Train a stage in a run folder of its own, beside copies of the bundles it starts from."""
@@ -167,6 +180,7 @@ class Cell:
                     shutil.copytree(bundle, target, copy_function=os.link)
         (out / "recipe.yaml").unlink(missing_ok=True)  # of a run that was interrupted; the fields are the same
         run = DistillationRun(self.recipe(out, fields | {"stages": stage}), Console(quiet=True))
+        run.data.pairs["val"] = run.data.pairs["val"][:3]  # looked at once, at the end, and nothing hangs on it
         run.data.folder.load = lru_cache(maxsize=None)(run.data.folder.load)  # decoded once
         started = time.perf_counter()
         run()
@@ -182,7 +196,8 @@ class Cell:
     def teachers(self, name: str) -> Path:
         """A set of teachers."""
         if name == "strong":  # those of the network with pretrained weights, trained in its own cell
-            return Cell(self.work, self.data, self.root, next(iter(NETWORKS)), self.seed).folder / "teachers-warm"
+            strong = Cell(self.work, self.data, self.root, next(iter(NETWORKS)), self.seed)
+            return strong.folder / "teachers-warm"
         return self.run(f"teachers-{name}", "teachers", TEACHERS[name], [self.origin()])
 
     def student(self, name: str) -> Path:
@@ -222,17 +237,18 @@ class Cell:
     def score(self, name: str, bundle: Path) -> None:
         """Count every pair, once."""
         from bitemporal.evaluation import Protocol, Result, evaluate, program
-        from bitemporal.inference import load
+        from bitemporal.inference import compose
         from bitemporal.pairs import PairFolder
 
         out = self.folder / "scores" / f"{name}.json"
         if out.exists():
             return
-        folder = PairFolder(str(self.root))
-        pairs = folder.pairs(DATA[self.data].split)
-        found = evaluate(load(bundle, "cpu"), folder, pairs)
+        data, folder = DATA[self.data], PairFolder(str(self.root))
+        pairs = folder.pairs(data.split)
+        scales = (data.scale,)
+        found = evaluate(compose([bundle], "cpu", scales=scales), folder, pairs)
         protocol = Protocol(
-            data=self.data, split=DATA[self.data].split, pairs_hash=found.pairs_hash, pairs=len(found.stems)
+            data=self.data, split=data.split, pairs_hash=found.pairs_hash, pairs=len(found.stems), scales=scales
         )
         Result(f"{self.network} {name}", protocol, found, self.seed, program()).write(out)
 
@@ -280,10 +296,35 @@ def jobs(
     return found
 
 
+def shrink(folder: Path, target: Path, scale: float) -> None:
+    """Pairs of a smaller size: images by the mean over the pixels, labels by their majority."""
+    for path in sorted(path for split in ("train", "val") for path in folder.glob(f"{split}/*/*")):
+        out = (target / path.relative_to(folder)).with_suffix(".png")
+        if out.exists():
+            continue
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            small = image.resize([round(side * scale) for side in image.size], Image.Resampling.BOX)
+            if path.parent.name == "label":
+                small = small.convert("L").point(lambda value: 255 if value >= 128 else 0)
+            with replacing(out) as temporary:
+                small.save(temporary, format="PNG")
+
+
+def make_synthetic(folder: Path) -> None:
+    """Pairs of 128 x 128 with few large changes.
+
+    The change area ratios of JL1-CD range from 0 to 1 (paper, Fig. 4), but how often each occurs is not to be had as
+    numbers (Fig. 5); the shares here are ours.
+    """
+    from bitemporal.data.synthetic import CarDistribution, write_folder
+
+    cars = CarDistribution(none=0.12, small=0.48, medium=0.26, large=0.12, full=0.02)
+    write_folder(folder, {"train": 300, "val": 30, "test": 200}, size=128, seed=0, cars=cars, workers=2)
+
+
 def work_on(work: Path, todo: list[tuple[str, Path, str, int, str]], steps: int | None) -> None:
     """Do what no other worker does, until nothing is left."""
-    if steps:
-        DATA.update({name: dataclasses.replace(data, steps=steps) for name, data in DATA.items()})
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
@@ -291,7 +332,7 @@ def work_on(work: Path, todo: list[tuple[str, Path, str, int, str]], steps: int 
     while True:
         left = False
         for data, root, network, seed, name in todo:
-            cell = Cell(work, data, root, network, seed)
+            cell = Cell(work, data, root, network, seed, steps)
             if not cell.missing(name):
                 continue
             if METHODS.get(name, Method("")).teachers == "strong":
@@ -311,8 +352,8 @@ def work_on(work: Path, todo: list[tuple[str, Path, str, int, str]], steps: int 
 def main() -> None:
     """Train and score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gz", type=Path)
-    parser.add_argument("--synthetic", type=Path)
+    parser.add_argument("--gz", type=Path, help="folder of CD_Data_GZ")
+    parser.add_argument("--synthetic", type=Path, help="folder of the synthetic pairs, which are made if need be")
     parser.add_argument("--work", type=Path, default=Path("runs/study"))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, help="of the origins, for a trial; teachers and students take half")
@@ -320,6 +361,10 @@ def main() -> None:
     parser.add_argument("--phases", nargs="+", default=["core", "ideas"])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     options = parser.parse_args()
+    if options.synthetic:
+        make_synthetic(options.synthetic)
+    if options.gz:
+        shrink(options.gz, options.work / "gz-seen", DATA["gz"].scale)
     datasets = {name: path for name, path in (("gz", options.gz), ("synthetic", options.synthetic)) if path}
     todo = jobs(datasets, options.phases, options.networks, options.seeds)
     context = multiprocessing.get_context("spawn")
