@@ -39,3 +39,17 @@ def test_the_page_of_whole_scenes_is_current():
     folder = BENCHMARKS / "scenes"
     content = json.loads((folder / "scenes.json").read_text())
     assert (folder / "README.md").read_text() == script("scenes/scenes").page(content)
+
+
+def test_the_tables_of_the_study_are_those_of_its_raw_numbers():
+    study = script("study/page")
+    page = study.PAGE.read_text()
+    found = study.read_scores()
+    assert study.filled(page, found) == page
+    # a mean over the seeds, by hand
+    (network, method), counts = next(iter(found["gz"].cells.items()))
+    tn, fp, fn, tp = counts.counts.sum(1).T
+    expected = 100 * ((tp / (tp + fp + fn) + tn / (tn + fp + fn)) / 2).mean()
+    rows = [[cell.strip() for cell in line.split("|")] for line in study.score_table(found["gz"]).splitlines()]
+    cell = next(row for row in rows if row[1] == method)[rows[0].index(network)]
+    assert float(cell.split()[0]) == round(float(expected), 2)

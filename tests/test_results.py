@@ -175,6 +175,8 @@ def test_the_verdict_says_what_the_interval_says(data):
     told = verdict_sentence(three_seeds([named["control"], named["student"]]))
     assert told.startswith("Distillation helped: student minus control is +") and "3 seeds" in told
     assert verdict_sentence(three_seeds(swapped)).startswith("Distillation hurt: student minus control is -")
+    mixed = compare([named["control"], *(replace(named["student"], seed=seed) for seed in range(3))])
+    assert "one seed cannot tell" in verdict_sentence(mixed)
     same = [replace(good, name="control"), replace(good, name="student")]
     assert verdict_sentence(compare(same)).startswith("No difference could be shown")
     assert verdict_sentence(compare([named["control"]])).startswith("No verdict on distillation")
@@ -404,7 +406,9 @@ def test_how_masks_were_made_is_stated_in_the_protocol(data, tmp_path, capsys):
     for options, words in (
         (["--threshold", "40"], "threshold: found 40, expected a probability"),
         (["--stride", "8"], "stride: found 8 without a tile size"),
-        (["--tile", "8", "--stride", "16"], "tile: found 8 with stride 16"),
+        (["--tile", "8", "--stride", "16"], "stride: found 16, expected 1 to the tile's side, 8"),
+        (["--tile", "0"], "tile: found 0, expected 1 or more"),
+        (["--seed", "-7"], "seed: found -7, expected 0 or more"),
     ):
         assert main(["evaluate", str(tmp_path / "masks"), str(data), *options]) == 1
         assert words in capsys.readouterr().err

@@ -37,8 +37,6 @@ PICTURED = ("siamese_unet", 0)
 ALL = "all"
 
 TITLES = {"gz": "CD_Data_GZ, validation part, 99 pairs", "synthetic": "synthetic pairs, test part, 200 pairs"}
-ORIGIN_PARTITION = {"kl-warm-all": "o-p-warm"}
-"""O-P with the teachers of a method; by default that with the teachers of the paper."""
 CONTROLS = ("control", "control-balanced", "control-ema")
 NOT_STUDENTS = ("origin", "o-p-scratch", "o-p-warm", *CONTROLS)
 
@@ -352,6 +350,21 @@ def fill(page: str, name: str, text: str) -> str:
     return f"{head}{start}\n{text}\n\n{end}{rest.split(end)[1]}"
 
 
+def filled(page: str, found: dict[str, Scores]) -> str:
+    """The page with all tables anew, from the raw numbers."""
+    tables = {
+        "scores": score_table,
+        "controls": control_table,
+        "origin-partition": origin_partition_table,
+        "parts": part_table,
+    }
+    for data, scores in found.items():
+        for name, table in tables.items():
+            page = fill(page, f"{name}, {data}", table(scores))
+        page = fill(page, f"probabilities, {data}", probability_table(data))
+    return page
+
+
 def main() -> None:
     """Gather if asked to, then write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -364,17 +377,7 @@ def main() -> None:
         if options.synthetic:
             draw_pairs(options.gather, options.synthetic, HERE / "masks.png", options.student)
     found = read_scores()
-    page = PAGE.read_text(encoding="utf-8")
-    tables = {
-        "scores": score_table,
-        "controls": control_table,
-        "origin-partition": origin_partition_table,
-        "parts": part_table,
-    }
-    for data, scores in found.items():
-        for name, table in tables.items():
-            page = fill(page, f"{name}, {data}", table(scores))
-        page = fill(page, f"probabilities, {data}", probability_table(data))
+    page = filled(PAGE.read_text(encoding="utf-8"), found)
     with replacing(PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     draw_differences(found, HERE / "differences.png")

@@ -14,8 +14,7 @@ def compare(results: list[str], /, *, baseline: str | None = None, output: str |
 
     Results of one name and different seeds are replicates of one detector. Intervals are bootstrapped over the pairs,
     and widened by the spread of the seeds where there are several; differences are taken on the same pairs, and seed
-    by seed where both have the same ones. Results
-    of different protocols are refused.
+    by seed where both have the same ones. Results of different protocols are refused.
 
     Args:
         results: Files that `bitemporal evaluate -o` wrote.

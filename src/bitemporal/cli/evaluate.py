@@ -9,8 +9,10 @@ from bitemporal import evaluation
 from bitemporal.bundle import ORIGIN_PARTITION, read_description
 from bitemporal.car import CarPartition
 from bitemporal.errors import RecipeError
+from bitemporal.evaluation.results import check_seed
+from bitemporal.evaluation.scoring import check_threshold
 from bitemporal.inference import Detector, OriginPartition, compose
-from bitemporal.inference.combining import Augmentation, SlidingWindow, TestTimeAugmentation
+from bitemporal.inference.combining import Augmentation, SlidingWindow, TestTimeAugmentation, check_tiles
 from bitemporal.inference.origin_partition import ORIGIN
 from bitemporal.pairs import PairFolder
 from bitemporal.pairs.files import SUFFIXES
@@ -74,8 +76,9 @@ def evaluate(
     pairs = folder.pairs(chosen)
     show = sys.stderr.isatty()
     masks = _is_mask_folder(bundle)
-    if masks:
-        _check_statement(threshold, tile, stride)
+    check_threshold(threshold)
+    check_tiles(tile, stride)
+    check_seed(seed)
     detector = None if masks else compose([bundle], device, tta, scales, tile, stride)
     partition = _partition(detector, parts, thresholds)
     console = Console(highlight=False, markup=False)
@@ -124,16 +127,6 @@ def _is_mask_folder(source: str) -> bool:
         and not (folder / "bundle.json").exists()
         and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
     )
-
-
-def _check_statement(threshold: float, tile: int | None, stride: int | None) -> None:
-    """Refuse to state of masks what no detector could be told."""
-    if not 0 <= threshold < 1:
-        raise RecipeError(f"threshold: found {threshold:g}, expected a probability from 0 to below 1")
-    if tile is None and stride is not None:
-        raise RecipeError(f"stride: found {stride} without a tile size; give tile too")
-    if tile is not None and not 1 <= (tile if stride is None else stride) <= tile:
-        raise RecipeError(f"tile: found {tile} with stride {stride}, expected a stride from 1 to the tile's side")
 
 
 def _known(bundle: str | None) -> tuple[str | None, int | None]:

@@ -227,7 +227,7 @@ def verdict_sentence(comparison: Comparison, detector: str = "student") -> str:
     what = "Distillation" if baseline == "control" else detector.capitalize()
     if not significant(found):
         return f"No difference could be shown: {told}"
-    if len(comparison.replicates[detector].seeds) == 1:
+    if any(len(comparison.replicates[name].seeds) == 1 for name in (detector, baseline)):
         better = "better" if found.value > 0 else "worse"
         return (
             f"On these pairs this {detector} is {better} than its {baseline}, but one seed cannot tell distillation "

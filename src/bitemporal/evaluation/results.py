@@ -107,8 +107,7 @@ class Result:
 
     def __post_init__(self) -> None:
         """Check the seed."""
-        if self.seed is not None and self.seed < 0:
-            raise RecipeError(f"seed: found {self.seed}, expected 0 or more, or none where it is not known")
+        check_seed(self.seed)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write the result and, beside it, the counts of every pair.
@@ -142,6 +141,16 @@ class Result:
         }
         write_json(target, content)
         return counts
+
+
+def check_seed(seed: int | None) -> None:
+    """Refuse a seed that no training has.
+
+    Raises:
+        RecipeError: When it is below 0.
+    """
+    if seed is not None and seed < 0:
+        raise RecipeError(f"seed: found {seed}, expected 0 or more, or none where it is not known")
 
 
 def read_result(path: str | os.PathLike[str]) -> Result:
@@ -190,7 +199,7 @@ def read_result(path: str | os.PathLike[str]) -> Result:
     return Result(name, protocol, evaluation, seed, origin)
 
 
-def _read_protocol(content: Any) -> Protocol:  # noqa: ANN401  whatever the file holds
+def _read_protocol(content: dict[str, Any]) -> Protocol:
     known = {entry.name for entry in fields(Protocol)}
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k in known}
     protocol = Protocol(**given)
@@ -200,7 +209,7 @@ def _read_protocol(content: Any) -> Protocol:  # noqa: ANN401  whatever the file
     return protocol
 
 
-def _read_probabilities(content: Any) -> ProbabilityCounts:  # noqa: ANN401  whatever the file holds
+def _read_probabilities(content: dict[str, Any]) -> ProbabilityCounts:
     counts = [np.array(content[name]) for name in ("unchanged", "changed", "total")]
     if any(values.shape != (BINS,) or values.dtype.kind not in "if" or not (values >= 0).all() for values in counts):
         raise ValueError(f"probabilities: expected three times {BINS} numbers, none below 0")

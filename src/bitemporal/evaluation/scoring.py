@@ -44,6 +44,7 @@ CONVENTIONS = {
 }
 """How the numbers were counted, as every JSON file of scores says."""
 
+PAPER_PARTITION = CarPartition()
 DECILES = 10
 _BOUNDARY = ("boundary_predicted", "boundary_predicted_near", "boundary_true", "boundary_true_near")
 _OBJECTS = tuple(f"objects_{fate}_{size}" for size in SIZE_NAMES for fate in ("found", "missed", "invented"))
@@ -279,11 +280,21 @@ class _Counter:
         )
 
 
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold above which there is no probability, or below which there is none.
+
+    Raises:
+        RecipeError: When it is not from 0 to below 1.
+    """
+    if not 0 <= threshold < 1:
+        raise RecipeError(f"threshold: found {threshold:g}, expected a probability from 0 to below 1")
+
+
 def evaluate(
     detector: Detector,
     folder: PairFolder,
     pairs: Sequence[Pair],
-    partition: CarPartition = CarPartition(),  # noqa: B008  frozen
+    partition: CarPartition = PAPER_PARTITION,
     batch_size: int = 8,
     progress: bool = False,
     threshold: float = 0.5,
@@ -305,8 +316,7 @@ def evaluate(
     """
     if batch_size < 1:
         raise RecipeError(f"batch_size: found {batch_size}, expected at least 1")
-    if not 0 <= threshold < 1:
-        raise RecipeError(f"threshold: found {threshold:g}, expected a probability from 0 to below 1")
+    check_threshold(threshold)
     labelled = _labelled(folder, pairs)
     counter = _Counter()
     batches = [labelled[start : start + batch_size] for start in range(0, len(labelled), batch_size)]
@@ -324,7 +334,7 @@ def evaluate_masks(
     masks: str | os.PathLike[str],
     folder: PairFolder,
     pairs: Sequence[Pair],
-    partition: CarPartition = CarPartition(),  # noqa: B008  frozen
+    partition: CarPartition = PAPER_PARTITION,
     progress: bool = False,
 ) -> Evaluation:
     """Compare masks that another program has written with the labels.

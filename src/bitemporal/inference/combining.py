@@ -120,6 +120,24 @@ class TestTimeAugmentation(Combination):
         return _means(found)
 
 
+def check_tiles(tile: int | None, stride: int | None) -> None:
+    """Refuse tiles that no image can be cut into.
+
+    Args:
+        tile: Side of the tiles; ``None`` for whole images.
+        stride: From one tile to the next; that of the tile by default.
+
+    Raises:
+        RecipeError: When there is a stride without a tile, or one that is not between 1 and the tile.
+    """
+    if tile is None and stride is not None:
+        raise RecipeError(f"stride: found {stride} without a tile size; give tile too")
+    if tile is not None and tile < 1:
+        raise RecipeError(f"tile: found {tile}, expected 1 or more")
+    if tile is not None and stride is not None and not 1 <= stride <= tile:
+        raise RecipeError(f"stride: found {stride}, expected 1 to the tile's side, {tile}")
+
+
 class SlidingWindow(Combination):
     """One detector that sees images in square tiles; where tiles overlap, its answers are averaged.
 
@@ -138,10 +156,8 @@ class SlidingWindow(Combination):
         Raises:
             RecipeError: When the stride is not between 1 and the tile.
         """
-        stride = tile if stride is None else stride
-        if not 1 <= stride <= tile:
-            raise RecipeError(f"stride: found {stride}, expected 1 to the tile's side, {tile}")
-        self.detector, self.tile, self.stride = detector, tile, stride
+        check_tiles(tile, stride)
+        self.detector, self.tile, self.stride = detector, tile, tile if stride is None else stride
 
     @property
     def multiple(self) -> int:

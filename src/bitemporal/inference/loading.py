@@ -11,7 +11,7 @@ from huggingface_hub.errors import HFValidationError
 
 from bitemporal.bundle import ORIGIN_PARTITION, load_network, read_description
 from bitemporal.errors import BundleError, RecipeError
-from bitemporal.inference.combining import Augmentation, Ensemble, SlidingWindow, TestTimeAugmentation
+from bitemporal.inference.combining import Augmentation, Ensemble, SlidingWindow, TestTimeAugmentation, check_tiles
 from bitemporal.inference.detector import Detector, NetworkDetector
 from bitemporal.inference.origin_partition import ORIGIN, OriginPartition, read_partition_of
 
@@ -82,16 +82,16 @@ def compose(
 
     Raises:
         BundleError: When a bundle cannot be had.
-        RecipeError: When there is no bundle, no such device, or a scale that is none.
+        RecipeError: When there is no bundle, no such device, a scale that is none, or tiles that no image can be cut
+            into.
     """
     if not sources:
         raise RecipeError("bundle: none is given; expected one at least")
+    check_tiles(tile, stride)
     members = [load(source, device) for source in sources]
     detector = members[0] if len(members) == 1 else Ensemble(members)
     if tile is not None:
         detector = SlidingWindow(detector, tile, stride)
-    elif stride is not None:
-        raise RecipeError(f"stride: found {stride} without a tile size; give tile too")
     if augmentation is None and tuple(scales) == (1.0,):
         return detector
     return TestTimeAugmentation(detector, augmentation, scales)

@@ -445,7 +445,7 @@ def _folder(run: _Run, data: str | os.PathLike[str] | None) -> PairFolder:
     )
 
 
-def _numbers(source: Path, recipe: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401  how many is checked later
+def _numbers(source: Path, recipe: Mapping[str, Any], name: str) -> tuple[Any, ...] | None:
     value = recipe.get(name)
     if value is None:
         return None
