@@ -280,14 +280,16 @@ class DistillationRun:
         def build() -> ChangeTask:
             student = load_network(origin)
             weight = student.card.training.distillation_weight if recipe.lambda_ is None else recipe.lambda_
+            teachers = self._teachers(stages)
+            pairs = {part: len(stages[f"teacher-{part}"].train) for part in teachers}
             return DistillationTask(
                 student,
                 optimisation(recipe, student.card, stage.steps),
                 derive_seed(recipe.seed, stage.stream),
                 TeacherBank(
-                    {part: load_network(path) for part, path in self._teachers(stages).items()},
+                    {part: load_network(bundle) for part, bundle in teachers.items()},
                     self.partition,
-                    recipe.teachers,
+                    pairs if recipe.teachers == "all" else None,
                 ),
                 criterion(recipe.criterion, recipe.temperature),
                 weight,

@@ -9,7 +9,6 @@ from bitemporal.car import CarPartition, change_area_ratios
 from bitemporal.data.loading import Batch
 from bitemporal.distillation.criteria import Compare, WeightedSum
 from bitemporal.models import ChangeModel, ModelOutput
-from bitemporal.recipe import TeachersOfPair
 from bitemporal.training.task import ChangeTask, Optimisation
 
 
@@ -21,17 +20,20 @@ class TeacherBank:
     """
 
     def __init__(
-        self, teachers: Mapping[str, ChangeModel], partition: CarPartition, of_pair: TeachersOfPair = "part"
+        self,
+        teachers: Mapping[str, ChangeModel],
+        partition: CarPartition,
+        pairs: Mapping[str, int] | None = None,
     ) -> None:
         """Freeze the teachers.
 
         Args:
             teachers: Networks by name of their part; a part without one is not distilled.
             partition: Routes by CAR.
-            of_pair: ``part``, as in the paper: the teacher of a pair's part teaches it, alone; ``all``: every teacher
-                teaches every pair.
+            pairs: Training pairs of each teacher: every teacher teaches every pair, as much as its part has pairs.
+                Without it, as in the paper, the teacher of a pair's part teaches it alone.
         """
-        self.partition, self.of_pair = partition, of_pair
+        self.partition, self.pairs = partition, pairs
         self.teachers = {part: teacher.eval().requires_grad_(False) for part, teacher in teachers.items()}
 
     def to(self, device: torch.device) -> None:
@@ -46,7 +48,7 @@ class TeacherBank:
             target: Decoded masks, N x H x W, 255 ignored; the CAR is that of the valid pixels, and a mask without one
                 has no part.
         """
-        if self.of_pair == "all":
+        if self.pairs is not None:
             return {name: torch.arange(len(target)) for name in self.teachers}
         parts = torch.as_tensor(self.partition.indices(change_area_ratios(target).cpu().numpy()))
         routes = {name: torch.nonzero(parts == i)[:, 0] for i, name in enumerate(self.partition.names)}
@@ -108,7 +110,9 @@ class DistillationTask(ChangeTask):
             samples = samples.to(batch.target.device)
             targets = self.teachers.outputs(part, batch, samples)
             teacher = self.teachers.teachers[part]
-            sums.append(self.compare(self.model, _select(outputs, samples), teacher, targets, batch.target[samples]))
+            found = self.compare(self.model, _select(outputs, samples), teacher, targets, batch.target[samples])
+            share = 1 if self.teachers.pairs is None else self.teachers.pairs[part]
+            sums.append(WeightedSum(share * found.total, share * found.weight))
         if not sums:
             return outputs.logits.sum() * 0.0  # in the graph, so that every step has the same terms
         weight = torch.stack([s.weight for s in sums]).sum()
