@@ -20,6 +20,7 @@ from torch.distributions import Bernoulli, kl_divergence
 from bitemporal.bundle import load_network, read_description
 from bitemporal.cli.main import main
 from bitemporal.data.loading import Batch
+from bitemporal.distillation import DistillationTask
 from bitemporal.errors import BundleError, DataError, RecipeError, WeightsError
 from bitemporal.inference import load
 from bitemporal.pipeline import DistillationRun, train
@@ -145,12 +146,12 @@ def test_distillation_makes_the_difference_to_the_control(whole, tiny_pairs, tmp
     assert_equal(weights(tmp_path, "student"), weights(tmp_path, "control"))
 
 
-@pytest.mark.parametrize(("given", "weight"), [(None, 1e-5), (0.25, 0.25)])  # 1e-5: TinyCD's in the paper's Table II
-def test_student_is_taught_as_the_recipe_says(whole, tiny_pairs, tmp_path, given, weight):
-    """Criterion, temperature, lambda and the teacher of the part, against torch's own divergence."""
+@pytest.mark.parametrize(("teachers", "given", "weight"), [("all", None, 1.0), ("part", 0.25, 0.25)])
+def test_student_is_taught_as_the_recipe_says(whole, tiny_pairs, tmp_path, teachers, given, weight):
+    """Temperature, lambda and teachers, against torch's own divergence."""
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run/recipe.yaml").unlink()
-    run = distill(tiny_pairs, tmp_path / "run", criterion="kl", temperature=3.0, **{"lambda": given})
+    run = distill(tiny_pairs, tmp_path / "run", teachers=teachers, temperature=3.0, **{"lambda": given})
     stages = run.stages()
     task = run._builder(stages["student"], stages)()
     dates = torch.randint(0, 256, (2, 3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -158,13 +159,27 @@ def test_student_is_taught_as_the_recipe_says(whole, tiny_pairs, tmp_path, given
     target[:, :16] = 1
     found = task.eval().loss_terms(Batch(dates[0], dates[1], target))["loss_distillation"].detach()
     outputs = {}
-    for stage in ("origin", "teacher-large"):
+    shares = {"teacher-large": 1.0}
+    if teachers == "all":
+        shares = {f"teacher-{part}": len(run.data.of_part("train", part)) for part in run.partition.names}
+        assert len(set(shares.values())) > 1
+    for stage in ("origin", *shares):
         network = load_network(whole / stage / "bundle")
         with torch.no_grad():
             logits = network.outputs(*map(network.card.normalisation, dates)).logits
         outputs[stage] = Bernoulli(logits=logits / 3)
-    expected = weight * 9 * kl_divergence(outputs["teacher-large"], outputs["origin"]).mean()
-    assert float(found) == pytest.approx(float(expected), rel=1e-3)
+    each = [float(kl_divergence(outputs[teacher], outputs["origin"]).mean()) for teacher in shares]
+    assert float(found) == pytest.approx(weight * 9 * np.average(each, weights=list(shares.values())), rel=1e-3)
+
+
+def test_the_papers_criterion_has_the_papers_lambda(whole, tiny_pairs, tmp_path):
+    """TinyCD's of its Table II."""
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run/recipe.yaml").unlink()
+    run = distill(tiny_pairs, tmp_path / "run", criterion="mse", teachers="part", **{"lambda": None})
+    stages = run.stages()
+    task = run._builder(stages["student"], stages)()
+    assert isinstance(task, DistillationTask) and task.weight == 1e-5
 
 
 def test_table_can_be_recomputed_from_masks(whole, tiny_pairs):

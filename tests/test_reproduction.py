@@ -28,7 +28,7 @@ def test_every_network_of_the_papers_table_has_a_recipe():
             assert recipe.partition.thresholds == (0.05, 0.20)
             assert recipe.pretrained == (model_card(name).licence != "none")
             lengths = recipe.max_steps, recipe.teacher_steps, recipe.student_steps
-            assert recipe.teacher_start == "scratch"
+            assert (recipe.teacher_start, recipe.teachers, recipe.criterion) == ("scratch", "part", "mse")
             if name == "ttp":  # epochs of 3,900 or 12,000 pairs in batches of 8
                 epoch = {"jl1-cd": 488, "sysu-cd": 1500}[dataset]
                 assert lengths == (300 * epoch, 200 * epoch, 100 * epoch)

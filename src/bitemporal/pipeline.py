@@ -18,7 +18,7 @@ from bitemporal.bundle import load_network
 from bitemporal.car import CarPartition, PartitionRow, read_partition, write_partition
 from bitemporal.data.loading import derive_seed
 from bitemporal.data.splits import stratified_split, write_split
-from bitemporal.distillation import DistillationTask, TeacherBank, criterion
+from bitemporal.distillation import KL_WEIGHT, DistillationTask, TeacherBank, criterion
 from bitemporal.errors import BundleError, DataError, RecipeError
 from bitemporal.evaluation import (
     CONVENTIONS,
@@ -279,7 +279,9 @@ class DistillationRun:
 
         def build() -> ChangeTask:
             student = load_network(origin)
-            weight = student.card.training.distillation_weight if recipe.lambda_ is None else recipe.lambda_
+            weight = recipe.lambda_
+            if weight is None:
+                weight = KL_WEIGHT if recipe.criterion == "kl" else student.card.training.distillation_weight
             teachers = self._teachers(stages)
             pairs = {part: len(stages[f"teacher-{part}"].train) for part in teachers}
             return DistillationTask(

@@ -116,10 +116,12 @@ class DistillRecipe(TrainRecipe):
         student_steps: Optimiser steps of student and control; half of max_steps when not given.
         parts: Number of CAR parts, split at the paper's thresholds (2 or 3); 3 when nothing else is said.
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts.
-        lambda_: Weight of the distillation term; the model's default (paper, Table II) when not given.
-        criterion: Distillation criterion: mse on raw outputs (the paper's), or kl between probabilities.
+        lambda_: Weight of the distillation term; when not given, 1 for kl, and for mse the model's default (paper,
+            Table II).
+        criterion: Distillation criterion: kl between probabilities, or mse on raw outputs (the paper's).
         temperature: Temperature of kl.
-        teachers: Who teaches a pair: every teacher (all) or, as in the paper, that of its part alone (part).
+        teachers: Who teaches a pair: every teacher, as much as its part has training pairs (all), or, as in the
+            paper, that of the pair's part alone (part).
         stages: Stages to run, comma-separated; all of origin,teachers,control,student,verdict by default.
     """
 
@@ -130,9 +132,9 @@ class DistillRecipe(TrainRecipe):
     parts: int | None = None
     thresholds: tuple[float, ...] | None = None
     lambda_: float | None = None
-    criterion: Criterion = "mse"
+    criterion: Criterion = "kl"
     temperature: float = 2.0
-    teachers: TeachersOfPair = "part"
+    teachers: TeachersOfPair = "all"
     stages: str = ",".join(STAGES)
 
     def __post_init__(self) -> None:

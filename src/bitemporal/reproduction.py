@@ -119,6 +119,8 @@ def paper_recipe(
         teacher_steps=lengths[1],
         student_steps=lengths[2],
         teacher_start="scratch",
+        criterion="mse",
+        teachers="part",
         validate_every=benchmark.validate_every,
         crop_size=benchmark.size,
         parts=parts,

@@ -101,6 +101,9 @@ def kullback_leibler(
     return WeightedSum((weights * divergence).sum() * temperature**2, weights.sum())
 
 
+KL_WEIGHT = 1.0
+"""Lambda of ``kl`` where none is given: the term then weighs about as much as a pixel's cross-entropy."""
+
 Compare = Callable[[ChangeModel, ModelOutput, ChangeModel, ModelOutput, Tensor], WeightedSum]
 
 
