@@ -221,7 +221,7 @@ def origin_partition_table(scores: Scores) -> str:
     for method in scores.methods:
         other = origin_partition_of(method)
         have = scores.having(method, other)
-        if method in NOT_STUDENTS or not have or any(word in method for word in ("strong", "two", "equal")):
+        if method in NOT_STUDENTS or not have or any(word in method for word in ("tinycd", "two", "equal")):
             continue
         cells = [_cell(scores.minus(method, other, n)) if n in have else "" for n in scores.networks]
         rows.append([method, *cells, f"{_cell(scores.minus(method, other, ALL))} ({len(have)})"])

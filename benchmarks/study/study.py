@@ -74,14 +74,17 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "changer_mit_b0": {"lr": 3e-4},
     "fc_ef": {},
 }
-"""Recipe fields by network; the first one has pretrained weights, and its teachers can teach the others."""
+"""Recipe fields by network; the first one has pretrained weights."""
+
+OTHER = "tinycd_v2_s"
+"""Its teachers, started from its origin, teach the other networks too."""
 
 TEACHERS: dict[str, dict[str, Any]] = {
     "scratch": {"teacher_start": "scratch"},
     "warm": {},
     "two": {"parts": 2},
     "equal": {"thresholds": "equal"},
-    "strong": {"teacher_model": "siamese_unet"},
+    "tinycd": {"teacher_model": OTHER},
 }
 """Sets of teachers: the paper's start, the origin's weights, other parts, another network."""
 
@@ -94,18 +97,22 @@ class Method:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-_KL = {"criterion": "kl", "lambda_": 1.0}
+_MSE = {"criterion": "mse", "teachers": "part"}
+_KL = {"criterion": "kl", "lambda_": 1.0, "teachers": "part"}
+_ALL = {"criterion": "kl", "lambda_": 1.0, "teachers": "all"}
 CORE = {
-    "mse-paper": Method("scratch", {"criterion": "mse"}),
-    "mse-0.03": Method("scratch", {"criterion": "mse", "lambda_": 0.03}),
-    "mse-0.3": Method("scratch", {"criterion": "mse", "lambda_": 0.3}),
+    "mse-paper": Method("scratch", _MSE),
+    "mse-0.03": Method("scratch", _MSE | {"lambda_": 0.03}),
+    "mse-0.3": Method("scratch", _MSE | {"lambda_": 0.3}),
     "kl": Method("scratch", _KL),
     "kl-warm": Method("warm", _KL),
-    "kl-warm-all": Method("warm", _KL | {"teachers": "all"}),
+    "kl-warm-frequency": Method("warm", _ALL),
 }
 IDEAS = {
-    "kl-strong": Method("strong", _KL),
-    "kl-strong-all": Method("strong", _KL | {"teachers": "all"}),
+    "kl-warm-frequency-3": Method("warm", _ALL | {"lambda_": 3.0}),
+    "kl-tinycd": Method("tinycd", _KL),
+    "kl-tinycd-frequency": Method("tinycd", _ALL),
+    "kl-tinycd-frequency-3": Method("tinycd", _ALL | {"lambda_": 3.0}),
     "kl-two": Method("two", _KL),
     "kl-equal": Method("equal", _KL),
 }
@@ -181,9 +188,8 @@ class Cell:
 
     def teachers(self, name: str) -> Path:
         """A set of teachers."""
-        if name == "strong":  # those of the network with pretrained weights, trained in its own cell
-            strong = Cell(self.work, self.data, self.root, next(iter(NETWORKS)), self.seed)
-            return strong.folder / "teachers-warm"
+        if name == "tinycd":  # trained in its own cell
+            return Cell(self.work, self.data, self.root, OTHER, self.seed).folder / "teachers-warm"
         return self.run(f"teachers-{name}", "teachers", TEACHERS[name], [self.origin()])
 
     def student(self, name: str) -> Path:
@@ -265,7 +271,7 @@ def jobs(
             for seed in seeds:
                 for network in networks:
                     for name in wanted:
-                        if METHODS.get(name, Method("")).teachers == "strong" and network == next(iter(NETWORKS)):
+                        if METHODS.get(name, Method("")).teachers == "tinycd" and network == OTHER:
                             continue  # its own teachers
                         found.append((data, root, network, seed, name))
     return found
@@ -305,8 +311,8 @@ def work_on(work: Path, todo: list[tuple[str, Path, str, int, str]], steps: int 
             cell = Cell(work, data, root, network, seed, steps)
             if not cell.missing(name):
                 continue
-            if METHODS.get(name, Method("")).teachers == "strong":
-                if not (cell.teachers("strong") / "done").exists():
+            if METHODS.get(name, Method("")).teachers == "tinycd":
+                if not (cell.teachers("tinycd") / "done").exists():
                     continue
             with claimed(cell.folder) as free:
                 if free and cell.missing(name):
