@@ -68,14 +68,17 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "changer_mit_b0": {"lr": 3e-4},
     "fc_ef": {},
 }
-"""Recipe fields by network; the first one has pretrained weights, and its teachers can teach the others."""
+"""Recipe fields by network; the first one has pretrained weights."""
+
+OTHER = "tinycd_v2_s"
+"""Its teachers, started from its origin, teach the other networks too."""
 
 TEACHERS: dict[str, dict[str, Any]] = {
     "scratch": {},
     "warm": {"teacher_start": "origin"},
     "two": {"teacher_start": "origin", "parts": 2},
     "equal": {"teacher_start": "origin", "thresholds": "equal"},
-    "strong": {"teacher_model": "siamese_unet"},
+    "tinycd": {"teacher_model": "tinycd_v2_s"},
 }
 """Sets of teachers by what differs from the paper: started from the origin, parts, another network."""
 
@@ -106,8 +109,9 @@ CORE = {
 IDEAS = {
     "kl-warm-all": Method("warm", fields=_KL | {"routing": "all"}),
     "kl-warm-all-0.3": Method("warm", fields=_KL | {"routing": "all", "lambda_": 0.3}),
-    "kl-strong": Method("strong", fields=_KL),
-    "kl-strong-all": Method("strong", fields=_KL | {"routing": "all"}),
+    "kl-warm-frequency": Method("warm", fields=_KL | {"routing": "frequency"}),
+    "kl-tinycd": Method("tinycd", fields=_KL),
+    "kl-tinycd-all": Method("tinycd", fields=_KL | {"routing": "all"}),
     "kl-warm-soft": Method("warm", fields=_KL | {"routing": "soft"}),
     "kl-warm-pair": Method("warm", fields=_KL | {"routing_car": "pair"}),
     "confident-warm": Method("warm", fields={"criterion": "confident", "lambda_": 4.0}),
@@ -195,9 +199,8 @@ class Cell:
 
     def teachers(self, name: str) -> Path:
         """A set of teachers."""
-        if name == "strong":  # those of the network with pretrained weights, trained in its own cell
-            strong = Cell(self.work, self.data, self.root, next(iter(NETWORKS)), self.seed)
-            return strong.folder / "teachers-warm"
+        if name == "tinycd":  # trained in its own cell
+            return Cell(self.work, self.data, self.root, OTHER, self.seed).folder / "teachers-warm"
         return self.run(f"teachers-{name}", "teachers", TEACHERS[name], [self.origin()])
 
     def student(self, name: str) -> Path:
@@ -290,7 +293,7 @@ def jobs(
             for seed in seeds:
                 for network in networks:
                     for name in wanted:
-                        if METHODS.get(name, Method("")).teachers == "strong" and network == next(iter(NETWORKS)):
+                        if METHODS.get(name, Method("")).teachers == "tinycd" and network == OTHER:
                             continue  # its own teachers
                         found.append((data, root, network, seed, name))
     return found
@@ -335,8 +338,8 @@ def work_on(work: Path, todo: list[tuple[str, Path, str, int, str]], steps: int 
             cell = Cell(work, data, root, network, seed, steps)
             if not cell.missing(name):
                 continue
-            if METHODS.get(name, Method("")).teachers == "strong":
-                if not (cell.teachers("strong") / "done").exists():
+            if METHODS.get(name, Method("")).teachers == "tinycd":
+                if not (cell.teachers("tinycd") / "done").exists():
                     continue
             with claimed(cell.folder) as free:
                 if free and cell.missing(name):

@@ -301,6 +301,7 @@ class DistillationRun:
                     self.partition,
                     recipe.routing,
                     recipe.routing_car,
+                    {name: len(part) / len(self.data.pairs["train"]) for name, part in ((name, self.data.of_part("train", name)) for name in self.partition.names)},
                 ),
                 criterion(recipe.criterion, recipe.temperature),
                 weight,

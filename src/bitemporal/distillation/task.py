@@ -28,6 +28,7 @@ class TeacherBank:
         partition: CarPartition,
         weighting: Weighting = "hard",
         car: RoutingCar = "crop",
+        frequencies: Mapping[str, float] | None = None,
     ) -> None:
         """Freeze the teachers.
 
@@ -36,8 +37,10 @@ class TeacherBank:
             partition: Routes by CAR.
             weighting: How teachers share a pair.
             car: Whose CAR routes.
+            frequencies: Share of the training pairs by part, for the weighting of that name.
         """
         self.partition, self.weighting, self.car = partition, weighting, car
+        self.frequencies = frequencies
         self.teachers = {part: teacher.eval().requires_grad_(False) for part, teacher in teachers.items()}
 
     def to(self, device: torch.device) -> None:
@@ -57,6 +60,8 @@ class TeacherBank:
             table = np.eye(len(names))[self.partition.indices(cars)]
         elif self.weighting == "all":
             table = np.full((len(cars), len(names)), 1 / len(names))
+        elif self.weighting == "frequency" and self.frequencies is not None:
+            table = np.tile([self.frequencies[name] for name in names], (len(cars), 1))
         else:
             table = _soft_parts(cars, self.partition.thresholds)
         table[np.isnan(cars)] = 0
