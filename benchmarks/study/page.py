@@ -33,12 +33,22 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "study.md"
 CONFUSIONS, LOSSES, SECONDS = HERE / "confusions.csv.gz", HERE / "losses.csv.gz", HERE / "seconds.csv"
 PROBABILITIES = HERE / "probabilities.csv"
+OF_PROBABILITIES = ("average_precision", "best_f1", "best_threshold", "calibration_error")
 PICTURED = ("siamese_unet", 0)
 ALL = "all"
 
 TITLES = {"gz": "CD_Data_GZ, validation part, 99 pairs", "synthetic": "synthetic pairs, test part, 200 pairs"}
 CONTROLS = ("control", "control-balanced", "control-ema")
 NOT_STUDENTS = ("origin", "o-p-scratch", "o-p-warm", *CONTROLS)
+DIRECTLY = (
+    ("o-p-warm", "o-p-scratch"),
+    ("kl-warm", "kl"),
+    ("kl-warm-frequency", "kl-warm"),
+    ("kl-warm-frequency", "kl"),
+    ("kl-warm-frequency", "kl-warm-all"),
+    ("kl-warm-frequency", "o-p-scratch"),
+)
+"""What the package's default is made of, each choice against the other."""
 
 
 def control_of(method: str) -> str:
@@ -60,7 +70,9 @@ def gather(work: Path) -> None:
         method = name.removesuffix(".confusions.csv")
         start = [data, network, method, seed.removeprefix("seed")]
         curves = json.loads(path.with_name(f"{method}.json").read_text())["probabilities"]
-        numbers = curves["average_precision"], curves["expected_calibration_error"]
+        best = curves["best_f1"]
+        numbers = [curves["average_precision"], best["f1_changed"], best["threshold"]]
+        numbers.append(curves["expected_calibration_error"])
         probabilities.append([*start, *(f"{number:.6f}" for number in numbers)])
         with path.open(newline="") as stream:
             for row in csv.DictReader(stream):
@@ -80,8 +92,7 @@ def gather(work: Path) -> None:
     _write(CONFUSIONS, head, confusions)
     _write(LOSSES, ["data", "network", "seed", "run", "stage", "step", "loss", "loss_distillation"], losses)
     _write(SECONDS, ["data", "network", "seed", "run", "seconds"], seconds)
-    numbers = ["average_precision", "calibration_error"]
-    _write(PROBABILITIES, ["data", "network", "method", "seed", *numbers], probabilities)
+    _write(PROBABILITIES, ["data", "network", "method", "seed", *OF_PROBABILITIES], probabilities)
 
 
 def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -228,6 +239,18 @@ def origin_partition_table(scores: Scores) -> str:
     return _table(["minus O-P", *scores.networks, "all that have it"], rows)
 
 
+def direct_table(scores: Scores) -> str:
+    """One choice against the other."""
+    rows = []
+    for first, second in DIRECTLY:
+        have = scores.having(first, second)
+        if not have:
+            continue
+        cells = [_cell(scores.minus(first, second, n)) if n in have else "" for n in scores.networks]
+        rows.append([f"{first} - {second}", *cells, f"{_cell(scores.minus(first, second, ALL))} ({len(have)})"])
+    return _table(["difference", *scores.networks, "all that have both"], rows)
+
+
 def part_table(scores: Scores) -> str:
     """Students minus their controls by CAR part, over all networks."""
     names = [name for name in CarPartition().names if (scores.parts == name).any()]
@@ -243,7 +266,7 @@ def part_table(scores: Scores) -> str:
 
 def probability_table(data: str) -> str:
     """Mean over the seeds of what does not depend on a threshold, students minus their controls."""
-    names = ("average_precision", "calibration_error")
+    names = ("average_precision", "best_f1", "calibration_error")
     found: dict[tuple[str, str], dict[int, npt.NDArray[np.float64]]] = defaultdict(dict)
     with PROBABILITIES.open(newline="") as stream:
         for row in csv.DictReader(stream):
@@ -261,16 +284,17 @@ def probability_table(data: str) -> str:
             cells.append("" if mean is None else " / ".join(f"{value:+.1f}" for value in mean))
         if method != control and any(cells):
             rows.append([method, *cells])
-    return _table(["AP / ECE, minus its control", *networks], rows)
+    return _table(["AP / best F1 / ECE, minus its control", *networks], rows)
 
 
 def draw_differences(found: dict[str, Scores], path: Path) -> None:
-    """Forest plot: students minus their controls, by network and over all."""
+    """Forest plot: students minus their controls, by network and over all; wide intervals run out of the frame."""
+    colours = {name: f"C{i}" for i, name in enumerate(sorted({n for s in found.values() for n in s.networks}))}
     tall = max(len(_compared(scores)) for scores in found.values())
     figure = Figure(figsize=(6.2 * len(found), 1.2 + 0.42 * tall), layout="constrained")
     axes = figure.subplots(1, len(found), squeeze=False)[0]
     for axis, (data, scores) in zip(axes, found.items(), strict=True):
-        methods = _compared(scores)[::-1]
+        methods, widest = _compared(scores)[::-1], 0.0
         series = [*scores.networks, ALL]
         for number, network in enumerate(series):
             ys, values = [], []
@@ -281,9 +305,13 @@ def draw_differences(found: dict[str, Scores], path: Path) -> None:
                 values.append(scores.minus(method, control_of(method), network))
             points = np.array(values).reshape(-1, 3) * 100
             spread = np.abs(points[:, 1:].T - points[:, 0])
-            style = {"color": "black", "elinewidth": 2, "marker": "D"} if network == ALL else {"marker": "o"}
+            style = {"color": "black", "elinewidth": 2, "marker": "D"}
+            if network != ALL:
+                style = {"color": colours[network], "marker": "o"}
+            widest = max(widest, np.abs(points[:, 0]).max(initial=0))
             axis.errorbar(points[:, 0], ys, xerr=spread, linestyle="", markersize=4, label=network, **style)
         axis.axvline(0, color="grey", linewidth=0.8)
+        axis.set_xlim(-1.7 * widest, 1.7 * widest)
         axis.set_yticks(range(len(methods)), methods)
         axis.set_title(TITLES[data], fontsize=10)
         axis.set_xlabel("points of dataset mIoU above its control, 95 % interval")
@@ -356,6 +384,7 @@ def filled(page: str, found: dict[str, Scores]) -> str:
         "scores": score_table,
         "controls": control_table,
         "origin-partition": origin_partition_table,
+        "directly": direct_table,
         "parts": part_table,
     }
     for data, scores in found.items():

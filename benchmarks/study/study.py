@@ -57,7 +57,7 @@ class Data:
 
 DATA = {
     "gz": Data(128, "val", 0.5, {"siamese_unet": 200, "tinycd_v2_s": 400, "changer_mit_b0": 300, "fc_ef": 200}),
-    "synthetic": Data(96, "test", 1.0, {"siamese_unet": 200, "tinycd_v2_s": 1000, "changer_mit_b0": 600, "fc_ef": 300}),
+    "synthetic": Data(96, "test", 1.0, {"siamese_unet": 200, "tinycd_v2_s": 2500, "changer_mit_b0": 600, "fc_ef": 300}),
 }
 
 
