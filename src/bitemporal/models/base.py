@@ -57,7 +57,7 @@ class TrainingDefaults:
         clip_norm: Largest norm of the gradient of all parameters together; ``None`` does not clip.
         schedule: Decay of the learning rate after the warm-up, to zero at the last step: ``linear`` (polynomial of
             power 1) or ``cosine``.
-        distillation_weight: Weight lambda of the distillation term (JL1-CD paper v1, Table II).
+        distillation_weight: Weight lambda of the ``mse`` distillation term (JL1-CD paper v1, Table II).
     """
 
     lr: float

@@ -41,7 +41,7 @@ def card_rows(facts: ModelFacts) -> list[tuple[str, str]]:
         ("schedule", f"warm-up, then {training.schedule} to zero"),
         ("batch", f"{training.batch_size} pairs"),
         ("augmentation", training.augmentation),
-        ("lambda", f"{training.distillation_weight:g} (weight of the distillation term)"),
+        ("lambda", f"{training.distillation_weight:g} (weight of the distillation term, criterion mse)"),
         ("exports, compiles", f"{_yes(card.exports)}, {_yes(card.compiles)}"),
     ]
     if training.clip_norm is not None:
