@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import geopandas
 import numpy as np
@@ -1117,6 +1118,24 @@ def test_an_interrupted_run_counts_nothing_twice_and_forgets_nothing(part, inter
     for name in ("c.tif", "p.tif"):
         expected = tmp_path / name.replace("c.", "whole.").replace("p.", "whole_p.")
         assert np.array_equal(read(tmp_path / name), read(expected), equal_nan=True)
+
+
+@pytest.mark.parametrize("length", [416, 420])
+def test_a_run_interrupted_as_it_writes_its_products_only_writes_them(length, tmp_path, monkeypatch):
+    """With a last tile that is full, and with one that reaches beyond the scene."""
+    files = [write_raster(tmp_path / f"{n}.tif", ground(i, 150, length)) for i, n in enumerate("ba")]
+    detector = NetworkDetector(convolutional(0))
+    options = {"tile": 64, "overlap": 16}
+    whole = predict_scene(detector, *files, tmp_path / "whole.tif", **options)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("bitemporal.scenes.prediction.make_outputs", Mock(side_effect=KeyboardInterrupt))
+        predict_scene(detector, *files, tmp_path / "c.tif", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(detector, "answers", Mock(side_effect=AssertionError("predicted again")))
+        found = predict_scene(detector, *files, tmp_path / "c.tif", **options)
+    assert found.resumed == 13 + (length > 416)
+    assert (found.car, found.tiles) == (whole.car, whole.tiles)
+    assert np.array_equal(read(tmp_path / "c.tif"), read(tmp_path / "whole.tif"))
 
 
 @pytest.mark.parametrize("change", ["threshold", "overlap", "image", "cut off"])

@@ -317,6 +317,8 @@ class _Scene:
         tiling = self.tiling
         bar.update(task, completed=journal.strips)
         remaining = range(journal.strips, tiling.across.count)
+        if not remaining:  # a run that was stopped later than this
+            return
         reader = TileReader(self._open_dates, tiling, self.ranges, self._reading_threads())
         writer = ThreadPoolExecutor(1, thread_name_prefix="strips")
         pending: Future[None] | None = None
