@@ -17,13 +17,16 @@ from bitemporal.car import CarPartition
 from bitemporal.errors import BundleError, DataError, PartitionError, RecipeError, WeightsError
 from bitemporal.inference import (
     Detector,
+    Ensemble,
     NetworkDetector,
     OriginPartition,
     Prediction,
+    TestTimeAugmentation,
     load,
     loading,
     save_origin_partition,
 )
+from bitemporal.inference.combining import SlidingWindow
 from stub_networks import NORMALISATION, Passes, convolutional, images, pair_of_car, pointwise, register_stubs
 
 
@@ -232,6 +235,21 @@ def test_network_and_random_numbers_are_left_alone(tmp_path):
         probability,
         NetworkDetector(model.eval()).probabilities(torch.full((2, 3, 9, 9), 90.0), torch.zeros(2, 3, 9, 9)),
     )
+
+
+@pytest.mark.parametrize("combined", ["ensemble", "ways", "tiles", "origin-partition"])
+def test_a_combination_answers_where_its_networks_are_even_an_empty_batch(combined):
+    network = NetworkDetector(pointwise().to("meta"))
+    detector = {
+        "ensemble": Ensemble([network]),
+        "ways": TestTimeAugmentation(network, "flips"),
+        "tiles": SlidingWindow(network, 64),
+        "origin-partition": OriginPartition(network, {}, CarPartition((0.1,))),
+    }[combined]
+    empty = torch.zeros(0, 3, 20, 30, dtype=torch.uint8)
+    found = detector.probabilities(empty, empty)
+    assert found.shape == (0, 1, 20, 30)
+    assert found.device == detector.device == torch.device("meta")
 
 
 def test_network_of_no_numbers_is_no_empty_mask():

@@ -17,8 +17,8 @@ from bitemporal.car import IGNORE
 _torchvision.make_importable()
 
 from torchvision import tv_tensors  # noqa: E402  after the remedy above
-from torchvision.transforms import v2  # noqa: E402  the same
-from torchvision.transforms.v2 import functional as tvf  # noqa: E402  the same
+from torchvision.transforms import v2  # noqa: E402  after the remedy above
+from torchvision.transforms.v2 import functional as tvf  # noqa: E402  after the remedy above
 
 Pipeline = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes and returns dates, 2 x 3 x H x W uint8 (before, after), and mask, H x W uint8 with 255 ignored."""
@@ -87,9 +87,11 @@ def random_flips(dates: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def random_quarter_turn_and_flip(dates: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Rotate by 0, 90, 180 or 270 degrees, then flip along one axis."""
     turns, axis = int(torch.randint(4, ())), -1 - int(torch.randint(2, ()))
-    return tuple(  # type: ignore[return-value]  # two in, two out
-        type(x)(torch.rot90(x.as_subclass(Tensor), turns, (-2, -1)).flip(axis)) for x in (dates, mask)
-    )
+
+    def turned(images: Tensor) -> Tensor:
+        return type(images)(torch.rot90(images.as_subclass(Tensor), turns, (-2, -1)).flip(axis))
+
+    return turned(dates), turned(mask)
 
 
 def photometric_distortion(image: Tensor) -> Tensor:

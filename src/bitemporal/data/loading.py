@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -141,8 +141,9 @@ def training_loader(
         rank: This process among the training processes.
         world_size: Number of training processes.
     """
+    dataset: Dataset[Any] = samples  # what the loader gives is made by its collate function
     return DataLoader(
-        samples,  # type: ignore[arg-type]  # collated to Batch
+        dataset,
         batch_sampler=_RunningNumbers(first_step, steps, batch_size, rank, world_size),
         collate_fn=_collate,
         num_workers=workers,
@@ -177,9 +178,10 @@ def validation_loader(
     pairs: ValidationPairs, *, batch_size: int, workers: int, rank: int = 0, world_size: int = 1
 ) -> DataLoader[list[Batch]]:
     """Loader of this process's share of the validation pairs, as lists of batches of one size each."""
-    share = torch.utils.data.Subset(pairs, range(rank, len(pairs), world_size))
+    # of any type: what the loader gives is made by its collate function
+    share: Dataset[Any] = torch.utils.data.Subset(pairs, range(rank, len(pairs), world_size))
     return DataLoader(
-        share,  # type: ignore[arg-type]  # collated to batches
+        share,
         batch_size=batch_size,
         collate_fn=_collate_by_size,
         num_workers=workers,

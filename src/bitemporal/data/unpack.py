@@ -23,6 +23,7 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".ta
 """Names that ``safe_extract`` takes for archives it can read."""
 
 _CHUNK = 1 << 20
+# the last one is what zipfile raises at a compression that it does not know
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError)
 _DECOMPRESSORS: dict[bytes, Callable[[Path, str], Any]] = {
     b"\x1f\x8b": gzip.open,

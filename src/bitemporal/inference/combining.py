@@ -10,22 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitemporal.errors import RecipeError
-from bitemporal.inference.detector import Answer, Detector, check_batch
+from bitemporal.inference.detector import Answer, Detector, MixedSizeDetector
 
 Augmentation = Literal["flips", "rotations", "flips-rotations"]
 
 
-class Combination(Detector):
-    """The mean of several answers' probabilities."""
-
-    def probabilities(self, before: Tensor, after: Tensor) -> Tensor:  # noqa: D102  described by Detector
-        check_batch(before, after)
-        if not len(before):
-            return torch.empty(0, 1, *before.shape[-2:])
-        return torch.stack([answer.probability for answer in self.answers(list(before), list(after))])
-
-
-class Ensemble(Combination):
+class Ensemble(MixedSizeDetector):
     """Several detectors, whose probabilities are averaged."""
 
     def __init__(self, members: Sequence[Detector]) -> None:
@@ -40,6 +30,11 @@ class Ensemble(Combination):
         if not members:
             raise RecipeError("ensemble: has no member; expected one detector at least")
         self.members = list(members)
+
+    @property
+    def device(self) -> torch.device:
+        """That of the first member."""
+        return self.members[0].device
 
     @property
     def multiple(self) -> int:
@@ -57,7 +52,7 @@ class Ensemble(Combination):
         return _means([member.answers(before, after, valid) for member in self.members])
 
 
-class TestTimeAugmentation(Combination):
+class TestTimeAugmentation(MixedSizeDetector):
     """One detector that sees every pair in several ways; its answers are turned back and averaged."""
 
     __test__ = False  # nothing for pytest to collect
@@ -81,6 +76,11 @@ class TestTimeAugmentation(Combination):
         self.detector = detector
         self.augmentation = augmentation
         self.scales = tuple(scales)
+
+    @property
+    def device(self) -> torch.device:
+        """That of the detector."""
+        return self.detector.device
 
     @property
     def multiple(self) -> int:
@@ -138,7 +138,7 @@ def check_tiles(tile: int | None, stride: int | None) -> None:
         raise RecipeError(f"stride: found {stride}, expected 1 to the tile's side, {tile}")
 
 
-class SlidingWindow(Combination):
+class SlidingWindow(MixedSizeDetector):
     """One detector that sees images in square tiles; where tiles overlap, its answers are averaged.
 
     Tiles begin at multiples of the stride; the last ones are moved back to end at the image's edge. An image smaller
@@ -158,6 +158,11 @@ class SlidingWindow(Combination):
         """
         check_tiles(tile, stride)
         self.detector, self.tile, self.stride = detector, tile, tile if stride is None else stride
+
+    @property
+    def device(self) -> torch.device:
+        """That of the detector."""
+        return self.detector.device
 
     @property
     def multiple(self) -> int:

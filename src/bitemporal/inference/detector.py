@@ -65,6 +65,11 @@ class Detector(ABC):
         """
 
     @property
+    def device(self) -> torch.device:
+        """Where answers are."""
+        return torch.device("cpu")
+
+    @property
     def multiple(self) -> int:
         """Of which height and width must be for images to be taken as they are, and tiles be moved by."""
         return 1
@@ -170,11 +175,28 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+class MixedSizeDetector(Detector):
+    """A detector that takes pairs of several sizes itself; a batch of one size goes the same way."""
+
+    def probabilities(self, before: Tensor, after: Tensor) -> Tensor:
+        """What ``answers`` says, N x 1 x H x W; see ``Detector.probabilities``."""
+        check_batch(before, after)
+        if not len(before):
+            return torch.empty(0, 1, *before.shape[-2:], device=self.device)
+        return torch.stack([answer.probability for answer in self.answers(list(before), list(after))])
+
+    @abstractmethod
+    def answers(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
+    ) -> list[Answer]:
+        """Answer pairs that may differ in size; see ``Detector.answers``."""
+
+
 _CPU_PIXELS = 2**16
 """A CPU takes images in batches of as many pixels: larger batches leave its caches (benchmarks/batches)."""
 
 
-class NetworkDetector(Detector):
+class NetworkDetector(MixedSizeDetector):
     """One network as a detector.
 
     Images are normalised, then padded right and bottom with zeros to the size that the network can take, and the
@@ -195,14 +217,9 @@ class NetworkDetector(Detector):
         """Where the network is."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
-    def probabilities(self, before: Tensor, after: Tensor) -> Tensor:  # noqa: D102  described by Detector
-        check_batch(before, after)
-        if not len(before):
-            return torch.empty(0, 1, *before.shape[-2:], device=self.device)
-        return torch.stack([answer.probability for answer in self.answers(list(before), list(after))])
-
     @property
-    def multiple(self) -> int:  # noqa: D102  described by Detector
+    def multiple(self) -> int:
+        """Of what the network takes as it is, and its output stride."""
         return math.lcm(self.model.card.multiple, self.model.card.stride)
 
     def identity(self) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from bitemporal.bundle import FORMAT, NETWORK, ORIGIN_PARTITION, read_descriptio
 from bitemporal.car import IGNORE, CarPartition, change_area_ratios
 from bitemporal.errors import BundleError, PartitionError
 from bitemporal.files import replacing_folder, write_json
-from bitemporal.inference.detector import Answer, Detector, check_batch
+from bitemporal.inference.detector import Answer, Detector, MixedSizeDetector
 
 ORIGIN = "origin"
 """Sub-folder of the origin's bundle; the specialists' are named after their parts."""
 
 
-class OriginPartition(Detector):
+class OriginPartition(MixedSizeDetector):
     """An origin and a specialist for each CAR part.
 
     The whole batch goes through the origin at once, then each part's images through their specialist at once: at most
@@ -47,11 +47,10 @@ class OriginPartition(Detector):
         self.specialists = dict(specialists)
         self.partition = partition
 
-    def probabilities(self, before: Tensor, after: Tensor) -> Tensor:  # noqa: D102  described by Detector
-        check_batch(before, after)
-        if not len(before):
-            return self.origin.probabilities(before, after)
-        return torch.stack([answer.probability for answer in self.answers(list(before), list(after))])
+    @property
+    def device(self) -> torch.device:
+        """That of the origin."""
+        return self.origin.device
 
     @property
     def multiple(self) -> int:
