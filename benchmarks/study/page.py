@@ -341,7 +341,7 @@ def draw_curves(path: Path) -> None:
             steps, losses, shares = zip(*points, strict=True)
             if run in ("origin", "control") or (run == "teachers-scratch"):
                 axes[0, column].plot(steps, losses, label=stage)
-            elif run.removeprefix("student-") in ("mse-paper", "mse-0.03", "mse-0.3", "kl", "kl-warm"):
+            elif run.removeprefix("student-") in ("mse-paper", "mse-0.03", "mse-0.3", "kl", "kl-warm-frequency"):
                 axes[1, column].plot(steps, shares, label=run.removeprefix("student-"))
         axes[0, column].set_title(network, fontsize=10)
         axes[1, column].set_ylim(0, 1)
@@ -399,7 +399,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gather", type=Path, help="work folder of study.py")
     parser.add_argument("--synthetic", type=Path, help="its synthetic pairs, to draw what was found in some of them")
-    parser.add_argument("--student", default="kl-warm", help="the student to draw")
+    parser.add_argument("--student", default="kl-warm-frequency", help="the student to draw")
     options = parser.parse_args()
     if options.gather:
         gather(options.gather)
