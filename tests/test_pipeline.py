@@ -22,6 +22,7 @@ from bitemporal.cli.main import main
 from bitemporal.data.loading import Batch
 from bitemporal.distillation import DistillationTask
 from bitemporal.errors import BundleError, DataError, RecipeError, WeightsError
+from bitemporal.evaluation import read_result
 from bitemporal.inference import load
 from bitemporal.pipeline import DistillationRun, train
 from bitemporal.recipe import STAGES, DistillRecipe, TrainRecipe
@@ -305,10 +306,36 @@ def test_going_on_with_other_pairs_is_refused(tiny_pairs, tmp_path, val):
     distill(data, tmp_path / "run", stages="origin")()
     (data / "test").rename(tmp_path / "later")
     distill(data, tmp_path / "run")  # test pairs choose nothing
-    label = data / "train/label/pair_00.png"
-    Image.fromarray(np.full((32, 32), 255, dtype=np.uint8)).save(label)
-    with pytest.raises(DataError, match=r"partition\.csv: .* first train/pair_00"):
+    for folder in ("A", "B", "label"):
+        shutil.copy(data / f"train/{folder}/pair_00.png", data / f"train/{folder}/more.png")
+    before = fingerprint(tmp_path / "run")
+    with pytest.raises(DataError, match=r"partition\.csv: .* first train/"):
         distill(data, tmp_path / "run")
+    assert fingerprint(tmp_path / "run") == before
+
+
+def test_a_label_without_a_valid_pixel_is_scored_as_evaluate_does_it(tiny_pairs, tmp_path):
+    data = tmp_path / "pairs"
+    shutil.copytree(tiny_pairs, data)
+    for split in ("train", "test"):
+        Image.fromarray(np.full((32, 32), 255, dtype=np.uint8)).save(data / split / "label" / "pair_01.png")
+    distill(data, tmp_path / "run", stages="origin,verdict", label_values=(0, 1, 255))()
+    origin = tmp_path / "run/origin/bundle"
+    assert read_description(origin)["metadata"]["training_pairs"] == 11
+    words = [str(origin), str(data), "--label-values=0,1,255", "--name=again", f"-o={tmp_path / 'again.json'}"]
+    assert main(["evaluate", *words]) == 0
+    files = [tmp_path / "run/scores/test/origin.json", tmp_path / "again.json"]
+    ours, theirs = (read_result(file) for file in files)
+    assert ours.protocol == theirs.protocol and len(ours.evaluation.stems) == 6
+    assert np.array_equal(ours.evaluation.counts, theirs.evaluation.counts)
+    assert main(["compare", *map(str, files)]) == 0
+
+
+def test_the_table_counts_the_passes_of_a_partition_with_and_without_a_teacher(tiny_pairs, tmp_path, capsys):
+    results = distill(tiny_pairs, tmp_path, thresholds=(0.05, 0.2, 0.9))()
+    sent = [part in ("part1", "part2", "part3") for part in results["o-p"].sent_to]
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "forward passes" in line)
+    assert line.split()[-7:] == ["1", f"{1 + np.mean(sent):.2f}", "(at", "most", "2)", "1", "1"]
 
 
 def test_train_leaves_the_recipe_of_a_distillation_alone(tiny_pairs, tmp_path):

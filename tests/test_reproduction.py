@@ -85,6 +85,11 @@ def test_the_cost_is_that_of_the_steps(monkeypatch):
     assert cost.hours["control"] == pytest.approx((100_000 * 0.5 + 20 * validation) / 3600)
     assert cost.hours["student"] == pytest.approx((100_000 * 0.6 + 20 * validation) / 3600)
     assert cost.total_hours == pytest.approx(sum(cost.hours.values()))
+    seconds = iter(
+        (0.5, 0.1, 0.4)
+    )  # each of two devices takes every step, with half of the batch, and half of the validation pairs
+    two = reproduction.estimate_cost(reproduction.paper_recipe("sysu-cd", "fc_ef", workers=2, devices=2), "sysu-cd")
+    assert two.hours["origin"] == pytest.approx((2 * 200_000 * 0.5 + 40 * 4000 / 4 * 0.1) / 3600)
     seconds = iter((0.5, 0.1, 4.0))  # two processes load a batch in 2 s
     assert reproduction.estimate_cost(recipe, "sysu-cd").hours["control"] > 100_000 * 2 / 3600
 

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import subprocess
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from bitemporal.evaluation import (
     comparison_tables,
     evaluate,
     evaluate_masks,
+    program,
     read_result,
     verdict_sentence,
 )
@@ -165,9 +168,12 @@ def test_the_verdict_says_what_the_interval_says(data):
     bad = result_of(data, NetworkDetector(pointwise(scale=0.0, bias=-9.0)))
     named = {name: replace(result, name=name) for name, result in (("student", good), ("control", bad))}
     told = verdict_sentence(compare([named["control"], named["student"]]))
-    assert told.startswith("On these pairs this student is better than its control, but one seed cannot tell")
+    assert told.startswith("On these pairs this student is better than its control, but one seed may be chance")
     swapped = [replace(named["student"], name="control"), replace(named["control"], name="student")]
     assert "this student is worse than its control" in verdict_sentence(compare(swapped))
+
+    origin = [replace(named["control"], name="origin"), named["student"]]
+    assert verdict_sentence(compare(origin)).endswith("no control was trained as long without teachers.")
 
     def three_seeds(results):
         return compare([replace(result, seed=seed) for result in results for seed in range(3)])
@@ -176,7 +182,7 @@ def test_the_verdict_says_what_the_interval_says(data):
     assert told.startswith("Distillation helped: student minus control is +") and "3 seeds" in told
     assert verdict_sentence(three_seeds(swapped)).startswith("Distillation hurt: student minus control is -")
     mixed = compare([named["control"], *(replace(named["student"], seed=seed) for seed in range(3))])
-    assert "one seed cannot tell" in verdict_sentence(mixed)
+    assert "one seed may be chance" in verdict_sentence(mixed)
     same = [replace(good, name="control"), replace(good, name="student")]
     assert verdict_sentence(compare(same)).startswith("No difference could be shown")
     assert verdict_sentence(compare([named["control"]])).startswith("No verdict on distillation")
@@ -382,11 +388,45 @@ def test_evaluate_and_compare_on_the_command_line(data, tmp_path, capsys):
     assert (protocol.tile, protocol.stride, protocol.augmentation, protocol.threshold) == (16, 8, "flips", 0.4)
     assert main(["compare", files[0], str(tmp_path / "t.json")]) == 1
     assert "different protocols (tile size: none and 16; stride" in capsys.readouterr().err
+    before = Path(files[2]).read_bytes()
+    assert main(["compare", *files, "-o", files[2]]) == 1
+    assert "c.json, one of the results that are compared" in capsys.readouterr().err
+    assert Path(files[2]).read_bytes() == before
+    save_bundle(tmp_path / "d", convolutional(0), {"stage": "student", "seed": 1})
+    options = ["--name", name, "-o", str(tmp_path / "d.json")]
+    assert main(["evaluate", str(tmp_path / "d"), str(data), *options]) == 0
+    assert main(["compare", files[0], str(tmp_path / "d.json")]) == 1
+    assert "under one name, expected seeds of one detector" in capsys.readouterr().err
     assert main(["compare", files[0]]) == 1
     predict_files(compose([tmp_path / "b0"], "cpu"), data / "val" / "A", data / "val" / "B", tmp_path / "masks")
     assert main(["evaluate", str(tmp_path / "masks"), str(data), "-o", str(tmp_path / "m.json")]) == 0
     assert read_result(tmp_path / "m.json").name == "masks"
     assert np.array_equal(read_result(tmp_path / "m.json").evaluation.counts, read_result(files[0]).evaluation.counts)
+
+
+def test_a_run_is_no_folder_of_masks(data, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    for name in ("overview.png", "recipe.yaml"):
+        (tmp_path / "run" / name).touch()
+    assert main(["evaluate", str(tmp_path / "run"), str(data)]) == 1
+    told = capsys.readouterr().err
+    assert "lacks masks" not in told and "bundle" in told
+
+
+def test_a_commit_tells_whether_the_source_has_changed_since(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.setattr("bitemporal.__file__", str(package / "__init__.py"))
+    assert program()["commit"] is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "elsewhere").touch()
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert program()["commit"] == commit
+    (package / "__init__.py").write_text("changed = True")
+    assert program()["commit"] == f"{commit}-dirty"
 
 
 def test_how_masks_were_made_is_stated_in_the_protocol(data, tmp_path, capsys):

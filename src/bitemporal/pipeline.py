@@ -6,7 +6,7 @@ training with lambda = 0, so that what distillation gives is told apart from wha
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from bitemporal.evaluation import (
     compare,
     draw_masks,
     evaluate,
+    forward_passes,
     program,
     spread_by_car,
     verdict_sentence,
@@ -105,22 +106,25 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console)
     rows = scan.rows(partition)
     if "val" not in found:
         rows = stratified_split(rows, recipe.validation_share, seed=recipe.seed, source=source)
+    if checked:
+        _check_same_pairs(run / "partition.csv", rows)
+    if "val" not in found:
         write_split(run / "splits.csv", rows)
         _say(
             console,
             f"no val split: {sum(row.split == 'val' for row in rows)} of the training pairs set aside, stratified by "
             f"CAR part (seed {recipe.seed}), listed in {run / 'splits.csv'}",
         )
-    if checked:
-        _check_same_pairs(run / "partition.csv", rows)
     write_partition(run / "partition.csv", rows)
     pairs: dict[str, list[Pair]] = {}
     for row in rows:
         pair = paths.get((row.split, row.stem)) or paths[source, row.stem]
         split = "train" if row.split == source else row.split
-        if not math.isnan(row.car):
+        # of a label without a valid pixel nothing can be learned; in scores it stands as `evaluate` has it
+        if pair.label is not None and (split != "train" or not math.isnan(row.car)):
             pairs.setdefault(split, []).append(pair)
     parts = {("train" if row.split == source else row.split, row.stem): row.part for row in rows}
+    pairs = {split: listed for split, listed in pairs.items() if any(parts[split, pair.stem] for pair in listed)}
     counts = {split: Counter(parts[split, pair.stem] for pair in listed) for split, listed in pairs.items()}
     for split, count in sorted(counts.items(), key=lambda item: ("train", "val", "test").index(item[0])):
         told = ", ".join(f"{name} {count[name]}" for name in partition.names)
@@ -340,7 +344,7 @@ class DistillationRun:
             del detector
         shown = {name: load(bundle) for name, bundle in bundles.items() if name in ("origin", "student")}
         draw_masks(self.run / "overview.png", shown, folder, spread_by_car(folder, pairs, _PAIRS_SHOWN))
-        self._write(results, split)
+        self._write(results, split, teachers)
         return {name: result.evaluation for name, result in results.items()}
 
     def _score(self, name: str, detector: Detector, split: str) -> Result:
@@ -360,7 +364,7 @@ class DistillationRun:
         result.write(self.run / "scores" / split / f"{name}.json")
         return result
 
-    def _write(self, results: dict[str, Result], split: str) -> None:
+    def _write(self, results: dict[str, Result], split: str, teachers: Collection[str]) -> None:
         comparison = compare(list(results.values()), "control" if "control" in results else None)
         evaluations = {name: result.evaluation for name, result in results.items()}
         protocol = {
@@ -381,11 +385,11 @@ class DistillationRun:
         }
         write_json(self.run / "metrics.json", content)
         show = Console(highlight=False, markup=False)
-        show.print(verdict_table(evaluations, self.partition, split))
+        show.print(verdict_table(evaluations, self.partition, split, teachers))
         show.print(content["verdict"], soft_wrap=True)
 
 
-def verdict_rows(results: dict[str, Evaluation], partition: CarPartition) -> list[list[str]]:
+def verdict_rows(results: dict[str, Evaluation], partition: CarPartition, teachers: Collection[str]) -> list[list[str]]:
     """Rows of the closing table, its header first: a metric a row, a detector a column, in per cent."""
     summaries = {name: result.summary() for name, result in results.items()}
     rows: dict[str, list[float]] = {}
@@ -398,17 +402,19 @@ def verdict_rows(results: dict[str, Evaluation], partition: CarPartition) -> lis
             s["by_part"][part]["dataset"]["iou_changed"] for s in summaries.values()
         ]
     cells = [[name, *("-" if math.isnan(v) else f"{100 * v:.2f}" for v in values)] for name, values in rows.items()]
-    passes = ["forward passes a pair", *("2" if name == ORIGIN_PARTITION else "1" for name in results)]
+    passes = ["forward passes a pair", *(forward_passes(result, teachers) for result in results.values())]
     return [["metric, averaging", *results], *cells, passes]
 
 
-def verdict_table(results: dict[str, Evaluation], partition: CarPartition, split: str) -> Table:
+def verdict_table(
+    results: dict[str, Evaluation], partition: CarPartition, split: str, teachers: Collection[str]
+) -> Table:
     """The closing table: origin, O-P, control, student."""
     caption = f"per cent on {split}; parts: {partition.describe()}"
     if split == "val":
         caption += ". The same pairs chose the checkpoints: these are no test scores"
     table = Table(caption=caption, box=None, caption_justify="left")
-    header, *rows = verdict_rows(results, partition)
+    header, *rows = verdict_rows(results, partition, teachers)
     for column in header:
         table.add_column(column, justify="left" if column == header[0] else "right", no_wrap=True)
     for row in rows:

@@ -206,7 +206,8 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
 
     def hours(steps: int, more: float = 0.0) -> float:
         times = steps / (recipe.validate_every or max(1, steps // 20))
-        return (steps * max(slowest, step_s + more) + times * validation) * recipe.devices / 3600
+        # every device takes each step, and its share of the validation pairs
+        return (steps * max(slowest, step_s + more) * recipe.devices + times * validation) / 3600
 
     teachers = len(recipe.partition.names)
     return Cost(

@@ -25,6 +25,8 @@ def compare(results: list[str], /, *, baseline: str | None = None, output: str |
         raise RecipeError(f"results: found {len(results)}, expected two files at least")
     if output is not None and Path(output).is_dir():
         raise RecipeError(f"output: found the folder {output}, expected the name of a JSON file")
+    if output is not None and Path(output).resolve() in {Path(path).resolve() for path in results}:
+        raise RecipeError(f"output: found {output}, one of the results that are compared; expected a new file")
     found = evaluation.compare([evaluation.read_result(path) for path in results], baseline)
     console = Console(highlight=False, markup=False)
     for table in evaluation.comparison_tables(found):

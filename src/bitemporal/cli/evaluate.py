@@ -108,13 +108,13 @@ def evaluate(
             scales=tuple(scales),
             car_thresholds=partition.thresholds,
         )
-        known_name, known_seed = _known(None if masks else bundle)
+        known_name, known_seed, model = _known(None if masks else bundle)
         result = evaluation.Result(
             name or known_name or Path(bundle).resolve().name,
             protocol,
             scores,
             known_seed if seed is None else seed,
-            {"source": bundle, **evaluation.program()},
+            {"source": bundle, **({"model": model} if model else {}), **evaluation.program()},
         )
         counts = result.write(output)
         console.print(f"written to {output} and {counts}", soft_wrap=True)
@@ -124,21 +124,22 @@ def _is_mask_folder(source: str) -> bool:
     folder = Path(source)
     return (
         folder.is_dir()
-        and not (folder / "bundle.json").exists()
+        and not any((folder / name).exists() for name in ("bundle.json", "recipe.yaml"))  # a bundle, a run
         and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
     )
 
 
-def _known(bundle: str | None) -> tuple[str | None, int | None]:
-    """Name and seed that a bundle tells of itself."""
+def _known(bundle: str | None) -> tuple[str | None, int | None, str | None]:
+    """Name, seed and network that a bundle tells of itself."""
     if bundle is None or not Path(bundle).is_dir():
-        return None, None
+        return None, None, None
     described = read_description(Path(bundle))
     if described["kind"] == ORIGIN_PARTITION:
         network = read_description(Path(bundle) / ORIGIN)
-        return f"{network['model']} o-p", network.get("metadata", {}).get("seed")
+        return f"{network['model']} o-p", network.get("metadata", {}).get("seed"), network["model"]
     metadata = described.get("metadata", {})
-    return f"{described['model']} {metadata.get('stage', '')}".strip(), metadata.get("seed")
+    model = described["model"]
+    return f"{model} {metadata.get('stage', '')}".strip(), metadata.get("seed"), model
 
 
 def _check(folder: PairFolder, split: str, console: Console) -> None:

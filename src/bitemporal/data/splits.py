@@ -126,7 +126,10 @@ def write_split(path: str | os.PathLike[str], rows: Iterable[PartitionRow]) -> N
 
     The file depends on the assignment alone and appears whole or not at all.
     """
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
         writer.writerows(sorted({(row.split, row.stem) for row in rows}))
@@ -144,7 +147,7 @@ def read_split(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     origin = Path(path)
     if not origin.is_file():
         raise PartitionError(f"{origin}: no such file; `write_split` writes one")
-    with origin.open(newline="", encoding="utf-8") as stream:
+    with origin.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         reader = csv.DictReader(stream)
         missing = set(_COLUMNS) - set(reader.fieldnames or ())
         if missing:

@@ -28,10 +28,11 @@ class TeacherBank:
         """Freeze the teachers.
 
         Args:
-            teachers: Networks by name of their part; a part without one is not distilled.
+            teachers: Networks by name of their part; a part may lack one.
             partition: Routes by CAR.
             pairs: Training pairs of each teacher: every teacher teaches every pair, as much as its part has pairs.
-                Without it, as in the paper, the teacher of a pair's part teaches it alone.
+                Without it, as in the paper, the teacher of a pair's part teaches it alone, and a pair whose part lacks
+                one is not taught.
         """
         self.partition, self.pairs = partition, pairs
         self.teachers = {part: teacher.eval().requires_grad_(False) for part, teacher in teachers.items()}

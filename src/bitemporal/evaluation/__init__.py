@@ -3,7 +3,7 @@
 from bitemporal.evaluation.comparison import Comparison, compare, comparison_tables, verdict_sentence
 from bitemporal.evaluation.pictures import coloured_errors, draw_masks, spread_by_car
 from bitemporal.evaluation.results import Protocol, Result, program, read_result
-from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, evaluate, evaluate_masks
+from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, evaluate, evaluate_masks, forward_passes
 from bitemporal.evaluation.tables import interval_table, score_tables
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "draw_masks",
     "evaluate",
     "evaluate_masks",
+    "forward_passes",
     "interval_table",
     "program",
     "read_result",

@@ -224,16 +224,16 @@ def verdict_sentence(comparison: Comparison, detector: str = "student") -> str:
         f"{100 * found.low:+.2f} to {100 * found.high:+.2f} ({comparison.description}; "
         f"{_seeds(comparison, detector)})."
     )
-    what = "Distillation" if baseline == "control" else detector.capitalize()
+    if baseline != "control":
+        told += " Of distillation this says nothing: no control was trained as long without teachers."
     if not significant(found):
         return f"No difference could be shown: {told}"
+    better = "better" if found.value > 0 else "worse"
     if any(len(comparison.replicates[name].seeds) == 1 for name in (detector, baseline)):
-        better = "better" if found.value > 0 else "worse"
-        return (
-            f"On these pairs this {detector} is {better} than its {baseline}, but one seed cannot tell distillation "
-            f"from chance: {told}"
-        )
-    return f"{what} {'helped' if found.value > 0 else 'hurt'}: {told}"
+        return f"On these pairs this {detector} is {better} than its {baseline}, but one seed may be chance: {told}"
+    if baseline != "control":
+        return f"The {detector} is {better} than its {baseline}: {told}"
+    return f"Distillation {'helped' if found.value > 0 else 'hurt'}: {told}"
 
 
 def _table(caption: str) -> Table:

@@ -231,17 +231,17 @@ def check_comparable(results: Sequence[Result]) -> None:
 
 
 def program() -> dict[str, str | None]:
-    """Version of this package, and the commit of its source tree, where it runs from one."""
-    folder = Path(bitemporal.__file__).resolve().parent
+    """Version of this package, and the commit of its source tree, where it runs from one; "-dirty" if changed since."""
+    commit = _git("log", "-1", "--format=%H")
+    if commit and _git("status", "--porcelain"):
+        commit += "-dirty"
+    return {"bitemporal": bitemporal.__version__, "commit": commit or None}
+
+
+def _git(*words: str) -> str:
+    """What git says of the package's folder; nothing without git, or where the folder is in no source tree."""
+    command = ["git", "-C", str(Path(bitemporal.__file__).resolve().parent), *words, "--", "."]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "log", "-1", "--format=%H", "--", "."],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        commit = done.stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):  # no git, or no source tree
-        commit = None
-    return {"bitemporal": bitemporal.__version__, "commit": commit}
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

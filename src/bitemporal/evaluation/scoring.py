@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,6 +226,23 @@ def boundary_scores(counts: npt.NDArray[np.int64]) -> dict[str, float]:
     if precision + recall > 0:
         f1 = 2 * precision * recall / (precision + recall)
     return {"precision": precision, "recall": recall, "f1": f1}
+
+
+def forward_passes(evaluation: Evaluation, teachers: Collection[str] | None) -> str:
+    """How many networks a pair goes through: for Origin-Partition the origin, and a teacher where its part has one.
+
+    Args:
+        evaluation: Of any detector.
+        teachers: Parts that have one; ``None`` where that is not known.
+    """
+    if not any(evaluation.sent_to):
+        return "1"
+    if teachers is None:
+        return "at most 2"
+    if set(teachers) == set(evaluation.partition.names):
+        return "2"
+    second = sum(sent in teachers for sent in evaluation.sent_to) / len(evaluation.sent_to)
+    return f"{1 + second:.2f} (at most 2)"
 
 
 def object_counts(counts: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:

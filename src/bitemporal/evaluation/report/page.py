@@ -30,7 +30,7 @@ from bitemporal.evaluation.report.charts import (
 )
 from bitemporal.evaluation.report.gallery import Card, choose, draw
 from bitemporal.evaluation.results import Result, read_result
-from bitemporal.evaluation.scoring import Evaluation
+from bitemporal.evaluation.scoring import forward_passes
 from bitemporal.files import replacing
 from bitemporal.inference import load
 from bitemporal.inference.origin_partition import read_partition_of
@@ -177,19 +177,9 @@ def _score_table(run: _Run) -> list[dict[str, Any]]:
         rows.append({"label": label, "cells": cells})
     boundary = [summary["boundary"]["f1"] for summary in run.summaries.values()]
     rows.append({"label": "boundary F1", "cells": [{"value": _per_cent(v), "low": "", "high": ""} for v in boundary]})
-    passes = [_passes(run, result.evaluation) if name == "o-p" else "1" for name, result in run.results.items()]
+    passes = [forward_passes(result.evaluation, run.teachers) for result in run.results.values()]
     rows.append({"label": "forward passes a pair", "cells": [{"value": v, "low": "", "high": ""} for v in passes]})
     return [{"label": "", "cells": list(run.results)}, *rows]
-
-
-def _passes(run: _Run, evaluation: Evaluation) -> str:
-    """The origin's pass, and a second one where the part that a pair was sent to has a teacher."""
-    if run.teachers is None:
-        return "at most 2"
-    if set(run.teachers) == set(evaluation.partition.names):
-        return "2"
-    second = sum(sent in run.teachers for sent in evaluation.sent_to) / len(evaluation.sent_to)
-    return f"{1 + second:.2f} (at most 2)"
 
 
 def _differences(run: _Run) -> Markup:
