@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bitemporal.evaluation.bootstrap import Replicates, Resampling, difference, estimate, score, significant
+from bitemporal.evaluation.bootstrap import (
+    Replicates,
+    Resampling,
+    difference,
+    estimate,
+    mean_difference,
+    score,
+    significant,
+)
 from bitemporal.metrics import METRICS, image_metric, metrics
 
 
@@ -120,6 +128,28 @@ def test_the_error_of_the_seeds_is_that_of_the_t_test():
     assert (found.high - found.low) / 2 == pytest.approx(
         margin * stats.t.ppf(0.975, whole) / stats.t.ppf(0.975, apart.df), rel=0.01
     )
+
+
+def test_the_mean_over_networks_has_the_error_of_each_ones_seeds():
+    """Of two networks it is Welch's, with the second's sign turned; how far the networks lie apart adds nothing."""
+    resampling, cells = Resampling.of(30, 20_000), []
+    for start, spread in ((np.array([900, 50, 10, 40]), (0, 3, 7)), (np.array([800, 100, 50, 50]), (9, 0, 4, 30, 2))):
+        seeds = tuple(range(len(spread)))
+        counts = np.stack([np.tile(start + np.array([0, 0, k, -k]), (30, 1)) for k in spread])
+        cells.append((Replicates(counts, seeds), Replicates(np.stack([np.tile(start, (30, 1))] * len(spread)), seeds)))
+    found = mean_difference(cells, "iou_changed", "dataset", resampling)
+    own = [
+        [
+            metrics(a, "dataset")["iou_changed"] - metrics(b, "dataset")["iou_changed"]
+            for a, b in zip(x.counts, y.counts, strict=True)
+        ]
+        for x, y in cells
+    ]
+    assert found.value == pytest.approx((np.mean(own[0]) + np.mean(own[1])) / 2)
+    welch = stats.ttest_ind(own[0], -np.array(own[1]), equal_var=False)
+    margin = (welch.confidence_interval().high - welch.confidence_interval().low) / 4
+    margin *= stats.t.ppf(0.975, int(welch.df)) / stats.t.ppf(0.975, welch.df)
+    assert (found.value - found.low, found.high - found.value) == pytest.approx((margin, margin), rel=0.01)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])

@@ -4,7 +4,7 @@
     python benchmarks/study/page.py                                         # tables and intervals, from raw numbers
 
 `confusions.csv.gz` has the confusion counts of every pair, `probabilities.csv` what does not depend on the threshold,
-`losses.csv.gz` the training curves, `seconds.csv` what everything took.
+`losses.csv.gz` the training curves, `seconds.csv` what every run took (its last session).
 """
 
 import argparse
@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from bitemporal.car import CarPartition
 from bitemporal.evaluation import draw_masks, spread_by_car
-from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, difference, estimate, significant
+from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, estimate, mean_difference, significant
 from bitemporal.files import replacing
 from bitemporal.inference import load
 from bitemporal.pairs import PairFolder
@@ -142,20 +142,11 @@ class Scores:
         return [network for network in self.networks if all((network, method) in self.cells for method in methods)]
 
     def minus(self, first: str, second: str, network: str, part: str | None = None) -> Estimate:
-        """Difference in dataset mIoU of two methods on the same seeds, for one network or over all that have both."""
+        """Difference in dataset mIoU of two methods on the same seeds, for one network or the mean of all with both."""
         networks = self.having(first, second) if network == ALL else [network]
         pairs = [_paired(self.cells[n, first], self.cells[n, second]) for n in networks]
         chosen = None if part is None else self.parts == part
-        # every network and seed is a replicate of its own
-        one, other = (
-            Replicates(np.concatenate([pair[i].counts for pair in pairs]), tuple(range(sum(map(_seeds, pairs)))))
-            for i in (0, 1)
-        )
-        return difference(one, other, "miou", "dataset", self.resampling, chosen)
-
-
-def _seeds(pair: tuple[Replicates, Replicates]) -> int:
-    return len(pair[0].seeds)
+        return mean_difference(pairs, "miou", "dataset", self.resampling, chosen)
 
 
 def _paired(first: Replicates, second: Replicates) -> tuple[Replicates, Replicates]:

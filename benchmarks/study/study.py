@@ -10,12 +10,11 @@ computes with one thread, so that repetitions give the same numbers.
 
 import argparse
 import fcntl
-import json
 import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -30,7 +29,7 @@ from rich.console import Console
 from bitemporal.car import CarPartition, change_area_ratio
 from bitemporal.data.synthetic import CarDistribution, write_folder
 from bitemporal.evaluation import Protocol, Result, evaluate, program
-from bitemporal.files import replacing
+from bitemporal.files import replacing, replacing_folder, write_json
 from bitemporal.inference import compose, save_origin_partition
 from bitemporal.pairs import PairFolder
 from bitemporal.pipeline import DistillationRun
@@ -121,6 +120,15 @@ IDEAS = {
 METHODS = CORE | IDEAS
 
 
+def link_bundles(bundles: Iterable[Path], folder: Path) -> None:
+    """Bring bundles of stages to another folder of a run, each whole or not at all."""
+    for bundle in bundles:
+        target = folder / bundle.parent.name / "bundle"
+        if not target.exists():
+            with replacing_folder(target) as temporary:
+                shutil.copytree(bundle, temporary, copy_function=os.link, dirs_exist_ok=True)
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
     """Whether a cell could be had for this process alone."""
@@ -169,17 +177,15 @@ class Cell:
         if (out / "done").exists():
             return out
         for start in starts:
-            for bundle in start.glob("*/bundle"):
-                target = out / bundle.parent.name / "bundle"
-                if not target.exists():
-                    shutil.copytree(bundle, target, copy_function=os.link)
+            link_bundles(start.glob("*/bundle"), out)
         (out / "recipe.yaml").unlink(missing_ok=True)  # of a run that was interrupted; the fields are the same
         run = DistillationRun(self.recipe(out, fields | {"stages": stage}), Console(quiet=True))
         run.data.pairs["val"] = run.data.pairs["val"][:3]  # looked at once, at the end, and nothing hangs on it
         run.data.folder.load = lru_cache(maxsize=None)(run.data.folder.load)  # decoded once
         started = time.perf_counter()
         run()
-        (out / "done").write_text(json.dumps({"seconds": round(time.perf_counter() - started, 1)}))
+        # of this session alone, where an earlier one was interrupted
+        write_json(out / "done", {"seconds": round(time.perf_counter() - started, 1)})
         for bulk in out.glob("*/last.ckpt"):
             bulk.unlink()
         return out
@@ -206,10 +212,7 @@ class Cell:
     def _only_teachers(self, teachers: Path) -> list[Path]:
         """The run folder without its origin, which may be another network's."""
         view = self.folder / f".view-{teachers.parent.parent.name}-{teachers.name}"
-        for bundle in teachers.glob("teacher-*/bundle"):
-            target = view / bundle.parent.name / "bundle"
-            if not target.exists():
-                shutil.copytree(bundle, target, copy_function=os.link)
+        link_bundles(teachers.glob("teacher-*/bundle"), view)
         return [view]
 
     def origin_partition(self, name: str) -> None:

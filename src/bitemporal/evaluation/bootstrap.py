@@ -8,6 +8,7 @@ same resamples, so that what both find hard does not count as a difference, and 
 seeds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -192,19 +193,54 @@ def difference(
         degrees of freedom of Welch and Satterthwaite, rounded down. No interval for fewer than ``MINIMUM_IMAGES``
         images with valid pixels.
     """
-    one, other = (_by_seed(r.of(images), metric, averaging) for r in (first, second))
-    value = float(one.mean() - other.mean())
-    if _too_few(first.of(images)):
+    return mean_difference([(first, second)], metric, averaging, resampling, images)
+
+
+def mean_difference(
+    pairs: Sequence[tuple[Replicates, Replicates]],
+    metric: str,
+    averaging: Averaging,
+    resampling: Resampling,
+    images: npt.NDArray[np.bool_] | None = None,
+) -> Estimate:
+    """The mean of several differences, as of one method on several networks, with its 95 % interval.
+
+    Args:
+        pairs: Two detectors each, all over the same images in the same order.
+        metric: One of ``bitemporal.metrics.METRICS``.
+        averaging: See ``bitemporal.metrics``.
+        resampling: Of the images.
+        images: Which of them count, N; all by default.
+
+    Returns:
+        The mean of what ``difference`` gives. Its interval is over images and seeds: these networks are given, and of
+        others nothing is said. Errors of the seeds add up, with the degrees of freedom of Welch and Satterthwaite,
+        rounded down.
+    """
+    values, variances, degrees = [], [], []
+    for first, second in pairs:
+        one, other = (_by_seed(r.of(images), metric, averaging) for r in (first, second))
+        values.append(one.mean() - other.mean())
+        for spread in [one - other] if first.seeds == second.seeds else [one, other]:
+            if error := _error_of_mean(spread):
+                variances.append(error**2 / len(pairs) ** 2)
+                degrees.append(len(spread) - 1)
+    value = float(np.mean(values))
+    if _too_few(pairs[0][0].of(images)):
         return Estimate(value, float("nan"), float("nan"))
-    found = [_resampled(r, images, resampling, metric, averaging) for r in (first, second)]
-    if first.seeds == second.seeds:
-        error, degrees = _error_of_mean(one - other), len(one) - 1
-    else:
-        errors = [_error_of_mean(values) ** 2 for values in (one, other)]
-        error = float(np.sqrt(sum(errors)))
-        own = sum(e**2 / (len(v) - 1) for e, v in zip(errors, (one, other), strict=True) if e)
-        degrees = max(1, int(sum(errors) ** 2 / own)) if own else 0
-    return _interval(value, found[0] - found[1] + (error * resampling.errors(degrees) if error else 0.0))
+    found = np.mean(
+        [
+            _resampled(first, images, resampling, metric, averaging)
+            - _resampled(second, images, resampling, metric, averaging)
+            for first, second in pairs
+        ],
+        axis=0,
+    )
+    if variances:
+        freedom = sum(variances) ** 2 / sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
+        # what is a whole number but for its own rounding stays one
+        found = found + np.sqrt(sum(variances)) * resampling.errors(max(1, int(freedom + 1e-9)))
+    return _interval(value, found)
 
 
 def significant(interval: Estimate) -> bool:
