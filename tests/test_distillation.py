@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.optimize import brentq
 from torch.distributions import Bernoulli, kl_divergence
 
 from bitemporal.car import CarPartition
 from bitemporal.data.loading import Batch
 from bitemporal.distillation import DistillationTask, TeacherBank, criterion, kullback_leibler, mean_squared_error
+from bitemporal.distillation.calibration import Calibration
 from bitemporal.distillation.criteria import valid_weights
 from bitemporal.models import ModelOutput, Normalisation, create_model
 from bitemporal.training import Optimisation
@@ -294,9 +296,54 @@ def test_all_teachers_teach_every_pair_as_much_as_their_part_has_pairs():
 
     each = {part: 4 * float(kl_divergence(bernoulli(t), bernoulli(student)).mean()) for part, t in networks().items()}
     assert found == pytest.approx(np.average(list(each.values()), weights=[trained_on[p] for p in each]), rel=1e-4)
+    bank.shifts["large"] = -0.7
+    moved = bernoulli(networks()["large"]).logits - 0.7 / 2
+    each["large"] = 4 * float(kl_divergence(Bernoulli(logits=moved), bernoulli(student)).mean())
+    found = float(module.loss_terms(pairs)["loss_distillation"].detach())
+    assert found == pytest.approx(np.average(list(each.values()), weights=[trained_on[p] for p in each]), rel=1e-4)
     assert found != pytest.approx(np.mean(list(each.values())), rel=1e-3)
     by_part = task(name="kl").eval()
     assert float(by_part.loss_terms(pairs)["loss_distillation"].detach()) != pytest.approx(found, rel=1e-3)
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_a_calibrated_network_finds_as_much_change_as_there_is(stride):
+    """The shift is the root that scipy finds."""
+    generator = torch.Generator().manual_seed(0)
+    calibration, values, weights, changed = Calibration(), [], [], 0.0
+    for car in (0.0, 0.1, 0.6):
+        pairs = batch([car, car / 2], ignored=0.25)
+        odds = 3 * torch.randn(2, 1, SIZE // stride, SIZE // stride, generator=generator) - 4
+        calibration.add(odds, pairs.target)
+        blocks = pairs.target.view(2, SIZE // stride, stride, SIZE // stride, stride)
+        weights.append((blocks != 255).double().mean((2, 4)).flatten())
+        values.append(odds.double().flatten())
+        changed += float((blocks == 1).double().mean((2, 4)).sum())
+    values, weights = torch.cat(values), torch.cat(weights)
+    expected = brentq(lambda shift: float(weights @ torch.sigmoid(values + shift)) - changed, -20, 20)
+    assert calibration.shift() == pytest.approx(expected, abs=0.01)
+    assert abs(expected) > 0.5
+
+
+def test_nothing_to_calibrate_by_shifts_nothing():
+    calibration = Calibration()
+    calibration.add(torch.randn(1, 1, SIZE, SIZE), torch.full((1, SIZE, SIZE), 255))
+    assert Calibration().shift() == calibration.shift() == 0.0
+
+
+def test_teachers_of_other_priors_are_brought_together():
+    """Three copies of one network, two of which find more or less change by a constant."""
+    copies = {part: networks()["small"] for part in PARTITION.names}
+    for part, constant in (("medium", 1.5), ("large", -2.0)):
+        outputs = copies[part].outputs
+        copies[part].outputs = lambda *dates, outputs=outputs, constant=constant: ModelOutput(
+            outputs(*dates).logits + constant
+        )
+    bank = TeacherBank(copies, PARTITION, {"small": 3, "medium": 2, "large": 1})
+    assert bank.shifts == {"small": 0.0, "medium": 0.0, "large": 0.0}
+    bank.calibrate([batch([0.0, 0.1, 0.5]), batch([0.3])])
+    assert bank.shifts["small"] - bank.shifts["medium"] == pytest.approx(1.5, abs=0.02)
+    assert bank.shifts["small"] - bank.shifts["large"] == pytest.approx(-2.0, abs=0.02)
 
 
 def test_part_without_a_teacher_is_not_distilled():

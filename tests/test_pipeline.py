@@ -20,7 +20,7 @@ from torch.distributions import Bernoulli, kl_divergence
 from bitemporal.bundle import load_network, read_description
 from bitemporal.cli.main import main
 from bitemporal.data.loading import Batch
-from bitemporal.distillation import DistillationTask
+from bitemporal.distillation import DistillationTask, TeacherBank
 from bitemporal.errors import BundleError, DataError, RecipeError, WeightsError
 from bitemporal.evaluation import read_result
 from bitemporal.inference import load
@@ -171,6 +171,25 @@ def test_student_is_taught_as_the_recipe_says(whole, tiny_pairs, tmp_path, teach
         outputs[stage] = Bernoulli(logits=logits / 3)
     each = [float(kl_divergence(outputs[teacher], outputs["origin"]).mean()) for teacher in shares]
     assert float(found) == pytest.approx(weight * 9 * np.average(each, weights=list(shares.values())), rel=1e-3)
+
+
+@pytest.mark.parametrize(("teachers", "samples"), [("all", [8]), ("part", [])])
+def test_teachers_are_calibrated_by_the_students_samples_if_they_teach_other_parts(
+    tiny_pairs, tmp_path, monkeypatch, teachers, samples
+):
+    seen, shifts = [], {}
+    calibrate = TeacherBank.calibrate
+
+    def spied(bank, batches):
+        batches = list(batches)
+        seen.append(sum(len(batch) for batch in batches))
+        calibrate(bank, batches)
+        shifts.update(bank.shifts)
+
+    monkeypatch.setattr(TeacherBank, "calibrate", spied)
+    distill(tiny_pairs, tmp_path, teachers=teachers, stages="origin,teachers,student")()
+    assert seen == samples  # two steps of four
+    assert all(shift != 0 for shift in shifts.values()) and len(shifts) == 3 * len(samples)
 
 
 def test_the_papers_criterion_has_the_papers_lambda(whole, tiny_pairs, tmp_path):

@@ -107,13 +107,11 @@ CORE = {
     "mse-0.3": Method("scratch", _MSE | {"lambda_": 0.3}),
     "kl": Method("scratch", _KL),
     "kl-warm": Method("warm", _KL),
-    "kl-warm-frequency": Method("warm", _ALL),
+    "kl-warm-calibrated": Method("warm", _ALL),
 }
 IDEAS = {
-    "kl-warm-frequency-3": Method("warm", _ALL | {"lambda_": 3.0}),
     "kl-tinycd": Method("tinycd", _KL),
-    "kl-tinycd-frequency": Method("tinycd", _ALL),
-    "kl-tinycd-frequency-3": Method("tinycd", _ALL | {"lambda_": 3.0}),
+    "kl-tinycd-calibrated": Method("tinycd", _ALL),
     "kl-two": Method("two", _KL),
     "kl-equal": Method("equal", _KL),
 }

@@ -120,8 +120,8 @@ class DistillRecipe(TrainRecipe):
             Table II).
         criterion: Distillation criterion: kl between probabilities, or mse on raw outputs (the paper's).
         temperature: Temperature of kl.
-        teachers: Who teaches a pair: every teacher, as much as its part has training pairs (all), or, as in the
-            paper, that of the pair's part alone (part).
+        teachers: Who teaches a pair: every teacher, as much as its part has training pairs, once it finds as much
+            change as there is (all); or, as in the paper, that of the pair's part alone (part).
         stages: Stages to run, comma-separated; all of origin,teachers,control,student,verdict by default.
     """
 

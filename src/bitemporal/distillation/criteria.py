@@ -1,7 +1,7 @@
 """How far a student's output is from a teacher's."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,12 @@ def _log_odds(model: ChangeModel, outputs: ModelOutput) -> Tensor:
 
 
 def mean_squared_error(
-    student: ChangeModel, outputs: ModelOutput, teacher: ChangeModel, targets: ModelOutput, label: Tensor
+    student: ChangeModel,
+    outputs: ModelOutput,
+    teacher: ChangeModel,
+    targets: ModelOutput,
+    label: Tensor,
+    shift: float = 0.0,
 ) -> WeightedSum:
     """Squared differences of raw outputs, as in the paper: (1 / |Z|) sum (z_student - z_teacher)^2.
 
@@ -61,12 +66,13 @@ def mean_squared_error(
         teacher: The network that teaches.
         targets: Its outputs, of the same pairs.
         label: Decoded masks, N x H x W; ignored pixels do not count.
+        shift: Added to the teacher's log-odds of change; raw outputs of one architecture are compared as they are.
     """
     if student.name == teacher.name and student.config == teacher.config:
         ours = student.distillation_tensor(outputs).float()
         theirs = teacher.distillation_tensor(targets).float()
     else:
-        ours, theirs = _common_size(_log_odds(student, outputs), _log_odds(teacher, targets))
+        ours, theirs = _common_size(_log_odds(student, outputs), _log_odds(teacher, targets) + shift)
     weights = valid_weights(label, ours.shape[-2:])
     weights = weights.repeat(len(ours) // len(label), 1, 1, 1)  # networks that answer several times a pair
     return WeightedSum((weights * (ours - theirs) ** 2).sum(), weights.sum() * ours.shape[1])
@@ -79,6 +85,7 @@ def kullback_leibler(
     targets: ModelOutput,
     label: Tensor,
     temperature: float,
+    shift: float = 0.0,
 ) -> WeightedSum:
     """T^2 KL(teacher || student) between the probabilities of change at a temperature, a pixel.
 
@@ -92,8 +99,10 @@ def kullback_leibler(
         targets: Its outputs, of the same pairs.
         label: Decoded masks, N x H x W; ignored pixels do not count.
         temperature: T; log-odds are divided by it.
+        shift: Added to the teacher's log-odds of change.
     """
-    ours, theirs = _common_size(_log_odds(student, outputs) / temperature, _log_odds(teacher, targets) / temperature)
+    ours, theirs = _common_size(_log_odds(student, outputs), _log_odds(teacher, targets) + shift)
+    ours, theirs = ours / temperature, theirs / temperature
     probability = torch.sigmoid(theirs)
     divergence = probability * (F.logsigmoid(theirs) - F.logsigmoid(ours))
     divergence = divergence + (1 - probability) * (F.logsigmoid(-theirs) - F.logsigmoid(-ours))
@@ -104,7 +113,20 @@ def kullback_leibler(
 KL_WEIGHT = 1.0
 """Lambda of ``kl`` where none is given: the term then weighs about as much as a pixel's cross-entropy."""
 
-Compare = Callable[[ChangeModel, ModelOutput, ChangeModel, ModelOutput, Tensor], WeightedSum]
+
+class Compare(Protocol):
+    """A criterion; see ``mean_squared_error`` for the arguments."""
+
+    def __call__(
+        self,
+        student: ChangeModel,
+        outputs: ModelOutput,
+        teacher: ChangeModel,
+        targets: ModelOutput,
+        label: Tensor,
+        shift: float = 0.0,
+    ) -> WeightedSum:
+        """Compare what student and teacher say of the same pairs."""
 
 
 def criterion(name: Criterion, temperature: float) -> Compare:
@@ -114,12 +136,4 @@ def criterion(name: Criterion, temperature: float) -> Compare:
         name: ``mse`` or ``kl``.
         temperature: Of ``kl``.
     """
-    if name == "mse":
-        return mean_squared_error
-
-    def compare(
-        student: ChangeModel, outputs: ModelOutput, teacher: ChangeModel, targets: ModelOutput, label: Tensor
-    ) -> WeightedSum:
-        return kullback_leibler(student, outputs, teacher, targets, label, temperature)
-
-    return compare
+    return mean_squared_error if name == "mse" else partial(kullback_leibler, temperature=temperature)

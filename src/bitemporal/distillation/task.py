@@ -1,15 +1,19 @@
 """The student's training: task loss plus the distance to the teachers, from one pass."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from bitemporal.car import CarPartition, change_area_ratios
 from bitemporal.data.loading import Batch
+from bitemporal.distillation.calibration import Calibration
 from bitemporal.distillation.criteria import Compare, WeightedSum
 from bitemporal.models import ChangeModel, ModelOutput
 from bitemporal.training.task import ChangeTask, Optimisation
+
+CALIBRATION_SAMPLES = 256
+"""Of the student's first ones, by which teachers are calibrated."""
 
 
 class TeacherBank:
@@ -35,12 +39,26 @@ class TeacherBank:
                 one is not taught.
         """
         self.partition, self.pairs = partition, pairs
+        self.shifts = dict.fromkeys(teachers, 0.0)
         self.teachers = {part: teacher.eval().requires_grad_(False) for part, teacher in teachers.items()}
 
     def to(self, device: torch.device) -> None:
         """Move the teachers to a device."""
         for teacher in self.teachers.values():
             teacher.to(device)
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Find what must be added to each teacher's log-odds for it to find as much change in these pairs as there is.
+
+        Args:
+            batches: Of all parts, on the teachers' device.
+        """
+        found = {part: Calibration() for part in self.teachers}
+        for batch in batches:
+            for part, teacher in self.teachers.items():
+                logits = self.outputs(part, batch, torch.arange(len(batch))).logits
+                found[part].add(teacher.log_odds(logits.float()), batch.target)
+        self.shifts = {part: calibration.shift() for part, calibration in found.items()}
 
     def route(self, target: Tensor) -> dict[str, Tensor]:
         """Numbers of the samples that each teacher teaches; teachers of none are left out.
@@ -96,8 +114,11 @@ class DistillationTask(ChangeTask):
         self.teachers, self.compare, self.weight = teachers, compare, weight
 
     def on_fit_start(self) -> None:
-        """Bring the teachers to the student's device."""
+        """Bring the teachers to the student's device; those that teach pairs of other parts are calibrated first."""
         self.teachers.to(self.device)
+        if self.teachers.pairs is not None:
+            batches = self.trainer.datamodule.first_batches(CALIBRATION_SAMPLES)  # type: ignore[attr-defined]  # ours
+            self.teachers.calibrate(batch.to(self.device) for batch in batches)
 
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
         """The student's own terms and ``loss_distillation``, both from its single pass."""
@@ -111,7 +132,14 @@ class DistillationTask(ChangeTask):
             samples = samples.to(batch.target.device)
             targets = self.teachers.outputs(part, batch, samples)
             teacher = self.teachers.teachers[part]
-            found = self.compare(self.model, _select(outputs, samples), teacher, targets, batch.target[samples])
+            found = self.compare(
+                self.model,
+                _select(outputs, samples),
+                teacher,
+                targets,
+                batch.target[samples],
+                shift=self.teachers.shifts[part],
+            )
             share = 1 if self.teachers.pairs is None else self.teachers.pairs[part]
             sums.append(WeightedSum(share * found.total, share * found.weight))
         if not sums:

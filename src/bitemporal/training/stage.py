@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import bitemporal
 from bitemporal.bundle import save_bundle
 from bitemporal.data.loading import (
+    Batch,
     TrainingSamples,
     ValidationPairs,
     derive_seed,
@@ -183,11 +184,20 @@ class _StageData(pl.LightningDataModule):
         trainer = self.trainer
         return {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer else {}
 
-    def train_dataloader(self) -> Any:  # noqa: ANN401  a loader of batches
+    @property
+    def _samples(self) -> TrainingSamples:
         seed = derive_seed(self.recipe.seed, self.stage.stream)
-        samples = TrainingSamples(self.folder, self.stage.train, self.augmentation, self.recipe.crop_size, seed)
+        return TrainingSamples(self.folder, self.stage.train, self.augmentation, self.recipe.crop_size, seed)
+
+    def first_batches(self, samples: int) -> Iterable[Batch]:
+        """The stage's first samples, or all where they are fewer, in every process; the same where a run goes on."""
+        share = self.batch_size // self._share.get("world_size", 1)
+        steps = math.ceil(min(samples, self.stage.steps * self.batch_size) / share)
+        return training_loader(self._samples, first_step=0, steps=steps, batch_size=share, workers=self.recipe.workers)
+
+    def train_dataloader(self) -> Any:  # noqa: ANN401  a loader of batches
         return training_loader(
-            samples,
+            self._samples,
             first_step=self.first_step,
             steps=self.stage.steps,
             batch_size=self.batch_size,
