@@ -40,13 +40,15 @@ ALL = "all"
 TITLES = {"gz": "CD_Data_GZ, validation part, 99 pairs", "synthetic": "synthetic pairs, test part, 200 pairs"}
 CONTROLS = ("control", "control-balanced", "control-ema")
 NOT_STUDENTS = ("origin", "o-p-scratch", "o-p-warm", *CONTROLS)
+DEFAULT = "kl-warm-calibrated"
 DIRECTLY = (
     ("o-p-warm", "o-p-scratch"),
     ("kl-warm", "kl"),
-    ("kl-warm-frequency", "kl-warm"),
-    ("kl-warm-frequency", "kl"),
-    ("kl-warm-frequency", "kl-warm-all"),
-    ("kl-warm-frequency", "o-p-scratch"),
+    (DEFAULT, "kl-warm"),
+    (DEFAULT, "kl-warm-frequency"),
+    (DEFAULT, "kl"),
+    (DEFAULT, "mse-paper"),
+    (DEFAULT, "o-p-scratch"),
 )
 """What the package's default is made of, each choice against the other."""
 
@@ -332,7 +334,7 @@ def draw_curves(path: Path) -> None:
             steps, losses, shares = zip(*points, strict=True)
             if run in ("origin", "control") or (run == "teachers-scratch"):
                 axes[0, column].plot(steps, losses, label=stage)
-            elif run.removeprefix("student-") in ("mse-paper", "mse-0.03", "mse-0.3", "kl", "kl-warm-frequency"):
+            elif run.removeprefix("student-") in ("mse-paper", "mse-0.03", "mse-0.3", "kl", DEFAULT):
                 axes[1, column].plot(steps, shares, label=run.removeprefix("student-"))
         axes[0, column].set_title(network, fontsize=10)
         axes[1, column].set_ylim(0, 1)
@@ -390,7 +392,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gather", type=Path, help="work folder of study.py")
     parser.add_argument("--synthetic", type=Path, help="its synthetic pairs, to draw what was found in some of them")
-    parser.add_argument("--student", default="kl-warm-frequency", help="the student to draw")
+    parser.add_argument("--student", default=DEFAULT, help="the student to draw")
     options = parser.parse_args()
     if options.gather:
         gather(options.gather)

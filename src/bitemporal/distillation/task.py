@@ -12,7 +12,7 @@ from bitemporal.distillation.criteria import Compare, WeightedSum
 from bitemporal.models import ChangeModel, ModelOutput
 from bitemporal.training.task import ChangeTask, Optimisation
 
-CALIBRATION_SAMPLES = 256
+CALIBRATION_SAMPLES = 128
 """Of the student's first ones, by which teachers are calibrated."""
 
 
