@@ -110,6 +110,7 @@ IDEAS = {
     "kl-warm-all": Method("warm", fields=_KL | {"routing": "all"}),
     "kl-warm-all-0.3": Method("warm", fields=_KL | {"routing": "all", "lambda_": 0.3}),
     "kl-warm-frequency": Method("warm", fields=_KL | {"routing": "frequency"}),
+    "kl-warm-calibrated": Method("warm", fields=_KL | {"routing": "calibrated"}),
     "kl-warm-frequency-3": Method("warm", fields=_KL | {"routing": "frequency", "lambda_": 3.0}),
     "kl-tinycd-frequency": Method("tinycd", fields=_KL | {"routing": "frequency"}),
     "kl-tinycd-frequency-3": Method("tinycd", fields=_KL | {"routing": "frequency", "lambda_": 3.0}),

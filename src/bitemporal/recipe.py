@@ -16,7 +16,7 @@ from bitemporal.files import replacing
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Criterion = Literal["mse", "kl", "confident"]
-Weighting = Literal["hard", "soft", "all", "frequency"]
+Weighting = Literal["hard", "soft", "all", "frequency", "calibrated"]
 """How teachers share a pair: one answers, neighbours of a threshold share it, or all do."""
 RoutingCar = Literal["crop", "pair"]
 Start = Literal["scratch", "origin"]

@@ -44,7 +44,7 @@ def _common_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _log_odds(model: ChangeModel, outputs: ModelOutput) -> Tensor:
-    return model.log_odds(outputs.logits.float())
+    return model.log_odds(outputs.logits.float()) + getattr(model, "teacher_shift", 0.0)
 
 
 def mean_squared_error(

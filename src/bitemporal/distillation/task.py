@@ -60,7 +60,7 @@ class TeacherBank:
             table = np.eye(len(names))[self.partition.indices(cars)]
         elif self.weighting == "all":
             table = np.full((len(cars), len(names)), 1 / len(names))
-        elif self.weighting == "frequency" and self.frequencies is not None:
+        elif self.weighting in ("frequency", "calibrated") and self.frequencies is not None:
             table = np.tile([self.frequencies[name] for name in names], (len(cars), 1))
         else:
             table = _soft_parts(cars, self.partition.thresholds)
@@ -70,6 +70,24 @@ class TeacherBank:
             for i, name in enumerate(names)
             if name in self.teachers and table[:, i].any()
         }
+
+    @torch.no_grad()
+    def calibrate(self, part: str, outputs: ModelOutput, target: Tensor) -> None:
+        """One step towards the shift of the log-odds with which as much is changed as in the labels."""
+        teacher = self.teachers[part]
+        odds = teacher.log_odds(outputs.logits.float()) + getattr(teacher, "teacher_shift", 0.0)
+        size = tuple(odds.shape[-2:])
+        valid = torch.nn.functional.interpolate((target != 255).float()[:, None], size=size, mode="area")
+        changed = torch.nn.functional.interpolate((target == 1).float()[:, None], size=size, mode="area")
+        probability = torch.sigmoid(odds)
+        steps = getattr(teacher, "teacher_steps", 0)
+        excess = (valid * probability - changed).sum() / valid.sum().clamp(min=1)
+        slope = (valid * probability * (1 - probability)).sum() / valid.sum().clamp(min=1)
+        step = (excess / slope.clamp(min=1e-2)).clamp(-1, 1) / (2 + 0.2 * steps)
+        teacher.teacher_shift = getattr(teacher, "teacher_shift", 0.0) - float(step)
+        teacher.teacher_steps = steps + 1
+        if steps % 50 == 49:
+            print(part, steps + 1, round(teacher.teacher_shift, 3), flush=True)
 
     @torch.no_grad()
     def outputs(self, part: str, batch: Batch, samples: Tensor) -> ModelOutput:
@@ -140,6 +158,8 @@ class DistillationTask(ChangeTask):
             share = shares.to(batch.target.device)[samples]
             targets = self.teachers.outputs(part, batch, samples)
             teacher = self.teachers.teachers[part]
+            if self.teachers.weighting == "calibrated":
+                self.teachers.calibrate(part, targets, batch.target[samples])
             sums.append(
                 self.compare(self.model, _select(outputs, samples), teacher, targets, batch.target[samples], share)
             )
