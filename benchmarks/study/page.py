@@ -355,7 +355,7 @@ def draw_pairs(work: Path, root: Path, path: Path, student: str) -> None:
         "origin": cell / "origin" / "origin" / "bundle",
         "O-P": cell / origin_partition_of(student),
         "control": cell / control_of(student) / "control" / "bundle",
-        f"student, {student}": cell / f"student-{student}" / "student" / "bundle",
+        "student": cell / f"student-{student}" / "student" / "bundle",
     }
     folder = PairFolder(str(root))
     pairs = spread_by_car(folder, folder.pairs("test"), 8)
