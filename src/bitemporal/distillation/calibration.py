@@ -43,9 +43,10 @@ class Calibration:
         """What is to be added to the log-odds for the mean probability to be the share of changed pixels.
 
         Returns:
-            The shift, within 20 either way; 0 where no pixel was valid.
+            The shift, within 20 either way; 0 where nothing was changed, or nothing unchanged: a few pairs of one kind
+            do not say how often the other one occurs.
         """
-        if not self.pixels.any():
+        if not 0 < self.changed < self.pixels.sum():
             return 0.0
         centres = torch.linspace(-_LIMIT, _LIMIT, 2 * _BINS + 1, dtype=torch.float64)[1::2]
         pixels = torch.from_numpy(self.pixels)
