@@ -175,6 +175,19 @@ def test_detectors_that_do_not_differ_are_told_apart_as_seldom_as_it_says(seeds)
     assert np.mean(stars) <= 0.1
 
 
+def test_what_is_undefined_for_some_seeds_has_no_difference():
+    """The precision of a detector that finds nothing with one of its seeds."""
+    counts = matrices(np.random.default_rng(8), 20)
+    nothing = np.stack(
+        [counts[:, 0] + counts[:, 1], 0 * counts[:, 0], counts[:, 2] + counts[:, 3], 0 * counts[:, 0]], -1
+    )
+    first = Replicates(np.stack([counts, nothing, counts]), (0, 1, 2))
+    second = Replicates(np.stack([counts] * 3), (0, 1, 2))
+    found = difference(first, second, "precision_changed", "dataset", Resampling.of(20, 100))
+    assert np.isnan(found).all()
+    assert np.isfinite(difference(first, second, "recall_changed", "dataset", Resampling.of(20, 100))).all()
+
+
 def test_few_images_have_no_interval():
     counts = matrices(np.random.default_rng(7), 8)
     counts[4:] = 0  # without a valid pixel

@@ -226,7 +226,7 @@ def mean_difference(
                 variances.append(error**2 / len(pairs) ** 2)
                 degrees.append(len(spread) - 1)
     value = float(np.mean(values))
-    if _too_few(pairs[0][0].of(images)):
+    if not np.isfinite(value) or _too_few(pairs[0][0].of(images)):
         return Estimate(value, float("nan"), float("nan"))
     found = np.mean(
         [
