@@ -350,6 +350,10 @@ def test_what_may_be_missing_is_left_out_in_words(run, tmp_path):
     assert any("student/bundle/weights.safetensors" in text and "No pictures" in text for text in page.texts)
     told = " ".join("".join(page.texts).split())
     assert re.search(r"hash [0-9a-f]{16}\. Save what follows", told) and "None, commit" not in told
+    for path in (folder / "scores/test").glob("*.json"):
+        edited(path, lambda content: content.update(origin={"bitemporal": "1", "commit": 40 * "a" + "-dirty"}))
+    told = " ".join("".join(Page(write_report(folder).read_text(encoding="utf-8")).texts).split())
+    assert "commit aaaaaaaaaaaa, with changes since" in told
 
 
 def test_a_difference_is_said_to_be_one_of_these_weights(page):

@@ -197,6 +197,7 @@ def test_results_that_cannot_be_used_are_errors_in_words(data, tmp_path):
         ("[]", "format is 'list'"),
         ('{"format": 99}', "format is 99, expected 2"),
         ('{"format": 2}', "lacks a part of a result"),
+        (whole.replace('"threshold": 0.5,', "", 1), "lacks a part of a result .*protocol without threshold"),
         (whole.replace('"seed": 0', '"seed": "0"'), "lacks a part of a result .*seed '0'"),
         (whole.replace('"seed": 0', '"seed": -7'), "lacks a part of a result .*seed"),
         (whole.replace('"pairs": 12', '"pairs": "12"', 1), "lacks a part of a result .*pairs '12'"),

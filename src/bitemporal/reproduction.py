@@ -267,12 +267,21 @@ def reproduce(recipe: DistillRecipe, dataset: str, console: Console | None = Non
     Raises:
         DataError: When the pairs are not there.
     """
+    check_data(recipe, dataset)
+    return DistillationRun(recipe, console)()
+
+
+def check_data(recipe: DistillRecipe, dataset: str) -> None:
+    """Refuse to begin without pairs.
+
+    Raises:
+        DataError: When their folder is not there.
+    """
     if not Path(recipe.data).is_dir():
         raise DataError(
             f"{recipe.data}: no such folder; expected the pairs of {BENCHMARKS[dataset].title}: "
             f"`bitemporal data download {dataset}`, or name their folder by --data"
         )
-    return DistillationRun(recipe, console)()
 
 
 def dry_run(recipe: DistillRecipe, console: Console | None = None) -> dict[str, Evaluation]:

@@ -43,8 +43,13 @@ def reproduce(
     recipe = reproduction.paper_recipe(dataset, model, data, out, parts, devices, precision, workers, seed)
     console = Console(highlight=False)
     if dry_run:
-        console.print(reproduction.paper_table(reproduction.dry_run(recipe), recipe, dataset))
+        found = reproduction.dry_run(recipe)
+        console.print("after two steps on a few tiny synthetic pairs; the measured numbers mean nothing")
+        console.print(reproduction.paper_table(found, recipe, dataset))
         return
+    if not estimate:
+        reproduction.check_data(recipe, dataset)
+    console.print("timing a few steps of a batch at full size", soft_wrap=True)
     console.print(reproduction.cost_table(reproduction.estimate_cost(recipe, dataset), recipe))
     if not estimate:
         console.print(reproduction.paper_table(reproduction.reproduce(recipe, dataset), recipe, dataset))

@@ -202,6 +202,8 @@ def read_result(path: str | os.PathLike[str]) -> Result:
 def _read_protocol(content: dict[str, Any]) -> Protocol:
     known = {entry.name for entry in fields(Protocol)}
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k in known}
+    if absent := sorted(_MUST_AGREE.keys() - given.keys()):
+        raise ValueError(f"protocol without {', '.join(absent)}")
     protocol = Protocol(**given)
     for name, kind in (("data", str), ("split", str), ("pairs_hash", str), ("pairs", int), ("car_thresholds", tuple)):
         if not isinstance(getattr(protocol, name), kind):
