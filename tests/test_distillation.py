@@ -225,7 +225,7 @@ def test_kl_is_the_divergence_of_the_softmax():
     model = create_model("test_fc")
     ours, theirs = torch.randn(2, 2, 8, 8), torch.randn(2, 2, 8, 8)
     label = torch.zeros(2, 8, 8, dtype=torch.int64)
-    got = kullback_leibler(model, ModelOutput(ours), model, ModelOutput(theirs), label, 2.0)
+    got = kullback_leibler(model, ModelOutput(ours), model, ModelOutput(theirs), label, temperature=2.0)
     expected = 4 * F.kl_div(F.log_softmax(ours / 2, 1), F.softmax(theirs / 2, 1), reduction="sum") / (2 * 8 * 8)
     assert torch.allclose(got.total / got.weight, expected, rtol=1e-4)
 
@@ -246,7 +246,9 @@ def test_distance_is_the_mean_over_the_valid_pixels_alone(name):
 def test_kl_of_one_channel_is_not_zero():
     model = create_model("test_tinycd")
     ours, theirs = torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 2.0)
-    got = kullback_leibler(model, ModelOutput(ours), model, ModelOutput(theirs), torch.zeros(1, 4, 4).long(), 1.0)
+    got = kullback_leibler(
+        model, ModelOutput(ours), model, ModelOutput(theirs), torch.zeros(1, 4, 4).long(), temperature=1.0
+    )
     p = 1 / (1 + math.exp(-2))
     assert float(got.total / got.weight) == pytest.approx(
         p * math.log(p / 0.5) + (1 - p) * math.log((1 - p) / 0.5), rel=1e-4

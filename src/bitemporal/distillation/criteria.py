@@ -1,7 +1,8 @@
 """How far a student's output is from a teacher's."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -84,8 +85,9 @@ def kullback_leibler(
     teacher: ChangeModel,
     targets: ModelOutput,
     label: Tensor,
-    temperature: float,
     shift: float = 0.0,
+    *,
+    temperature: float,
 ) -> WeightedSum:
     """T^2 KL(teacher || student) between the probabilities of change at a temperature, a pixel.
 
@@ -98,8 +100,8 @@ def kullback_leibler(
         teacher: The network that teaches.
         targets: Its outputs, of the same pairs.
         label: Decoded masks, N x H x W; ignored pixels do not count.
-        temperature: T; log-odds are divided by it.
         shift: Added to the teacher's log-odds of change.
+        temperature: T; log-odds are divided by it.
     """
     ours, theirs = _common_size(_log_odds(student, outputs), _log_odds(teacher, targets) + shift)
     ours, theirs = ours / temperature, theirs / temperature
@@ -113,20 +115,8 @@ def kullback_leibler(
 KL_WEIGHT = 1.0
 """Lambda of ``kl`` where none is given: the term then weighs about as much as a pixel's cross-entropy."""
 
-
-class Compare(Protocol):
-    """A criterion; see ``mean_squared_error`` for the arguments."""
-
-    def __call__(
-        self,
-        student: ChangeModel,
-        outputs: ModelOutput,
-        teacher: ChangeModel,
-        targets: ModelOutput,
-        label: Tensor,
-        shift: float = 0.0,
-    ) -> WeightedSum:
-        """Compare what student and teacher say of the same pairs."""
+Compare = Callable[[ChangeModel, ModelOutput, ChangeModel, ModelOutput, Tensor, float], WeightedSum]
+"""Takes what ``mean_squared_error`` takes."""
 
 
 def criterion(name: Criterion, temperature: float) -> Compare:

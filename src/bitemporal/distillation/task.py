@@ -117,7 +117,8 @@ class DistillationTask(ChangeTask):
         """Bring the teachers to the student's device; those that teach pairs of other parts are calibrated first."""
         self.teachers.to(self.device)
         if self.teachers.pairs is not None:
-            batches = self.trainer.datamodule.first_batches(CALIBRATION_SAMPLES)  # type: ignore[attr-defined]  # ours
+            # the stage's own; Lightning sets it without declaring it
+            batches = self.trainer.datamodule.first_batches(CALIBRATION_SAMPLES)  # type: ignore[attr-defined]
             self.teachers.calibrate(batch.to(self.device) for batch in batches)
 
     def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -138,7 +139,7 @@ class DistillationTask(ChangeTask):
                 teacher,
                 targets,
                 batch.target[samples],
-                shift=self.teachers.shifts[part],
+                self.teachers.shifts[part],
             )
             share = 1 if self.teachers.pairs is None else self.teachers.pairs[part]
             sums.append(WeightedSum(share * found.total, share * found.weight))

@@ -207,10 +207,10 @@ def mean_difference(
 
     Args:
         pairs: Two detectors each, all over the same images in the same order.
-        metric: One of ``bitemporal.metrics.METRICS``.
-        averaging: See ``bitemporal.metrics``.
-        resampling: Of the images.
-        images: Which of them count, N; all by default.
+        metric: This and all that follows as for ``difference``.
+        averaging: See there.
+        resampling: See there.
+        images: See there.
 
     Returns:
         The mean of what ``difference`` gives. Its interval is over images and seeds: these networks are given, and of

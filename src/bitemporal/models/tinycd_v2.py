@@ -133,7 +133,8 @@ class Head(nn.Module):
         self.sum = LevelSum(4, width)
         self.difference = nn.Conv2d(early, width, 1)
         nn.init.kaiming_normal_(self.difference.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self.difference.bias)  # type: ignore[arg-type]  # it has one
+        assert self.difference.bias is not None
+        nn.init.zeros_(self.difference.bias)
         self.classify = segmentation_head(width, classes, dropout=0.0)
 
     def forward(self, before: Tensor, after: Tensor, levels: Sequence[Tensor]) -> Tensor:

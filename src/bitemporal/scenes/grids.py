@@ -1,7 +1,7 @@
 """The common grid of both dates, and windows of a date on it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -83,10 +83,10 @@ def common_grid(before: Source, after: Source, choice: GridChoice = "before") ->
     return Grid(first.crs, first.transform @ Affine.translation(x0, y0), x1 - x0, y1 - y0)
 
 
-def _whole(value: float, rounding: Any) -> int:  # noqa: ANN401  math.floor or math.ceil
+def _whole(value: float, rounding: Callable[[float], int]) -> int:
     """Round a pixel edge, unless it is one already."""
     nearest = round(value)
-    return nearest if abs(value - nearest) < _ALIGNED else int(rounding(value))
+    return nearest if abs(value - nearest) < _ALIGNED else rounding(value)
 
 
 def _extent_on(grid: Grid, other: Grid, source: Source) -> tuple[float, float, float, float]:

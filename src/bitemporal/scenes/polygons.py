@@ -14,6 +14,7 @@ import shapely
 from affine import Affine
 from pyogrio.errors import DataSourceError, FeatureError
 from rasterio import features
+from shapely.coords import CoordinateSequence
 from shapely.geometry import Polygon, shape
 
 from bitemporal.files import unwritable
@@ -167,7 +168,7 @@ def _smoothed(polygon: Polygon) -> Polygon:
     return smooth
 
 
-def _cut(coordinates: Any) -> npt.NDArray[np.float64]:  # noqa: ANN401  shapely's sequence
+def _cut(coordinates: CoordinateSequence) -> npt.NDArray[np.float64]:
     ring = np.asarray(coordinates)[:-1]
     for most in (0.7, 0.2):  # pixels that are cut off at a corner at most, where the sides are long
         side = np.roll(ring, -1, axis=0) - ring
