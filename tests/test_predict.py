@@ -111,6 +111,10 @@ def test_predict_needs_no_label_and_answers_pairs_of_different_sizes(bundles):
         ("A", "B", "out", ["--probability", "A"], "inputs"),
         ("A", "B", "out", ["--probability", "out"], "own place"),
         ("A", "B", "A/x.png", [], "expected a folder"),
+        ("A", "B", "label", [], "label/x.png was there before and not written by bitemporal"),
+        ("A", "B", "out", ["--probability", "label"], "label/x.png was there before"),
+        ("A/x.png", "B/x.png", "label/x.png", [], "label/x.png was there before"),
+        ("A/x.png", "B/x.png", "notes.png", [], "notes.png was there before"),
         ("A", "empty", "out", [], "no two images"),
         ("A/x.png", "B/x.png", "m.png", ["--image-range", "4000,0"], "image_range"),
         ("A/x.png", "B/x.png", "m.png", ["--image-range", "0,nan"], "image_range"),
@@ -124,6 +128,8 @@ def test_predict_refuses_before_it_writes(bundles, monkeypatch, capsys, before, 
     save(bundles / "photographs" / "x.jpg", images(0, 16, 16))  # a mask would become x.png beside it
     (bundles / "link.png").symlink_to(bundles / "A" / "x.png")
     (bundles / "empty").mkdir()
+    save(bundles / "label" / "x.png", images(0, 16, 16)[..., 0])
+    (bundles / "notes.png").write_text("no image")
     files = contents(bundles)
     words = ["predict", before, after, "--bundle", "origin", "-o", output, "--device", "cpu", *extra]
     assert main(words) == 1

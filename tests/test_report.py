@@ -230,14 +230,32 @@ def test_without_imagery_only_masks_are_shown(run, tmp_path, capsys):
     assert not page.of("input")
 
 
+def test_what_is_no_report_is_not_overwritten(run, tmp_path, capsys):
+    ours, theirs = tmp_path / "ours.html", tmp_path / "theirs.html"
+    for _ in range(2):  # the second replaces the first
+        assert main(["report", str(run), "-o", str(ours), "--data", str(tmp_path / "gone")]) == 0
+        assert "shows no pictures" in capsys.readouterr().err
+    theirs.write_text("<title>A page</title>")
+    for path, words in (
+        (theirs, "exists and is no report"),
+        (run / "recipe.yaml", "expected a name that ends in .html"),
+        (tmp_path, "found the folder"),
+    ):
+        assert main(["report", str(run), "-o", str(path)]) == 1
+        assert words in capsys.readouterr().err
+    assert theirs.read_text() == "<title>A page</title>"
+
+
 def test_without_the_pairs_everything_else_is_there(run, tmp_path):
-    page = Page(write_report(run, tmp_path / "r.html", data=tmp_path / "gone").read_text(encoding="utf-8"))
+    with pytest.warns(UserWarning, match=r"r\.html: shows no pictures: .*gone"):
+        page = Page(write_report(run, tmp_path / "r.html", data=tmp_path / "gone").read_text(encoding="utf-8"))
     assert not page.of("img") and any("No pictures" in text and "gone" in text for text in page.texts)
     assert page.tables
 
 
 def why_no_pictures(run, tmp_path, **options):
-    page = Page(write_report(run, tmp_path / "r.html", **options).read_text(encoding="utf-8"))
+    with pytest.warns(UserWarning, match="shows no pictures"):
+        page = Page(write_report(run, tmp_path / "r.html", **options).read_text(encoding="utf-8"))
     assert not page.of("img") and page.tables
     return next(text for text in page.texts if text.startswith("No pictures: "))
 

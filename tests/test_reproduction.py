@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from bitemporal import pipeline, reproduction
 from bitemporal.cli.main import main
+from bitemporal.data.loading import Batch
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.models import model_card
 from bitemporal.models.facts import all_facts
@@ -75,6 +77,7 @@ def test_what_the_paper_does_not_have_is_refused():
 
 
 def test_the_cost_is_that_of_the_steps(monkeypatch):
+    monkeypatch.setattr(reproduction, "_CPU_PAIRS", 8)
     recipe = reproduction.paper_recipe("sysu-cd", "fc_ef", workers=2)
     seconds = iter((0.5, 0.1, 0.4))
     monkeypatch.setattr(reproduction, "_seconds", lambda *_: next(seconds))
@@ -94,6 +97,16 @@ def test_the_cost_is_that_of_the_steps(monkeypatch):
     assert reproduction.estimate_cost(recipe, "sysu-cd").hours["control"] > 100_000 * 2 / 3600
 
 
+def test_a_few_pairs_stand_for_a_batch_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(reproduction, "_seconds", lambda *_: 0.1)
+    seen = []
+    monkeypatch.setattr(reproduction, "Batch", lambda *tensors: seen.extend(tensors) or Batch(*tensors))
+    cost = reproduction.estimate_cost(reproduction.paper_recipe("sysu-cd", "fc_ef"), "sysu-cd")
+    assert {len(tensor) for tensor in seen} == {2}
+    assert (cost.step_s, cost.forward_s, cost.loading_s) == pytest.approx((0.4, 0.4, 0.4))
+
+
 def test_a_probe_times_this_machine():
     recipe = replace(reproduction.paper_recipe("sysu-cd", "tinycd"), crop_size=64, batch_size=2)
     cost = reproduction.estimate_cost(recipe, "sysu-cd")
@@ -105,7 +118,20 @@ def test_a_run_that_would_be_refused_has_no_cost(devices, capsys, monkeypatch):
     monkeypatch.setattr(reproduction, "_seconds", lambda *_: 1.0)
     assert main(["reproduce", "jl1-cd", "--model", "fc_ef", "--devices", str(devices), "--estimate"]) == 1
     said = capsys.readouterr()
-    assert "devices" in said.err and "hours" not in said.out
+    assert f"devices: found {devices}, expected a number that divides the paper's batch of 8 pairs" in said.err
+    assert "hours" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--parts", "4", "--estimate"], "parts: found 4, expected 2 or 3"),
+        (["--estimate", "--dry-run"], "estimate: found beside dry_run"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(options, words, capsys):
+    assert main(["reproduce", "jl1-cd", "--model", "fc_ef", *options]) == 1
+    assert words in capsys.readouterr().err
 
 
 def test_the_command_estimates_and_names_the_missing_data(tmp_path, capsys, monkeypatch):

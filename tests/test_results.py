@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 from io import StringIO
@@ -130,9 +131,9 @@ def test_seeds_of_one_name_are_replicates(data):
     assert again["miou", "dataset"] == found.differences["b"]["miou", "dataset"]
     unknown = [replace(result, seed=None) for result in (other, results[0])]
     assert compare(unknown).replicates["b"].seeds == (-1,)
-    with pytest.raises(DataError, match="b: found 2 results with seeds unknown, unknown"):
+    with pytest.raises(DataError, match="b, b: found 2 results named b with seeds unknown, unknown"):
         compare([unknown[0], unknown[0]])
-    with pytest.raises(DataError, match="a: found 2 results with seeds 0, 0"):
+    with pytest.raises(DataError, match="a, a: found 2 results named a with seeds 0, 0"):
         compare([results[0], results[0]])
     with pytest.raises(RecipeError, match="baseline: found 'c', expected one of"):
         compare(results, "c")
@@ -143,8 +144,8 @@ def test_seeds_of_one_name_are_replicates(data):
 
 def test_two_results_never_share_a_file(data, tmp_path):
     result = result_of(data, NetworkDetector(pointwise()))
-    files = {result.write(tmp_path / name) for name in ("lr0.1", "lr0.2", "lr.json")}
-    assert len(files) == 3 and read_result(tmp_path / "lr0.1").name == "d"
+    files = {result.write(tmp_path / name) for name in ("lr0.1.json", "lr0.2.json", "lr.json")}
+    assert len(files) == 3 and read_result(tmp_path / "lr0.1.json").name == "d"
 
 
 def test_a_negative_seed_is_refused(data):
@@ -293,6 +294,7 @@ BLACK, WHITE, RED, BLUE = (0, 0, 0), (255, 255, 255), (128, 0, 0), (0, 0, 255)
         (banded("RGBA", 0, CHANGED, 0, 255), "png"),
         (banded("RGBA", 255 * CHANGED, 0, 0, 100 * CHANGED), "png"),
         (banded("LA", CHANGED, 255), "png"),
+        (banded("RGB", *3 * [255 * CHANGED]), "png"),
     ],
 )
 def test_masks_are_what_their_samples_say(scored, image, suffix):
@@ -309,6 +311,10 @@ def test_masks_are_what_their_samples_say(scored, image, suffix):
         (banded("CMYK", 0, 0, 0, 255 * CHANGED), "tif", "is a CMYK image"),
         (Image.fromarray(np.where(CHANGED, np.float32("nan"), np.float32(0))), "tif", "holds NaN"),
         (Image.fromarray(255 * CHANGED.astype(np.uint8)), "jpg", "values, as JPEG compression"),
+        (Image.fromarray(np.where(CHANGED, 200, 40).astype(np.uint8)), "png", "values from 40 to 200, as prob"),
+        (Image.fromarray((CHANGED * np.arange(24)).astype(np.uint8)), "png", "values from 3 to 21 beside 0, as prob"),
+        (Image.fromarray(CHANGED * np.linspace(0.5, 1, 24, dtype=np.float32)), "tif", "beside 0, as prob"),
+        (banded("RGB", *3 * [CHANGED * np.arange(24)]), "png", "values from 3 to 21 beside 0, as prob"),
     ],
 )
 def test_masks_that_could_mean_two_things_are_refused(scored, image, suffix, words):
@@ -391,18 +397,92 @@ def test_evaluate_and_compare_on_the_command_line(data, tmp_path, capsys):
     assert "different protocols (tile size: none and 16; stride" in capsys.readouterr().err
     before = Path(files[2]).read_bytes()
     assert main(["compare", *files, "-o", files[2]]) == 1
-    assert "c.json, one of the results that are compared" in capsys.readouterr().err
+    assert "c.json exists and is no comparison" in capsys.readouterr().err
     assert Path(files[2]).read_bytes() == before
     save_bundle(tmp_path / "d", convolutional(0), {"stage": "student", "seed": 1})
     options = ["--name", name, "-o", str(tmp_path / "d.json")]
     assert main(["evaluate", str(tmp_path / "d"), str(data), *options]) == 0
     assert main(["compare", files[0], str(tmp_path / "d.json")]) == 1
-    assert "under one name, expected seeds of one detector" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "under one name" in told and "expected seeds of one detector" in told
+    assert f"{files[0]}, {tmp_path / 'd.json'}: found" in told
+    assert main(["compare", files[0], files[2], str(tmp_path / "t.json")]) == 1
+    told = capsys.readouterr().err
+    assert f"{files[0]} (" in told and f"{tmp_path / 't.json'} (tiled)" in told
+    assert main(["compare", files[0], files[0]]) == 1
+    assert f"{files[0]}, {files[0]}: found 2 results named {name} with seeds 0, 0" in capsys.readouterr().err
     assert main(["compare", files[0]]) == 1
     predict_files(compose([tmp_path / "b0"], "cpu"), data / "val" / "A", data / "val" / "B", tmp_path / "masks")
     assert main(["evaluate", str(tmp_path / "masks"), str(data), "-o", str(tmp_path / "m.json")]) == 0
     assert read_result(tmp_path / "m.json").name == "masks"
     assert np.array_equal(read_result(tmp_path / "m.json").evaluation.counts, read_result(files[0]).evaluation.counts)
+
+
+@pytest.mark.parametrize("content", [b'{"kind": "network"}', b"no JSON", bytes([137, 80, 78, 71, 255]), b"[1]"])
+def test_what_an_evaluation_or_comparison_did_not_write_is_not_overwritten(data, tmp_path, capsys, content):
+    save_bundle(tmp_path / "b", pointwise())
+    ours, theirs = tmp_path / "ours.json", tmp_path / "theirs.json"
+    evaluating = ["evaluate", str(tmp_path / "b"), str(data), "-o"]
+    for _ in range(2):  # the second replaces the first
+        assert main([*evaluating, str(ours)]) == 0
+    theirs.write_bytes(content)
+    for words in ([*evaluating, str(theirs)], ["compare", str(ours), str(ours), "-o", str(theirs)]):
+        assert main(words) == 1
+        assert f"output: {theirs} exists and is no" in capsys.readouterr().err
+        assert theirs.read_bytes() == content
+    counts = tmp_path / "new.confusions.csv"
+    counts.write_bytes(content)
+    assert main([*evaluating, str(tmp_path / "new.json")]) == 1
+    assert f"output: {counts} exists and is no table" in capsys.readouterr().err
+    assert counts.read_bytes() == content and not (tmp_path / "new.json").exists()
+    for words in ([*evaluating, str(tmp_path / "new")], ["compare", str(ours), str(ours), "-o", str(tmp_path / "new")]):
+        assert main(words) == 1
+        assert "expected a name that ends in .json" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_no_detector_is_told_apart(data, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["evaluate", str(tmp_path / "empty"), str(data)]) == 1
+    told = capsys.readouterr().err
+    assert "neither bundle.json nor images" in told and "a folder of masks" in told
+    save_bundle(tmp_path / "run" / "student" / "bundle", pointwise())
+    (tmp_path / "run" / "recipe.yaml").touch()
+    assert main(["evaluate", str(tmp_path / "run"), str(data)]) == 1
+    assert f"the bundles of this run are {tmp_path / 'run/student/bundle'}" in capsys.readouterr().err
+    for path in (data / "val" / "label").iterdir():
+        path.unlink()
+    (data / "val" / "label").rmdir()
+    shutil.copytree(data / "val", data / "train")
+    assert main(["evaluate", str(tmp_path / "run/student/bundle"), str(data)]) == 1
+    assert f"{data}: no pair of train, val has a label" in capsys.readouterr().err
+
+
+def test_tables_are_whole_where_the_output_is_narrow(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "a_detector_with_a_name_that_alone_is_wider_than_the_terminal"
+    results = [result_of(data, NetworkDetector(pointwise(bias=bias)), name + str(bias)) for bias in (-50.0, -52.0)]
+    files = [result.write(tmp_path / f"{i}.json").with_name(f"{i}.json") for i, result in enumerate(results)]
+    assert main(["compare", *map(str, files)]) == 0
+    save_bundle(tmp_path / "b", pointwise())
+    assert main(["evaluate", str(tmp_path / "b"), str(data)]) == 0
+    shown = capsys.readouterr().out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown and name + "-52.0" in shown
+    metric = results[0].evaluation.summary()["by_part"]["large"]["image_mean_empty_0"]["miou"]
+    assert metric > 0 and "medium objects" in shown
+
+
+def test_a_result_of_other_metrics_or_of_no_partition_is_refused(data, tmp_path):
+    path = tmp_path / "r.json"
+    result_of(data, NetworkDetector(pointwise())).write(path)
+    whole = json.loads(path.read_text())
+    for field, value, words in (
+        ("metric_version", 1, "has metrics of version 1, expected 2"),
+        ("car_thresholds", [0.3, 0.1], "lacks a part of a result"),
+    ):
+        path.write_text(json.dumps(whole | {"protocol": whole["protocol"] | {field: value}}))
+        with pytest.raises(DataError, match=rf"r.json: {words}"):
+            read_result(path)
 
 
 def test_a_run_is_no_folder_of_masks(data, tmp_path, capsys):

@@ -53,7 +53,9 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if Path(folder).is_file():
         raise BundleError(f"{folder}: found a file, expected a bundle folder, as `bitemporal train` writes it")
     if not path.is_file():
-        raise BundleError(f"{path}: no such file; expected a bundle folder, as `bitemporal train` writes it")
+        inside = sorted(str(found.parent) for found in Path(folder).glob("*/bundle/bundle.json"))
+        remedy = f"; the bundles of this run are {', '.join(inside)}" if inside else ""
+        raise BundleError(f"{path}: no such file; expected a bundle folder, as `bitemporal train` writes it{remedy}")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         kind, version = description["kind"], int(description["format"])

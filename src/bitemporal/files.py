@@ -5,11 +5,11 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bitemporal.errors import DataError
+from bitemporal.errors import DataError, RecipeError
 
 _LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|old)")
 
@@ -72,6 +72,47 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         if old.exists() and not target.exists():
             old.rename(target)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path], bool], what: str) -> None:
+    """Refuse an output file that would replace something else than an earlier output of the same kind.
+
+    Args:
+        path: The file to be written.
+        ending: Of its name, as in ``.json``.
+        ours: Whether an existing file is such an output; a file that it cannot read (``OSError``, ``ValueError``) is
+            none.
+        what: What such an output is called.
+
+    Raises:
+        RecipeError: When it is a folder, ends otherwise, or holds something else.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise RecipeError(f"output: found the folder {target}, expected the name of a file that ends in {ending}")
+    if not target.name.lower().endswith(ending):
+        raise RecipeError(f"output: found {target}, expected a name that ends in {ending}")
+    if not target.exists():
+        return
+    try:
+        known = ours(target)
+    except (OSError, ValueError):
+        known = False
+    if not known:
+        raise RecipeError(
+            f"output: {target} exists and is no {what}, so that it is not overwritten; choose another name"
+        )
+
+
+def json_keys(path: Path) -> set[str]:
+    """Names of the values of a JSON file, none where it holds no object.
+
+    Raises:
+        OSError: When it cannot be read.
+        ValueError: When it is no JSON.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return set(content) if isinstance(content, dict) else set()
 
 
 def clear_leftovers(folder: str | os.PathLike[str]) -> None:

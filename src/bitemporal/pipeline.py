@@ -29,6 +29,7 @@ from bitemporal.evaluation import (
     draw_masks,
     evaluate,
     forward_passes,
+    print_table,
     program,
     spread_by_car,
     verdict_sentence,
@@ -384,9 +385,8 @@ class DistillationRun:
             "comparison": comparison.to_json(),
         }
         write_json(self.run / "metrics.json", content)
-        show = Console(highlight=False, markup=False)
-        show.print(verdict_table(evaluations, self.partition, split, teachers))
-        show.print(content["verdict"], soft_wrap=True)
+        print_table(verdict_table(evaluations, self.partition, split, teachers))
+        print(content["verdict"])
 
 
 def verdict_rows(results: dict[str, Evaluation], partition: CarPartition, teachers: Collection[str]) -> list[list[str]]:

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bitemporal.car import PAPER_THRESHOLDS
 from bitemporal.data.augmentation import augment
 from bitemporal.data.loading import Batch
 from bitemporal.data.synthetic import write_folder
@@ -28,6 +29,8 @@ from bitemporal.training import ChangeTask, optimisation
 from bitemporal.training.stage import check_fit
 
 _PROBE_STEPS = 5
+_CPU_PAIRS = 2
+"""Pairs of the probe on a CPU: the fewest that batch normalisation takes."""
 _DRY_PAIRS = {"train": 12, "val": 4, "test": 4}
 _STRATEGIES = {"origin": "origin", ORIGIN_PARTITION: "O-P", "student": "MTKD"}
 _METRICS = ("miou", "macc", "mprecision", "mfscore")
@@ -97,7 +100,8 @@ def paper_recipe(
         seed: Of everything; the paper gives none.
 
     Raises:
-        RecipeError: When the paper has no such data set or network.
+        RecipeError: When the paper has no such data set or network, or no such number of parts, or its batch does not
+            divide over the devices.
     """
     if dataset not in BENCHMARKS:
         raise RecipeError(f"dataset: found {dataset!r}, expected one of {', '.join(BENCHMARKS)}")
@@ -106,7 +110,13 @@ def paper_recipe(
             f"model: {model!r} is not in the paper's tables, of which {', '.join(networks_of_paper())} are here "
             "(BAN-ViT-B-IN21K of Table III is not); train others with `bitemporal distill`"
         )
+    if parts not in PAPER_THRESHOLDS:
+        raise RecipeError(f"parts: found {parts}, expected {' or '.join(map(str, PAPER_THRESHOLDS))}, as in the paper")
     benchmark, defaults = BENCHMARKS[dataset], model_card(model).training
+    if devices < 1 or defaults.batch_size % devices:
+        raise RecipeError(
+            f"devices: found {devices}, expected a number that divides the paper's batch of {defaults.batch_size} pairs"
+        )
     lengths: Sequence[int] = _STEPS
     if model in _EPOCHS:
         lengths = [epochs * math.ceil(benchmark.training_pairs / defaults.batch_size) for epochs in _EPOCHS[model]]
@@ -155,12 +165,20 @@ class Cost:
         """Of all stages."""
         return sum(self.hours.values())
 
+    def __str__(self) -> str:
+        """What was timed."""
+        return (
+            f"{self.device}; step {self.step_s:.3f} s, forward pass {self.forward_s:.3f} s, loading "
+            f"{self.loading_s:.3f} s a batch, in one process"
+        )
+
 
 def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     """Time a few steps of a network on this machine, and work out what the whole run takes.
 
     The network has random weights and the pairs are noise, which costs the same. A step waits for the slower of network
-    and loading.
+    and loading. On a CPU, whose time grows as the batch does, a few pairs are timed in place of a batch: it may not fit
+    the memory.
 
     Args:
         recipe: Of the run.
@@ -174,10 +192,11 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = create_model(recipe.model)
     batch_size = (recipe.batch_size or model.card.training.batch_size) // recipe.devices
+    probed = batch_size if device.type == "cuda" else min(batch_size, _CPU_PAIRS)
     task = ChangeTask(model, optimisation(recipe, model.card, recipe.max_steps), recipe.seed).to(device)
     size = recipe.crop_size
-    images = torch.randint(0, 256, (2, batch_size, 3, size, size), dtype=torch.uint8)
-    target = (torch.rand(batch_size, size, size) < 0.1).long()
+    images = torch.randint(0, 256, (2, probed, 3, size, size), dtype=torch.uint8)
+    target = (torch.rand(probed, size, size) < 0.1).long()
     batch = Batch(images[0], images[1], target).to(device)
     optimiser = torch.optim.AdamW(task.optimisation.parameter_groups(model))
     precision = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
@@ -199,7 +218,7 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
         for first, second, label in zip(*images, target.to(torch.uint8), strict=True):
             augment(torch.stack([first, second]), label, recipe_of_augmentation, size)
 
-    step_s, forward_s, loading_s = (_seconds(work, device) for work in (step, forward, load))
+    step_s, forward_s, loading_s = (_seconds(work, device) * batch_size / probed for work in (step, forward, load))
     slowest = max(step_s, loading_s / max(1, recipe.workers))
     validation = forward_s * benchmark.validation_pairs / batch_size
     half = recipe.max_steps // 2
@@ -238,20 +257,13 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
     return sorted(found)[len(found) // 2]
 
 
-def cost_table(cost: Cost, recipe: DistillRecipe) -> Table:
+def cost_table(cost: Cost) -> Table:
     """The estimate as a table."""
     unit = "GPU hours" if torch.cuda.is_available() else "CPU hours"
-    table = Table(
-        title=f"{recipe.model}: about {cost.total_hours:,.0f} {unit}",
-        caption=f"{cost.device}; step {cost.step_s:.3f} s, forward pass {cost.forward_s:.3f} s, loading "
-        f"{cost.loading_s:.3f} s a batch over {recipe.workers} processes",
-        box=None,
-        title_justify="left",
-        caption_justify="left",
-    )
+    table = Table(box=None)
     table.add_column("stage")
     table.add_column(unit, justify="right")
-    for stage, hours in cost.hours.items():
+    for stage, hours in (*cost.hours.items(), ("in all", cost.total_hours)):
         table.add_row(stage, f"{hours:,.1f}")
     return table
 

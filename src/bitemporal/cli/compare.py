@@ -1,12 +1,8 @@
 """``bitemporal compare``."""
 
-from pathlib import Path
-
-from rich.console import Console
-
 from bitemporal import evaluation
 from bitemporal.errors import RecipeError
-from bitemporal.files import write_json
+from bitemporal.files import check_output, json_keys, write_json
 
 
 def compare(results: list[str], /, *, baseline: str | None = None, output: str | None = None) -> None:
@@ -19,19 +15,16 @@ def compare(results: list[str], /, *, baseline: str | None = None, output: str |
     Args:
         results: Files that `bitemporal evaluate -o` wrote.
         baseline: Name that the others are compared with; that of the first file by default.
-        output: JSON file to write everything to.
+        output: JSON file to write everything to. An earlier comparison is replaced, another file refused.
     """
     if len(results) < 2:
         raise RecipeError(f"results: found {len(results)}, expected two files at least")
-    if output is not None and Path(output).is_dir():
-        raise RecipeError(f"output: found the folder {output}, expected the name of a JSON file")
-    if output is not None and Path(output).resolve() in {Path(path).resolve() for path in results}:
-        raise RecipeError(f"output: found {output}, one of the results that are compared; expected a new file")
+    if output is not None:
+        check_output(output, ".json", lambda found: {"baseline", "detectors"} <= json_keys(found), "comparison")
     found = evaluation.compare([evaluation.read_result(path) for path in results], baseline)
-    console = Console(highlight=False, markup=False)
     for table in evaluation.comparison_tables(found):
-        console.print(table)
-        console.print()
+        evaluation.print_table(table)
+        print()
     if output is not None:
         write_json(output, found.to_json())
-        console.print(f"written to {output}", soft_wrap=True)
+        print(f"written to {output}")

@@ -8,8 +8,8 @@ from rich.console import Console
 from bitemporal import evaluation
 from bitemporal.bundle import ORIGIN_PARTITION, read_description
 from bitemporal.car import CarPartition
-from bitemporal.errors import RecipeError
-from bitemporal.evaluation.results import check_seed
+from bitemporal.errors import DataError, RecipeError
+from bitemporal.evaluation.results import check_result_output, check_seed
 from bitemporal.evaluation.scoring import check_threshold
 from bitemporal.inference import Detector, OriginPartition, compose
 from bitemporal.inference.combining import Augmentation, SlidingWindow, TestTimeAugmentation, check_tiles
@@ -48,7 +48,7 @@ def evaluate(
 
     Args:
         bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub; or a folder of
-            masks that another program has written, 0 unchanged, anything else changed, with the stems of the pairs.
+            masks that another program has written, 0 unchanged, another value changed, with the stems of the pairs.
         data: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
         split: Split to evaluate on; test where it has labels, else val, else the only one.
         label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
@@ -68,9 +68,10 @@ def evaluate(
             network and its stage.
         seed: That the detector was trained with; what the bundle says by default.
         output: JSON file to write: protocol, metrics, intervals; the counts of every pair go to a CSV file beside it.
+            Earlier results are replaced, other files refused.
     """
-    if output is not None and Path(output).is_dir():
-        raise RecipeError(f"output: found the folder {output}, expected the name of a JSON file, such as scores.json")
+    if output is not None:
+        check_result_output(output)
     folder = PairFolder(data, label_values=label_values, label_threshold=label_threshold, image_range=image_range)
     chosen = _choose_split(folder) if split is None else split
     pairs = folder.pairs(chosen)
@@ -79,6 +80,11 @@ def evaluate(
     check_threshold(threshold)
     check_tiles(tile, stride)
     check_seed(seed)
+    if not masks and Path(bundle).is_dir() and not any((Path(bundle) / name).exists() for name in _OF_DETECTORS):
+        raise DataError(
+            f"{bundle}: found neither bundle.json nor images ({', '.join(SUFFIXES)}), expected a bundle, or a folder "
+            "of masks with the stems of the pairs"
+        )
     detector = None if masks else compose([bundle], device, tta, scales, tile, stride)
     partition = _partition(detector, parts, thresholds)
     console = Console(highlight=False, markup=False)
@@ -90,9 +96,9 @@ def evaluate(
     left_out = f"; {scores.unlabelled} without a label left out" if scores.unlabelled else ""
     console.print(f"{bundle} on {data}, split {chosen}: {len(scores.stems)} labelled pair(s){left_out}", soft_wrap=True)
     for table in evaluation.score_tables(scores):
-        console.print(table)
-    console.print()
-    console.print(evaluation.interval_table(scores))
+        evaluation.print_table(table)
+    print()
+    evaluation.print_table(evaluation.interval_table(scores))
     if output is not None:
         protocol = evaluation.Protocol(
             data=Path(data).resolve().name,
@@ -120,11 +126,15 @@ def evaluate(
         console.print(f"written to {output} and {counts}", soft_wrap=True)
 
 
+_OF_DETECTORS = ("bundle.json", "recipe.yaml")
+"""What a bundle and a run hold."""
+
+
 def _is_mask_folder(source: str) -> bool:
     folder = Path(source)
     return (
         folder.is_dir()
-        and not any((folder / name).exists() for name in ("bundle.json", "recipe.yaml"))  # a bundle, a run
+        and not any((folder / name).exists() for name in _OF_DETECTORS)
         and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
     )
 
@@ -163,9 +173,14 @@ def _choose_split(folder: PairFolder) -> str:
             return name
     if len(folder.splits) == 1:
         return folder.splits[0]
+    labelled = [name for name in folder.splits if any(pair.label for pair in folder.pairs(name))]
+    if not labelled:
+        raise DataError(
+            f"{folder.root}: no pair of {', '.join(folder.splits)} has a label; evaluation compares with labels: add "
+            "them, or use `bitemporal predict`, which needs none"
+        )
     raise RecipeError(
-        f"split: {folder.root} has {', '.join(folder.splits)}, and neither test nor val with labels; "
-        "name one by --split"
+        f"split: {folder.root} has labels in {', '.join(labelled)}, and neither in test nor in val; name one by --split"
     )
 
 

@@ -1,5 +1,8 @@
 """``bitemporal report``."""
 
+import sys
+import warnings
+
 from bitemporal.evaluation.report import write_report
 
 
@@ -13,6 +16,11 @@ def report(run: str, /, *, data: str | None = None, no_imagery: bool = False, ou
         run: Run folder.
         data: Folder of the pairs, where it is not any more what the recipe says.
         no_imagery: Leave before and after out, for data whose terms forbid passing imagery on.
-        output: HTML file; RUN/report.html by default.
+        output: HTML file; RUN/report.html by default. An earlier report is replaced, another file refused.
     """
-    print(write_report(run, output, data, imagery=not no_imagery))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        written = write_report(run, output, data, imagery=not no_imagery)
+    for warning in said:
+        print(warning.message, file=sys.stderr)
+    print(written)

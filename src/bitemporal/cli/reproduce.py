@@ -1,8 +1,8 @@
 """``bitemporal reproduce``."""
 
-from rich.console import Console
-
 from bitemporal import reproduction
+from bitemporal.errors import RecipeError
+from bitemporal.evaluation import print_table
 from bitemporal.recipe import Precision
 
 
@@ -40,16 +40,19 @@ def reproduce(
         dry_run: Every stage for two steps on a few tiny synthetic pairs, in a temporary folder; the numbers mean
             nothing.
     """
+    if estimate and dry_run:
+        raise RecipeError("estimate: found beside dry_run, expected one of the two; drop one")
     recipe = reproduction.paper_recipe(dataset, model, data, out, parts, devices, precision, workers, seed)
-    console = Console(highlight=False)
     if dry_run:
         found = reproduction.dry_run(recipe)
-        console.print("after two steps on a few tiny synthetic pairs; the measured numbers mean nothing")
-        console.print(reproduction.paper_table(found, recipe, dataset))
+        print("after two steps on a few tiny synthetic pairs; the measured numbers mean nothing")
+        print_table(reproduction.paper_table(found, recipe, dataset))
         return
     if not estimate:
         reproduction.check_data(recipe, dataset)
-    console.print("timing a few steps of a batch at full size", soft_wrap=True)
-    console.print(reproduction.cost_table(reproduction.estimate_cost(recipe, dataset), recipe))
+    print("timing a few steps at full size", flush=True)
+    cost = reproduction.estimate_cost(recipe, dataset)
+    print(cost)
+    print_table(reproduction.cost_table(cost))
     if not estimate:
-        console.print(reproduction.paper_table(reproduction.reproduce(recipe, dataset), recipe, dataset))
+        print_table(reproduction.paper_table(reproduction.reproduce(recipe, dataset), recipe, dataset))

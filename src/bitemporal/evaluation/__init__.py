@@ -4,7 +4,7 @@ from bitemporal.evaluation.comparison import Comparison, compare, comparison_tab
 from bitemporal.evaluation.pictures import coloured_errors, draw_masks, spread_by_car
 from bitemporal.evaluation.results import Protocol, Result, program, read_result
 from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, evaluate, evaluate_masks, forward_passes
-from bitemporal.evaluation.tables import interval_table, score_tables
+from bitemporal.evaluation.tables import interval_table, print_table, score_tables
 
 __all__ = [
     "CONVENTIONS",
@@ -20,6 +20,7 @@ __all__ = [
     "evaluate_masks",
     "forward_passes",
     "interval_table",
+    "print_table",
     "program",
     "read_result",
     "score_tables",

@@ -128,25 +128,27 @@ def _replicates(name: str, group: Sequence[Result], reference: Result) -> Replic
     seeds = tuple(-1 if result.seed is None else result.seed for result in ordered)
     if len(set(seeds)) < len(seeds):
         raise DataError(
-            f"{name}: found {len(seeds)} results with seeds {', '.join(map(_seed, seeds))}, expected each seed once; "
-            "give results of different detectors different names (bitemporal evaluate --name)"
+            f"{_files(ordered)}: found {len(seeds)} results named {name} with seeds {', '.join(map(_seed, seeds))}, "
+            "expected each seed once; give results of different detectors different names (bitemporal evaluate --name)"
         )
     if len(networks := sorted({str(r.origin["model"]) for r in group if "model" in r.origin})) > 1:
         raise DataError(
-            f"{name}: found results of {' and '.join(networks)} under one name, expected seeds of one detector; give "
-            "them different names (bitemporal evaluate --name)"
+            f"{_files(ordered)}: found results of {' and '.join(networks)} under one name, {name}, expected seeds of "
+            "one detector; give them different names (bitemporal evaluate --name)"
         )
     for result in group:
         if set(result.evaluation.stems) != set(reference.evaluation.stems):
-            raise DataError(
-                f"{name}: its counts are of other pairs than those of {reference.name}; evaluate both again"
-            )
+            raise DataError(f"{result}: its counts are of other pairs than those of {reference}; evaluate both again")
     places = {stem: i for i, stem in enumerate(reference.evaluation.stems)}
     counts = []
     for result in ordered:
         order = np.argsort([places[stem] for stem in result.evaluation.stems])
         counts.append(result.evaluation.counts[order])
     return Replicates(np.stack(counts), seeds)
+
+
+def _files(results: Sequence[Result]) -> str:
+    return ", ".join(str(result.file or result.name) for result in results)
 
 
 def _seed(seed: int) -> str:

@@ -13,11 +13,11 @@ import numpy as np
 
 import bitemporal
 from bitemporal.car import CarPartition
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import DataError, PartitionError, RecipeError
 from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import describe_curves
-from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, read_confusions
-from bitemporal.files import write_json
+from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, are_confusions, read_confusions
+from bitemporal.files import check_output, json_keys, write_json
 from bitemporal.metrics import METRIC_VERSION
 
 FORMAT = 2
@@ -94,6 +94,7 @@ class Result:
         evaluation: What was counted.
         seed: That the detector was trained with, if it is known.
         origin: What else should be known, in JSON types: network, bundle, version, commit.
+        file: That it was read from.
 
     Raises:
         RecipeError: When the seed is below 0.
@@ -104,6 +105,11 @@ class Result:
     evaluation: Evaluation
     seed: int | None = None
     origin: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        """What messages call it."""
+        return self.name if self.file is None else f"{self.file} ({self.name})"
 
     def __post_init__(self) -> None:
         """Check the seed."""
@@ -113,17 +119,18 @@ class Result:
         """Write the result and, beside it, the counts of every pair.
 
         Args:
-            path: JSON file; the counts go to a CSV file of the same name that ends in ``.confusions.csv`` instead of
-                ``.json``. NaN is written as null.
+            path: JSON file, ``.json``; the counts go to a CSV file of the same name that ends in ``.confusions.csv``
+                instead. NaN is written as null.
 
         Returns:
             The CSV file.
 
         Raises:
             DataError: When a file cannot be written.
+            RecipeError: When the name ends otherwise, or something else than an earlier result would be replaced.
         """
-        target = Path(path)
-        counts = target.with_name(target.name.removesuffix(".json") + ".confusions.csv")
+        check_result_output(path)
+        target, counts = Path(path), _counts_beside(Path(path))
         self.evaluation.write_confusions(counts)
         content = {
             "format": FORMAT,
@@ -141,6 +148,21 @@ class Result:
         }
         write_json(target, content)
         return counts
+
+
+def _counts_beside(result: Path) -> Path:
+    return result.with_name(result.name[: -len(".json")] + ".confusions.csv")
+
+
+def check_result_output(path: str | os.PathLike[str]) -> None:
+    """Refuse a place for a result, before anything is computed, where another file would be lost.
+
+    Raises:
+        RecipeError: When the name does not end in ``.json``, or something else than a result, or than counts of pairs,
+            stands there.
+    """
+    check_output(path, ".json", lambda found: {"protocol", "confusions"} <= json_keys(found), "result of an evaluation")
+    check_output(_counts_beside(Path(path)), ".csv", are_confusions, "table of an evaluation's counts")
 
 
 def check_seed(seed: int | None) -> None:
@@ -173,6 +195,7 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         )
     try:
         protocol = _read_protocol(content["protocol"])
+        partition = CarPartition(protocol.car_thresholds)
         given = content["probabilities"]
         probabilities = None if given is None else _read_probabilities(given["counts"])
         counts = source.with_name(Path(content["confusions"]["file"]).name)
@@ -185,18 +208,23 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         known_seed = seed is None or (isinstance(seed, int) and seed >= 0)
         if not (isinstance(name, str) and known_seed and isinstance(origin, dict)):
             raise ValueError(f"name {name!r}, seed {seed!r}, origin {origin!r}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, PartitionError) as error:
         raise DataError(
             f"{source}: lacks a part of a result ({type(error).__name__}: {error}); evaluate again"
         ) from error
-    evaluation = read_confusions(counts, CarPartition(protocol.car_thresholds), protocol.pairs_hash, probabilities)
+    if protocol.metric_version != METRIC_VERSION:
+        raise DataError(
+            f"{source}: has metrics of version {protocol.metric_version}, expected {METRIC_VERSION}, which counts "
+            "otherwise; evaluate again"
+        )
+    evaluation = read_confusions(counts, partition, protocol.pairs_hash, probabilities)
     if hashlib.sha256(counts.read_bytes()).hexdigest() != expected or len(evaluation.stems) != protocol.pairs:
         raise DataError(
             f"{counts}: is not the file that was written with {source}, which expects {protocol.pairs} pairs and "
             f"SHA-256 {expected}; evaluate again"
         )
     evaluation = replace(evaluation, unlabelled=content.get("unlabelled_pairs_left_out", 0))
-    return Result(name, protocol, evaluation, seed, origin)
+    return Result(name, protocol, evaluation, seed, origin, source)
 
 
 def _read_protocol(content: dict[str, Any]) -> Protocol:
@@ -227,7 +255,7 @@ def check_comparable(results: Sequence[Result]) -> None:
     for other in results[1:]:
         if conflicts := results[0].protocol.conflicts(other.protocol):
             raise DataError(
-                f"{results[0].name} and {other.name}: were evaluated under different protocols "
+                f"{results[0]} and {other}: were evaluated under different protocols "
                 f"({'; '.join(conflicts)}), so that their scores say nothing about each other; evaluate both under one"
             )
 

@@ -200,6 +200,16 @@ def read_confusions(
     )
 
 
+def are_confusions(path: Path) -> bool:
+    """Whether a file begins as what ``Evaluation.write_confusions`` writes.
+
+    Raises:
+        OSError: When it cannot be read.
+    """
+    with path.open(encoding="utf-8", errors="surrogateescape") as stream:
+        return stream.readline(len(",".join(_COLUMNS)) + 1).rstrip("\n") == ",".join(_COLUMNS)
+
+
 def car_deciles(cars: npt.NDArray[np.float64]) -> list[npt.NDArray[np.bool_]]:
     """Pairs by tenths of the ranks of their CAR; equal CARs stay together, so there may be fewer than ten groups."""
     known = cars[np.isfinite(cars)]
@@ -357,8 +367,8 @@ def evaluate_masks(
     """Compare masks that another program has written with the labels.
 
     Args:
-        masks: Folder of images with the stems of the pairs: 0 unchanged, anything else changed. Of a palette the index
-            counts, of colours any band.
+        masks: Folder of images with the stems of the pairs: 0 unchanged, one other value changed. Of a palette the
+            index counts, of colours any band, and any other than 0 is changed.
         folder: Reads the labels.
         pairs: Pairs to evaluate on; those without a label are left out and counted.
         partition: CAR parts that the metrics are told apart by.
@@ -413,10 +423,22 @@ def _read_mask(path: Path) -> npt.NDArray[np.bool_]:
             return _of_colours(samples, image.mode)
         if np.isnan(samples).any():
             raise FileFault("holds NaN, which is neither changed nor unchanged", _REMEDY)
-        changed: npt.NDArray[np.bool_] = samples != 0
-        return changed
+        return _of_grey(samples)
     except FileFault as fault:
         raise DataError(f"{path}: {fault.what}; {fault.remedy}") from None
+
+
+def _of_grey(samples: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Pixels that are not 0, if all of these are alike: probabilities and class numbers are no mask."""
+    changed: npt.NDArray[np.bool_] = samples != 0
+    others = samples[changed]
+    if others.size and (least := others.min()) != (most := others.max()):
+        raise FileFault(
+            f"holds values from {least:g} to {most:g}{'' if changed.all() else ' beside 0'}, as probabilities or class "
+            "numbers do",
+            _REMEDY,
+        )
+    return changed
 
 
 def _of_palette(image: Image.Image) -> npt.NDArray[np.bool_]:
@@ -430,11 +452,12 @@ def _of_palette(image: Image.Image) -> npt.NDArray[np.bool_]:
 
 
 def _of_colours(samples: npt.NDArray[np.uint8], mode: str) -> npt.NDArray[np.bool_]:
-    """Pixels with any colour, unless transparency says something else."""
+    """Pixels with any colour, unless transparency says something else; shades of grey as those of one channel."""
     if mode not in ("RGB", "RGBX", "RGBA", "LA"):
         raise FileFault(f"is a {mode} image", _REMEDY)
     colours, alpha = (samples[..., :-1], samples[..., -1]) if mode[-1] == "A" else (samples[..., :3], None)
-    changed: npt.NDArray[np.bool_] = np.max(colours, axis=-1) > 0
+    grey = (colours == colours[..., :1]).all()
+    changed = _of_grey(colours[..., 0]) if grey else np.max(colours, axis=-1) > 0
     if alpha is not None and alpha.min() != alpha.max() and ((alpha > 0) != changed).any():
         raise FileFault("is an image whose transparency and colours do not tell the same pixels apart", _REMEDY)
     return changed

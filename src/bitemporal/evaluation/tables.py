@@ -1,9 +1,12 @@
 """Scores as tables for people."""
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from bitemporal.evaluation.bootstrap import Resampling, estimate
@@ -43,6 +46,13 @@ def score_tables(evaluation: Evaluation, title: str = "") -> list[Table]:
             table.add_row(metric, *(_cell(group, metric) for _, group in groups))
         tables.append(table)
     return tables
+
+
+def print_table(table: Table) -> None:
+    """Print a table whole, also where the terminal is narrower: a wrapped line can be read, a cut number cannot."""
+    console = Console(highlight=False, markup=False)
+    needed = Measurement.get(console, console.options.update(max_width=sys.maxsize), table).maximum
+    Console(highlight=False, markup=False, width=max(console.width, needed)).print(table)
 
 
 SHOWN = tuple(metric for metric in METRICS if not metric.endswith("_unchanged"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 
 from bitemporal.errors import DataError, RecipeError
@@ -60,7 +61,7 @@ def predict_files(
         before: Image of date 1, or a folder of images.
         after: Image of date 2, or a folder of images.
         output: Mask to write, a PNG with 0 unchanged and 255 changed; for folders, the folder of the masks. Masks
-            there are replaced; each appears whole or not at all.
+            written here before are replaced; each appears whole or not at all.
         probability: Where to write the probabilities of change too, as PNG with 0..255 for 0..1; a folder for folders.
         batch_size: Pairs predicted at once.
         image_range: Values that map to 0 and 255, for images of more than 8 bits.
@@ -72,7 +73,7 @@ def predict_files(
     Raises:
         DataError: When inputs are missing or ``image_range`` is no range; for one pair, also when it cannot be
             predicted.
-        RecipeError: When an output would replace an input, or cannot be named so.
+        RecipeError: When an output would replace an input or a file that was not written here, or cannot be named so.
     """
     if batch_size < 1:
         raise RecipeError(f"batch_size: found {batch_size}, expected at least 1")
@@ -156,7 +157,8 @@ def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None
     """Refuse before anything is written.
 
     Raises:
-        RecipeError: When an output is an input, two outputs are one, or masks would go among the images.
+        RecipeError: When an output is an input, two outputs are one, masks would go among the images, or a file would
+            be lost that is none of ours, such as a label.
     """
     paths = {*inputs, *(path for job in jobs for path in (job.before, job.after))}
     # inodes also tell links, and names that differ in case only
@@ -166,6 +168,11 @@ def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None
     for path in [*folders, *outputs]:
         if path.exists() and (path.stat().st_dev, path.stat().st_ino) in identities:
             raise RecipeError(f"output: {path} is one of the inputs, which are never written to; choose another place")
+    if foreign := [path for path in outputs if path.exists() and not _is_ours(path)]:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        raise RecipeError(
+            f"output: {foreign[0]}{more} was there before and not written by bitemporal; choose another place"
+        )
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise RecipeError(f"probability: {outputs[1]} is the mask's own place; choose another one")
 
@@ -212,6 +219,20 @@ def _predict_batch(
     return [job.mask for job, _ in read], faults
 
 
+_SIGNATURE = "Software", "bitemporal"
+"""Name and text of what says in a PNG who wrote it (PNG specification, 11.3.3.2: keyword Software)."""
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.info.get(_SIGNATURE[0]) == _SIGNATURE[1]
+    except OSError:
+        return False
+
+
 def _write_png(values: npt.NDArray[np.uint8], path: Path) -> None:
+    signed = PngInfo()
+    signed.add_text(*_SIGNATURE)
     with replacing(path) as temporary:
-        Image.fromarray(values).save(temporary, format="PNG")
+        Image.fromarray(values).save(temporary, format="PNG", pnginfo=signed)

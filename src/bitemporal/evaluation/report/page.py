@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from bitemporal.evaluation.report.charts import (
 from bitemporal.evaluation.report.gallery import Card, choose, draw
 from bitemporal.evaluation.results import Result, read_result
 from bitemporal.evaluation.scoring import forward_passes
-from bitemporal.files import replacing
+from bitemporal.files import check_output, replacing
 from bitemporal.inference import load
 from bitemporal.inference.origin_partition import read_partition_of
 from bitemporal.metrics import Averaging, metrics
@@ -69,6 +70,16 @@ class _Run:
     """Parts that have a teacher in Origin-Partition; ``None`` where no bundle is left to tell."""
 
 
+_TITLE = "bitemporal report</title>"
+_HEAD = 2000
+"""Characters within which a report has its title."""
+
+
+def _is_report(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        return _TITLE in stream.read(_HEAD)
+
+
 def write_report(
     run: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
@@ -84,20 +95,25 @@ def write_report(
         imagery: Show before and after; not for data whose terms forbid passing imagery on.
 
     Returns:
-        The file.
+        The file. Where pairs cannot be shown, it and a warning say why.
 
     Raises:
         DataError: When the run has no verdict yet, or a file cannot be read or written.
-        RecipeError: When its recipe names no network.
+        RecipeError: When its recipe names no network, or the output's name does not end in ``.html`` or is that of a
+            file that is no report.
     """
     found = _read(Path(run))
     target = Path(output) if output is not None else found.folder / "report.html"
+    check_output(target, ".html", _is_report, "report")
     cards, missing = _gallery(found, data, imagery)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = resources.files("bitemporal.evaluation.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     text = environment.from_string(template).render(_content(found) | {"gallery": cards, "gallery_missing": missing})
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")  # file names need not be valid text
+    if missing:
+        said = f"{target}: shows no pictures: {missing}".encode(errors="backslashreplace").decode()
+        warnings.warn(said, UserWarning, stacklevel=2)
     return target
 
 
