@@ -203,6 +203,19 @@ def test_a_part_without_a_teacher_is_answered_by_the_origin(run, tmp_path):
     assert shown()[1:] == ([f"sent to {part}" for part in ("small", "medium", "large")], "at most 2")
 
 
+def test_a_detector_has_one_colour_in_every_chart(run):
+    text = write_report(run).read_text(encoding="utf-8")
+    looks = {}
+    for look, name in re.findall(r'<li><span class="key (s\d[ d\d]*)"></span>([^<]+)</li>', text):
+        looks.setdefault(name, set()).add(look)
+    assert {"origin", "o-p", "control", "student", "teacher-small"} <= looks.keys()
+    assert all(len(found) == 1 for found in looks.values())
+    assert len({found for (found,) in (looks[name] for name in ("origin", "o-p", "control", "student"))}) == 4
+    differences = re.search(r"<svg[^>]*aria-label=.Difference in mIoU.*?</svg>", text)[0]
+    rows = re.findall(r'text-anchor="end">([^<]+)</text>(?:<line[^>]*>)?<circle class="dot (s\d)"', differences)
+    assert len(rows) == 3 and all({look} == looks[name] for name, look in rows)
+
+
 def test_the_gallery_shows_the_extremes_and_no_pair_twice(page, run):
     student, control = (read_result(run / f"scores/test/{name}.json").evaluation for name in ("student", "control"))
 
@@ -441,7 +454,7 @@ def test_a_thousand_pairs_without_bundles(run, tmp_path):
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     chart = re.search(r"<svg[^>]*aria-label=.mIoU by CAR decile.*?</svg>", text)[0]
     # ten deciles, a point and an interval each; those of the two detectors beside each other
-    for look in ("s0", "s1"):
+    for look in ("s0", "s3"):
         assert chart.count(f'class="interval {look}"') == chart.count(f'class="dot {look}"') == 10
     assert len(set(numbers(chart, "cx"))) == 20
 
@@ -462,6 +475,15 @@ def numbers(text, attribute):
     return [float(value) for value in re.findall(rf' {attribute}="(-?[\d.]+)"', text)]
 
 
+@given(st.floats(-1e5, 1e5), st.floats(1e-3, 1e5))
+def test_an_axis_says_where_it_begins_and_ends(low, width):
+    text = str(line_chart("t", [Series("a", [0, 1], [low, low + width])], "x", "y"))
+    told = [float(value) for value in re.findall(r'text-anchor="end">([^<]+)</text>', text)]
+    room = 1e-4 * (abs(low) + width)  # six digits are told
+    assert told[0] <= low + room and told[-1] >= low + width - room
+    assert told[-1] - told[0] <= 2.1 * width + 2 * room
+
+
 def test_points_lie_where_their_values_say():
     text = str(line_chart("t", [Series("a", [0, 5, 10], [0.0, 50.0, 100.0], marks=True)], "x", "y"))
     across, down = numbers(text, "cx"), numbers(text, "cy")
@@ -470,7 +492,8 @@ def test_points_lie_where_their_values_say():
 
 
 def test_the_intervals_of_a_line_stand_around_its_points():
-    series = [Series("a", [0, 1], [1.0, 2.0], [0.0, math.nan], [4.0, math.nan], marks=True), Series("b", [0], [3.0])]
+    first = Series("a", [0, 1], [1.0, 2.0], [0.0, math.nan], [4.0, math.nan], marks=True)
+    series = [first, Series("b", [0], [3.0], look=1)]
     text = str(line_chart("t", series, "x", "y"))
     ends = re.findall(r'<line class="interval s0" x1="([\d.]+)" x2="([\d.]+)" y1="([\d.]+)" y2="([\d.]+)"', text)
     (x, same, low, high), (point, *_), (height, *_) = map(float, ends[0]), numbers(text, "cx"), numbers(text, "cy")
@@ -496,15 +519,17 @@ def test_bars_are_as_high_as_their_values():
 def test_intervals_stand_on_the_right_side_of_zero():
     text = str(
         interval_chart(
-            "t", [("up", 1.0, 0.5, 1.5), ("down", -1.0, -1.5, -0.5), ("none", 0.0, float("nan"), float("nan"))], "x"
+            "t",
+            [("up", 1.0, 0.5, 1.5, 0), ("down", -1.0, -1.5, -0.5, 1), ("none", 0.0, float("nan"), float("nan"), 2)],
+            "x",
         )
     )
     up, down, none = numbers(text, "cx")
-    assert down < none < up and text.count('class="interval"') == 2
+    assert down < none < up and text.count('class="interval s') == 2
 
 
 def test_a_ratio_at_a_bound_is_below_it():
-    text = str(car_histogram({"train": [0.0, 0.01, 0.05, 0.0500001, 1.0, float("nan")], "val": []}))
+    text = str(car_histogram({"train": [0.0, 0.01, 0.05, 0.0500001, 1.0, float("nan")], "val": []}, 4))
     told = dict(re.findall(r"<title>train \(5\), ([^:]+): ([\d.]+)</title>", text))
     assert {name: float(share) for name, share in told.items() if float(share)} == {
         "0": 20, "to .01": 20, ".05": 20, ".1": 20, "1": 20,

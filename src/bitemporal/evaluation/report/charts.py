@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 480, 270
 COLOURS, DASHES = 8, 3
 """Of the series, that the page's style sheet knows: s0, s1, ..., and d1, d2, ... besides."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 10, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 10, 44
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Series:
         low: Lower ends of their intervals, if they are to be drawn.
         high: Upper ends of their intervals.
         marks: Draw the points of a line.
+        look: Number of its colour and dashes, see ``style``: what is one thing in several charts looks alike in all.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Series:
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     marks: bool = False
+    look: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,24 +44,39 @@ class Mark:
         x: Where.
         y: Where.
         text: What it is.
-        series: Number of the series whose colour it has.
+        look: That of the series it belongs to.
     """
 
     x: float
     y: float
     text: str
-    series: int = 0
+    look: int = 0
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers within a range, about so many."""
+_TICKS = 5
+
+
+def _step(low: float, high: float) -> float:
+    """Between ticks: a round number."""
+    raw = (high - low) / _TICKS
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers within a range, about five."""
     if not high > low:
         return [low]
-    raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    step = _step(low, high)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _ticks_about(low: float, high: float) -> list[float]:
+    """Round numbers the first and last of which enclose a range, so that an axis says where it begins and ends."""
+    step = _step(low, high)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
 
 
 def _number(value: float) -> str:
@@ -85,11 +102,11 @@ class _Axes:
         x_label: str,
         y_label: str,
         x_ticks: Sequence[tuple[float, str]] | None = None,
-        y_ticks: bool = True,
+        y_ticks: Sequence[float] = (),
     ) -> list[str]:
         bottom = self.height - _BOTTOM
         found = []
-        for value in ticks(*self.y) if y_ticks else []:
+        for value in y_ticks:
             y = self.down(value)
             found.append(f'<line class="grid" x1="{self.left}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
             found.append(f'<text x="{self.left - 6}" y="{y + 4}" text-anchor="end">{_number(value)}</text>')
@@ -115,14 +132,16 @@ def _svg(parts: Sequence[str], title: str, height: int = HEIGHT) -> Markup:
 
 
 def style(number: int) -> str:
-    """Classes of a series: a colour, and dashes where all colours have been taken; all again after 32."""
+    """Classes of a look: a colour, and dashes where all colours have been taken; all again after 32."""
     turn = number // COLOURS % (DASHES + 1)
     return f"s{number % COLOURS}" + (f" d{turn}" if turn else "")
 
 
-def legend(names: Sequence[str]) -> Markup:
-    """Names in the colours of the series."""
-    items = "".join(f'<li><span class="key {style(i)}"></span>{escape(name)}</li>' for i, name in enumerate(names))
+def _legend(series: Sequence[Series]) -> Markup:
+    """Names in their colours, where there are several."""
+    if len(series) < 2:
+        return Markup("")
+    items = "".join(f'<li><span class="key {style(one.look)}"></span>{escape(one.name)}</li>' for one in series)
     return Markup(f'<ul class="legend">{items}</ul>')
 
 
@@ -154,22 +173,23 @@ def line_chart(
         series: What to draw.
         x_label: Of the axis.
         y_label: Of the axis.
-        y_range: Lowest and highest value; those of the data by default.
+        y_range: Lowest and highest value; round ones about the data by default.
         x_range: Lowest and highest value; those of the data by default.
         x_ticks: Values and their texts; round numbers by default.
         marks: Points to point out.
         diagonal: Draw x = y.
     """
     horizontal = x_range or _range([v for s in series for v in s.x])
-    vertical = y_range or _range([v for s in series for v in (*s.y, *s.low, *s.high)])
-    axes = _Axes(horizontal, vertical)
-    parts = axes.frame(x_label, y_label, x_ticks)
+    known = _range([v for s in series for v in (*s.y, *s.low, *s.high)])
+    y_ticks = ticks(*y_range) if y_range else _ticks_about(*known)
+    axes = _Axes(horizontal, y_range or (y_ticks[0], y_ticks[-1]))
+    parts = axes.frame(x_label, y_label, x_ticks, y_ticks)
     if diagonal:
         ends = [(axes.across(v), axes.down(v)) for v in (0.0, 1.0)]
         parts.append(
             f'<line class="diagonal" x1="{ends[0][0]}" y1="{ends[0][1]}" x2="{ends[1][0]}" y2="{ends[1][1]}"/>'
         )
-    for i, one in enumerate(series):
+    for one in series:
         path, pen = [], "M"
         for x, y in zip(one.x, one.y, strict=True):
             if not math.isfinite(y):
@@ -178,45 +198,46 @@ def line_chart(
             path.append(f"{pen}{axes.across(x)} {axes.down(y)}")
             pen = "L"
             if one.marks:
-                parts.append(f'<circle class="dot {style(i)}" cx="{axes.across(x)}" cy="{axes.down(y)}" r="3"/>')
+                parts.append(f'<circle class="dot {style(one.look)}" cx="{axes.across(x)}" cy="{axes.down(y)}" r="3"/>')
         for x, low, high in zip(one.x, one.low, one.high, strict=len(one.low) > 0):
             if math.isfinite(low) and math.isfinite(high):
                 place = f'x1="{axes.across(x)}" x2="{axes.across(x)}" y1="{axes.down(low)}" y2="{axes.down(high)}"'
-                parts.append(f'<line class="interval {style(i)}" {place}/>')
-        parts.append(f'<path class="line {style(i)}" d="{" ".join(path)}"/>')
+                parts.append(f'<line class="interval {style(one.look)}" {place}/>')
+        parts.append(f'<path class="line {style(one.look)}" d="{" ".join(path)}"/>')
     for mark in marks:
         if math.isfinite(mark.x) and math.isfinite(mark.y):
             x, y = axes.across(mark.x), axes.down(mark.y)
             told = f"<title>{escape(mark.text)}</title>"
-            parts.append(f'<circle class="mark {style(mark.series)}" cx="{x}" cy="{y}" r="5">{told}</circle>')
-    return _svg(parts, title) + (legend([s.name for s in series]) if len(series) > 1 else Markup(""))
+            parts.append(f'<circle class="mark {style(mark.look)}" cx="{x}" cy="{y}" r="5">{told}</circle>')
+    return _svg(parts, title) + _legend(series)
 
 
-def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float]], x_label: str) -> Markup:
+def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float, int]], x_label: str) -> Markup:
     """A point and its interval a row, and a line at zero.
 
     Args:
         title: Said by screen readers.
-        rows: Name, value, low and high of each.
+        rows: Name, value, low, high and look of each, see ``style``.
         x_label: Of the axis.
     """
     height = _TOP + _BOTTOM + 30 * len(rows)
-    values = [v for _, *numbers in rows for v in numbers]
+    values = [v for _, *numbers, _ in rows for v in numbers]
     low, high = _range(values, (0.0, 0.0))
     room = 0.05 * (high - low)
     axes = _Axes((low - room, high + room), (0.0, float(len(rows))), height, left=150)
-    parts = axes.frame(x_label, "", y_ticks=False)
+    parts = axes.frame(x_label, "")
     zero = axes.across(0.0)
     parts.append(f'<line class="axis" x1="{zero}" x2="{zero}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
-    for i, (name, value, least, most) in enumerate(rows):
+    for i, (name, value, least, most, look) in enumerate(rows):
         y = axes.down(len(rows) - i - 0.5)
         parts.append(f'<text x="144" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
         if math.isfinite(least) and math.isfinite(most):
             parts.append(
-                f'<line class="interval" x1="{axes.across(least)}" x2="{axes.across(most)}" y1="{y}" y2="{y}"/>'
+                f'<line class="interval {style(look)}" x1="{axes.across(least)}" x2="{axes.across(most)}" y1="{y}" '
+                f'y2="{y}"/>'
             )
         if math.isfinite(value):
-            parts.append(f'<circle class="dot s0" cx="{axes.across(value)}" cy="{y}" r="4"/>')
+            parts.append(f'<circle class="dot {style(look)}" cx="{axes.across(value)}" cy="{y}" r="4"/>')
     return _svg(parts, title, height)
 
 
@@ -225,49 +246,49 @@ def bar_chart(
     groups: Sequence[str],
     series: Sequence[Series],
     y_label: str,
-    y_range: tuple[float, float] | None = None,
 ) -> Markup:
-    """Bars in groups, with their intervals.
+    """Bars in groups, with their intervals; the axis begins at 0.
 
     Args:
         title: Said by screen readers.
         groups: Names of the groups.
         series: A bar for each group; ``x`` is not used.
         y_label: Of the axis.
-        y_range: Lowest and highest value; from 0 to the largest by default.
     """
-    vertical = y_range or (0.0, _range([v for s in series for v in (*s.y, *s.high)], (0.0, 0.0))[1])
-    axes = _Axes((0.0, float(len(groups))), vertical)
-    parts = axes.frame("", y_label, [(i + 0.5, name) for i, name in enumerate(groups)])
+    y_ticks = _ticks_about(0.0, _range([v for s in series for v in (*s.y, *s.high)], (0.0, 0.0))[1])
+    axes = _Axes((0.0, float(len(groups))), (0.0, y_ticks[-1]))
+    parts = axes.frame("", y_label, [(i + 0.5, name) for i, name in enumerate(groups)], y_ticks)
     width = 0.8 / len(series)
     for i, one in enumerate(series):
         for group, value in enumerate(one.y):
             if not math.isfinite(value):
                 continue
             left, right = (axes.across(group + 0.1 + width * (i + k)) for k in (0, 0.92))
-            top, bottom = axes.down(value), axes.down(vertical[0])
+            top, bottom = axes.down(value), axes.down(0.0)
             place = f'x="{left}" y="{top}" width="{right - left:.1f}" height="{max(bottom - top, 0):.1f}"'
             told = f"{escape(one.name)}, {escape(groups[group])}: {_number(round(value, 4))}"
-            parts.append(f'<rect class="bar {style(i)}" {place}><title>{told}</title></rect>')
+            parts.append(f'<rect class="bar {style(one.look)}" {place}><title>{told}</title></rect>')
             if len(one.low) and math.isfinite(one.low[group]):
                 x = (left + right) / 2
                 ends = axes.down(one.low[group]), axes.down(one.high[group])
                 parts.append(f'<line class="interval" x1="{x:.1f}" x2="{x:.1f}" y1="{ends[0]}" y2="{ends[1]}"/>')
-    return _svg(parts, title) + (legend([s.name for s in series]) if len(series) > 1 else Markup(""))
+    return _svg(parts, title) + _legend(series)
 
 
-def car_histogram(cars: Mapping[str, Sequence[float]]) -> Markup:
+def car_histogram(cars: Mapping[str, Sequence[float]], look: int) -> Markup:
     """Shares of the pairs of each split by CAR.
 
     Args:
         cars: CARs by split.
+        look: Of the first split, see ``style``; the others follow.
     """
     bounds = [0.0, 1e-9, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0 + 1e-9]
     names = ["0", "to .01", ".02", ".05", ".1", ".2", ".4", ".6", ".8", "1"]
     series = []
-    for split, values in cars.items():
+    for place, (split, values) in enumerate(cars.items()):
         known = np.array([v for v in values if math.isfinite(v)])
         # a CAR at a bound belongs below it, as in the partition
         counts = np.histogram(-known, bins=-np.array(bounds)[::-1])[0][::-1] if len(known) else np.zeros(len(names))
-        series.append(Series(f"{split} ({len(known)})", [], (100 * counts / max(len(known), 1)).tolist()))
+        shares = (100 * counts / max(len(known), 1)).tolist()
+        series.append(Series(f"{split} ({len(known)})", [], shares, look=look + place))
     return bar_chart("Pairs by change area ratio", names, series, "per cent of the pairs")

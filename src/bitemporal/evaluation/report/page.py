@@ -40,6 +40,8 @@ from bitemporal.models import model_card
 from bitemporal.pairs import PairFolder
 
 ORDER = ("origin", "o-p", "control", "student")
+_LOOKS = {name: number for number, name in enumerate(ORDER)}
+"""A detector's colour, the same in every chart."""
 _DRAWN = ("control", "student")
 _ASIDE = 0.15
 """From one detector to the next at a decile, in deciles."""
@@ -199,16 +201,14 @@ def _score_table(run: _Run) -> list[dict[str, Any]]:
 
 
 def _differences(run: _Run) -> Markup:
-    rows: list[tuple[str, float, float, float]] = []
+    rows: list[tuple[str, float, float, float, int]] = []
     short = {result.name: name for name, result in run.results.items()}
     for name in run.comparison.names[1:]:
         found = run.comparison.differences[name]["miou", "dataset"]
-        rows.append((short[name], 100 * found.value, 100 * found.low, 100 * found.high))
+        rows.append((short[name], 100 * found.value, 100 * found.low, 100 * found.high, _LOOKS[short[name]]))
     if not rows:
         return Markup("")
-    return interval_chart(
-        "Difference in mIoU", rows, f"points of dataset mIoU minus {short[run.comparison.names[0]]}, 95 % intervals"
-    )
+    return interval_chart("Difference in mIoU", rows, f"points of dataset mIoU, minus {short[run.comparison.names[0]]}")
 
 
 def _by_part(run: _Run) -> Markup:
@@ -218,7 +218,8 @@ def _by_part(run: _Run) -> Markup:
         groups = summary["by_part"]
         names = [f"{part} ({group['pairs']})" for part, group in groups.items()]
         low, high = _interval_ends(groups.values())
-        series.append(Series(name, [], [100 * group["dataset"]["miou"] for group in groups.values()], low, high))
+        values = [100 * group["dataset"]["miou"] for group in groups.values()]
+        series.append(Series(name, [], values, low, high, look=_LOOKS[name]))
     return bar_chart("mIoU by CAR part", names, series, "dataset mIoU, per cent")
 
 
@@ -231,11 +232,12 @@ def _by_decile(run: _Run) -> Markup:
     series, shown = [], []
     for i, (name, summary) in enumerate(run.summaries.items()):
         groups = summary["by_decile"]
-        shown = [(place + 1.0, f"{group['car'][1]:.3f}") for place, group in enumerate(groups)]
+        shown = [(place + 1.0, f"{group['car'][1]:.3f}".removeprefix("0")) for place, group in enumerate(groups)]
         aside = _ASIDE * (i - (len(run.summaries) - 1) / 2)  # or the intervals would hide each other
         values = [100 * group["dataset"]["miou"] for group in groups]
         low, high = _interval_ends(groups)
-        series.append(Series(name, [x + aside for x, _ in shown], values, low, high, marks=True))
+        places = [x + aside for x, _ in shown]
+        series.append(Series(name, places, values, low, high, marks=True, look=_LOOKS[name]))
     return line_chart(
         "mIoU by CAR decile", series, "largest CAR of the decile", "dataset mIoU, per cent", x_ticks=shown
     )
@@ -245,13 +247,14 @@ def _training_curves(folder: Path) -> dict[str, Markup]:
     losses, scores = [], []
     stages = sorted(path.parent for path in folder.glob("*/metrics.csv"))
     rank = {"origin": 0, "control": 2, "student": 3}
+    teachers = sorted(path.name for path in stages if path.name not in rank)
+    looks = _LOOKS | {name: len(_LOOKS) + number for number, name in enumerate(teachers)}
     for stage in sorted(stages, key=lambda path: (rank.get(path.name, 1), path.name)):
-        rows = _metrics_rows(stage / "metrics.csv")
-        losses.append(Series(stage.name, [row[0] for row in rows], [row[1] for row in rows]))
+        rows, look = _metrics_rows(stage / "metrics.csv"), looks[stage.name]
+        losses.append(Series(stage.name, [row[0] for row in rows], [row[1] for row in rows], look=look))
         validated = [row for row in rows if math.isfinite(row[2])]
-        scores.append(
-            Series(stage.name, [row[0] for row in validated], [100 * row[2] for row in validated], marks=True)
-        )
+        steps, values = [row[0] for row in validated], [100 * row[2] for row in validated]
+        scores.append(Series(stage.name, steps, values, marks=True, look=look))
     if not losses:
         return {}
     return {
@@ -290,7 +293,7 @@ def _histogram(folder: Path) -> Markup:
     cars: dict[str, list[float]] = {}
     for row in read_partition(folder / "partition.csv"):
         cars.setdefault(row.split, []).append(row.car)
-    return car_histogram(cars)
+    return car_histogram(cars, len(_LOOKS))
 
 
 def _routing(run: _Run) -> dict[str, Any] | None:
@@ -329,12 +332,12 @@ def _routing(run: _Run) -> dict[str, Any] | None:
 
 def _precision_recall(run: _Run) -> dict[str, Any] | None:
     series, marks, rows = [], [], []
-    for i, (name, result) in enumerate(run.results.items()):
+    for name, result in run.results.items():
         counts = result.evaluation.probabilities
         if counts is None:
             return None
         curve = threshold_curve(counts)
-        series.append(Series(name, curve.recall.tolist(), curve.precision.tolist()))
+        series.append(Series(name, curve.recall.tolist(), curve.precision.tolist(), look=_LOOKS[name]))
         chosen_on = run.validation.get(name)
         if chosen_on is None or chosen_on.evaluation.probabilities is None:
             continue
@@ -345,7 +348,7 @@ def _precision_recall(run: _Run) -> dict[str, Any] | None:
                 float(curve.recall[best]),
                 float(curve.precision[best]),
                 f"{name}: threshold {threshold:.2f}, chosen on val",
-                i,
+                _LOOKS[name],
             )
         )
         at_half = int(np.searchsorted(curve.thresholds, 0.5))
@@ -372,7 +375,8 @@ def _reliability(run: _Run) -> dict[str, Any] | None:
             return None
         found = calibration(counts)
         filled = found.pixels > 0
-        series.append(Series(name, found.predicted[filled].tolist(), found.observed[filled].tolist(), marks=True))
+        given, observed = found.predicted[filled].tolist(), found.observed[filled].tolist()
+        series.append(Series(name, given, observed, marks=True, look=_LOOKS[name]))
         rows.append({"name": name, "error": _per_cent(found.expected_error)})
     chart = line_chart(
         "Reliability",
