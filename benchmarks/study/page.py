@@ -13,7 +13,7 @@ import gzip
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -41,6 +41,8 @@ TITLES = {"gz": "CD_Data_GZ, validation part, 99 pairs", "synthetic": "synthetic
 CONTROLS = ("control", "control-balanced", "control-ema")
 NOT_STUDENTS = ("origin", "o-p-scratch", "o-p-warm", *CONTROLS)
 DEFAULT = "kl-warm-calibrated"
+CHOSEN_WITH = (0, 1, 2)
+"""Seeds by whose scores the default was chosen; those after them were trained when it had been."""
 DIRECTLY = (
     ("o-p-warm", "o-p-scratch"),
     ("kl-warm", "kl"),
@@ -150,11 +152,20 @@ class Scores:
         chosen = None if part is None else self.parts == part
         return mean_difference(pairs, "miou", "dataset", self.resampling, chosen)
 
+    def of_seeds(self, seeds: Collection[int]) -> "Scores":
+        """Some seeds alone."""
+        cells = {key: own for key, found in self.cells.items() if (own := _of_seeds(found, seeds)).seeds}
+        return Scores(cells, self.parts, self.resampling)
+
+
+def _of_seeds(found: Replicates, seeds: Collection[int]) -> Replicates:
+    chosen = [place for place, seed in enumerate(found.seeds) if seed in seeds]
+    return Replicates(found.counts[chosen], tuple(found.seeds[place] for place in chosen))
+
 
 def _paired(first: Replicates, second: Replicates) -> tuple[Replicates, Replicates]:
-    shared = tuple(seed for seed in first.seeds if seed in second.seeds)
-    one, other = (Replicates(r.counts[[r.seeds.index(s) for s in shared]], shared) for r in (first, second))
-    return one, other
+    shared = set(first.seeds) & set(second.seeds)
+    return _of_seeds(first, shared), _of_seeds(second, shared)
 
 
 def read_scores() -> dict[str, Scores]:
@@ -242,6 +253,18 @@ def direct_table(scores: Scores) -> str:
         cells = [_cell(scores.minus(first, second, n)) if n in have else "" for n in scores.networks]
         rows.append([f"{first} - {second}", *cells, f"{_cell(scores.minus(first, second, ALL))} ({len(have)})"])
     return _table(["difference", *scores.networks, "all that have both"], rows)
+
+
+def seed_table(scores: Scores) -> str:
+    """The default minus its control, by seeds that chose it and seeds that did not."""
+    control = control_of(DEFAULT)
+    every = sorted({seed for found in scores.cells.values() for seed in found.seeds})
+    rows = []
+    for seeds in (CHOSEN_WITH, tuple(seed for seed in every if seed not in CHOSEN_WITH)):
+        some = scores.of_seeds(seeds)
+        cells = [_cell(some.minus(DEFAULT, control, network)) for network in (*scores.networks, ALL)]
+        rows.append([f"seeds {', '.join(map(str, seeds))}", *cells])
+    return _table([f"{DEFAULT} - {control}", *scores.networks, "all"], rows)
 
 
 def part_table(scores: Scores) -> str:
@@ -384,7 +407,7 @@ def filled(page: str, found: dict[str, Scores]) -> str:
         for name, table in tables.items():
             page = fill(page, f"{name}, {data}", table(scores))
         page = fill(page, f"probabilities, {data}", probability_table(data))
-    return page
+    return fill(page, "seeds, gz", seed_table(found["gz"]))
 
 
 def main() -> None:
