@@ -221,12 +221,14 @@ def _predict_batch(
 
 _SIGNATURE = "Software", "bitemporal"
 """Name and text of what says in a PNG who wrote it (PNG specification, 11.3.3.2: keyword Software)."""
+_HEAD = 200
+"""Bytes of a PNG within which that stands: right after its header."""
 
 
 def _is_ours(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
-            return image.info.get(_SIGNATURE[0]) == _SIGNATURE[1]
+        with path.open("rb") as stream:
+            return b"tEXt%s\0%s" % tuple(map(str.encode, _SIGNATURE)) in stream.read(_HEAD)
     except OSError:
         return False
 
