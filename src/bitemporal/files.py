@@ -100,7 +100,7 @@ def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path
         known = False
     if not known:
         raise RecipeError(
-            f"output: {target} exists and is no {what}, so that it is not overwritten; choose another name"
+            f"output: {target} exists and is no {what}, so that it is not overwritten; choose another name, or move it"
         )
 
 

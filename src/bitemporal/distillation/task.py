@@ -117,7 +117,7 @@ class DistillationTask(ChangeTask):
         """Bring the teachers to the student's device; those that teach pairs of other parts are calibrated first."""
         self.teachers.to(self.device)
         if self.teachers.pairs is not None:
-            # the stage's own; Lightning sets it without declaring it
+            # the stage's own data; Lightning sets the attribute, but does not declare it to type checkers
             batches = self.trainer.datamodule.first_batches(CALIBRATION_SAMPLES)  # type: ignore[attr-defined]
             self.teachers.calibrate(batch.to(self.device) for batch in batches)
 

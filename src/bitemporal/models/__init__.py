@@ -4,7 +4,7 @@ from bitemporal import _torchvision
 
 _torchvision.make_importable()
 
-from bitemporal.models import (  # noqa: E402  registers the families
+from bitemporal.models import (  # noqa: E402  after the remedy; registers the families
     ban,
     bit,
     cgnet,

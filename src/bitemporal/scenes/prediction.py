@@ -37,7 +37,7 @@ from bitemporal.scenes.values import ValueRange, value_range
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows; runs are not kept apart there
-    fcntl = None  # type: ignore[assignment]  # a module elsewhere
+    fcntl = None  # type: ignore[assignment]  # None stands for a missing module
 
 _ROWS = 256
 """Of the probabilities that are looked at at once."""

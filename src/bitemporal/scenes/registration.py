@@ -96,5 +96,6 @@ def _correlate(
     if first is None or second is None or min(first.shape) < 8:
         return None
     # what it gives moves the second image back onto the first
-    shift, _, _ = phase_cross_correlation(first, second, upsample_factor=20)  # type: ignore[no-untyped-call]  # scikit-image
+    # scikit-image ships no types
+    shift, _, _ = phase_cross_correlation(first, second, upsample_factor=20)  # type: ignore[no-untyped-call]
     return -float(shift[0]), -float(shift[1])
