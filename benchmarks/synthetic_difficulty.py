@@ -13,9 +13,9 @@ import numpy as np
 from scipy import ndimage as ndi
 
 from bitemporal import CarPartition
-from bitemporal.car import change_area_ratio
-from bitemporal.data.synthetic import CarDistribution, make_pair
 from bitemporal.files import write_json
+from bitemporal.method.car import change_area_ratio
+from bitemporal.synthetic import CarDistribution, make_pair
 
 
 def differences(before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:

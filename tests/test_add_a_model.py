@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import bitemporal
-from bitemporal.bundle import load_network, save_bundle
+from bitemporal.inference.bundle import load_network, save_bundle
 from bitemporal.models import create_model, list_models, registry
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,14 +13,14 @@ import numpy as np
 import pandas
 import pytest
 
-from bitemporal.bundle import save_bundle
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, RecipeError
+from bitemporal.inference.bundle import save_bundle
 from bitemporal.models import create_model
-from bitemporal.recipe import SceneOptions
 from bitemporal.scenes import archive as archives
 from bitemporal.scenes.archive import ATTEMPTS, Plan, SceneWorker, predict_archive
 from bitemporal.scenes.manifest import SceneFiles, read_manifest
+from bitemporal.scenes.options import SceneOptions
 from scene_files import ground, write_raster
 
 
@@ -166,7 +166,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(engine, alway
         "from dataclasses import asdict\n"
         "from bitemporal.scenes.archive import Plan, predict_archive\n"
         "from bitemporal.scenes.manifest import read_manifest\n"
-        "from bitemporal.recipe import SceneOptions\n"
+        "from bitemporal.scenes.options import SceneOptions\n"
         "if __name__ == '__main__':\n"
         f"    plan = Plan(({str(archive / 'bundle')!r},), {str(out)!r}, 'cpu',\n"
         "        products={'probability': 'p.tif', 'polygons': 'a.gpkg'}, options=SceneOptions(tile=80, overlap=16))\n"

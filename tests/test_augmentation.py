@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bitemporal.car import change_area_ratio
-from bitemporal.data.augmentation import augment, photometric_distortion, random_crop, random_rotation
 from bitemporal.losses import cross_entropy
+from bitemporal.method.car import change_area_ratio
+from bitemporal.run.augmentation import augment, photometric_distortion, random_crop, random_rotation
 
 SIZE = 48
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bitemporal.errors import WeightsError
 from bitemporal.models import create_model, list_models, model_card
-from bitemporal.training.task import ChangeTask, Optimisation
+from bitemporal.run.task import ChangeTask, Optimisation
 
 MICRO = list_models("test_ban*")
 FULL_SIZE = list_models("ban_*")

@@ -8,15 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bitemporal.car import (
-    CarPartition,
-    PartitionRow,
-    change_area_ratio,
-    change_area_ratios,
-    read_partition,
-    write_partition,
-)
 from bitemporal.errors import PartitionError
+from bitemporal.method.car import CarPartition, change_area_ratio, change_area_ratios
+from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
 
 masks = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.sampled_from([0, 1, 255])

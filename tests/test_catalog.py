@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from bitemporal.cli.main import main
-from bitemporal.data.catalog import (
+from bitemporal.datasets.catalog import (
     DATASETS,
     Direct,
     Hub,
@@ -95,7 +95,7 @@ def test_the_text_for_fetching_by_hand_says_where_and_how(card):
 
 def test_the_page_of_data_sets_is_current():
     page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
-    assert page == datasets_markdown(), "run: python -m bitemporal.data.catalog > docs/datasets.md"
+    assert page == datasets_markdown(), "run: python -m bitemporal.datasets.catalog > docs/datasets.md"
 
 
 def test_the_page_names_every_data_set_with_its_terms():

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bitemporal.car import CarPartition, read_partition
 from bitemporal.cli.data_stats import save_histogram
 from bitemporal.cli.main import main
+from bitemporal.method.car import CarPartition
+from bitemporal.pairs.partition import read_partition
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 needs_shared = [

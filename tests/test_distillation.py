@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from scipy.optimize import brentq
 from torch.distributions import Bernoulli, kl_divergence
 
-from bitemporal.car import CarPartition
-from bitemporal.data.loading import Batch
-from bitemporal.distillation import DistillationTask, TeacherBank, criterion, kullback_leibler, mean_squared_error
-from bitemporal.distillation.calibration import Calibration
-from bitemporal.distillation.criteria import valid_weights
+from bitemporal.method.calibration import Calibration
+from bitemporal.method.car import CarPartition
+from bitemporal.method.loss import criterion, kullback_leibler, mean_squared_error, valid_weights
+from bitemporal.method.teachers import DistillationTask, TeacherBank
 from bitemporal.models import ModelOutput, Normalisation, create_model
-from bitemporal.training import Optimisation
+from bitemporal.run.loading import Batch
+from bitemporal.run.task import Optimisation
 
 OPTIMISATION = Optimisation(lr=1e-3, weight_decay=0.0, rules=(), steps=10, warmup_steps=0)
 PARTITION = CarPartition()

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import bitemporal.data.download as fetching
+import bitemporal.datasets.download as fetching
 from bitemporal.cli.main import main
-from bitemporal.data import catalog
-from bitemporal.data.catalog import Archive, Direct
-from bitemporal.data.download import compare_with_card, download, fetch_file, find_splits
-from bitemporal.data.unpack import ExtractLimits, is_archive, safe_extract
+from bitemporal.datasets import catalog
+from bitemporal.datasets.catalog import Archive, Direct
+from bitemporal.datasets.download import compare_with_card, download, fetch_file, find_splits
+from bitemporal.datasets.unpack import ExtractLimits, is_archive, safe_extract
 from bitemporal.errors import DownloadError
 
 OUTSIDE = b"precious"

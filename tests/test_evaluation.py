@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from bitemporal.bundle import save_bundle
-from bitemporal.car import CarPartition
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation import Evaluation, Protocol, Result, evaluate, read_result, score_tables
 from bitemporal.inference import NetworkDetector, OriginPartition, load, predict_files, save_origin_partition
+from bitemporal.inference.bundle import save_bundle
+from bitemporal.method.car import CarPartition
 from bitemporal.metrics import AVERAGINGS, METRICS
 from bitemporal.pairs import PairFolder
 from stub_networks import Passes, convolutional, pointwise, register_stubs

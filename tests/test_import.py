@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bitemporal.bundle import load_network
 from bitemporal.cli.main import main
 from bitemporal.errors import WeightsError
+from bitemporal.inference.bundle import load_network
 from bitemporal.interop.opencd import convert, import_network, read_checkpoint
 from bitemporal.interop.opencd.checkpoint import closest_network
 from test_goldens import GOLDENS, reference_input, reference_state

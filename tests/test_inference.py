@@ -12,8 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bitemporal.bundle import save_bundle
-from bitemporal.car import CarPartition
 from bitemporal.errors import BundleError, DataError, PartitionError, RecipeError, WeightsError
 from bitemporal.inference import (
     Detector,
@@ -26,7 +24,9 @@ from bitemporal.inference import (
     loading,
     save_origin_partition,
 )
+from bitemporal.inference.bundle import save_bundle
 from bitemporal.inference.combining import SlidingWindow
+from bitemporal.method.car import CarPartition
 from stub_networks import NORMALISATION, Passes, convolutional, images, pair_of_car, pointwise, register_stubs
 
 

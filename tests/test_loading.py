@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bitemporal.data.loading import Batch, TrainingSamples, ValidationPairs, training_loader, validation_loader
 from bitemporal.pairs import PairFolder
+from bitemporal.run.loading import Batch, TrainingSamples, ValidationPairs, training_loader, validation_loader
 from conftest import write_pair
 
 COUNT = 12

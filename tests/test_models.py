@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitemporal import _torchvision
-from bitemporal.car import CarPartition
-from bitemporal.data.loading import Batch
-from bitemporal.distillation import DistillationTask, TeacherBank, criterion
 from bitemporal.errors import InputSizeError, RecipeError, UnknownModelError, WeightsError
+from bitemporal.method.car import CarPartition
+from bitemporal.method.loss import criterion
+from bitemporal.method.teachers import DistillationTask, TeacherBank
 from bitemporal.models import ChangeModel, create_model, encoders, list_models, model_card
 from bitemporal.models.base import ParameterRule
 from bitemporal.models.changer import exchange, warp
-from bitemporal.training import ChangeTask
-from bitemporal.training.task import Optimisation
+from bitemporal.run.loading import Batch
+from bitemporal.run.task import ChangeTask, Optimisation
 
 _torchvision.make_importable()
 import torchvision  # noqa: E402  needs the line above where its compiled operators do not load

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from bitemporal.bundle import save_bundle
+from bitemporal.inference.bundle import save_bundle
 from bitemporal.models import create_model
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "examples/scenes.ipynb"

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from bitemporal.car import CarPartition
 from bitemporal.errors import DataError, LabelError
+from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder, read_image, read_mask
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -582,7 +582,7 @@ def test_decompression_bombs_are_refused_by_their_header(tmp_path, monkeypatch):
     # WHU-CD's scene is above Pillow's own limit, and no bomb; this one only lacks its pixels
     (tmp_path / "scene.png").write_bytes(bomb(32_507, 15_354))
     monkeypatch.setattr(PngImageFile, "load", lambda self: None)
-    from bitemporal.pairs.files import decode
+    from bitemporal.imagery.decode import decode
 
     assert decode(tmp_path / "scene.png").size == (15_354, 32_507)
     assert before == Image.MAX_IMAGE_PIXELS
@@ -704,7 +704,7 @@ def test_labels_only_reads_no_image(tmp_path):
 
 def test_rows_of_the_partition(tmp_path):
     root = folder(tmp_path, {"a": mask(0), "b": mask(*[0] * 3, 255), "c": None, "d": mask(*[0] * 7, 255)})
-    rows = PairFolder(root).scan().rows(CarPartition())
+    rows = PairFolder(root).scan().rows(CarPartition().part)
     assert [(r.split, r.stem, r.part) for r in rows] == [
         ("all", "a", "small"),
         ("all", "b", "large"),
@@ -722,7 +722,7 @@ def test_a_folder_travels_to_other_processes(tmp_path):
 
 
 def test_reading_processes_start_without_torch():
-    code = "import sys, bitemporal.pairs.scan; sys.exit('torch' in sys.modules)"
+    code = "import sys, bitemporal.pairs.check; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

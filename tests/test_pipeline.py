@@ -17,15 +17,15 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch.distributions import Bernoulli, kl_divergence
 
-from bitemporal.bundle import load_network, read_description
 from bitemporal.cli.main import main
-from bitemporal.data.loading import Batch
-from bitemporal.distillation import DistillationTask, TeacherBank
 from bitemporal.errors import BundleError, DataError, RecipeError, WeightsError
 from bitemporal.evaluation import read_result
 from bitemporal.inference import load
-from bitemporal.pipeline import DistillationRun, train
-from bitemporal.recipe import STAGES, DistillRecipe, TrainRecipe
+from bitemporal.inference.bundle import load_network, read_description
+from bitemporal.method.teachers import DistillationTask, TeacherBank
+from bitemporal.run.loading import Batch
+from bitemporal.run.recipe import STAGES, DistillRecipe, TrainRecipe
+from bitemporal.run.stages import DistillationRun, train
 from test_training import assert_equal, killed_after
 
 QUIET = Console(quiet=True)

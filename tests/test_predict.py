@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bitemporal.bundle import save_bundle
-from bitemporal.car import CarPartition
 from bitemporal.cli.main import main
 from bitemporal.inference import load, save_origin_partition
+from bitemporal.inference.bundle import save_bundle
+from bitemporal.method.car import CarPartition
 from stub_networks import convolutional, images, pair_of_car, pointwise, register_stubs
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from rich.console import Console
 
 from bitemporal.cli.main import COMMANDS, main
-from bitemporal.pipeline import DistillationRun
-from bitemporal.recipe import DistillRecipe
+from bitemporal.run.recipe import DistillRecipe
+from bitemporal.run.stages import DistillationRun
 from scene_files import write_raster
 
 ROOT = Path(__file__).resolve().parents[1]

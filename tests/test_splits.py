@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitemporal.car import CarPartition, PartitionRow
-from bitemporal.data.splits import apply_split, read_split, stratified_split, write_split
 from bitemporal.errors import PartitionError
+from bitemporal.method.car import CarPartition
+from bitemporal.pairs.partition import PartitionRow
+from bitemporal.pairs.splits import apply_split, read_split, stratified_split, write_split
 
 NAN = float("nan")
 PARTITION = CarPartition()

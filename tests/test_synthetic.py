@@ -12,7 +12,9 @@ from scipy import ndimage as ndi
 from synthetic_difficulty import best_iou, measure
 
 from bitemporal.cli.main import main
-from bitemporal.data.synthetic import (
+from bitemporal.errors import DataError, MissingExtraError, RecipeError
+from bitemporal.pairs import PairFolder
+from bitemporal.synthetic import (
     CHANGE_KINDS,
     CarDistribution,
     make_pair,
@@ -20,11 +22,9 @@ from bitemporal.data.synthetic import (
     write_folder,
     write_scene,
 )
-from bitemporal.data.synthetic.conditions import Conditions, draw_conditions, leaned, lit, sensed
-from bitemporal.data.synthetic.ground import Grid, power_noise
-from bitemporal.data.synthetic.objects import Building, Layer, stamp_building
-from bitemporal.errors import DataError, MissingExtraError, RecipeError
-from bitemporal.pairs import PairFolder
+from bitemporal.synthetic.conditions import Conditions, draw_conditions, leaned, lit, sensed
+from bitemporal.synthetic.ground import Grid, power_noise
+from bitemporal.synthetic.objects import Building, Layer, stamp_building
 
 PLAIN = {
     "season": "summer",

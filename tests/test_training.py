@@ -21,16 +21,16 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from bitemporal import pipeline
-from bitemporal.bundle import load_network, read_description
-from bitemporal.data.loading import Batch
 from bitemporal.errors import BundleError, RecipeError
+from bitemporal.inference.bundle import load_network, read_description
 from bitemporal.models import ModelOutput, create_model, model_card
 from bitemporal.models.base import ParameterRule, TrainingDefaults
-from bitemporal.recipe import TrainRecipe
-from bitemporal.training import ChangeTask, Optimisation, callbacks, optimisation
-from bitemporal.training.callbacks import resume_step
-from bitemporal.training.task import VALIDATION_METRICS
+from bitemporal.run import callbacks, stages
+from bitemporal.run.callbacks import resume_step
+from bitemporal.run.loading import Batch
+from bitemporal.run.recipe import TrainRecipe
+from bitemporal.run.stage import optimisation
+from bitemporal.run.task import VALIDATION_METRICS, ChangeTask, Optimisation
 from conftest import write_pair
 
 QUIET = Console(quiet=True)
@@ -116,7 +116,7 @@ def test_steps_see_the_pairs_as_the_recipe_says(tiny_pairs, tmp_path, monkeypatc
     raw = {Image.open(path).tobytes() for path in (tiny_pairs / "train/A").iterdir()}
     for augmentation, untouched in (("none", True), ("standard", False)):
         options = {"batch_size": 3, "max_steps": 2, "augmentation": augmentation}
-        pipeline.train(recipe(tiny_pairs, tmp_path / augmentation, **options), QUIET)
+        stages.train(recipe(tiny_pairs, tmp_path / augmentation, **options), QUIET)
         assert [len(batch) for batch in given] == [3, 3]
         found = {image.permute(1, 2, 0).numpy().tobytes() for batch in given for image in batch.before}
         assert (found <= raw) == untouched
@@ -133,12 +133,12 @@ def test_precision_is_that_of_the_recipe(tiny_pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(ChangeTask, "loss_terms", noted)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for precision in ("fp32", "bf16"):
-        pipeline.train(recipe(tiny_pairs, tmp_path / precision, max_steps=1, precision=precision), QUIET)
+        stages.train(recipe(tiny_pairs, tmp_path / precision, max_steps=1, precision=precision), QUIET)
     assert kinds == [torch.float32, torch.bfloat16]
 
 
 def test_run_leaves_bundle_checkpoint_and_metrics(tiny_pairs, tmp_path):
-    bundle = pipeline.train(recipe(tiny_pairs, tmp_path / "run", max_steps=5, lr=0.01), QUIET)
+    bundle = stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=5, lr=0.01), QUIET)
     assert not load_network(bundle).training
     metadata = read_description(bundle)["metadata"]
     assert metadata["training_pairs"] == 12
@@ -160,7 +160,7 @@ def test_last_row_of_metrics_can_be_recomputed_from_the_last_checkpoint(tiny_pai
     shutil.copytree(tiny_pairs, data)
     for i in range(3):
         write_pair(data, "val", f"wide_{i}", *rng.integers(0, 256, (2, 32, 64, 3), dtype=np.uint8), np.eye(32, 64) > 0)
-    pipeline.train(recipe(data, tmp_path / "run", max_steps=20, validate_every=10, lr=0.02, augmentation="none"), QUIET)
+    stages.train(recipe(data, tmp_path / "run", max_steps=20, validate_every=10, lr=0.02, augmentation="none"), QUIET)
     state = torch.load(tmp_path / "run/origin/last.ckpt", weights_only=True)["state_dict"]
     network = create_model("test_tinycd").eval()
     network.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
@@ -185,26 +185,26 @@ def test_training_never_looks_at_the_test_split(tiny_pairs, tmp_path):
     shutil.copytree(tiny_pairs, data)
     shutil.rmtree(data / "test")
     for name, root in (("with", tiny_pairs), ("without", data)):
-        pipeline.train(recipe(root, tmp_path / name), QUIET)
+        stages.train(recipe(root, tmp_path / name), QUIET)
     assert_equal(weights(tmp_path / "with"), weights(tmp_path / "without"))
     tables = [(tmp_path / run / "origin/metrics.csv").read_text() for run in ("with", "without")]
     assert tables[0] == tables[1]
 
 
 def test_finished_stage_is_not_redone(tiny_pairs, tmp_path):
-    bundle = pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    bundle = stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
     stamp = (bundle / "weights.safetensors").stat().st_mtime_ns
-    pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
     assert (bundle / "weights.safetensors").stat().st_mtime_ns == stamp
 
 
 def test_another_recipe_in_the_same_folder_is_refused(tiny_pairs, tmp_path):
-    pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
     with pytest.raises(RecipeError, match=r"recipe.yaml: .*max_steps \(6 then, 7 now\)"):
-        pipeline.train(recipe(tiny_pairs, tmp_path / "run", max_steps=7), QUIET)
+        stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=7), QUIET)
     (tmp_path / "run/recipe.yaml").write_text("- no\n- recipe\n")
     with pytest.raises(RecipeError, match=r"recipe\.yaml: not a recipe"):
-        pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+        stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
 
 
 def test_options_may_change_until_there_is_a_checkpoint(tiny_pairs, tmp_path):
@@ -213,8 +213,8 @@ def test_options_may_change_until_there_is_a_checkpoint(tiny_pairs, tmp_path):
     folder = tmp_path / "run/origin"
     (folder / ".bundle.7.tmp").mkdir(parents=True)
     (folder / "metrics.csv").write_text("step,lr,loss,loss_of_another_network\n1,1,1,1\n")
-    pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
-    pipeline.train(recipe(tiny_pairs, tmp_path / "anew"), QUIET)
+    stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    stages.train(recipe(tiny_pairs, tmp_path / "anew"), QUIET)
     assert_equal(weights(tmp_path / "run"), weights(tmp_path / "anew"))
     assert (folder / "metrics.csv").read_text() == (tmp_path / "anew/origin/metrics.csv").read_text()
     assert TrainRecipe(**yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())).batch_size == 4
@@ -222,19 +222,19 @@ def test_options_may_change_until_there_is_a_checkpoint(tiny_pairs, tmp_path):
 
 def test_training_learns_a_bright_square(tiny_pairs, tmp_path):
     options = {"max_steps": 60, "validate_every": 30, "batch_size": 8, "augmentation": "none", "lr": 0.02}
-    bundle = pipeline.train(recipe(tiny_pairs, tmp_path / "run", **options), QUIET)
+    bundle = stages.train(recipe(tiny_pairs, tmp_path / "run", **options), QUIET)
     assert read_description(bundle)["metadata"]["validation"]["iou_changed"] > 0.5
 
 
 def test_number_of_loading_processes_changes_nothing(tiny_pairs, tmp_path):
     for workers in (0, 2):
-        pipeline.train(recipe(tiny_pairs, tmp_path / str(workers), max_steps=3, workers=workers), QUIET)
+        stages.train(recipe(tiny_pairs, tmp_path / str(workers), max_steps=3, workers=workers), QUIET)
     assert_equal(weights(tmp_path / "0"), weights(tmp_path / "2"))
 
 
 def test_another_seed_gives_other_weights(tiny_pairs, tmp_path):
     for seed in (0, 1):
-        pipeline.train(recipe(tiny_pairs, tmp_path / str(seed), max_steps=3, seed=seed), QUIET)
+        stages.train(recipe(tiny_pairs, tmp_path / str(seed), max_steps=3, seed=seed), QUIET)
     first, second = weights(tmp_path / "0"), weights(tmp_path / "1")
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
@@ -266,9 +266,9 @@ def test_best_validation_gives_the_bundle_wherever_the_run_stopped(tiny_pairs, t
     seen = scored(monkeypatch, {2: 0.3, 4: 0.6, 6: 0.5, 8: 0.6, 10: float("nan")}, set(crashes))
     for crash in crashes:
         with pytest.raises(Crash):
-            pipeline.train(recipe(tiny_pairs, tmp_path / "run", max_steps=10), QUIET)
+            stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=10), QUIET)
         assert resume_step(tmp_path / "run/origin") == crash - 2
-    bundle = pipeline.train(recipe(tiny_pairs, tmp_path / "run", max_steps=10), QUIET)
+    bundle = stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=10), QUIET)
     assert read_description(bundle)["metadata"]["best_step"] == 4
     assert_equal(weights(tmp_path / "run"), seen[4])
 
@@ -290,10 +290,10 @@ def test_crash_in_the_middle_of_writing_leaves_the_file_before(tiny_pairs, tmp_p
     monkeypatch.setattr(owner, name, half)
     seen = scored(monkeypatch, {2: 0.3, 4: 0.6, 6: 0.5}, set())
     with pytest.raises(Crash):
-        pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+        stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
     assert resume_step(tmp_path / "run/origin") == 2
     assert_equal(load_file(tmp_path / "run/origin/best.safetensors"), seen[4 if file == "last.ckpt" else 2])
-    pipeline.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
     assert_equal(weights(tmp_path / "run"), seen[4])
 
 
@@ -316,7 +316,7 @@ def killed_after(pattern: str, arguments: list[str], run: Path) -> None:
 @pytest.mark.parametrize(("model", "precision"), [("test_fc", "fp32"), ("test_tinycd", "bf16")])  # test_fc drops out
 def test_killed_run_ends_with_the_same_weights(tiny_pairs, tmp_path, model, precision):
     options = {"model": model, "max_steps": 60, "validate_every": 7, "precision": precision}
-    pipeline.train(recipe(tiny_pairs, tmp_path / "whole", **options), QUIET)
+    stages.train(recipe(tiny_pairs, tmp_path / "whole", **options), QUIET)
     arguments = ["train", f"--model={model}", f"--data={tiny_pairs}", f"--out={tmp_path / 'killed'}"]
     arguments += ["--max-steps=60", "--validate-every=7", "--batch-size=4", "--crop-size=32", "--workers=0"]
     killed_after("origin/last.ckpt", [*arguments, f"--precision={precision}"], tmp_path / "killed")
@@ -324,7 +324,7 @@ def test_killed_run_ends_with_the_same_weights(tiny_pairs, tmp_path, model, prec
     (tmp_path / "killed/origin/.last.ckpt.1.tmp").write_bytes(b"half a checkpoint")
     (tmp_path / "killed/origin/.bundle.1.tmp").mkdir()
     (tmp_path / "killed/origin/.bundle.1.tmp/weights.safetensors").write_bytes(b"half a bundle")
-    pipeline.train(recipe(tiny_pairs, tmp_path / "killed", **options), QUIET)
+    stages.train(recipe(tiny_pairs, tmp_path / "killed", **options), QUIET)
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     last = [torch.load(tmp_path / run / "origin/last.ckpt", weights_only=True) for run in ("whole", "killed")]
     assert last[0]["global_step"] == last[1]["global_step"] == 60
@@ -350,31 +350,31 @@ def test_unusable_recipes_name_the_field(changes, field, tmp_path):
 
 def test_crop_that_does_not_suit_the_network_is_refused(tiny_pairs, tmp_path):
     with pytest.raises(RecipeError, match="crop_size: 33 pixels do not suit test_tinycd"):
-        pipeline.train(recipe(tiny_pairs, tmp_path / "run", crop_size=33), QUIET)
+        stages.train(recipe(tiny_pairs, tmp_path / "run", crop_size=33), QUIET)
 
 
 def test_default_batch_must_divide_over_the_devices_too(tiny_pairs, tmp_path):
     with pytest.raises(RecipeError, match=r"batch_size: 8 pairs, the default of test_tinycd, .* over 3 devices"):
-        pipeline.train(recipe(tiny_pairs, tmp_path / "run", batch_size=None, devices=3), QUIET)
+        stages.train(recipe(tiny_pairs, tmp_path / "run", batch_size=None, devices=3), QUIET)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is refused only without CUDA")
 def test_fp16_without_cuda_is_refused(tiny_pairs, tmp_path):
     with pytest.raises(RecipeError, match="precision: fp16 needs a CUDA device"):
-        pipeline.train(recipe(tiny_pairs, tmp_path / "run", precision="fp16"), QUIET)
+        stages.train(recipe(tiny_pairs, tmp_path / "run", precision="fp16"), QUIET)
 
 
 @pytest.mark.full
 def test_two_processes_train_as_one(tiny_pairs, tmp_path):
     """Two processes share each batch; without batch statistics between them the weights differ, the road holds."""
-    bundle = pipeline.train(recipe(tiny_pairs, tmp_path / "run", devices=2), QUIET)
+    bundle = stages.train(recipe(tiny_pairs, tmp_path / "run", devices=2), QUIET)
     assert read_description(bundle)["metadata"]["steps"] == 6
 
 
 def test_a_loss_that_is_no_number_ends_the_stage(tiny_pairs, tmp_path):
     with pytest.raises(RecipeError, match=r"step \d+: the loss is not a finite number"):
-        pipeline.train(recipe(tiny_pairs, tmp_path / "run", lr=1e30, warmup_steps=0, max_steps=20), QUIET)
+        stages.train(recipe(tiny_pairs, tmp_path / "run", lr=1e30, warmup_steps=0, max_steps=20), QUIET)
 
 
 def test_ctrl_c_says_where_the_run_goes_on(tiny_pairs, tmp_path, monkeypatch):
@@ -387,7 +387,7 @@ def test_ctrl_c_says_where_the_run_goes_on(tiny_pairs, tmp_path, monkeypatch):
     handler = signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(KeyboardInterrupt):
-            pipeline.train(recipe(tiny_pairs, tmp_path / "run"), said)
+            stages.train(recipe(tiny_pairs, tmp_path / "run"), said)
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
     assert "goes on from step 2" in said.export_text()

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from bitemporal.car import CarPartition, change_area_ratio
 from bitemporal.evaluation import Evaluation, Protocol, Result, compare
 from bitemporal.evaluation.counting import count_shapes
 from bitemporal.files import replacing, write_json
+from bitemporal.method.car import CarPartition, change_area_ratio
 from bitemporal.metrics import confusion_counts
 
 HERE = Path(__file__).resolve().parent

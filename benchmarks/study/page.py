@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from bitemporal.car import CarPartition
 from bitemporal.evaluation import draw_masks, spread_by_car
 from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, estimate, mean_difference, significant
 from bitemporal.files import replacing
 from bitemporal.inference import load
+from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder
 
 HERE = Path(__file__).parent

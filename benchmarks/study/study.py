@@ -26,14 +26,14 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from bitemporal.car import CarPartition, change_area_ratio
-from bitemporal.data.synthetic import CarDistribution, write_folder
 from bitemporal.evaluation import Protocol, Result, evaluate, program
 from bitemporal.files import replacing, replacing_folder, write_json
 from bitemporal.inference import compose, save_origin_partition
+from bitemporal.method.car import CarPartition, change_area_ratio
 from bitemporal.pairs import PairFolder
-from bitemporal.pipeline import DistillationRun
-from bitemporal.recipe import DistillRecipe
+from bitemporal.run.recipe import DistillRecipe
+from bitemporal.run.stages import DistillationRun
+from bitemporal.synthetic import CarDistribution, write_folder
 
 SEEDS = (0, 1, 2)
 

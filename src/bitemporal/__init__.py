@@ -6,39 +6,39 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bitemporal.car import CarPartition, change_area_ratio
     from bitemporal.errors import BitemporalError
     from bitemporal.evaluation import Evaluation, evaluate
     from bitemporal.inference import Detector, Ensemble, OriginPartition, Prediction, TestTimeAugmentation, load
+    from bitemporal.method.car import CarPartition, change_area_ratio
     from bitemporal.models import ChangeModel, create_model, list_models, register_model
     from bitemporal.pairs import PairFolder
-    from bitemporal.pipeline import DistillationRun, train
-    from bitemporal.recipe import DistillRecipe, TrainRecipe
+    from bitemporal.run.recipe import DistillRecipe, TrainRecipe
+    from bitemporal.run.stages import DistillationRun, train
     from bitemporal.scenes import predict_scene
 
 # Imported on first use: a process that only reads labels should not load a training framework.
 _HOMES = {
     "BitemporalError": "bitemporal.errors",
-    "CarPartition": "bitemporal.car",
+    "CarPartition": "bitemporal.method.car",
     "ChangeModel": "bitemporal.models",
     "Detector": "bitemporal.inference",
-    "DistillRecipe": "bitemporal.recipe",
-    "DistillationRun": "bitemporal.pipeline",
+    "DistillRecipe": "bitemporal.run.recipe",
+    "DistillationRun": "bitemporal.run.stages",
     "Ensemble": "bitemporal.inference",
     "Evaluation": "bitemporal.evaluation",
     "OriginPartition": "bitemporal.inference",
     "PairFolder": "bitemporal.pairs",
     "Prediction": "bitemporal.inference",
     "TestTimeAugmentation": "bitemporal.inference",
-    "TrainRecipe": "bitemporal.recipe",
-    "change_area_ratio": "bitemporal.car",
+    "TrainRecipe": "bitemporal.run.recipe",
+    "change_area_ratio": "bitemporal.method.car",
     "create_model": "bitemporal.models",
     "evaluate": "bitemporal.evaluation",
     "list_models": "bitemporal.models",
     "load": "bitemporal.inference",
     "predict_scene": "bitemporal.scenes",
     "register_model": "bitemporal.models",
-    "train": "bitemporal.pipeline",
+    "train": "bitemporal.run.stages",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitemporal.car import IGNORE
+from bitemporal.imagery.masks import IGNORE
 
 Pixels = Literal["valid", "all"]
 """What a loss is averaged over: the valid pixels (right), or all of them as in the reference (models of Open-CD

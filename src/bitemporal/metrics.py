@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bitemporal.car import IGNORE
+from bitemporal.imagery.masks import IGNORE
 
 Averaging = Literal["dataset", "image_mean", "image_mean_empty_0"]
 AVERAGINGS: tuple[Averaging, ...] = ("dataset", "image_mean", "image_mean_empty_0")

@@ -7,8 +7,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from bitemporal.data import download as fetching
-from bitemporal.data.catalog import DATASETS, Direct, Manual, dataset_card, manual_text
+from bitemporal.datasets import download as fetching
+from bitemporal.datasets.catalog import DATASETS, Direct, Manual, dataset_card, manual_text
 
 
 def download(name: str = "list", /, *, output: Path | None = None, revision: str | None = None) -> int:

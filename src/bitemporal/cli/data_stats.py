@@ -14,10 +14,11 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from rich.console import Console
 from rich.table import Table
 
-from bitemporal.car import PAPER_THRESHOLDS, CarPartition, write_partition
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.files import replacing
+from bitemporal.method.car import PAPER_THRESHOLDS, CarPartition
 from bitemporal.pairs import FolderScan, PairFolder
+from bitemporal.pairs.partition import write_partition
 
 Cars = npt.NDArray[np.float64]
 
@@ -87,7 +88,7 @@ def stats(
             console.print(f"\npairs a part at {title}: {partition.describe()}", soft_wrap=True)
             console.print(_parts(partition, cars))
     written = given or equal
-    write_partition(target / "partition.csv", scan.rows(written))
+    write_partition(target / "partition.csv", scan.rows(written.part))
     save_histogram(target / "car_histogram.png", cars, given, equal)
     console.print(
         f"\nwritten to {target}: partition.csv ({len(scan.records):,} pairs, {written.describe()}), car_histogram.png",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bitemporal.data.synthetic import CarDistribution, ChangeKind, write_folder, write_scene
 from bitemporal.errors import DataError, RecipeError
+from bitemporal.synthetic import CarDistribution, ChangeKind, write_folder, write_scene
 
 
 def _divided(pairs: int) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """``bitemporal distill``: the whole road to a distilled student and its verdict."""
 
-from bitemporal.pipeline import DistillationRun
-from bitemporal.recipe import DistillRecipe
+from bitemporal.run.recipe import DistillRecipe
+from bitemporal.run.stages import DistillationRun
 
 
 def distill(*, recipe: DistillRecipe) -> None:

@@ -6,16 +6,16 @@ from pathlib import Path
 from rich.console import Console
 
 from bitemporal import evaluation
-from bitemporal.bundle import ORIGIN_PARTITION, read_description
-from bitemporal.car import CarPartition
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation.results import check_result_output, check_seed
 from bitemporal.evaluation.scoring import check_threshold
+from bitemporal.imagery.decode import SUFFIXES
 from bitemporal.inference import Detector, OriginPartition, compose
+from bitemporal.inference.bundle import ORIGIN_PARTITION, read_description
 from bitemporal.inference.combining import Augmentation, SlidingWindow, TestTimeAugmentation, check_tiles
 from bitemporal.inference.origin_partition import ORIGIN
+from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder
-from bitemporal.pairs.files import SUFFIXES
 
 
 def evaluate(

@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from bitemporal import __version__
-from bitemporal.bundle import save_bundle
 from bitemporal.errors import BundleError
+from bitemporal.inference.bundle import save_bundle
 from bitemporal.interop.opencd import import_network
 from bitemporal.interop.opencd.checkpoint import Part
 

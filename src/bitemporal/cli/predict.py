@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bitemporal.errors import RecipeError
 from bitemporal.inference import Augmentation, Detector, compose, predict_files
-from bitemporal.recipe import SceneOptions
+from bitemporal.scenes.options import SceneOptions
 
 
 def predict(

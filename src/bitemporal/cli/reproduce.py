@@ -1,9 +1,9 @@
 """``bitemporal reproduce``."""
 
-from bitemporal import reproduction
 from bitemporal.errors import RecipeError
 from bitemporal.evaluation import print_table
-from bitemporal.recipe import Precision
+from bitemporal.run import reproduction
+from bitemporal.run.recipe import Precision
 
 
 def reproduce(

@@ -1,7 +1,7 @@
 """``bitemporal train``: one network, one stage."""
 
-from bitemporal import pipeline
-from bitemporal.recipe import TrainRecipe
+from bitemporal.run import stages
+from bitemporal.run.recipe import TrainRecipe
 
 
 def train(*, recipe: TrainRecipe) -> None:
@@ -13,4 +13,4 @@ def train(*, recipe: TrainRecipe) -> None:
     Args:
         recipe: How.
     """
-    print(pipeline.train(recipe))
+    print(stages.train(recipe))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from bitemporal.car import CarPartition
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, difference, estimate, significant
 from bitemporal.evaluation.results import Result, check_comparable
+from bitemporal.method.car import CarPartition
 from bitemporal.metrics import AVERAGINGS, METRICS, Averaging
 
 SHOWN: tuple[tuple[str, Averaging], ...] = (

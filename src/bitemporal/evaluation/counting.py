@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from bitemporal.car import IGNORE
+from bitemporal.imagery.masks import IGNORE
 
 TOLERANCE = 3
 """Pixels that a boundary may lie off and still counts as found."""

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 import bitemporal
-from bitemporal.car import CarPartition
 from bitemporal.errors import DataError, PartitionError, RecipeError
 from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import describe_curves
 from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, are_confusions, read_confusions
 from bitemporal.files import check_output, json_keys, write_json
+from bitemporal.method.car import CarPartition
 from bitemporal.metrics import METRIC_VERSION
 
 FORMAT = 2

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from PIL import Image
 from rich.progress import track
 
-from bitemporal.car import CarPartition, change_area_ratio
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation.bootstrap import Replicates, Resampling, estimate
 from bitemporal.evaluation.counting import (
@@ -25,10 +24,11 @@ from bitemporal.evaluation.counting import (
     count_shapes,
 )
 from bitemporal.files import replacing
+from bitemporal.imagery.decode import FileFault, decode
 from bitemporal.inference.detector import Detector
+from bitemporal.method.car import CarPartition, change_area_ratio
 from bitemporal.metrics import AVERAGINGS, METRICS, Averaging, Counts, confusion_counts, metrics
 from bitemporal.pairs import Pair, PairFolder
-from bitemporal.pairs.files import FileFault, decode
 from bitemporal.pairs.folder import list_images
 
 CONVENTIONS = {

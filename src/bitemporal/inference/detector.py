@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitemporal.errors import DataError, WeightsError
-from bitemporal.inference.inputs import Image, Images, as_pairs, check_images
+from bitemporal.imagery.inputs import Image, Images, as_pairs, check_images
 from bitemporal.models import ChangeModel
 
 if TYPE_CHECKING:

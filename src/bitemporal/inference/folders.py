@@ -15,8 +15,8 @@ from rich.progress import track
 
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.files import replacing
+from bitemporal.imagery.decode import SUFFIXES, FileFault, check_image_range, conversion, decode, to_rgb
 from bitemporal.inference.detector import Detector
-from bitemporal.pairs.files import SUFFIXES, FileFault, check_image_range, conversion, decode, to_rgb
 from bitemporal.pairs.folder import SIZE_REMEDY, describe_sizes
 
 

@@ -9,8 +9,8 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from bitemporal.bundle import ORIGIN_PARTITION, load_network, read_description
 from bitemporal.errors import BundleError, RecipeError
+from bitemporal.inference.bundle import ORIGIN_PARTITION, load_network, read_description
 from bitemporal.inference.combining import Augmentation, Ensemble, SlidingWindow, TestTimeAugmentation, check_tiles
 from bitemporal.inference.detector import Detector, NetworkDetector
 from bitemporal.inference.origin_partition import ORIGIN, OriginPartition, read_partition_of

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bitemporal.bundle import FORMAT, NETWORK, ORIGIN_PARTITION, read_description
-from bitemporal.car import IGNORE, CarPartition, change_area_ratios
 from bitemporal.errors import BundleError, PartitionError
 from bitemporal.files import replacing_folder, write_json
+from bitemporal.imagery.masks import IGNORE
+from bitemporal.inference.bundle import FORMAT, NETWORK, ORIGIN_PARTITION, read_description
 from bitemporal.inference.detector import Answer, Detector, MixedSizeDetector
+from bitemporal.method.car import CarPartition, change_area_ratios
 
 ORIGIN = "origin"
 """Sub-folder of the origin's bundle; the specialists' are named after their parts."""

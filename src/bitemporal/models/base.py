@@ -53,7 +53,7 @@ class TrainingDefaults:
         weight_decay: Weight decay of AdamW.
         rules: Multipliers of learning rate and weight decay for groups of parameters.
         batch_size: Pairs a step.
-        augmentation: ``standard`` or ``changer`` (paper's recipes; see ``bitemporal.data.augmentation``).
+        augmentation: ``standard`` or ``changer`` (paper's recipes; see ``bitemporal.run.augmentation``).
         clip_norm: Largest norm of the gradient of all parameters together; ``None`` does not clip.
         schedule: Decay of the learning rate after the warm-up, to zero at the last step: ``linear`` (polynomial of
             power 1) or ``cosine``.

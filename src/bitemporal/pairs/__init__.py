@@ -4,9 +4,9 @@
 ``PairFolder.load`` gives one pair decoded. ``read_image`` and ``read_mask`` read single files.
 """
 
-from bitemporal.pairs.files import MAX_PIXELS, SUFFIXES, read_image
+from bitemporal.imagery.decode import MAX_PIXELS, SUFFIXES, read_image
+from bitemporal.imagery.masks import LabelDecoding, read_mask
 from bitemporal.pairs.folder import Fault, FolderScan, Pair, PairFolder, PairImages, PairRecord
-from bitemporal.pairs.labels import LabelDecoding, read_mask
 
 __all__ = [
     "MAX_PIXELS",

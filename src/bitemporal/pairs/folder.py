@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bitemporal.car import CarPartition, PartitionRow
 from bitemporal.errors import DataError, LabelError
-from bitemporal.pairs.files import SUFFIXES, FileFault, check_image_range, decode, to_rgb
-from bitemporal.pairs.labels import LabelDecoding, read_mask
+from bitemporal.imagery.decode import SUFFIXES, FileFault, check_image_range, decode, to_rgb
+from bitemporal.imagery.masks import LabelDecoding, read_mask
+from bitemporal.pairs.partition import PartitionRow
 
 SPLITS = ("train", "val", "test")
 """Names of split folders."""
@@ -131,9 +131,9 @@ class FolderScan:
         if self.faults:
             raise DataError(self.report())
 
-    def rows(self, partition: CarPartition) -> list[PartitionRow]:
+    def rows(self, part_of: Callable[[float], str]) -> list[PartitionRow]:
         """Lines of a ``partition.csv``, one a pair; without a label neither CAR nor part is set."""
-        return [PartitionRow(r.split, r.stem, r.car, partition.part(r.car)) for r in self.records]
+        return [PartitionRow(r.split, r.stem, r.car, part_of(r.car)) for r in self.records]
 
 
 def shown(path: Path, root: Path) -> str:
@@ -335,7 +335,7 @@ class PairFolder:
         Raises:
             DataError: When there is no such split, or a worker process dies.
         """
-        from bitemporal.pairs.scan import scan_pairs
+        from bitemporal.pairs.check import scan_pairs
 
         chosen = self._chosen(splits)
         scan = FolderScan(self.root)

@@ -17,8 +17,8 @@ import torch
 from bitemporal.errors import BitemporalError, DataError, MissingExtraError, RecipeError
 from bitemporal.files import replacing
 from bitemporal.inference import Augmentation, Detector, choose_device, compose
-from bitemporal.recipe import SceneOptions
 from bitemporal.scenes.manifest import SceneFiles
+from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs
 from bitemporal.scenes.prediction import is_remote, predict_unless_finished
 

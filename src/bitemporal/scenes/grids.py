@@ -17,7 +17,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from bitemporal.errors import DataError
-from bitemporal.recipe import GridChoice
+from bitemporal.scenes.options import GridChoice
 from bitemporal.scenes.sources import Grid, Source, close_all, finite, has_nodata, open_raster, readable
 
 _ALIGNED = 1e-3

@@ -11,8 +11,8 @@ import rasterio.shutil
 
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.files import replacing, unwritable
-from bitemporal.recipe import SceneOptions
 from bitemporal.scenes.journal import CHANGED, NO_DATA, UNCHANGED, Journal
+from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.polygons import FORMATS, write_polygons
 from bitemporal.scenes.rawrasters import raw_raster
 from bitemporal.scenes.sources import Grid

@@ -18,9 +18,9 @@ from shapely.coords import CoordinateSequence
 from shapely.geometry import Polygon, shape
 
 from bitemporal.files import unwritable
-from bitemporal.recipe import SceneOptions
 from bitemporal.scenes.geography import Areas, has_areas
 from bitemporal.scenes.journal import CHANGED, Journal
+from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.rawrasters import raw_raster
 from bitemporal.scenes.sources import Grid
 

@@ -22,10 +22,10 @@ from bitemporal import __version__
 from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.files import unwritable, write_json
 from bitemporal.inference import Detector, OriginPartition
-from bitemporal.recipe import SceneOptions
 from bitemporal.scenes.geography import changed_hectares, has_areas
 from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid
 from bitemporal.scenes.journal import Journal, fingerprint
+from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs, check_outputs, make_outputs, publish
 from bitemporal.scenes.pictures import write_quicklook
 from bitemporal.scenes.reading import Tile, TileReader

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bitemporal.car import change_area_ratio
 from bitemporal.errors import DataError
 from bitemporal.evaluation.pictures import coloured_errors
 from bitemporal.evaluation.scoring import Evaluation
 from bitemporal.inference import Detector
+from bitemporal.method.car import change_area_ratio
 from bitemporal.metrics import image_metric
 from bitemporal.pairs import Pair, PairFolder
 

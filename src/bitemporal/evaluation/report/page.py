@@ -16,8 +16,6 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from bitemporal.bundle import read_description
-from bitemporal.car import read_partition
 from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.evaluation.comparison import Comparison, compare, verdict_sentence
 from bitemporal.evaluation.curves import calibration, threshold_curve
@@ -34,10 +32,12 @@ from bitemporal.evaluation.results import Result, read_result
 from bitemporal.evaluation.scoring import forward_passes
 from bitemporal.files import check_output, replacing
 from bitemporal.inference import load
+from bitemporal.inference.bundle import read_description
 from bitemporal.inference.origin_partition import read_partition_of
 from bitemporal.metrics import Averaging, metrics
 from bitemporal.models import model_card
 from bitemporal.pairs import PairFolder
+from bitemporal.pairs.partition import read_partition
 
 ORDER = ("origin", "o-p", "control", "student")
 _LOOKS = {name: number for number, name in enumerate(ORDER)}

@@ -1,1 +1,0 @@
-"""Data: catalogue, download, splits, synthetic scenes, augmentation, loaders."""

@@ -1,0 +1,1 @@
+"""The known data sets: a catalogue of them, and their download."""

@@ -1,0 +1,69 @@
+"""``partition.csv``: the CAR and the part of every pair of a folder."""
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bitemporal.errors import PartitionError
+from bitemporal.files import replacing
+
+
+@dataclass(frozen=True)
+class PartitionRow:
+    """One line of a ``partition.csv``: the pair's split and stem, its CAR in [0, 1] (NaN unlabelled), its part."""
+
+    split: str
+    stem: str
+    car: float
+    part: str
+
+
+def write_partition(path: str | os.PathLike[str], rows: Sequence[PartitionRow]) -> None:
+    """Write a ``partition.csv`` (split, stem, car, part); the file appears whole or not at all."""
+    # file names need not be valid text
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["split", "stem", "car", "part"])
+        for row in rows:
+            writer.writerow([row.split, row.stem, "" if np.isnan(row.car) else repr(float(row.car)), row.part])
+
+
+def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
+    """Read a ``partition.csv``.
+
+    Raises:
+        PartitionError: When the file is missing, lacks a column, or holds a CAR that is no number in [0, 1].
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise PartitionError(f"{source}: no such file; `bitemporal data stats` writes one")
+    # spreadsheets put a mark before the first column
+    with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+        reader = csv.DictReader(stream)
+        missing = {"split", "stem", "car", "part"} - set(reader.fieldnames or ())
+        if missing:
+            raise PartitionError(f"{source}: column(s) {sorted(missing)} missing, expected split,stem,car,part")
+        rows = []
+        for line in reader:
+            if None in line.values() or None in line:
+                raise PartitionError(
+                    f"{source}, line {reader.line_num}: expected the {len(reader.fieldnames or ())} columns of the "
+                    "first line; write the file again with `bitemporal data stats`"
+                )
+            try:
+                car = float(line["car"]) if line["car"] else float("nan")
+            except ValueError:
+                car = -1.0
+            if not (np.isnan(car) or 0.0 <= car <= 1.0):
+                raise PartitionError(
+                    f"{source}, line {reader.line_num}: car is {line['car']!r}, expected a number in [0, 1] or nothing"
+                )
+            rows.append(PartitionRow(line["split"], line["stem"], car, line["part"]))
+    return rows

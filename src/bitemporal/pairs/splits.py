@@ -1,0 +1,200 @@
+"""A validation split taken from the training pairs, stratified by CAR part and repeatable.
+
+JL1-CD ships train and test only. Choosing checkpoints on the test split would spoil it, so a seeded share of every CAR
+part of train becomes ``val``, and the outcome is a file that can be published with the results.
+"""
+
+import csv
+import hashlib
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bitemporal.errors import PartitionError
+from bitemporal.files import replacing
+from bitemporal.pairs.partition import PartitionRow
+
+_COLUMNS = ("split", "stem")
+
+
+def stratified_split(
+    rows: Sequence[PartitionRow],
+    fraction: float = 0.1,
+    count: int | None = None,
+    seed: int = 0,
+    source: str = "train",
+    target: str = "val",
+) -> list[PartitionRow]:
+    """Move a share of every CAR part of one split to a new split.
+
+    The choice depends on the seed and the set of stems alone, not on the order of the rows, the platform or a random
+    number library. Every part with two pairs or more gives at least one and keeps at least one; the rest is shared out
+    in proportion to the parts' sizes (largest remainder). Unlabelled rows (CAR NaN) and all other splits stay.
+
+    Args:
+        rows: The pairs with their parts, as ``read_partition`` gives them.
+        fraction: Share of the labelled ``source`` rows to move, in (0, 1).
+        count: Number of rows to move, in place of ``fraction``.
+        seed: Another seed gives another choice.
+        source: Split that gives.
+        target: Split that receives; it must not exist yet.
+
+    Returns:
+        All rows in their order, with ``split`` changed where a row was moved.
+
+    Raises:
+        PartitionError: When ``source`` is the test split, equals ``target``, has no rows, a stem twice, or no part
+            of two rows; when ``target`` exists; when ``fraction`` or ``count`` cannot be met.
+    """
+    eligible = _eligible(rows, source, target)
+    parts: dict[str, list[str]] = {}
+    for row in eligible:
+        parts.setdefault(row.part, []).append(row.stem)
+    sizes = {part: len(stems) for part, stems in sorted(parts.items())}
+    quotas = _quotas(sizes, _wanted(sizes, fraction, count, source))
+    moved: set[str] = set()
+    for part, quota in quotas.items():
+        moved.update(sorted(parts[part], key=lambda stem: _rank(seed, stem))[:quota])
+    return [replace(row, split=target) if row.split == source and row.stem in moved else row for row in rows]
+
+
+def _eligible(rows: Sequence[PartitionRow], source: str, target: str) -> list[PartitionRow]:
+    if source == "test":
+        raise PartitionError("source: found 'test', but the test split is never used to choose anything; take train")
+    if source == target:
+        raise PartitionError(f"source and target: both are {source!r}, expected two different splits")
+    found = Counter(row.split for row in rows)
+    if found[target]:
+        raise PartitionError(
+            f"split {target!r} already has {found[target]} rows; use it as it is, or remove it before making another"
+        )
+    if not found[source]:
+        raise PartitionError(f"split {source!r} has no rows; found {dict(found) or 'none at all'}")
+    twice = [stem for stem, times in Counter(row.stem for row in rows if row.split == source).items() if times > 1]
+    if twice:
+        raise PartitionError(f"split {source!r} names {len(twice)} stem(s) more than once, first {min(twice)!r}")
+    return [row for row in rows if row.split == source and row.part and not math.isnan(row.car)]
+
+
+def _counted(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{size} labelled {part}" for part, size in sizes.items()) or "no labelled pair"
+
+
+def _wanted(sizes: dict[str, int], fraction: float, count: int | None, source: str) -> int:
+    givers = sum(size >= 2 for size in sizes.values())
+    most = sum(size - 1 for size in sizes.values())
+    if not givers:
+        raise PartitionError(
+            f"split {source!r}: found {_counted(sizes)}, expected a CAR part of at least two, one of which can be set "
+            "aside; add labelled pairs, or a val split"
+        )
+    if count is None:
+        if not 0.0 < fraction < 1.0:
+            raise PartitionError(f"fraction: found {fraction}, expected a number between 0 and 1, for example 0.1")
+        return min(max(round(fraction * sum(sizes.values())), givers), most)
+    if not givers <= count <= most:
+        raise PartitionError(
+            f"count: found {count}, expected {givers} (one of every part) to {most} (every part keeps one) for {sizes}"
+        )
+    return count
+
+
+def _quotas(sizes: dict[str, int], wanted: int) -> dict[str, int]:
+    """Shares in proportion to size, summing to ``wanted``; one or more of two rows or more, at most all but one."""
+    total = sum(sizes.values())
+    exact = {part: wanted * size / total for part, size in sizes.items()}
+    quotas = {part: min(max(math.floor(exact[part]), 1), size - 1) for part, size in sizes.items()}
+    while (short := wanted - sum(quotas.values())) != 0:
+        step = 1 if short > 0 else -1
+        open_parts = [
+            part for part, size in sizes.items() if (quotas[part] < size - 1 if step > 0 else quotas[part] > 1)
+        ]
+        chosen = max(open_parts, key=lambda part: (step * (exact[part] - quotas[part]), part))
+        quotas[chosen] += step
+    return quotas
+
+
+def _rank(seed: int, stem: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{stem}".encode("utf-8", "surrogateescape")).digest()
+
+
+def write_split(path: str | os.PathLike[str], rows: Iterable[PartitionRow]) -> None:
+    """Write which pair is in which split, as CSV with the columns split, stem, in sorted order.
+
+    The file depends on the assignment alone and appears whole or not at all.
+    """
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(sorted({(row.split, row.stem) for row in rows}))
+
+
+def read_split(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """Read a file of ``write_split``.
+
+    Returns:
+        (split, stem) in the file's order.
+
+    Raises:
+        PartitionError: When the file is missing, lacks a column, has an empty cell, or names a pair twice.
+    """
+    origin = Path(path)
+    if not origin.is_file():
+        raise PartitionError(f"{origin}: no such file; `write_split` writes one")
+    with origin.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        reader = csv.DictReader(stream)
+        missing = set(_COLUMNS) - set(reader.fieldnames or ())
+        if missing:
+            raise PartitionError(f"{origin}: column(s) {sorted(missing)} missing, expected split,stem")
+        found: list[tuple[str, str]] = []
+        for line in reader:
+            if not line["split"] or not line["stem"]:
+                raise PartitionError(f"{origin}, line {reader.line_num}: split or stem is empty, expected both")
+            found.append((line["split"], line["stem"]))
+    twice = [pair for pair, times in Counter(found).items() if times > 1]
+    if twice:
+        raise PartitionError(f"{origin}: split {twice[0][0]!r} names {twice[0][1]!r} more than once")
+    return found
+
+
+def apply_split(
+    rows: Sequence[PartitionRow], assignment: Iterable[tuple[str, str]], source: str = "train", target: str = "val"
+) -> list[PartitionRow]:
+    """Repeat a split that was written to a file.
+
+    Args:
+        rows: The pairs as they lie on disk.
+        assignment: What ``read_split`` gives.
+        source: Split on disk that gave.
+        target: Split that received.
+
+    Returns:
+        All rows in their order, with ``split`` changed where the file says so. Other splits of the file are not used.
+
+    Raises:
+        PartitionError: When the stems of ``source`` on disk are not those of ``source`` and ``target`` in the file,
+            or a stem is in both.
+    """
+    listed = {source: set[str](), target: set[str]()}
+    for split, stem in assignment:
+        if split in listed:
+            listed[split].add(stem)
+    both = listed[source] & listed[target]
+    if both:
+        raise PartitionError(
+            f"the split file puts {len(both)} stem(s) in {source!r} and {target!r}, first {min(both)!r}"
+        )
+    on_disk = {row.stem for row in rows if row.split == source}
+    wrong = on_disk ^ (listed[source] | listed[target])
+    if wrong:
+        raise PartitionError(
+            f"the split file does not fit these pairs: {len(wrong)} stem(s) of {source!r} stand on one side only, "
+            f"first {min(wrong)!r}; it was made for other pairs"
+        )
+    return [replace(row, split=target) if row.split == source and row.stem in listed[target] else row for row in rows]

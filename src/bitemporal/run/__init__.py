@@ -1,0 +1,5 @@
+"""A run: its recipe, its folder, its data, its stages and the loop that trains each of them."""
+
+from bitemporal import _torchvision
+
+_torchvision.make_importable()  # Lightning imports torchvision

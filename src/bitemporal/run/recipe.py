@@ -1,0 +1,232 @@
+"""Typed description of a run: command line options, YAML file and ``recipe.yaml`` of a run folder are all this."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from bitemporal.errors import RecipeError
+from bitemporal.files import replacing
+from bitemporal.method.car import CarPartition
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Criterion = Literal["mse", "kl"]
+TeacherStart = Literal["origin", "scratch"]
+TeachersOfPair = Literal["all", "part"]
+AugmentationChoice = Literal["model", "standard", "changer", "none"]
+
+STAGES = ("origin", "teachers", "control", "student", "verdict")
+"""Stages of a distillation run, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """How one network is trained.
+
+    Attributes:
+        model: Registered name of the network, for example tinycd.
+        data: Folder of pairs, ROOT/{train,val,test}/{A,B,label}.
+        out: Run folder; started again with the same recipe, it goes on from where it stopped.
+        model_options: Arguments of the network's class, as a YAML mapping.
+        pretrained: Start the encoder from pretrained weights.
+        max_steps: Optimiser steps (of the origin, in a distillation run).
+        validate_every: Steps between validations; a twentieth of a stage by default.
+        batch_size: Pairs a step, over all devices; the model's default when not given.
+        crop_size: Height and width of the training crops, in pixels.
+        lr: Peak learning rate of AdamW; the model's default when not given.
+        weight_decay: Weight decay of AdamW; the model's default when not given.
+        warmup_steps: Steps of linear warm-up; 1000, but at most a tenth of the stage, when not given.
+        augmentation: The model's own recipe, standard, changer, or none.
+        precision: Arithmetic of the forward and backward pass.
+        devices: Number of devices (GPUs where there are any, else CPU processes).
+        workers: Processes that load pairs, a device.
+        seed: Seed of weights, sampling, augmentation and dropout.
+        label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
+        label_threshold: Label values at or above this are changed.
+        image_range: Values that map to 0 and 255, for images of more than 8 bits.
+        validation_share: Share of the training pairs set aside for validation when there is no val split.
+    """
+
+    model: str
+    data: str
+    out: str
+    model_options: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool = False
+    max_steps: int = 20_000
+    validate_every: int | None = None
+    batch_size: int | None = None
+    crop_size: int = 256
+    lr: float | None = None
+    weight_decay: float | None = None
+    warmup_steps: int | None = None
+    augmentation: AugmentationChoice = "model"
+    precision: Precision = "fp32"
+    devices: int = 1
+    workers: int = 2
+    seed: int = 0
+    label_values: tuple[int, ...] | None = None
+    label_threshold: float | None = None
+    image_range: tuple[float, float] | None = None
+    validation_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            RecipeError: Naming the field.
+        """
+        for name in ("max_steps", "validate_every", "batch_size", "crop_size", "devices"):
+            _require(self, name, lambda v: v >= 1, "at least 1")
+        _require(self, "lr", lambda v: 0 < v < math.inf, "a number above 0")
+        for name in ("workers", "weight_decay", "warmup_steps"):
+            _require(self, name, lambda v: 0 <= v < math.inf, "0 or more")
+        _require(self, "validation_share", lambda v: 0 < v < 1, "between 0 and 1")
+        if self.batch_size is not None and self.batch_size % self.devices:
+            raise RecipeError(
+                f"batch_size: {self.batch_size} pairs do not divide over {self.devices} devices; give a multiple"
+            )
+
+    def to_yaml(self, path: str | os.PathLike[str]) -> None:
+        """Write the recipe, atomically; ``--config`` of the command reads it."""
+        with replacing(path) as temporary:
+            temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields under their command line names, as plain YAML types."""
+        return {
+            name.rstrip("_"): list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRecipe(TrainRecipe):
+    """How origin, teachers, control and student are trained.
+
+    Attributes:
+        teacher_model: Registered name of the teachers' network; the student's when not given.
+        teacher_start: Teachers start from the origin's weights (origin) or, as in the paper, like the origin (scratch);
+            by default from the origin, unless they are another network.
+        teacher_steps: Optimiser steps of each teacher; half of max_steps when not given.
+        student_steps: Optimiser steps of student and control; half of max_steps when not given.
+        parts: Number of CAR parts, split at the paper's thresholds (2 or 3); 3 when nothing else is said.
+        thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts.
+        lambda_: Weight of the distillation term; when not given, 1 for kl, and for mse the model's default (paper,
+            Table II).
+        criterion: Distillation criterion: kl between probabilities, or mse on raw outputs (the paper's).
+        temperature: Temperature of kl.
+        teachers: Who teaches a pair: every teacher, as much as its part has training pairs, once it finds as much
+            change as there is (all); or, as in the paper, that of the pair's part alone (part).
+        stages: Stages to run, comma-separated; all of origin,teachers,control,student,verdict by default.
+    """
+
+    teacher_model: str | None = None
+    teacher_start: TeacherStart | None = None
+    teacher_steps: int | None = None
+    student_steps: int | None = None
+    parts: int | None = None
+    thresholds: tuple[float, ...] | None = None
+    lambda_: float | None = None
+    criterion: Criterion = "kl"
+    temperature: float = 2.0
+    teachers: TeachersOfPair = "all"
+    stages: str = ",".join(STAGES)
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            RecipeError: Naming the field.
+        """
+        super().__post_init__()
+        for name in ("teacher_steps", "student_steps"):
+            _require(self, name, lambda v: v >= 1, "at least 1")
+        _require(self, "lambda_", lambda v: 0 <= v < math.inf, "0 or more")
+        _require(self, "temperature", lambda v: 0 < v < math.inf, "a number above 0")
+        if self.teacher_start == "origin" and self.teacher_model not in (None, self.model):
+            raise RecipeError(
+                f"teacher_start: found origin, but the teachers are {self.teacher_model} and the origin is "
+                f"{self.model}, whose weights do not fit; leave it out, or say scratch"
+            )
+        unknown = [stage for stage in self.stage_names if stage not in STAGES]
+        if unknown or not self.stage_names:
+            raise RecipeError(f"stages: found {self.stages!r}, expected some of {','.join(STAGES)}, comma-separated")
+        _ = self.partition
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the stages to run, in order."""
+        named = [stage.strip() for stage in self.stages.split(",") if stage.strip()]
+        return tuple(sorted(named, key=lambda stage: STAGES.index(stage) if stage in STAGES else -1))
+
+    @property
+    def teachers_start_from_origin(self) -> bool:
+        """Whether the teachers start from the origin's weights."""
+        if self.teacher_start is None:
+            return self.teacher_model in (None, self.model)
+        return self.teacher_start == "origin"
+
+    @property
+    def partition(self) -> CarPartition:
+        """The CAR partition of the run.
+
+        Raises:
+            PartitionError: When the thresholds are not increasing ratios.
+            RecipeError: When parts are given besides.
+        """
+        if self.thresholds is None:
+            return CarPartition.of_paper(3 if self.parts is None else self.parts)
+        if self.parts is not None:
+            raise RecipeError("parts and thresholds both say how to part the pairs; give one of them")
+        return CarPartition(self.thresholds)
+
+
+def _require(recipe: TrainRecipe, name: str, holds: Callable[[Any], bool], expected: str) -> None:
+    value = getattr(recipe, name)
+    if value is not None and not holds(value):
+        raise RecipeError(f"{name.rstrip('_')}: found {value}, expected {expected}")
+
+
+_MAY_DIFFER = {"out", "data", "stages", "devices", "workers"}
+"""Fields that may change between the start and the continuation of a run."""
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Whether any stage of a run folder has left something to go on from."""
+    return any(path.is_file() for pattern in ("*/last.ckpt", "*/bundle/bundle.json") for path in run.glob(pattern))
+
+
+def check_same_run(recipe: TrainRecipe, path: str | os.PathLike[str]) -> None:
+    """Refuse to go on with a run that was started with another recipe.
+
+    Args:
+        recipe: The recipe now.
+        path: ``recipe.yaml`` of the run folder; nothing is checked where there is none, or no checkpoint to go on
+            from.
+
+    Raises:
+        RecipeError: Lists the fields that differ.
+    """
+    target = Path(path)
+    if not target.exists() or not has_checkpoint(target.parent):
+        return
+    try:
+        before = dict(yaml.safe_load(target.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise RecipeError(f"{target}: not a recipe in YAML ({error}); remove it or use another run folder") from error
+    now = recipe.to_dict()
+    differing = [
+        f"{name} ({before.get(name)!r} then, {now.get(name)!r} now)"
+        for name in dict.fromkeys([*now, *before])  # `train` in the folder of a `distill` run lacks fields
+        if name not in _MAY_DIFFER and before.get(name) != now.get(name)
+    ]
+    if differing:
+        raise RecipeError(
+            f"{target}: this run was started with another recipe; {', '.join(differing)}. "
+            "Give the same options to go on with it, or another --out to start anew"
+        )

@@ -1,0 +1,368 @@
+"""The paper's experiments at full length: recipe, cost, and its published numbers beside the measured ones.
+
+JL1-CD paper, arXiv 2502.13407: hyper-parameters of Table II, lengths of the authors' released configurations (200,000
+steps for the origin, 100,000 for every teacher and the student; TTP 300, 200 and 100 epochs), three or two parts.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bitemporal.errors import DataError, RecipeError
+from bitemporal.evaluation import Evaluation
+from bitemporal.method.car import PAPER_THRESHOLDS
+from bitemporal.models import create_model, model_card
+from bitemporal.models.facts import PublishedScore, all_facts, model_facts
+from bitemporal.run.augmentation import augment
+from bitemporal.run.loading import Batch
+from bitemporal.run.recipe import DistillRecipe, Precision
+from bitemporal.run.stage import check_fit, optimisation
+from bitemporal.run.stages import ORIGIN_PARTITION, DistillationRun
+from bitemporal.run.task import ChangeTask
+from bitemporal.synthetic import write_folder
+
+_PROBE_STEPS = 5
+_CPU_PAIRS = 2
+"""Pairs of the probe on a CPU: the fewest that batch normalisation takes."""
+_DRY_PAIRS = {"train": 12, "val": 4, "test": 4}
+_STRATEGIES = {"origin": "origin", ORIGIN_PARTITION: "O-P", "student": "MTKD"}
+_METRICS = ("miou", "macc", "mprecision", "mfscore")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A data set of the paper.
+
+    Attributes:
+        title: Its name there.
+        size: Side of its images in pixels.
+        training_pairs: That are learned from.
+        validation_pairs: That choose checkpoints.
+        test_pairs: That scores are given for.
+        validation_share: Of the released training pairs; where the release has no val split.
+        validate_every: Steps between validations.
+    """
+
+    title: str
+    size: int
+    training_pairs: int
+    validation_pairs: int
+    test_pairs: int
+    validation_share: float
+    validate_every: int
+
+
+BENCHMARKS = {
+    "jl1-cd": Benchmark("JL1-CD", 512, 3_900, 100, 1_000, 0.025, 2_500),
+    "sysu-cd": Benchmark("SYSU-CD", 256, 12_000, 4_000, 4_000, 0.1, 5_000),
+}
+"""Data sets by their names on the command line."""
+
+_EPOCHS = {"ttp": (300, 200, 100)}
+"""Networks whose lengths are given in epochs: of the origin, of a teacher, of the student."""
+_STEPS = (200_000, 100_000, 100_000)
+
+
+def networks_of_paper() -> list[str]:
+    """Registered names of the networks in the paper's tables."""
+    return [facts.name for facts in all_facts() if facts.name_in_paper]
+
+
+def paper_recipe(
+    dataset: str,
+    model: str,
+    data: str | None = None,
+    out: str | None = None,
+    parts: int = 3,
+    devices: int = 1,
+    precision: Precision = "fp32",
+    workers: int = 4,
+    seed: int = 0,
+) -> DistillRecipe:
+    """The full-length recipe of one network on one data set.
+
+    Args:
+        dataset: ``jl1-cd`` or ``sysu-cd``.
+        model: Registered name of a network of the paper's tables.
+        data: Folder of the pairs; ``data/DATASET`` by default.
+        out: Run folder; ``runs/DATASET-MODEL`` by default.
+        parts: 3, or 2 as in Table V.
+        devices: GPUs.
+        precision: Arithmetic.
+        workers: Loading processes a GPU.
+        seed: Of everything; the paper gives none.
+
+    Raises:
+        RecipeError: When the paper has no such data set or network, or no such number of parts, or its batch does not
+            divide over the devices.
+    """
+    if dataset not in BENCHMARKS:
+        raise RecipeError(f"dataset: found {dataset!r}, expected one of {', '.join(BENCHMARKS)}")
+    if model not in networks_of_paper():
+        raise RecipeError(
+            f"model: {model!r} is not in the paper's tables, of which {', '.join(networks_of_paper())} are here "
+            "(BAN-ViT-B-IN21K of Table III is not); train others with `bitemporal distill`"
+        )
+    if parts not in PAPER_THRESHOLDS:
+        raise RecipeError(f"parts: found {parts}, expected {' or '.join(map(str, PAPER_THRESHOLDS))}, as in the paper")
+    benchmark, defaults = BENCHMARKS[dataset], model_card(model).training
+    if devices < 1 or defaults.batch_size % devices:
+        raise RecipeError(
+            f"devices: found {devices}, expected a number that divides the paper's batch of {defaults.batch_size} pairs"
+        )
+    lengths: Sequence[int] = _STEPS
+    if model in _EPOCHS:
+        lengths = [epochs * math.ceil(benchmark.training_pairs / defaults.batch_size) for epochs in _EPOCHS[model]]
+    return DistillRecipe(
+        model=model,
+        data=data or f"data/{dataset}",
+        out=out or f"runs/{dataset}-{model}{'' if parts == 3 else f'-{parts}-parts'}",
+        pretrained=model_card(model).licence != "none",
+        max_steps=lengths[0],
+        teacher_steps=lengths[1],
+        student_steps=lengths[2],
+        teacher_start="scratch",
+        criterion="mse",
+        teachers="part",
+        validate_every=benchmark.validate_every,
+        crop_size=benchmark.size,
+        parts=parts,
+        devices=devices,
+        precision=precision,
+        workers=workers,
+        seed=seed,
+        validation_share=benchmark.validation_share,
+    )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run takes, from timed steps.
+
+    Attributes:
+        device: What was timed.
+        step_s: Seconds of a training step.
+        forward_s: Seconds of a forward pass of a batch.
+        loading_s: Seconds to load and augment a batch in one process.
+        hours: Of each stage, on all devices together.
+    """
+
+    device: str
+    step_s: float
+    forward_s: float
+    loading_s: float
+    hours: dict[str, float]
+
+    @property
+    def total_hours(self) -> float:
+        """Of all stages."""
+        return sum(self.hours.values())
+
+    def __str__(self) -> str:
+        """What was timed."""
+        return (
+            f"{self.device}; step {self.step_s:.3f} s, forward pass {self.forward_s:.3f} s, loading "
+            f"{self.loading_s:.3f} s a batch, in one process"
+        )
+
+
+def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
+    """Time a few steps of a network on this machine, and work out what the whole run takes.
+
+    The network has random weights and the pairs are noise, which costs the same. A step waits for the slower of network
+    and loading. On a CPU, whose time grows as the batch does, a few pairs are timed in place of a batch: it may not fit
+    the memory.
+
+    Args:
+        recipe: Of the run.
+        dataset: ``jl1-cd`` or ``sysu-cd``.
+
+    Raises:
+        RecipeError: When the run would be refused, as for a batch that does not divide over the devices.
+    """
+    benchmark = BENCHMARKS[dataset]
+    check_fit(recipe, recipe.model, model_card(recipe.model))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = create_model(recipe.model)
+    batch_size = (recipe.batch_size or model.card.training.batch_size) // recipe.devices
+    probed = batch_size if device.type == "cuda" else min(batch_size, _CPU_PAIRS)
+    task = ChangeTask(model, optimisation(recipe, model.card, recipe.max_steps), recipe.seed).to(device)
+    size = recipe.crop_size
+    images = torch.randint(0, 256, (2, probed, 3, size, size), dtype=torch.uint8)
+    target = (torch.rand(probed, size, size) < 0.1).long()
+    batch = Batch(images[0], images[1], target).to(device)
+    optimiser = torch.optim.AdamW(task.optimisation.parameter_groups(model))
+    precision = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
+
+    def step() -> None:
+        optimiser.zero_grad()
+        with torch.autocast(device.type, precision, enabled=precision is not None):
+            total = torch.stack([term.float() for term in task.loss_terms(batch).values()]).sum()
+        total.backward()
+        optimiser.step()
+
+    def forward() -> None:
+        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision is not None):
+            task.outputs(batch)
+
+    recipe_of_augmentation = model.card.training.augmentation
+
+    def load() -> None:
+        for first, second, label in zip(*images, target.to(torch.uint8), strict=True):
+            augment(torch.stack([first, second]), label, recipe_of_augmentation, size)
+
+    step_s, forward_s, loading_s = (_seconds(work, device) * batch_size / probed for work in (step, forward, load))
+    slowest = max(step_s, loading_s / max(1, recipe.workers))
+    validation = forward_s * benchmark.validation_pairs / batch_size
+    half = recipe.max_steps // 2
+
+    def hours(steps: int, more: float = 0.0) -> float:
+        times = steps / (recipe.validate_every or max(1, steps // 20))
+        # every device takes each step, and its share of the validation pairs
+        return (steps * max(slowest, step_s + more) * recipe.devices + times * validation) / 3600
+
+    teachers = len(recipe.partition.names)
+    return Cost(
+        device=torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        step_s=step_s,
+        forward_s=forward_s,
+        loading_s=loading_s,
+        hours={
+            "origin": hours(recipe.max_steps),
+            f"{teachers} teachers": teachers * hours(recipe.teacher_steps or half),
+            "control": hours(recipe.student_steps or half),
+            "student": hours(recipe.student_steps or half, forward_s),
+            "verdict": 5 * forward_s * (benchmark.test_pairs + benchmark.validation_pairs) / batch_size / 3600,
+        },
+    )
+
+
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    """Of one call, the median of several after two that warm up."""
+    found = []
+    for number in range(_PROBE_STEPS + 2):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if number >= 2:
+            found.append(time.perf_counter() - start)
+    return sorted(found)[len(found) // 2]
+
+
+def cost_table(cost: Cost) -> Table:
+    """The estimate as a table."""
+    unit = "GPU hours" if torch.cuda.is_available() else "CPU hours"
+    table = Table(box=None)
+    table.add_column("stage")
+    table.add_column(unit, justify="right")
+    for stage, hours in (*cost.hours.items(), ("in all", cost.total_hours)):
+        table.add_row(stage, f"{hours:,.1f}")
+    return table
+
+
+def reproduce(recipe: DistillRecipe, dataset: str, console: Console | None = None) -> dict[str, Evaluation]:
+    """Train and evaluate; killed and called again, it goes on.
+
+    Args:
+        recipe: See ``paper_recipe``.
+        dataset: ``jl1-cd`` or ``sysu-cd``.
+        console: Where progress is shown; standard error by default.
+
+    Raises:
+        DataError: When the pairs are not there.
+    """
+    check_data(recipe, dataset)
+    return DistillationRun(recipe, console)()
+
+
+def check_data(recipe: DistillRecipe, dataset: str) -> None:
+    """Refuse to begin without pairs.
+
+    Raises:
+        DataError: When their folder is not there.
+    """
+    if not Path(recipe.data).is_dir():
+        raise DataError(
+            f"{recipe.data}: no such folder; expected the pairs of {BENCHMARKS[dataset].title}: "
+            f"`bitemporal data download {dataset}`, or name their folder by --data"
+        )
+
+
+def dry_run(recipe: DistillRecipe, console: Console | None = None) -> dict[str, Evaluation]:
+    """Every stage of a recipe for two steps on a few tiny synthetic pairs, in a temporary folder.
+
+    Args:
+        recipe: See ``paper_recipe``; its run folder is not touched.
+        console: Where progress is shown; standard error by default.
+    """
+    card = model_card(recipe.model)
+    size = card.multiple * math.ceil(max(card.minimum, 64) / card.multiple)
+    with tempfile.TemporaryDirectory(prefix="bitemporal-dry-run-") as folder:
+        pairs = Path(folder) / "pairs"
+        write_folder(pairs, _DRY_PAIRS, size=size, seed=0)
+        tiny = replace(
+            recipe,
+            data=str(pairs),
+            out=str(Path(folder) / "run"),
+            pretrained=False,
+            max_steps=2,
+            teacher_steps=2,
+            student_steps=2,
+            validate_every=2,
+            crop_size=size,
+            batch_size=2 * recipe.devices,
+            workers=0,
+        )
+        return DistillationRun(tiny, console)()
+
+
+def paper_table(found: dict[str, Evaluation], recipe: DistillRecipe, dataset: str) -> Table:
+    """Measured scores beside the published ones, in per cent.
+
+    Args:
+        found: Evaluations of origin, O-P, control and student.
+        recipe: Of the run.
+        dataset: ``jl1-cd`` or ``sysu-cd``.
+    """
+    facts, title = model_facts(recipe.model), BENCHMARKS[dataset].title
+    scores = [score for score in facts.published if score.dataset == title and score.split == "test"]
+    note = "" if scores else f" The paper's numbers for {title} could not be had."
+    table = Table(
+        title=f"{facts.name_in_paper or recipe.model} on {title}",
+        caption="per cent; the paper's averaging is image_mean (an empty class counts 1), and its convention for "
+        f"0/0 is known for mIoU only; image_mean_empty_0 is that of a later scorer of its authors.{note}",
+        box=None,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for column in ("detector", "averaging", *_METRICS):
+        table.add_column(column, justify="left" if column in ("detector", "averaging") else "right")
+    for name, evaluation in found.items():
+        summary = evaluation.summary()
+        for averaging in ("image_mean", "image_mean_empty_0", "dataset"):
+            table.add_row(name, averaging, *(_per_cent(summary[averaging][metric]) for metric in _METRICS))
+        if published := _published(scores, _STRATEGIES.get(name), len(recipe.partition.names)):
+            values = asdict(published)
+            table.add_row(
+                name, f"published, Table {published.table}", *(f"{values[metric]:.2f}" for metric in _METRICS)
+            )
+    return table
+
+
+def _per_cent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _published(scores: Sequence[PublishedScore], strategy: str | None, teachers: int) -> PublishedScore | None:
+    for score in scores:
+        if score.strategy == strategy and score.teachers in (None, teachers):
+            return score
+    return None

@@ -1,0 +1,276 @@
+"""Synthetic pairs and scenes on disk."""
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from rich.progress import track
+
+from bitemporal.errors import DataError, MissingExtraError, RecipeError
+from bitemporal.files import replacing
+from bitemporal.synthetic.changes import ChangeKind
+from bitemporal.synthetic.pair import CarDistribution, make_pair, make_scene
+
+GENERATOR = 1
+"""Rises whenever equal settings would give other pairs than before."""
+
+GOLDEN = 0.5 * (5**0.5 - 1)
+
+SETTINGS = "synthetic.json"
+
+DEFAULT_PAIRS = {"train": 210, "val": 45, "test": 45}
+
+UTM = 32649
+"""EPSG code of the projection of scenes: WGS 84, UTM zone 49 north."""
+
+ORIGIN = (480_000.0, 2_560_000.0)
+"""Easting and northing in metres of the top left corner of a scene."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    folder: Path
+    stem: str
+    seed: int
+    size: int
+    car: float
+    gsd: float
+    kinds: tuple[ChangeKind, ...] | None
+
+
+def _jobs(
+    folder: Path,
+    pairs: Mapping[str, int],
+    size: int,
+    seed: int,
+    cars: CarDistribution | Sequence[float],
+    gsd: float,
+    kinds: tuple[ChangeKind, ...] | None,
+) -> list[_Job]:
+    jobs = []
+    for split, count in pairs.items():
+        start = float(np.random.default_rng([seed, zlib.crc32(split.encode())]).random())
+        for k in range(count):
+            # by split and number in it, so that a longer set begins with the shorter one
+            source = np.random.SeedSequence([seed, zlib.crc32(split.encode()), k])
+            own, draw = source.spawn(2)
+            if isinstance(cars, CarDistribution):
+                # steps of the golden ratio fill the shares evenly, so that a small split holds every part, too
+                car = cars.draw(np.random.default_rng(draw), (start + k * GOLDEN) % 1.0)
+            else:
+                car = cars[k % len(cars)]
+            number = int(own.generate_state(1, np.uint64)[0])
+            jobs.append(_Job(folder / split, f"synth_{k:05d}", number, size, float(car), gsd, kinds))
+    return jobs
+
+
+def _write_pair(job: _Job) -> None:
+    pair = make_pair(job.seed, job.size, job.car, job.gsd, job.kinds)
+    for name, pixels in (("A", pair.before), ("B", pair.after), ("label", pair.label * np.uint8(255))):
+        # the least effort that pays: noise compresses badly
+        Image.fromarray(pixels).save(job.folder / name / f"{job.stem}.png", compress_level=3)
+
+
+def write_folder(
+    root: str | os.PathLike[str],
+    pairs: Mapping[str, int] | None = None,
+    size: int = 256,
+    seed: int = 0,
+    cars: CarDistribution | Sequence[float] | None = None,
+    gsd: float = 0.5,
+    kinds: Sequence[ChangeKind] | None = None,
+    workers: int = 1,
+    progress: bool = False,
+) -> None:
+    """Write a set of pairs as ``ROOT/SPLIT/{A,B,label}/synth_00000.png``, labels 0 and 255.
+
+    ``ROOT/synthetic.json`` holds all settings. The folder appears whole or not at all. When it is there already and
+    holds exactly this set, nothing is done.
+
+    Args:
+        root: Folder to write; it must not exist, be empty, or hold this very set.
+        pairs: Number of pairs by split; 210 for train, 45 for val and 45 for test when ``None``.
+        size: Height and width in pixels, at least 32.
+        seed: At least 0. Equal settings give equal files, whatever the number of workers; a set with more pairs in a
+            split begins with those of the smaller set.
+        cars: Distribution that change area ratios are drawn from, or a list that every split goes through again and
+            again; the default ``CarDistribution`` when ``None``.
+        gsd: Metres of a pixel, in [0.2, 2].
+        kinds: Kinds of change allowed; all when ``None``.
+        workers: Processes to use, at least 1. With more than one, a script must call this under
+            ``if __name__ == "__main__":``.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        DataError: When the folder holds anything else.
+        RecipeError: When a setting is outside its range.
+    """
+    pairs = dict(DEFAULT_PAIRS if pairs is None else pairs)
+    cars = CarDistribution() if cars is None else cars
+    if not pairs or any(count < 0 for count in pairs.values()) or not sum(pairs.values()):
+        raise RecipeError(f"pairs: found {pairs}, expected numbers of pairs by split, at least one pair in all")
+    if not isinstance(cars, CarDistribution) and (not cars or any(not 0 <= car <= 1 for car in cars)):
+        raise RecipeError(f"cars: found {list(cars)}, expected change area ratios in [0, 1]")
+    if seed < 0 or workers < 1:
+        raise RecipeError(f"seed, workers: found {seed} and {workers}, expected at least 0 and 1")
+    target = Path(root)
+    settings: dict[str, Any] = {
+        "generator": GENERATOR,
+        "pairs": pairs,
+        "size": size,
+        "seed": seed,
+        "cars": asdict(cars) if isinstance(cars, CarDistribution) else [float(car) for car in cars],
+        "gsd": gsd,
+        "kinds": None if kinds is None else sorted(set(kinds)),
+    }
+    chosen = None if kinds is None else tuple(sorted(set(kinds)))
+    if _already_there(target, settings):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.{os.getpid()}.tmp"
+    jobs = _jobs(partial, pairs, size, seed, cars, gsd, chosen)
+    try:
+        for split in pairs:
+            for name in ("A", "B", "label"):
+                (partial / split / name).mkdir(parents=True)
+        _run(jobs, workers, progress)
+        (partial / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        # takes the place of an empty folder, and of nothing else
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _run(jobs: Sequence[_Job], workers: int, progress: bool) -> None:
+    def shown(done: Iterable[None]) -> Iterable[None]:
+        return track(done, "drawing pairs", total=len(jobs)) if progress else done
+
+    if workers == 1:
+        for _ in shown(map(_write_pair, jobs)):
+            pass
+        return
+    # spawned, because a process that has run torch must not be forked
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for _ in shown(pool.map(_write_pair, jobs, chunksize=4)):
+            pass
+
+
+def _already_there(target: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a folder holds exactly the set of these settings.
+
+    Raises:
+        DataError: When it holds anything else.
+    """
+    if not target.exists():
+        return False
+    if not target.is_dir():
+        raise DataError(f"{target}: found a file, expected a folder to write synthetic pairs into; give another name")
+    if not any(target.iterdir()):
+        return False
+    try:
+        found = json.loads((target / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(
+            f"{target}: found files but no {SETTINGS}, expected an empty folder or one with synthetic pairs; "
+            "give another name or empty it"
+        )
+    differing = sorted(key for key in settings.keys() | found.keys() if settings.get(key) != found.get(key))
+    if differing:
+        raise DataError(
+            f"{target}: holds a synthetic set of other settings ({', '.join(differing)} differ); "
+            "give another name or remove it"
+        )
+    expected = {
+        Path(split, name, f"synth_{k:05d}.png")
+        for split, count in settings["pairs"].items()
+        for name in ("A", "B", "label")
+        for k in range(count)
+    } | {Path(SETTINGS)}
+    present = {path.relative_to(target) for path in target.rglob("*") if path.is_file()}
+    if present != expected:
+        example = min(present ^ expected)
+        raise DataError(
+            f"{target}: differs from the set that its {SETTINGS} describes by {len(present ^ expected)} file(s), "
+            f"such as {example}; remove the folder and write it anew"
+        )
+    return True
+
+
+def write_scene(
+    before: str | os.PathLike[str],
+    after: str | os.PathLike[str],
+    label: str | os.PathLike[str],
+    seed: int = 0,
+    height: int = 1024,
+    width: int = 1024,
+    car: float | None = None,
+    gsd: float = 0.5,
+    kinds: Sequence[ChangeKind] | None = None,
+    epsg: int = UTM,
+    origin: tuple[float, float] = ORIGIN,
+) -> None:
+    """Write one pair as three georeferenced GeoTIFFs on one grid.
+
+    Args:
+        before: File of the first date, three bands of uint8.
+        after: File of the second date.
+        label: File of the change mask, one band: 0 unchanged, 255 changed.
+        seed: As of ``make_scene``, like the next five.
+        height: In pixels.
+        width: In pixels.
+        car: Change area ratio wanted.
+        gsd: Metres of a pixel.
+        kinds: Kinds of change allowed.
+        epsg: Code of the coordinate reference system, in metres.
+        origin: Easting and northing of the top left corner of the top left pixel.
+
+    Raises:
+        MissingExtraError: When rasterio is not installed.
+        RecipeError: When an argument is outside its range.
+    """
+    try:
+        import rasterio
+    except ImportError as error:
+        raise MissingExtraError(
+            "GeoTIFFs are written by rasterio, which is not installed: pip install 'bitemporal[geo]'"
+        ) from error
+    scene = make_scene(seed, height, width, car, gsd, kinds)
+    profile = {
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "dtype": "uint8",
+        "crs": rasterio.crs.CRS.from_epsg(epsg),
+        "transform": rasterio.transform.from_origin(origin[0], origin[1], gsd, gsd),
+        "compress": "deflate",
+        "tiled": True,
+        "blockxsize": 256,
+        "blockysize": 256,
+    }
+    images: list[tuple[str | os.PathLike[str], npt.NDArray[np.uint8]]] = [
+        (before, scene.before),
+        (after, scene.after),
+        (label, (scene.label * np.uint8(255))[..., None]),
+    ]
+    for path, pixels in images:
+        bands = pixels.shape[2]
+        photometric = "RGB" if bands == 3 else "MINISBLACK"
+        with (
+            replacing(path) as temporary,
+            rasterio.open(temporary, "w", count=bands, photometric=photometric, **profile) as file,
+        ):
+            file.write(np.moveaxis(pixels, 2, 0))
