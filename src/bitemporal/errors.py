@@ -5,7 +5,7 @@ Each text names the file or field, what was found, what was expected, and the re
 
 
 class BitemporalError(Exception):
-    """Base of all errors that a user of this package can cause and mend."""
+    """Base of all errors that a user of this package can cause and correct."""
 
 
 class DataError(BitemporalError):
@@ -20,8 +20,20 @@ class PartitionError(BitemporalError):
     """A CAR partition is ill-defined, or a partition file does not fit the pairs."""
 
 
-class RecipeError(BitemporalError):
-    """A field of a recipe, or an option of a command, has a value that cannot be used."""
+class OptionError(BitemporalError):
+    """An argument of a function, or an option of a command, has a value that cannot be used."""
+
+
+class RecipeError(OptionError):
+    """A field of a recipe has a value that cannot be used."""
+
+
+class OutputError(OptionError):
+    """A file or folder must not, or cannot, be written where it was asked for."""
+
+
+class DeviceError(OptionError):
+    """A device, or a number of devices, is unavailable on this machine."""
 
 
 class UnknownModelError(BitemporalError):
@@ -33,7 +45,7 @@ class InputSizeError(BitemporalError):
 
 
 class WeightsError(BitemporalError):
-    """Pretrained or imported weights cannot be had, read, or do not fit the network."""
+    """Pretrained or imported weights are unavailable, unreadable, or do not fit the network."""
 
 
 class BundleError(BitemporalError):
