@@ -14,6 +14,7 @@ from PIL import Image
 
 from bitemporal.errors import BundleError, DataError, PartitionError, RecipeError, WeightsError
 from bitemporal.inference import (
+    Answer,
     Detector,
     Ensemble,
     NetworkDetector,
@@ -332,8 +333,8 @@ def test_batch_of_five_equals_five_singles_whatever_their_order():
 
 def test_detector_of_ones_own_serves_as_origin():
     class Everything(Detector):
-        def probabilities(self, before, after):
-            return torch.ones(len(before), 1, *before.shape[-2:])
+        def answers(self, before, after, valid=None):
+            return [Answer(torch.ones(1, *image.shape[-2:])) for image in before]
 
     sizes = [(5, 6), (7, 8), (5, 6)]
     batch = [images(i, *size) for i, size in enumerate(sizes)]

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitemporal.errors import RecipeError
-from bitemporal.inference.detector import Answer, Detector, MixedSizeDetector
+from bitemporal.inference.detector import Answer, Detector
 
 Augmentation = Literal["flips", "rotations", "flips-rotations"]
 
 
-class Ensemble(MixedSizeDetector):
+class Ensemble(Detector):
     """Several detectors, whose probabilities are averaged."""
 
     def __init__(self, members: Sequence[Detector]) -> None:
@@ -52,7 +52,7 @@ class Ensemble(MixedSizeDetector):
         return _means([member.answers(before, after, valid) for member in self.members])
 
 
-class TestTimeAugmentation(MixedSizeDetector):
+class TestTimeAugmentation(Detector):
     """One detector that sees every pair in several ways; its answers are turned back and averaged."""
 
     __test__ = False  # nothing for pytest to collect
@@ -138,7 +138,7 @@ def check_tiles(tile: int | None, stride: int | None) -> None:
         raise RecipeError(f"stride: found {stride}, expected 1 to the tile's side, {tile}")
 
 
-class SlidingWindow(MixedSizeDetector):
+class SlidingWindow(Detector):
     """One detector that sees images in square tiles; where tiles overlap, its answers are averaged.
 
     Tiles begin at multiples of the stride; the last ones are moved back to end at the image's edge. An image smaller

@@ -47,11 +47,40 @@ class Answer(NamedTuple):
 
 
 class Detector(ABC):
-    """Anything that finds change between images of two dates."""
+    """Anything that finds change between images of two dates. A detector of your own implements ``answers``."""
 
     @abstractmethod
+    def answers(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
+    ) -> list[Answer]:
+        """Answer pairs, which may differ in size.
+
+        Args:
+            before: Images of date 1, each 3 x H x W, uint8 or float in 0..255, any height and width from 1 pixel.
+            after: Images of date 2, each of the same shape as its partner.
+            valid: Pixels that count, each H x W bool; all pixels by default. Only a detector that routes pairs by CAR
+                needs them.
+
+        Returns:
+            One answer per pair, in order, on the detector's device.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the answers."""
+        return torch.device("cpu")
+
+    @property
+    def multiple(self) -> int:
+        """Height and width must be multiples of this to need no padding; tiles of a scene move by multiples of it."""
+        return 1
+
+    def identity(self) -> dict[str, Any]:
+        """What the detector is, in JSON types. Results record it; an interrupted scene resumes only if it agrees."""
+        return {"detector": f"{type(self).__module__}.{type(self).__qualname__}"}
+
     def probabilities(self, before: Tensor, after: Tensor) -> Tensor:
-        """Probability of change of a batch.
+        """Probability of change of a batch of pairs of one size.
 
         Args:
             before: Images of date 1, N x 3 x H x W, uint8 or float in 0..255, any height and width from 1 pixel.
@@ -61,46 +90,12 @@ class Detector(ABC):
             N x 1 x H x W float32 in [0, 1], on the detector's device.
 
         Raises:
-            DataError: When the images are no such tensors.
+            DataError: When the images are not such tensors.
         """
-
-    @property
-    def device(self) -> torch.device:
-        """Where answers are."""
-        return torch.device("cpu")
-
-    @property
-    def multiple(self) -> int:
-        """Of which height and width must be for images to be taken as they are, and tiles be moved by."""
-        return 1
-
-    def identity(self) -> dict[str, Any]:
-        """What the detector is, in JSON types: results say it, and an interrupted run goes on only under the same."""
-        return {"detector": f"{type(self).__module__}.{type(self).__qualname__}"}
-
-    def answers(
-        self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
-    ) -> list[Answer]:
-        """Answer pairs that may differ in size, batched as far as the sizes allow.
-
-        Args:
-            before: Images of date 1, each 3 x H x W, uint8 or float in 0..255.
-            after: Images of date 2, each of its partner's shape.
-            valid: Pixels that count, each H x W bool: all by default. Only a detector that goes by CAR looks at them.
-
-        Returns:
-            One answer a pair, in order.
-        """
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, image in enumerate(before):
-            groups[tuple(image.shape)].append(index)
-        found: dict[int, Answer] = {}
-        for members in groups.values():
-            maps = self.probabilities(
-                torch.stack([before[i] for i in members]), torch.stack([after[i] for i in members])
-            )
-            found.update((i, Answer(probability)) for i, probability in zip(members, maps, strict=True))
-        return [found[i] for i in range(len(before))]
+        check_batch(before, after)
+        if not len(before):
+            return torch.empty(0, 1, *before.shape[-2:], device=self.device)
+        return torch.stack([answer.probability for answer in self.answers(list(before), list(after))])
 
     @overload
     def predict(self, before: str | os.PathLike[str], after: Image) -> Prediction: ...
@@ -175,28 +170,11 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-class MixedSizeDetector(Detector):
-    """A detector that takes pairs of several sizes itself; a batch of one size goes the same way."""
-
-    def probabilities(self, before: Tensor, after: Tensor) -> Tensor:
-        """What ``answers`` says, N x 1 x H x W; see ``Detector.probabilities``."""
-        check_batch(before, after)
-        if not len(before):
-            return torch.empty(0, 1, *before.shape[-2:], device=self.device)
-        return torch.stack([answer.probability for answer in self.answers(list(before), list(after))])
-
-    @abstractmethod
-    def answers(
-        self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
-    ) -> list[Answer]:
-        """Answer pairs that may differ in size; see ``Detector.answers``."""
-
-
 _CPU_PIXELS = 2**16
 """A CPU takes images in batches of as many pixels: larger batches leave its caches (benchmarks/batches)."""
 
 
-class NetworkDetector(MixedSizeDetector):
+class NetworkDetector(Detector):
     """One network as a detector.
 
     Images are normalised, then padded right and bottom with zeros to the size that the network can take, and the

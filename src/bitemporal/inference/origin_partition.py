@@ -18,14 +18,14 @@ from bitemporal.errors import BundleError, PartitionError
 from bitemporal.files import replacing_folder, write_json
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.inference.bundle import FORMAT, NETWORK, ORIGIN_PARTITION, read_description
-from bitemporal.inference.detector import Answer, Detector, MixedSizeDetector
+from bitemporal.inference.detector import Answer, Detector
 from bitemporal.method.car import CarPartition, change_area_ratios
 
 ORIGIN = "origin"
 """Sub-folder of the origin's bundle; the specialists' are named after their parts."""
 
 
-class OriginPartition(MixedSizeDetector):
+class OriginPartition(Detector):
     """An origin and a specialist for each CAR part.
 
     The whole batch goes through the origin at once, then each part's images through their specialist at once: at most
