@@ -171,7 +171,7 @@ def test_all_products_of_a_scene(pair, tmp_path):
     names = {"probability": "p.tif", "polygons": "areas.gpkg", "quicklook": "q.png", "summary": "s.json"}
     files = {name: tmp_path / "out" / file for name, file in names.items()}
     detector = NetworkDetector(pointwise(**BRIGHTER))
-    found = detector.predict_scene(before, after, tmp_path / "out" / "change.tif", tile=128, overlap=32, **files)
+    found = predict_scene(detector, before, after, tmp_path / "out" / "change.tif", tile=128, overlap=32, **files)
     with rasterio.open(tmp_path / "out" / "change.tif") as source:
         mask = source.read(1)
         assert (source.crs, source.transform, source.nodata) == (UTM, from_origin(LEFT, TOP, 0.5, 0.5), 255)
@@ -949,6 +949,7 @@ import os, sys, time
 sys.path.insert(0, {tests!r})
 import pytest, torch
 from bitemporal.inference import NetworkDetector
+from bitemporal.scenes import predict_scene
 from stub_networks import convolutional, register_stubs
 register_stubs(pytest.MonkeyPatch())
 torch.set_num_threads(1)
@@ -956,8 +957,8 @@ class Slow(NetworkDetector):
     def answers(self, *args):
         time.sleep({delay})
         return super().answers(*args)
-found = Slow(convolutional(0)).predict_scene(
-    {before!r}, {after!r}, {output!r}, probability={probability!r}, tile=64, overlap=16)
+found = predict_scene(
+    Slow(convolutional(0)), {before!r}, {after!r}, {output!r}, probability={probability!r}, tile=64, overlap=16)
 print(found.resumed)
 """
 
@@ -1344,8 +1345,9 @@ prediction.make_outputs = make_outputs
 if during == "prediction":
     set_limit()
 try:
-    NetworkDetector(pointwise(scale=0.02, bias=0.0)).predict_scene(
-        {str(pair[0])!r}, {str(pair[1])!r}, {str(tmp_path / "out/c.tif")!r}, probability={str(tmp_path / "out/p.tif")!r}
+    prediction.predict_scene(
+        NetworkDetector(pointwise(scale=0.02, bias=0.0)), {str(pair[0])!r}, {str(pair[1])!r},
+        {str(tmp_path / "out/c.tif")!r}, probability={str(tmp_path / "out/p.tif")!r},
     )
 except DataError as error:
     print(error)

@@ -132,7 +132,10 @@ def _scene(
     products: dict[str, str | None],
     options: SceneOptions,
 ) -> int:
-    found = detector.predict_scene(before, after, output, **products, progress=sys.stderr.isatty(), **asdict(options))
+    from bitemporal.scenes import predict_scene
+
+    progress = sys.stderr.isatty()
+    found = predict_scene(detector, before, after, output, **products, progress=progress, **asdict(options))
     area = "" if found.changed_hectares is None else f", {found.changed_hectares:.2f} ha"
     lines = [f"changed: {found.changed_pixels} of {found.valid_pixels} valid pixels (CAR {found.car:.4f}{area})"]
     if found.polygons is not None:

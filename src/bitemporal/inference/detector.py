@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from torch import Tensor, nn
 from bitemporal.errors import DataError, WeightsError
 from bitemporal.imagery.inputs import Image, Images, as_pairs, check_images
 from bitemporal.models import ChangeModel
-
-if TYPE_CHECKING:
-    from bitemporal.scenes import Files, SceneResult
 
 
 @dataclass(frozen=True)
@@ -124,19 +121,6 @@ class Detector(ABC):
         first, second, single = as_pairs(before, after)
         predictions = [_prediction(answer) for answer in self.answers(first, second)]
         return predictions[0] if single else predictions
-
-    def predict_scene(
-        self,
-        before: "Files",
-        after: "Files",
-        output: str | os.PathLike[str],
-        **options: Any,  # noqa: ANN401  those of predict_scene, checked there
-    ) -> "SceneResult":
-        """Find what changed between two georeferenced rasters of any size; see ``bitemporal.scenes.predict_scene``."""
-        # scenes are built on detectors, and need the extra "geo"
-        from bitemporal.scenes import predict_scene
-
-        return predict_scene(self, before, after, output, **options)
 
 
 def _prediction(answer: Answer) -> Prediction:
