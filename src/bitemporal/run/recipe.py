@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 
 from bitemporal.errors import RecipeError
 from bitemporal.files import replacing
 from bitemporal.method.car import CarPartition
+from bitemporal.run.folder import RunFolder
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Criterion = Literal["mse", "kl"]
@@ -95,6 +97,25 @@ class TrainRecipe:
         """Write the recipe, atomically; ``--config`` of the command reads it."""
         with replacing(path) as temporary:
             temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a recipe that ``to_yaml`` wrote.
+
+        Raises:
+            RecipeError: When the file is missing or not YAML, or a field is unknown or has an unusable value.
+        """
+        fields = {field.name.rstrip("_"): field.name for field in dataclasses.fields(cls)}
+        content = {fields.get(name, name): value for name, value in read_yaml(path).items()}
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--recipe", type=cls)
+        try:
+            recipe: Self = parser.instantiate_classes(parser.parse_object({"recipe": content})).recipe
+        except (ArgumentError, RecipeError) as error:
+            raise RecipeError(
+                f"{path}: not a recipe of this version ({error}); restore the file from a copy"
+            ) from error
+        return recipe
 
     def to_dict(self) -> dict[str, Any]:
         """The fields under their command line names, as plain YAML types."""
@@ -192,34 +213,35 @@ def _require(recipe: TrainRecipe, name: str, holds: Callable[[Any], bool], expec
         raise RecipeError(f"{name.rstrip('_')}: found {value}, expected {expected}")
 
 
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields of a recipe file as they stand there, unchecked.
+
+    Raises:
+        RecipeError: When the file is missing, or does not hold named values in YAML.
+    """
+    try:
+        return dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise RecipeError(f"{path}: not a recipe in YAML ({error}); restore it from a copy or remove it") from error
+
+
 _MAY_DIFFER = {"out", "data", "stages", "devices", "workers"}
-"""Fields that may change between the start and the continuation of a run."""
+"""Fields that may change when a run is resumed."""
 
 
-def has_checkpoint(run: Path) -> bool:
-    """Whether any stage of a run folder has left something to go on from."""
-    return any(path.is_file() for pattern in ("*/last.ckpt", "*/bundle/bundle.json") for path in run.glob(pattern))
-
-
-def check_same_run(recipe: TrainRecipe, path: str | os.PathLike[str]) -> None:
-    """Refuse to go on with a run that was started with another recipe.
+def check_same_run(recipe: TrainRecipe, folder: RunFolder) -> None:
+    """Refuse to resume a run that was started with another recipe.
 
     Args:
         recipe: The recipe now.
-        path: ``recipe.yaml`` of the run folder; nothing is checked where there is none, or no checkpoint to go on
-            from.
+        folder: The run folder; nothing is checked where it holds no recipe, or no checkpoint to resume from.
 
     Raises:
-        RecipeError: Lists the fields that differ.
+        RecipeError: When fields differ; the text lists them.
     """
-    target = Path(path)
-    if not target.exists() or not has_checkpoint(target.parent):
+    if not folder.recipe.exists() or not folder.has_checkpoint():
         return
-    try:
-        before = dict(yaml.safe_load(target.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise RecipeError(f"{target}: not a recipe in YAML ({error}); remove it or use another run folder") from error
-    now = recipe.to_dict()
+    before, now = read_yaml(folder.recipe), recipe.to_dict()
     differing = [
         f"{name} ({before.get(name)!r} then, {now.get(name)!r} now)"
         for name in dict.fromkeys([*now, *before])  # `train` in the folder of a `distill` run lacks fields
@@ -227,6 +249,6 @@ def check_same_run(recipe: TrainRecipe, path: str | os.PathLike[str]) -> None:
     ]
     if differing:
         raise RecipeError(
-            f"{target}: this run was started with another recipe; {', '.join(differing)}. "
-            "Give the same options to go on with it, or another --out to start anew"
+            f"{folder.recipe}: this run was started with another recipe; {', '.join(differing)}. "
+            "Give the same options to resume it, or another --out to start anew"
         )

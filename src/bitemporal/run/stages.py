@@ -39,8 +39,9 @@ from bitemporal.models import ChangeModel, create_model, model_card
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
 from bitemporal.pairs.splits import stratified_split, write_split
+from bitemporal.run.folder import RunFolder
 from bitemporal.run.loading import derive_seed
-from bitemporal.run.recipe import DistillRecipe, TrainRecipe, check_same_run, has_checkpoint
+from bitemporal.run.recipe import DistillRecipe, TrainRecipe, check_same_run
 from bitemporal.run.stage import Stage, check_fit, optimisation, run_stage
 from bitemporal.run.task import ChangeTask
 
@@ -92,7 +93,7 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console)
     run = Path(recipe.out)
     for written in (run, run / ORIGIN_PARTITION, run / "scores"):
         clear_leftovers(written)
-    checked = has_checkpoint(run)  # a run that goes on has seen the images before
+    checked = RunFolder(run).has_checkpoint()  # a run that goes on has seen the images before
     scan = folder.scan(progress=True, images=not checked)
     # a test split without labels can be predicted; it only gives no scores
     scan.faults = [fault for fault in scan.faults if (fault.kind, fault.path.name) != ("unlabelled", "test")]
@@ -208,7 +209,7 @@ def train(recipe: TrainRecipe, console: Console | None = None) -> Path:
     show = console or Console(stderr=True)
     _check_networks(recipe, {recipe.model})
     run = Path(recipe.out)
-    check_same_run(recipe, run / "recipe.yaml")
+    check_same_run(recipe, RunFolder(run))
     data = prepare_data(recipe, CarPartition(), show)
     recipe.to_yaml(run / "recipe.yaml")
     stage = Stage(
@@ -236,7 +237,7 @@ class DistillationRun:
         self.partition = recipe.partition
         self.teacher_model = recipe.teacher_model or recipe.model
         _check_networks(recipe, {recipe.model, self.teacher_model})
-        check_same_run(recipe, self.run / "recipe.yaml")
+        check_same_run(recipe, RunFolder(self.run))
         self.data = prepare_data(recipe, self.partition, self.console)
         recipe.to_yaml(self.run / "recipe.yaml")
 

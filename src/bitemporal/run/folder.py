@@ -1,0 +1,110 @@
+"""The folder of a run: the only place that knows its names and its layout.
+
+::
+
+    RUN/recipe.yaml  partition.csv  splits.csv  metrics.json  overview.png  report.html
+    RUN/STAGE/bundle/  last.ckpt  best.safetensors  metrics.csv      STAGE: origin, teacher-PART, control, student
+    RUN/o-p/bundle/                                                  Origin-Partition: origin and teachers together
+    RUN/scores/SPLIT/DETECTOR.json                                   DETECTOR: origin, o-p, control, student
+"""
+
+import os
+from pathlib import Path
+
+ORIGIN, CONTROL, STUDENT = "origin", "control", "student"
+"""Names of the stages with one network."""
+
+O_P = "o-p"
+"""Name of Origin-Partition among the detectors of a run."""
+
+DETECTORS = (ORIGIN, O_P, CONTROL, STUDENT)
+"""Names of the detectors that a run compares, in the order of its tables."""
+
+_TEACHER = "teacher-"
+
+
+def teacher_stage(part: str) -> str:
+    """Name of the stage that trains the teacher of a part, as in ``teacher-small``."""
+    return _TEACHER + part
+
+
+class StageFolder:
+    """What one stage of a run leaves behind.
+
+    Attributes:
+        path: The folder.
+        bundle: The trained network; it appears when the stage is finished.
+        checkpoint: Everything that an interrupted stage needs to resume.
+        best: Weights of the best validation so far; removed when the stage is finished.
+        metrics: Losses and validation metrics by step.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Name a folder, which need not exist."""
+        self.path = path
+        self.bundle = path / "bundle"
+        self.checkpoint = path / "last.ckpt"
+        self.best = path / "best.safetensors"
+        self.metrics = path / "metrics.csv"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage has been trained to its end."""
+        return (self.bundle / "bundle.json").is_file()
+
+
+class RunFolder:
+    """Where a run keeps what.
+
+    Attributes:
+        path: The folder.
+        recipe: The recipe of the run.
+        partition: Split, CAR and part of every pair.
+        splits: Split of every pair, where the run has set validation pairs aside.
+        metrics: Scores and verdict.
+        overview: Picture of a few pairs.
+        report: The report.
+        origin_partition: Bundle of Origin-Partition.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Name a folder, which need not exist."""
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.yaml"
+        self.partition = self.path / "partition.csv"
+        self.splits = self.path / "splits.csv"
+        self.metrics = self.path / "metrics.json"
+        self.overview = self.path / "overview.png"
+        self.report = self.path / "report.html"
+        self.origin_partition = self.path / O_P / "bundle"
+
+    def stage(self, name: str) -> StageFolder:
+        """Folder of the stage of a name, as in ``origin`` or ``teacher-small``."""
+        return StageFolder(self.path / name)
+
+    def teacher(self, part: str) -> StageFolder:
+        """Folder of the stage that trains the teacher of a part."""
+        return self.stage(teacher_stage(part))
+
+    def bundle(self, detector: str) -> Path:
+        """Bundle of a detector, one of ``DETECTORS``."""
+        return self.origin_partition if detector == O_P else self.stage(detector).bundle
+
+    def scores(self, split: str, detector: str) -> Path:
+        """Result file of a detector, one of ``DETECTORS``, on a split."""
+        return self.path / "scores" / split / f"{detector}.json"
+
+    def stages(self) -> list[str]:
+        """Names of the stages that have begun to train, teachers between origin and control."""
+        names = (path.parent.name for path in self.path.glob("*/metrics.csv"))
+        rank = {ORIGIN: 0, CONTROL: 2, STUDENT: 3}
+        return sorted(names, key=lambda name: (rank.get(name, 1), name))
+
+    def written_to(self) -> list[Path]:
+        """Folders outside the stages that hold files of the run."""
+        return [self.path, self.origin_partition.parent, self.path / "scores"]
+
+    def has_checkpoint(self) -> bool:
+        """Whether any stage has left something to resume from."""
+        patterns = ("*/last.ckpt", "*/bundle/bundle.json")
+        return any(path.is_file() for pattern in patterns for path in self.path.glob(pattern))
