@@ -182,7 +182,7 @@ def test_origin_partition_is_evaluated_like_any_other_and_tells_where_pairs_went
     )
     found = evaluate(detector, folder, folder.pairs("test"), CarPartition.of_paper(2))
     assert found.sent_to[0] == "small" and found.sent_to[4] == "large"
-    # the specialist of small calls nearly everything changed; the origin answers for large
+    # the teacher of small calls nearly everything changed; the origin answers for large
     assert found.counts[0].tolist() == [0, 320, 0, 0]
     assert found.counts[4].tolist() == [0, 0, 0, 320]
 

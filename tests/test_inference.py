@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bitemporal.errors import BundleError, DataError, PartitionError, RecipeError, WeightsError
+from bitemporal.errors import BundleError, DataError, DeviceError, PartitionError, WeightsError
 from bitemporal.inference import (
     Answer,
     Detector,
@@ -264,7 +264,7 @@ def test_network_of_no_numbers_is_no_empty_mask():
 # ---------------------------------------------------------------- Origin-Partition
 
 
-def specialists(*parts):
+def teachers(*parts):
     return {part: NetworkDetector(convolutional(seed=20 + i)) for i, part in enumerate(parts)}
 
 
@@ -275,12 +275,12 @@ def specialists(*parts):
 def test_part_ends_at_its_threshold(changed, part):
     """400 pixels: 20 are 0.05 exactly, 80 are 0.20; the network pads to 24 x 24, which must not count."""
     detector = OriginPartition(
-        NetworkDetector(pointwise()), specialists("small", "medium", "large"), CarPartition((0.05, 0.20))
+        NetworkDetector(pointwise()), teachers("small", "medium", "large"), CarPartition((0.05, 0.20))
     )
     before, after = pair_of_car(changed)
     found = detector.predict(before, after)
     assert found.part == part
-    expected = detector.specialists[part].predict(before, after)
+    expected = detector.teachers[part].predict(before, after)
     assert np.array_equal(found.probability, expected.probability)
 
 
@@ -320,7 +320,7 @@ def test_batch_is_routed_as_by_hand_in_few_passes():
 
 
 def test_batch_of_five_equals_five_singles_whatever_their_order():
-    detector = OriginPartition(NetworkDetector(pointwise()), specialists("small", "large"), CarPartition())
+    detector = OriginPartition(NetworkDetector(pointwise()), teachers("small", "large"), CarPartition())
     pairs = [pair_of_car(c, 24, 16, seed=c) for c in (3, 60, 200, 9, 300)]
     singles = [detector.predict(*pair) for pair in pairs]
     for order in ([0, 1, 2, 3, 4], [4, 2, 0, 1, 3]):
@@ -345,9 +345,19 @@ def test_detector_of_ones_own_serves_as_origin():
     assert [p.part for p in routed] == ["large"] * 3
 
 
-def test_specialist_of_no_part_is_refused(tmp_path):
+def test_a_pair_without_a_valid_pixel_goes_to_the_first_part():
+    detector = OriginPartition(NetworkDetector(pointwise()), {}, CarPartition.of_paper(2))
+    before, after = (torch.from_numpy(image).permute(2, 0, 1) for image in pair_of_car(400))
+    valid = torch.zeros(before.shape[-2:], dtype=torch.bool)
+    assert [answer.part for answer in detector.answers([before] * 2, [after] * 2, [valid, ~valid])] == [
+        "small",
+        "large",
+    ]
+
+
+def test_teacher_of_no_part_is_refused(tmp_path):
     with pytest.raises(PartitionError, match="medium"):
-        OriginPartition(NetworkDetector(pointwise()), specialists("medium"), CarPartition.of_paper(2))
+        OriginPartition(NetworkDetector(pointwise()), teachers("medium"), CarPartition.of_paper(2))
     save_bundle(tmp_path / "a", pointwise())
     with pytest.raises(PartitionError, match="medium"):
         save_origin_partition(tmp_path / "b", tmp_path / "a", {"medium": tmp_path / "a"}, CarPartition.of_paper(2))
@@ -399,6 +409,17 @@ def test_origin_partition_needs_whole_networks_and_leaves_the_old_bundle(bundles
             save_origin_partition(bundles / "op", bundles / origin, {"small": bundles / small}, CarPartition())
     assert (bundles / "op" / "bundle.json").read_bytes() == old
     assert sorted(p.name for p in bundles.iterdir()) == ["large", "op", "origin", "small"]
+
+
+def test_origin_partition_bundle_of_format_1_is_read(bundles):
+    """Format 1 listed the teachers under another key."""
+    save_origin_partition(bundles / "op", bundles / "origin", {"small": bundles / "small"}, CarPartition())
+    path = bundles / "op" / "bundle.json"
+    description = json.loads(path.read_text())
+    assert description["format"] == 2
+    path.write_text(json.dumps(description | {"format": 1, "specialists": description.pop("teachers")}))
+    assert "teachers" not in json.loads(path.read_text())
+    assert set(load(bundles / "op", "cpu").teachers) == {"small"}
 
 
 def _edit(**fields):
@@ -470,10 +491,10 @@ def test_damaged_bundle_is_a_clear_error(bundles, damage, kind):
         {"thresholds": [0.2, 0.1]},
         {"thresholds": ["x"]},
         {"thresholds": None},
-        {"specialists": ["huge"]},
-        {"specialists": ["../origin"]},
-        {"specialists": 3},
-        {"specialists": ["medium"]},
+        {"teachers": ["huge"]},
+        {"teachers": ["../origin"]},
+        {"teachers": 3},
+        {"teachers": ["medium"]},
     ],
 )
 def test_damaged_origin_partition_is_a_clear_error(bundles, fields):
@@ -553,5 +574,5 @@ def test_hub_id_fetches_json_and_safetensors_only(bundles, monkeypatch):
 
 @pytest.mark.parametrize("device", ["cud", "cuda:77", "gpu", "meta"])
 def test_device_that_is_not_there(bundles, device):
-    with pytest.raises(RecipeError, match=device):
+    with pytest.raises(DeviceError, match=device):
         load(bundles / "small", device)

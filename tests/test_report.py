@@ -177,7 +177,7 @@ def test_a_part_without_a_teacher_is_answered_by_the_origin(run, tmp_path):
     sent = Counter(read_result(folder / "scores/test/o-p.json").evaluation.sent_to)
     gone = sent.most_common(1)[0][0]
     rest = [part for part in ("small", "medium", "large") if part != gone]
-    edited(folder / "o-p/bundle/bundle.json", lambda content: content.update(specialists=rest))
+    edited(folder / "o-p/bundle/bundle.json", lambda content: content.update(teachers=rest))
     second = 1 - sent[gone] / sent.total()
 
     def shown():
@@ -192,7 +192,7 @@ def test_a_part_without_a_teacher_is_answered_by_the_origin(run, tmp_path):
     assert told.endswith(
         f"part of their label. There is no teacher for {gone}: the origin itself answered {sent[gone]} of the pairs."
     )
-    edited(folder / "o-p/bundle/bundle.json", lambda content: content.update(specialists=[]))
+    edited(folder / "o-p/bundle/bundle.json", lambda content: content.update(teachers=[]))
     assert all("origin (no teacher)" in name for name in shown()[1]) and shown()[2] == "1.00 (at most 2)"
     # without the bundle of Origin-Partition, those of the teachers tell
     shutil.rmtree(folder / "o-p")

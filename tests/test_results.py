@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from bitemporal.cli.main import main
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import DataError, OptionError, RecipeError
 from bitemporal.evaluation import (
     Protocol,
     Result,
@@ -367,7 +367,7 @@ def test_tiles_are_averaged_where_they_overlap():
             total[window] += seeing.probabilities(images[0][window], images[1][window])[0]
             times[window] += 1
     assert torch.allclose(found[0], total / times, atol=1e-6)
-    with pytest.raises(RecipeError, match="stride: found 40, expected 1 to the tile's side, 32"):
+    with pytest.raises(OptionError, match="stride: found 40, expected 1 to the tile's side, 32"):
         SlidingWindow(pixelwise, 32, 40)
 
 

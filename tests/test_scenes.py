@@ -23,7 +23,7 @@ from rasterio.transform import from_origin
 from rasterio.warp import reproject
 from rio_cogeo.cogeo import cog_validate
 
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import DataError, OptionError, RecipeError
 from bitemporal.inference import Ensemble, NetworkDetector, OriginPartition, TestTimeAugmentation
 from bitemporal.method.car import CarPartition
 from bitemporal.models import create_model
@@ -794,8 +794,8 @@ def test_what_one_date_shows_where_the_other_has_no_data_changes_nothing(tmp_pat
 # --- Origin-Partition, augmentation, ensembles
 
 
-def specialists():
-    """An origin that sees what is brighter by 20; specialists that call everything changed, or nothing."""
+def teachers():
+    """An origin that sees what is brighter by 20; teachers that call everything changed, or nothing."""
     always, never = pointwise(scale=0.0, bias=5.0), pointwise(scale=0.0, bias=-5.0)
     origin = NetworkDetector(pointwise(**BRIGHTER))
     return OriginPartition(
@@ -814,7 +814,7 @@ def busy_scene(tmp_path):
 
 def test_origin_partition_chooses_by_tile(tmp_path):
     files = busy_scene(tmp_path)
-    found = predict_scene(specialists(), *files, tmp_path / "c.tif", tile=80, overlap=0)
+    found = predict_scene(teachers(), *files, tmp_path / "c.tif", tile=80, overlap=0)
     mask = read(tmp_path / "c.tif")
     assert found.parts == {"small": 2, "large": 2}
     assert (mask[:, :120] == 0).all()
@@ -824,7 +824,7 @@ def test_origin_partition_chooses_by_tile(tmp_path):
 
 def test_origin_partition_chooses_by_scene(tmp_path):
     files = busy_scene(tmp_path)
-    found = predict_scene(specialists(), *files, tmp_path / "c.tif", tile=80, overlap=0, routing="scene")
+    found = predict_scene(teachers(), *files, tmp_path / "c.tif", tile=80, overlap=0, routing="scene")
     assert set(found.parts) == {"large"}
     assert (read(tmp_path / "c.tif")[:, :246] == 1).all()
     with pytest.raises(RecipeError, match="routing: by scene is for Origin-Partition"):
@@ -832,7 +832,7 @@ def test_origin_partition_chooses_by_scene(tmp_path):
 
 
 def test_pixels_without_data_take_no_part_in_the_car_of_a_tile():
-    detector = specialists()
+    detector = teachers()
     before = torch.full((3, 10, 10), 50, dtype=torch.uint8)
     after = before.clone()
     after[:, :2] = 150
@@ -877,7 +877,7 @@ def test_scales_see_images_of_other_sizes_and_answer_at_their_own():
     alone = NetworkDetector(model).probabilities(before, after)
     half = TestTimeAugmentation(NetworkDetector(model), None, (0.5,)).probabilities(before, after)
     assert torch.allclose(both, (alone + half) / 2, atol=1e-6)
-    with pytest.raises(RecipeError, match="scales: found"):
+    with pytest.raises(OptionError, match="scales: found"):
         TestTimeAugmentation(NetworkDetector(model), None, (0.0,))
 
 
@@ -890,7 +890,7 @@ def test_ensembles_and_augmentation_work_on_scenes(pair, tmp_path):
         maps.append(read(path))
     assert np.allclose(maps[2], (maps[0] + maps[1]) / 2, atol=1e-5)
     assert not np.allclose(maps[3], maps[2], atol=1e-3)
-    with pytest.raises(RecipeError, match="ensemble: has no member"):
+    with pytest.raises(OptionError, match="ensemble: found no member"):
         Ensemble([])
 
 
@@ -900,7 +900,7 @@ def test_pixels_outside_the_scene_take_no_part_in_the_car_of_a_tile(tmp_path):
     after = before.copy()
     after[:, :, 0] = 150
     files = [write_raster(tmp_path / f"{n}.tif", date) for n, date in (("b", before), ("a", after))]
-    assert predict_scene(specialists(), *files, tmp_path / "c.tif").parts == {"large": 1}
+    assert predict_scene(teachers(), *files, tmp_path / "c.tif").parts == {"large": 1}
 
 
 def test_pixels_without_data_take_no_part_in_the_car_of_a_scene(tmp_path):
@@ -909,13 +909,13 @@ def test_pixels_without_data_take_no_part_in_the_car_of_a_scene(tmp_path):
     after = before.copy()
     after[:, :, :6] = 150
     files = [write_raster(tmp_path / f"{n}.tif", date, nodata=0) for n, date in (("b", before), ("a", after))]
-    found = predict_scene(specialists(), *files, tmp_path / "c.tif", routing="scene")
+    found = predict_scene(teachers(), *files, tmp_path / "c.tif", routing="scene")
     assert set(found.parts) == {"large"}
 
 
 @pytest.mark.parametrize("combined", [TestTimeAugmentation, lambda part: Ensemble([part])], ids=["views", "members"])
 def test_combinations_look_at_the_same_pixels_as_what_they_combine(combined):
-    detector = combined(specialists())
+    detector = combined(teachers())
     before = torch.full((3, 10, 20), 50, dtype=torch.uint8)
     after = before.clone()
     after[:, :2, :15] = 150
@@ -928,7 +928,7 @@ def test_combinations_look_at_the_same_pixels_as_what_they_combine(combined):
 def test_no_part_is_named_where_members_disagree():
     blind = OriginPartition(NetworkDetector(pointwise(scale=0.0, bias=-5.0)), {}, CarPartition((0.1,)))
     before = torch.full((3, 10, 10), 50, dtype=torch.uint8)
-    (answer,) = Ensemble([specialists(), blind]).answers([before], [before + 100])
+    (answer,) = Ensemble([teachers(), blind]).answers([before], [before + 100])
     assert answer.part is None
 
 

@@ -11,9 +11,8 @@ from bitemporal.evaluation.results import check_result_output, check_seed
 from bitemporal.evaluation.scoring import check_threshold
 from bitemporal.imagery.decode import SUFFIXES
 from bitemporal.inference import Detector, OriginPartition, compose
-from bitemporal.inference.bundle import ORIGIN_PARTITION, read_description
+from bitemporal.inference.bundle import ORIGIN, ORIGIN_PARTITION_BUNDLE, read_description
 from bitemporal.inference.combining import Augmentation, SlidingWindow, TestTimeAugmentation, check_tiles
-from bitemporal.inference.origin_partition import ORIGIN
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder
 
@@ -144,7 +143,7 @@ def _known(bundle: str | None) -> tuple[str | None, int | None, str | None]:
     if bundle is None or not Path(bundle).is_dir():
         return None, None, None
     described = read_description(Path(bundle))
-    if described["kind"] == ORIGIN_PARTITION:
+    if described["kind"] == ORIGIN_PARTITION_BUNDLE:
         network = read_description(Path(bundle) / ORIGIN)
         return f"{network['model']} o-p", network.get("metadata", {}).get("seed"), network["model"]
     metadata = described.get("metadata", {})

@@ -1,8 +1,14 @@
-"""Bundles: a folder that holds a trained network, ``bundle.json`` and ``weights.safetensors``; no pickle anywhere."""
+"""Bundles: folders that hold a trained detector; no pickle anywhere.
+
+The bundle of a network is ``bundle.json`` and ``weights.safetensors``. The bundle of Origin-Partition is
+``bundle.json`` and a sub-folder for each network: ``origin``, and one named after the part of each teacher.
+"""
 
 import json
 import math
 import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,31 +16,36 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bitemporal.errors import BitemporalError, BundleError
+from bitemporal.errors import BitemporalError, BundleError, PartitionError
 from bitemporal.files import replacing_folder, write_json
+from bitemporal.method.car import CarPartition
+from bitemporal.method.origin_partition import check_teachers
 from bitemporal.models import ChangeModel, Normalisation, create_model
 
-FORMAT = 1
-"""Version of the bundle layout."""
+NETWORK_BUNDLE = "network"
+ORIGIN_PARTITION_BUNDLE = "origin-partition"
 
-NETWORK = "network"
-ORIGIN_PARTITION = "origin-partition"
+FORMATS = {NETWORK_BUNDLE: 1, ORIGIN_PARTITION_BUNDLE: 2}
+"""Kinds of bundles, and the format of each that this version writes; it reads all formats up to it."""
+
+ORIGIN = "origin"
+"""Sub-folder of the origin in a bundle of Origin-Partition; the teachers' are named after their parts."""
 
 
 def save_bundle(folder: str | os.PathLike[str], model: ChangeModel, metadata: dict[str, Any] | None = None) -> None:
     """Write a network as a bundle; the folder appears whole or not at all.
 
     Args:
-        folder: Where; an existing bundle there is replaced.
+        folder: Where to write; an existing bundle there is replaced.
         model: A network made by ``create_model``.
-        metadata: Whatever else should be known about it (data, scores, version); JSON types only.
+        metadata: Anything else worth keeping with it (data, scores, version); JSON types only.
     """
     with replacing_folder(folder) as target:
         state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
         save_file(state, target / "weights.safetensors")
         description = {
-            "format": FORMAT,
-            "kind": NETWORK,
+            "format": FORMATS[NETWORK_BUNDLE],
+            "kind": NETWORK_BUNDLE,
             "model": model.name,
             "config": dict(model.config),
             "normalisation": {"mean": model.card.normalisation.mean, "std": model.card.normalisation.std},
@@ -47,13 +58,13 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read and check the ``bundle.json`` of a bundle of any kind.
 
     Raises:
-        BundleError: When the folder is no bundle, or of a newer format.
+        BundleError: When the folder is not a bundle, or its format is newer than this version reads.
     """
     path = Path(folder) / "bundle.json"
     if Path(folder).is_file():
         raise BundleError(f"{folder}: found a file, expected a bundle folder, as `bitemporal train` writes it")
     if not path.is_file():
-        inside = sorted(str(found.parent) for found in Path(folder).glob("*/bundle/bundle.json"))
+        inside = sorted(str(file.parent) for file in Path(folder).glob("*/bundle/bundle.json"))
         remedy = f"; the bundles of this run are {', '.join(inside)}" if inside else ""
         raise BundleError(f"{path}: no such file; expected a bundle folder, as `bitemporal train` writes it{remedy}")
     try:
@@ -61,16 +72,16 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         kind, version = description["kind"], int(description["format"])
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: not the description of a bundle ({error!r}); write the bundle again") from error
-    if version > FORMAT or kind not in (NETWORK, ORIGIN_PARTITION):
+    if kind not in FORMATS or version > FORMATS[kind]:
+        known = " and ".join(f"{name!r} up to format {newest}" for name, newest in FORMATS.items())
         raise BundleError(
-            f"{path}: format {version} and kind {kind!r} are not known to this version, which reads formats up to "
-            f"{FORMAT}; update bitemporal"
+            f"{path}: found kind {kind!r} of format {version}; this version reads {known}; update bitemporal"
         )
     return dict(description)
 
 
 def _normalisation(stored: dict[str, Any]) -> Normalisation:
-    """Read stored values; ``TypeError``, ``KeyError`` or ``ValueError`` when they are not of the written form."""
+    """Read the stored values; ``TypeError``, ``KeyError`` or ``ValueError`` when they are malformed."""
     mean, std = (tuple(float(value) for value in stored[name]) for name in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3 or 0.0 in std or not all(map(math.isfinite, mean + std)):
         raise ValueError(f"normalisation: found {stored}, expected three numbers each, those of std not 0")
@@ -84,15 +95,79 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
         BundleError: When files are missing or damaged, or the weights do not fit the network.
     """
     description = read_description(folder)
-    if description["kind"] != NETWORK:
-        raise BundleError(f"{folder}: holds {description['kind']}, expected one network; use `bitemporal.load`")
+    if description["kind"] != NETWORK_BUNDLE:
+        raise BundleError(
+            f"{folder}: found a bundle of {description['kind']}, expected one network; use `bitemporal.load`"
+        )
     weights = Path(folder) / "weights.safetensors"
     try:
         model = create_model(description["model"], pretrained=False, **description["config"])
         model.load_state_dict(load_file(weights))
-        # those it was trained with, whatever the card says by now
+        # the values it was trained with, whatever the card says by now
         normalisation = _normalisation(description["normalisation"])
         model.card = replace(model.card, normalisation=normalisation)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError, BitemporalError) as error:
         raise BundleError(f"{weights}: cannot be loaded ({error}); write or fetch the bundle again") from error
     return model.eval()
+
+
+def save_origin_partition(
+    folder: str | os.PathLike[str],
+    origin_bundle: str | os.PathLike[str],
+    teacher_bundles: Mapping[str, str | os.PathLike[str]],
+    partition: CarPartition,
+    metadata: dict[str, Any] | None = None,
+) -> None:
+    """Write an Origin-Partition detector as one self-contained bundle; the folder appears whole or not at all.
+
+    Args:
+        folder: Where to write; an existing bundle there is replaced.
+        origin_bundle: Bundle of the origin, copied.
+        teacher_bundles: Bundles of the teachers by the name of their part, copied; parts may be missing.
+        partition: Which CAR belongs to which part.
+        metadata: Anything else worth keeping with it; JSON types only.
+
+    Raises:
+        PartitionError: When a teacher's name is not a part of the partition.
+        BundleError: When a bundle is missing or is not that of a network.
+    """
+    check_teachers(teacher_bundles, partition)
+    sources = {ORIGIN: Path(origin_bundle)} | {part: Path(path) for part, path in teacher_bundles.items()}
+    for source in sources.values():
+        kind = read_description(source)["kind"]
+        if kind != NETWORK_BUNDLE or not (source / "weights.safetensors").is_file():
+            raise BundleError(f"{source}: found {kind}, expected one network with its weights.safetensors")
+
+    with replacing_folder(folder) as target:
+        for name, source in sources.items():
+            (target / name).mkdir()
+            for file in ("bundle.json", "weights.safetensors"):
+                shutil.copyfile(source / file, target / name / file)
+        description = {
+            "format": FORMATS[ORIGIN_PARTITION_BUNDLE],
+            "kind": ORIGIN_PARTITION_BUNDLE,
+            "thresholds": list(partition.thresholds),
+            "parts": list(partition.names),
+            "teachers": [name for name in partition.names if name in teacher_bundles],
+            "metadata": metadata or {},
+        }
+        write_json(target / "bundle.json", description)
+
+
+def read_origin_partition(folder: str | os.PathLike[str]) -> tuple[CarPartition, tuple[str, ...]]:
+    """Partition of an Origin-Partition bundle, and the parts that have a teacher.
+
+    Raises:
+        BundleError: When its description is damaged.
+    """
+    description = read_description(folder)
+    try:
+        partition = CarPartition(tuple(float(threshold) for threshold in description["thresholds"]))
+        # format 1 called the teachers specialists
+        teachers = tuple(description["specialists" if int(description["format"]) == 1 else "teachers"])
+        check_teachers(teachers, partition)
+    except (KeyError, TypeError, ValueError, PartitionError) as error:
+        raise BundleError(
+            f"{Path(folder) / 'bundle.json'}: thresholds or teachers are malformed ({error!r}); write the bundle again"
+        ) from error
+    return partition, teachers

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitemporal.errors import RecipeError
+from bitemporal.errors import OptionError
 from bitemporal.inference.detector import Answer, Detector
 
 Augmentation = Literal["flips", "rotations", "flips-rotations"]
@@ -25,10 +25,10 @@ class Ensemble(Detector):
             members: One at least.
 
         Raises:
-            RecipeError: When there is none.
+            OptionError: When there is none.
         """
         if not members:
-            raise RecipeError("ensemble: has no member; expected one detector at least")
+            raise OptionError("ensemble: found no member, expected at least one detector")
         self.members = list(members)
 
     @property
@@ -69,10 +69,10 @@ class TestTimeAugmentation(Detector):
             scales: Sizes of the images, each for every view; 1 is their own.
 
         Raises:
-            RecipeError: When a scale is none.
+            OptionError: When a scale is none.
         """
         if not scales or not all(0.1 <= scale <= 10 for scale in scales):
-            raise RecipeError(f"scales: found {tuple(scales)}, expected at least one, each from 0.1 to 10")
+            raise OptionError(f"scales: found {tuple(scales)}, expected at least one, each from 0.1 to 10")
         self.detector = detector
         self.augmentation = augmentation
         self.scales = tuple(scales)
@@ -128,14 +128,14 @@ def check_tiles(tile: int | None, stride: int | None) -> None:
         stride: From one tile to the next; that of the tile by default.
 
     Raises:
-        RecipeError: When there is a stride without a tile, or one that is not between 1 and the tile.
+        OptionError: When there is a stride without a tile, or one that is not between 1 and the tile.
     """
     if tile is None and stride is not None:
-        raise RecipeError(f"stride: found {stride} without a tile size; give tile too")
+        raise OptionError(f"stride: found {stride} without a tile size; give tile too")
     if tile is not None and tile < 1:
-        raise RecipeError(f"tile: found {tile}, expected 1 or more")
+        raise OptionError(f"tile: found {tile}, expected 1 or more")
     if tile is not None and stride is not None and not 1 <= stride <= tile:
-        raise RecipeError(f"stride: found {stride}, expected 1 to the tile's side, {tile}")
+        raise OptionError(f"stride: found {stride}, expected 1 to the tile's side, {tile}")
 
 
 class SlidingWindow(Detector):
@@ -154,7 +154,7 @@ class SlidingWindow(Detector):
             stride: From one tile to the next; that of the tile by default.
 
         Raises:
-            RecipeError: When the stride is not between 1 and the tile.
+            OptionError: When the stride is not between 1 and the tile.
         """
         check_tiles(tile, stride)
         self.detector, self.tile, self.stride = detector, tile, tile if stride is None else stride

@@ -9,20 +9,26 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from bitemporal.errors import BundleError, RecipeError
-from bitemporal.inference.bundle import ORIGIN_PARTITION, load_network, read_description
+from bitemporal.errors import BundleError, DeviceError, OptionError
+from bitemporal.inference.bundle import (
+    ORIGIN,
+    ORIGIN_PARTITION_BUNDLE,
+    load_network,
+    read_description,
+    read_origin_partition,
+)
 from bitemporal.inference.combining import Augmentation, Ensemble, SlidingWindow, TestTimeAugmentation, check_tiles
 from bitemporal.inference.detector import Detector, NetworkDetector
-from bitemporal.inference.origin_partition import ORIGIN, OriginPartition, read_partition_of
+from bitemporal.inference.origin_partition import OriginPartition
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """A device by name; ``auto`` takes CUDA, else MPS, else the CPU.
+    """A device by its name; ``auto`` takes CUDA, else MPS, else the CPU.
 
     Raises:
-        RecipeError: When there is no such device.
+        DeviceError: When the device is unavailable.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -32,8 +38,8 @@ def choose_device(device: str = "auto") -> torch.device:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).item()  # "meta" can be named, but holds no values
     except (RuntimeError, AssertionError) as error:
-        raise RecipeError(
-            f"device: {device!r} cannot be used here ({str(error).splitlines()[0]}); expected auto, cpu, cuda, cuda:N "
+        raise DeviceError(
+            f"device: {device!r} is unavailable here ({str(error).splitlines()[0]}); expected auto, cpu, cuda, cuda:N "
             "or mps"
         ) from error
     return chosen
@@ -43,21 +49,21 @@ def load(source: str | os.PathLike[str], device: str = "auto") -> Detector:
     """Load a detector.
 
     Args:
-        source: Bundle folder of a network or of Origin-Partition; or ``owner/name`` on the Hugging Face hub, when no
-            such path exists here. Only JSON and safetensors files are ever fetched or read: no pickle.
-        device: ``auto`` (CUDA, else MPS, else CPU), or a device's name.
+        source: Bundle folder of a network or of Origin-Partition. When no such path exists, ``owner/name`` on the
+            Hugging Face hub. Only JSON and safetensors files are fetched and read, never a pickle.
+        device: ``auto`` (CUDA, else MPS, else CPU), or the name of a device.
 
     Raises:
         BundleError: When the bundle is missing, damaged or of a newer format, or cannot be fetched.
-        RecipeError: When there is no such device.
+        DeviceError: When the device is unavailable.
     """
     chosen = choose_device(device)
     folder = Path(source)
     if not folder.exists() and _HUB_ID.fullmatch(os.fspath(source)):
         folder = _fetch(os.fspath(source))
-    # building networks draws initial weights; the caller's random numbers are none of our business
+    # building a network draws initial weights; the caller's random numbers must not change
     with torch.random.fork_rng(devices=[]):
-        if read_description(folder)["kind"] == ORIGIN_PARTITION:
+        if read_description(folder)["kind"] == ORIGIN_PARTITION_BUNDLE:
             return _load_origin_partition(folder, chosen)
         return NetworkDetector(load_network(folder), chosen)
 
@@ -70,23 +76,23 @@ def compose(
     tile: int | None = None,
     stride: int | None = None,
 ) -> Detector:
-    """Load one detector or an ensemble of several, with test-time augmentation and tiles if they are asked for.
+    """Load one detector, or an ensemble of several, with test-time augmentation and tiles on request.
 
     Args:
-        sources: See ``load``; several are averaged.
+        sources: Sources as ``load`` takes them; the answers of several are averaged.
         device: See ``load``.
         augmentation: See ``TestTimeAugmentation``.
         scales: See ``TestTimeAugmentation``.
         tile: See ``SlidingWindow``; ``None`` for whole images.
-        stride: See there.
+        stride: See ``SlidingWindow``.
 
     Raises:
-        BundleError: When a bundle cannot be had.
-        RecipeError: When there is no bundle, no such device, a scale that is none, or tiles that no image can be cut
-            into.
+        BundleError: When a bundle is missing, damaged or of a newer format, or cannot be fetched.
+        DeviceError: When the device is unavailable.
+        OptionError: When no bundle is given, a scale is out of range, or tile and stride do not go together.
     """
     if not sources:
-        raise RecipeError("bundle: none is given; expected one at least")
+        raise OptionError("bundle: found none, expected at least one")
     check_tiles(tile, stride)
     members = [load(source, device) for source in sources]
     detector = members[0] if len(members) == 1 else Ensemble(members)
@@ -98,9 +104,9 @@ def compose(
 
 
 def _load_origin_partition(folder: Path, device: torch.device) -> OriginPartition:
-    partition, parts = read_partition_of(folder)
-    specialists = {part: NetworkDetector(load_network(folder / part), device) for part in parts}
-    return OriginPartition(NetworkDetector(load_network(folder / ORIGIN), device), specialists, partition)
+    partition, parts = read_origin_partition(folder)
+    teachers = {part: NetworkDetector(load_network(folder / part), device) for part in parts}
+    return OriginPartition(NetworkDetector(load_network(folder / ORIGIN), device), teachers, partition)
 
 
 def _fetch(repository: str) -> Path:
@@ -110,6 +116,6 @@ def _fetch(repository: str) -> Path:
     except (OSError, HFValidationError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BundleError(
-            f"{repository}: no such folder here, and not to be had from the Hugging Face hub (offline, or no such "
-            f"repository: {reason}); give a bundle folder, or an id that is fetched already or can be reached"
+            f"{repository}: no such folder, and the Hugging Face hub did not provide it (offline, or no such "
+            f"repository: {reason}); give a bundle folder, or the id of a repository that is reachable or cached"
         ) from error

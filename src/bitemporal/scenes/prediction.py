@@ -22,6 +22,7 @@ from bitemporal import __version__
 from bitemporal.errors import BitemporalError, DataError, RecipeError
 from bitemporal.files import unwritable, write_json
 from bitemporal.inference import Detector, OriginPartition
+from bitemporal.method.origin_partition import route_car
 from bitemporal.scenes.geography import changed_hectares, has_areas
 from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid
 from bitemporal.scenes.journal import Journal, fingerprint
@@ -265,8 +266,8 @@ class _Scene:
                 journal = self._journal(stack, "origin")
                 resumed += journal.strips
                 self._fill(journal, detector.origin, bar, bar.add_task("origin", total=strips))
-                part = detector.partition.part(_car(journal)) or detector.partition.names[0]
-                chosen = detector.specialists.get(part)
+                part = route_car(_car(journal), detector.partition)
+                chosen = detector.teachers.get(part)
                 if chosen is not None:
                     journal = self._journal(stack, part)
                     resumed += journal.strips

@@ -32,8 +32,7 @@ from bitemporal.evaluation.results import Result, read_result
 from bitemporal.evaluation.scoring import forward_passes
 from bitemporal.files import check_output, replacing
 from bitemporal.inference import load
-from bitemporal.inference.bundle import read_description
-from bitemporal.inference.origin_partition import read_partition_of
+from bitemporal.inference.bundle import read_description, read_origin_partition
 from bitemporal.metrics import Averaging, metrics
 from bitemporal.models import model_card
 from bitemporal.pairs import PairFolder
@@ -151,7 +150,7 @@ def _read(folder: Path) -> _Run:
 def _teachers(folder: Path, parts: Sequence[str]) -> tuple[str, ...] | None:
     bundle = folder / "o-p" / "bundle"
     if (bundle / "bundle.json").is_file():
-        return read_partition_of(bundle)[1]
+        return read_origin_partition(bundle)[1]
     return tuple(p for p in parts if (folder / f"teacher-{p}" / "bundle" / "bundle.json").is_file()) or None
 
 
