@@ -1,21 +1,16 @@
 import re
 from pathlib import Path
 
+import datasets_page
 import pytest
+import yaml
 
 from bitemporal.cli.main import main
-from bitemporal.datasets.catalog import (
-    DATASETS,
-    Direct,
-    Hub,
-    Manual,
-    dataset_card,
-    datasets_markdown,
-    manual_text,
-)
-from bitemporal.errors import RecipeError
+from bitemporal.datasets import catalog
+from bitemporal.datasets.catalog import DATASETS, Direct, Hub, Manual, dataset_card, manual_text, read_catalog
+from bitemporal.errors import DataError, OptionError
 
-ROOT = Path(__file__).resolve().parents[1]
+CATALOG = Path(catalog.__file__).with_name("catalog.yaml")
 
 # pairs by split, from the papers and the authors' repositories
 SPLITS = {
@@ -44,6 +39,28 @@ def test_a_card_is_complete(card):
     assert not card.splits or sum(card.splits.values()) == card.pairs
     assert (card.label_values is None) != (card.label_threshold is None)
     assert len(card.folders) == 3
+
+
+@pytest.mark.parametrize(
+    ("mistake", "named"),
+    [
+        ({"licens": "MIT"}, "licens"),
+        ({"licence": None}, "licence"),
+        ({"source": None}, "source: found None"),
+        ({"source": {"ftp": {}}}, "source: found .*ftp.*, expected hub, manual, or direct"),
+        ({"source": {"hub": {"repo": "a/b"}}}, "repo"),
+        ({"source": {"direct": {"archives": [{"url": "https://x", "filename": "x.zip"}]}}}, "digest"),
+        ({"source": {"direct": {}}}, "source: found .*, expected .* direct with archives"),
+    ],
+)
+def test_a_mistake_in_the_catalogue_is_named_by_file_data_set_and_field(mistake, named, tmp_path):
+    content = yaml.safe_load(CATALOG.read_text(encoding="utf-8"))
+    fields = content["clcd"] | mistake
+    content["clcd"] = {key: value for key, value in fields.items() if value is not None}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"mine\.yaml: clcd: .*{named}"):
+        read_catalog(file)
 
 
 def test_direct_links_are_encrypted_pinned_and_have_a_checksum_of_full_length():
@@ -76,9 +93,9 @@ def test_names_are_found_in_any_spelling(asked, name):
 
 
 def test_an_unknown_name_gives_near_names():
-    with pytest.raises(RecipeError, match="'jl1cd'; did you mean jl1-cd"):
+    with pytest.raises(OptionError, match="'jl1cd'; did you mean jl1-cd"):
         dataset_card("jl1cd")
-    with pytest.raises(RecipeError, match=r"known are jl1-cd, sysu-cd.*; `bitemporal"):
+    with pytest.raises(OptionError, match=r"known are jl1-cd, sysu-cd.*; `bitemporal"):
         dataset_card("imagenet-22k")
 
 
@@ -94,12 +111,11 @@ def test_the_text_for_fetching_by_hand_says_where_and_how(card):
 
 
 def test_the_page_of_data_sets_is_current():
-    page = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
-    assert page == datasets_markdown(), "run: python -m bitemporal.datasets.catalog > docs/datasets.md"
+    assert datasets_page.PAGE.read_text(encoding="utf-8") == datasets_page.page(), "run benchmarks/datasets_page.py"
 
 
 def test_the_page_names_every_data_set_with_its_terms():
-    page = datasets_markdown()
+    page = datasets_page.page()
     for card in DATASETS.values():
         section = page.split(f"\n## {card.name}\n")[1].split("\n## ")[0]
         assert card.licence in section and card.paper in section and card.url in section

@@ -84,7 +84,7 @@ def download(
         The folder, absolute. ``source.json`` in it records the origin (commit or checksums) and the pairs found.
 
     Raises:
-        RecipeError: When no data set of that name is known.
+        OptionError: When no data set of that name is known.
         DownloadError: When it has to be got by hand, cannot be reached, fails its checksum, is refused by the safe
             unpacking, or holds no folders that look like pairs; the text says what is kept and what to do.
     """

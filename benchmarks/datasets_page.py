@@ -1,0 +1,73 @@
+"""Write docs/datasets.md from the catalogue of data sets.
+
+    python benchmarks/datasets_page.py
+
+A test holds the page to what this script writes.
+"""
+
+from pathlib import Path
+
+from bitemporal.datasets.catalog import DATASETS, DatasetCard, Direct, Hub, Manual
+from bitemporal.files import replacing
+
+PAGE = Path(__file__).resolve().parents[1] / "docs/datasets.md"
+HEAD = """\
+# Data sets
+
+<!-- Written by benchmarks/datasets_page.py from src/bitemporal/datasets/catalog.yaml -->
+
+`bitemporal data download` lists these data sets. `bitemporal data download NAME -o DIR` fetches one from the Hugging
+Face hub or through direct links with checksums. For the others it says where to get the files and how to arrange them;
+its exit status is then 1, because nothing was fetched. After an interruption run the same command again: finished files
+are kept, and a file behind a direct link resumes where it stopped.
+
+`not stated` and `not verified` mean what they say: check before you rely on it.
+
+| name | pairs | size | m / pixel | splits | download |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
+def row(card: DatasetCard) -> str:
+    """The data set's line of the table."""
+    name = f"[{card.name}](#{card.name})"
+    return f"| {name} | {card.pairs:,} | {card.size} | {card.resolution} | {card.split_text} | {card.how} |\n"
+
+
+def section(card: DatasetCard) -> str:
+    """The section about one data set."""
+    items = [
+        f"Pairs: {card.pairs:,} of {card.size} pixels, {card.resolution} m; {card.split_text}",
+        f"Change: {card.changes}",
+        f"Licence: {card.licence}",
+        f"Folders as released: {', '.join(f'`{folder}`' for folder in card.folders)}",
+        f"Labels: {card.label_coding}",
+        f"Download: {source(card)}",
+        *(f"Also at {mirror}" for mirror in card.mirrors),
+        *card.notes,
+    ]
+    listed = "\n".join(f"- {item}" for item in items)
+    return f"\n## {card.name}\n\n**{card.title}.** {card.paper}. <{card.url}>\n\n{listed}\n"
+
+
+def source(card: DatasetCard) -> str:
+    """How to get the files."""
+    match card.source:
+        case Hub(repo_id):
+            return f"`bitemporal data download {card.name}` (hub, data set `{repo_id}`; `--revision` pins a commit)"
+        case Direct(archives):
+            digests = ", ".join(f"`{archive.filename}` {archive.digest}" for archive in archives)
+            return f"`bitemporal data download {card.name}` (direct links; {digests})"
+        case Manual(text):
+            return f"by hand, in a browser. {text}"
+
+
+def page() -> str:
+    """The whole of docs/datasets.md."""
+    cards = DATASETS.values()
+    return HEAD + "".join(map(row, cards)) + "".join(map(section, cards))
+
+
+if __name__ == "__main__":
+    with replacing(PAGE) as temporary:
+        temporary.write_text(page(), encoding="utf-8")
