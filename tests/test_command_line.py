@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import bitemporal
+from bitemporal.cli.dispatch import which_predict
 from bitemporal.cli.main import COMMANDS, main
 
 
@@ -37,6 +38,56 @@ def test_a_group_names_its_commands(words, capsys):
     text = capsys.readouterr().out
     for command in COMMANDS:
         assert (command in text) == command.startswith("data ")
+
+
+PREDICTIONS = ["predict", "predict-scene", "predict-archive"]
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ("before.png after.png --bundle b -o mask.png", "predict"),
+        ("A B --bundle b --out masks --image-range -25,0", "predict"),
+        ("before.tif after.tif -o mask.png", "predict"),
+        ("--help", "predict"),
+        ("before.tif after.tif --bundle b -o change.tif", "predict-scene"),
+        ("--out=change.TIFF before.tif after.tif", "predict-scene"),
+        ("before.tif after.tif --bundle b c -ochange.tif --image-range -25,0", "predict-scene"),
+        ("--before r.tif g.tif b.tif --after r2.tif g2.tif b2.tif --output here", "predict-scene"),
+        ("--manifest scenes.csv --bundle b --out results", "predict-archive"),
+        ("--bundle b --manifest=scenes.csv -o results.tif", "predict-archive"),
+        ("a.tif b.tif --config images.yaml", "predict"),
+        ("a.tif b.tif --config scene.yaml", "predict-scene"),
+        ("--config=archive.yaml -o results", "predict-archive"),
+        ("a.tif b.tif -o change.tif --config none.yaml", "predict-scene"),
+        ("a.tif b.tif -o change.tif --config odd.yaml", "predict-scene"),
+    ],
+)
+def test_words_of_predict_find_their_command(words, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images.yaml").write_text("output: mask.png\nmanifest: null\n")
+    (tmp_path / "scene.yaml").write_text("output: change.tif\ntile: 512\n")
+    (tmp_path / "archive.yaml").write_text("manifest: scenes.csv\n")
+    (tmp_path / "odd.yaml").write_text("- a list: [\n")
+    assert which_predict(words.split()) == command
+
+
+def test_predictions_show_their_own_options_only(capsys):
+    """Each in its own help; `predict`, from which the others are called too, names them."""
+    helps = {}
+    for command in PREDICTIONS:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        helps[command] = capsys.readouterr().out
+    options = {command: set(re.findall(r"^  (--[a-z-]+)", text, flags=re.M)) for command, text in helps.items()}
+    assert {"--bundle", "--output", "--probability", "--scales"} <= set.intersection(*options.values())
+    assert not options["predict"] & {"--polygons", "--before", "--tile", "--manifest", "--workers"}
+    assert {"--polygons", "--before", "--tile"} <= options["predict-scene"]
+    assert not options["predict-scene"] & {"--manifest", "--workers"}
+    assert {"--polygons", "--tile", "--manifest", "--workers"} <= options["predict-archive"]
+    assert not options["predict-archive"] & {"--before", "--summary"}
+    unwrapped = "".join(helps["predict"].split())
+    assert all(command in unwrapped for command in PREDICTIONS)
 
 
 def test_unknown_command_is_refused(capsys):

@@ -13,6 +13,7 @@ from typing import Any
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
+from bitemporal.cli.dispatch import which_predict
 from bitemporal.errors import BitemporalError
 
 COMMANDS: dict[str, str] = {
@@ -23,6 +24,8 @@ COMMANDS: dict[str, str] = {
     "train": "bitemporal.cli.train:train",
     "distill": "bitemporal.cli.distill:distill",
     "predict": "bitemporal.cli.predict:predict",
+    "predict-scene": "bitemporal.cli.predict_scene:predict_scene",
+    "predict-archive": "bitemporal.cli.predict_archive:predict_archive",
     "evaluate": "bitemporal.cli.evaluate:evaluate",
     "compare": "bitemporal.cli.compare:compare",
     "report": "bitemporal.cli.report:report",
@@ -208,6 +211,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(_overview(words[0]))
         return 0
     command = next((c for c in (" ".join(words[:2]), words[0]) if c in COMMANDS), None)
+    if command == "predict":
+        command = which_predict(words[1:])
+        words[0] = command
     if command is None:
         print(f"bitemporal: no command {' '.join(words[:2])!r}\n\n{_overview()}", file=sys.stderr)
         return 2

@@ -1,0 +1,110 @@
+"""``bitemporal predict-archive``."""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from bitemporal.cli.detector import DetectorOptions
+from bitemporal.errors import OptionError
+from bitemporal.scenes import SceneOptions
+
+if TYPE_CHECKING:
+    from bitemporal.scenes.archive import SceneStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Products:
+    """Further files in the folder of each scene, next to change.tif and summary.json.
+
+    Attributes:
+        probability: File name for the probability of change, .tif.
+        polygons: File name for the changed areas, .gpkg, .parquet or .geojson.
+        quicklook: File name for a picture of both dates and the changes, .png.
+    """
+
+    probability: str | None = None
+    polygons: str | None = None
+    quicklook: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            OptionError: When one is a path.
+        """
+        for name, file in asdict(self).items():
+            if file is not None and Path(file).name != file:
+                raise OptionError(f"{name}: found {file}, expected a file name without a folder")
+
+
+def predict_archive(
+    *,
+    manifest: str,
+    output: str,
+    assets: list[str] | None = None,
+    engine: Literal["local", "ray"] = "local",
+    workers: int = 1,
+    threads: int | None = None,
+    products: Products,
+    detector: DetectorOptions,
+    options: SceneOptions,
+) -> int:
+    """Map what changed in every scene of an archive, on several processes or a Ray cluster.
+
+    Scenes that an earlier run finished with the same options are skipped. A scene that fails does not stop the others.
+
+    Args:
+        manifest: List of the scenes: csv or parquet with the columns id, before, after; or a STAC item collection
+            (.json).
+        output: Folder of the results: one folder per scene, and the table status.csv.
+        assets: Assets of a STAC manifest to use: one with three bands, or one for each of red, green and blue.
+        engine: Where scenes are predicted: local (processes of this machine), or ray (actors of a Ray cluster).
+        workers: Scenes predicted at the same time.
+        threads: CPU threads per worker; by default the cores of this machine divided by workers.
+        products: What is written besides.
+        detector: Which detector predicts, and how.
+        options: How scenes are read, predicted and drawn.
+
+    Returns:
+        1 when some scene failed, else 0.
+    """
+    # imported here: this needs the extra "geo"
+    from bitemporal.scenes.archive import Plan, predict_archive, threads_a_worker
+    from bitemporal.scenes.manifest import read_manifest
+
+    entries = read_manifest(manifest, assets)
+    plan = Plan(
+        tuple(detector.bundle),
+        output,
+        detector.device,
+        detector.tta,
+        detector.scales,
+        {name: file for name, file in asdict(products).items() if file is not None},
+        options,
+        threads or threads_a_worker(workers),
+    )
+    statuses = predict_archive(plan, entries, engine, workers, report=_print_status)
+    Console(soft_wrap=True, highlight=False, markup=False).print(_table(statuses))
+    failed = [status for status in statuses if status.status == "failed"]
+    for status in failed:
+        print(f"{status.id}: {status.error}", file=sys.stderr)
+    done = len(statuses) - len(failed)
+    print(f"{done} of {len(statuses)} scenes in {output}; status.csv there lists them all")
+    return 1 if failed else 0
+
+
+def _print_status(status: "SceneStatus") -> None:
+    print(f"{status.id}: {status.status}{': ' + status.error if status.error else ''}", flush=True)
+
+
+def _table(statuses: list["SceneStatus"]) -> Table:
+    table = Table("scene", "status", "CAR", "hectares", "seconds", "tries")
+    for status in statuses:
+        numbers = ((status.car, ".4f"), (status.changed_hectares, ".2f"), (status.seconds, ".1f"))
+        cells = ["-" if value is None else format(value, form) for value, form in numbers]
+        table.add_row(status.id, status.status, *cells, str(status.attempts))
+    return table
