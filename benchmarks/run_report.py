@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from bitemporal import PairFolder, load
 from bitemporal.evaluation import draw_masks, spread_by_car
 from bitemporal.files import replacing
+from bitemporal.pairs import resolve_decoding
 
 _DETECTORS = {"origin": "origin", "O-P": "o-p", "student": "student"}
 
@@ -79,7 +80,7 @@ def main() -> None:
         shutil.copyfile(path, options.out / path.name)
     draw_curves(stages, options.out / "curves.png")
     write_table(json.loads((options.run / "metrics.json").read_text()), options.out / "table.md")
-    folder = PairFolder(options.data)
+    folder = resolve_decoding(PairFolder(options.data))
     detectors = {shown: load(options.run / name / "bundle") for shown, name in _DETECTORS.items()}
     pairs = spread_by_car(folder, folder.pairs(options.split), options.pairs)
     draw_masks(options.out / "masks.png", detectors, folder, pairs, imagery=False)

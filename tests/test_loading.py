@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bitemporal.pairs import PairFolder
+from bitemporal.pairs import PairFolder, resolve_decoding
 from bitemporal.run.loading import Batch, TrainingSamples, ValidationPairs, training_loader, validation_loader
 from conftest import write_pair
 
@@ -15,7 +15,7 @@ COUNT = 12
 
 
 def samples(data: Path, augmentation: str = "none", seed: int = 0) -> TrainingSamples:
-    folder = PairFolder(data)
+    folder = resolve_decoding(PairFolder(data))
     pairs = [pair for pair in folder.pairs() if pair.split == "train"]
     return TrainingSamples(folder, pairs, augmentation, 32, seed)  # type: ignore[arg-type]  # a plain string
 
@@ -83,7 +83,7 @@ def test_devices_validate_every_pair_once_whole_whatever_its_size(tmp_path, worl
         label = np.full(size, i % 2, dtype=np.uint8)
         label[0, 0] = 0
         write_pair(tmp_path, "val", f"p{i}", *rng.integers(0, 256, (2, *size, 3), dtype=np.uint8), label)
-    folder = PairFolder(tmp_path)
+    folder = resolve_decoding(PairFolder(tmp_path))
     pairs = ValidationPairs(folder, list(folder.pairs()))
     found: list[tuple[int, ...]] = []
     for rank in range(world_size):

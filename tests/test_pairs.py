@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from bitemporal.errors import DataError, LabelError
 from bitemporal.method.car import CarPartition
-from bitemporal.pairs import PairFolder, read_image, read_mask
+from bitemporal.pairs import PairFolder, check_pairs, read_image, read_mask, resolve_decoding
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 needs_shared = [
@@ -100,7 +100,7 @@ def test_stems_decide_and_extensions_may_differ(tmp_path):
     (tmp_path / "B" / "Bäume 1.v2.tiff").rename(tmp_path / "B" / "Ba\u0308ume 1.v2.tiff")
     pairs = PairFolder(tmp_path).pairs()
     assert [p.stem for p in pairs] == ["Bäume 1.v2"]
-    assert PairFolder(tmp_path).load(pairs[0]).label.mean() == 0.5
+    assert resolve_decoding(PairFolder(tmp_path)).load(pairs[0]).label.mean() == 0.5
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"])
@@ -132,7 +132,7 @@ def test_clutter_is_left_out_and_said(tmp_path):
     for name in (".hidden.png", "Thumbs.db", "notes.txt"):
         (root / "A" / name).write_text("x")
     (root / "A" / "old.png").mkdir()
-    scan = PairFolder(root).scan()
+    scan = check_pairs(PairFolder(root))
     assert not scan.faults
     (warning,) = scan.warnings
     assert "A: 2 entries" in warning and "notes.txt" in warning and "old.png" in warning
@@ -142,10 +142,10 @@ def test_symbolic_links(tmp_path):
     root = folder(tmp_path / "set", {"a": mask(0, 255), "b": mask(0)})
     (root / "A" / "a.png").rename(tmp_path / "elsewhere.png")
     (root / "A" / "a.png").symlink_to(tmp_path / "elsewhere.png")
-    assert not PairFolder(root).scan().faults
+    assert not check_pairs(PairFolder(root)).faults
     (root / "B" / "b.png").unlink()
     (root / "B" / "b.png").symlink_to(tmp_path / "gone.png")
-    assert "link to nothing" in only_fault(PairFolder(root).scan()).what
+    assert "link to nothing" in only_fault(check_pairs(PairFolder(root))).what
 
 
 @pytest.mark.skipif(os.name != "posix", reason="this system has no device files")
@@ -156,7 +156,7 @@ def test_a_link_onto_itself_and_a_device_are_faults_like_others(tmp_path):
         path.unlink()
         path.symlink_to(target)
     (root / "ring").symlink_to("ring")
-    texts = {fault.path: fault.what for fault in PairFolder(root).scan().faults}
+    texts = {fault.path: fault.what for fault in check_pairs(PairFolder(root)).faults}
     assert texts.keys() == {loop, device}
     assert "cannot be opened" in texts[loop]
     assert "no regular file" in texts[device]
@@ -183,7 +183,7 @@ def test_names_that_are_no_text(tmp_path):
         save(root / "A" / odd, photo())
     except OSError:
         pytest.skip("this file system takes only valid text as names")
-    scan = PairFolder(root).scan()
+    scan = check_pairs(PairFolder(root))
     assert "no partner" in only_fault(scan).what
     scan.report().encode("utf-8")
 
@@ -203,10 +203,10 @@ def test_names_that_are_no_text(tmp_path):
 def test_plain_codings_and_files_of_one_value(tmp_path, first, second, said):
     root = folder(tmp_path, {"a": first, "b": second, "c": np.zeros_like(first)})
     pairs = PairFolder(root)
-    scan = pairs.scan()
+    scan = check_pairs(pairs)
     assert not scan.faults and said in scan.decoding.describe()
     assert [r.car for r in scan.records] == [0.5, 1.0, 0.0]
-    loaded = [pairs.load(pair).label for pair in pairs.pairs()]
+    loaded = [resolve_decoding(pairs).load(pair).label for pair in pairs.pairs()]
     assert [set(np.unique(label)) for label in loaded] == [{0, 1}, {1}, {0}]
     assert loaded[0].dtype == np.uint8 and (loaded[0] == (mask(0, 1) > 0)).all()
 
@@ -232,9 +232,9 @@ BLACK, WHITE, RED, BLUE = (0, 0, 0), (255, 255, 255), (128, 0, 0), (0, 0, 255)
 def test_palettes_that_are_clear(tmp_path, indices, colours, changed):
     root = folder(tmp_path, {"a": palette_image(indices, colours)})
     pairs = PairFolder(root)
-    scan = pairs.scan()
+    scan = check_pairs(pairs)
     assert not scan.faults, scan.report()
-    assert (pairs.load(pairs.pairs()[0]).label == (indices == changed)).all()
+    assert (resolve_decoding(pairs).load(pairs.pairs()[0]).label == (indices == changed)).all()
     assert scan.records[0].car == 0.5
 
 
@@ -248,7 +248,7 @@ def test_palettes_that_are_clear(tmp_path, indices, colours, changed):
     ],
 )
 def test_palettes_that_are_not(tmp_path, indices, colours, words):
-    scan = PairFolder(folder(tmp_path, {"a": palette_image(indices, colours)})).scan()
+    scan = check_pairs(PairFolder(folder(tmp_path, {"a": palette_image(indices, colours)})))
     fault = only_fault(scan)
     assert scan.decoding is None and fault.kind == "label"
     for word in words:
@@ -258,12 +258,12 @@ def test_palettes_that_are_not(tmp_path, indices, colours, words):
 def test_palettes_settled_by_options(tmp_path):
     red = folder(tmp_path / "red", {"a": palette_image(mask(0, 2), [BLACK, BLUE, RED])})
     settled = PairFolder(red, label_values=(0, 2))
-    assert not settled.scan().faults and settled.load(settled.pairs()[0]).label.mean() == 0.5
-    refused = PairFolder(red, label_threshold=1).scan()
+    assert not check_pairs(settled).faults and settled.load(settled.pairs()[0]).label.mean() == 0.5
+    refused = check_pairs(PairFolder(red, label_threshold=1))
     assert "indices know no threshold" in only_fault(refused).what
     inverse = folder(tmp_path / "inverse", {"a": palette_image(mask(0, 1, 1, 1), [WHITE, BLACK])})
     for values, car in (((0, 255), 0.25), ((255, 0), 0.75)):
-        assert PairFolder(inverse, label_values=values).scan().records[0].car == car
+        assert check_pairs(PairFolder(inverse, label_values=values)).records[0].car == car
 
 
 @pytest.mark.parametrize(
@@ -280,14 +280,14 @@ def test_palettes_settled_by_options(tmp_path):
 def test_ambiguous_values_are_listed_with_the_option_that_settles_them(tmp_path, label, found, option):
     root = folder(tmp_path, {"a": label})
     pairs = PairFolder(root)
-    scan = pairs.scan(images=False)
+    scan = check_pairs(pairs, images=False)
     fault = only_fault(scan)
     assert scan.decoding is None and fault.kind == "label" and np.isnan(scan.records[0].car)
     for word in found:
         assert word in fault.what
     assert option in fault.remedy
     with pytest.raises(LabelError, match="labels"):
-        pairs.load(pairs.pairs()[0])
+        resolve_decoding(pairs)
     with pytest.raises(DataError, match="1 fault"):
         scan.raise_for_faults()
 
@@ -295,7 +295,7 @@ def test_ambiguous_values_are_listed_with_the_option_that_settles_them(tmp_path,
 def test_label_values_with_ignored_pixels(tmp_path):
     root = folder(tmp_path, {"a": mask(1, 2, 9, 9), "b": mask(9)})
     pairs = PairFolder(root, label_values=(1, 2, 9))
-    scan = pairs.scan()
+    scan = check_pairs(pairs)
     assert not scan.faults and scan.records[0].car == 0.5 and np.isnan(scan.records[1].car)
     assert (pairs.load(pairs.pairs()[0]).label == mask(0, 1, 255, 255)).all()
     assert "1 = unchanged, 2 = changed, 9 = ignored (by label_values; 2 files)" in scan.decoding.describe()
@@ -304,7 +304,7 @@ def test_label_values_with_ignored_pixels(tmp_path):
 def test_a_value_beside_the_stated_ones_is_a_fault_of_its_file(tmp_path):
     root = folder(tmp_path, {"a": mask(1, 2), "b": mask(1, 2, 3, 3)})
     pairs = PairFolder(root, label_values=(1, 2))
-    fault = only_fault(pairs.scan())
+    fault = only_fault(check_pairs(pairs))
     assert fault.path.name == "b.png" and "3 (96 pixels)" in fault.what and "IGNORE" in fault.remedy
     assert pairs.load(pairs.pairs()[0]).label.max() == 1
     with pytest.raises(LabelError, match=r"b\.png.*3 \(96 pixels\)"):
@@ -317,7 +317,7 @@ def test_threshold_is_the_lowest_changed_value(tmp_path, threshold):
     pairs = PairFolder(folder(tmp_path, {"a": mask(*values)}), label_threshold=threshold)
     expected = [int(value >= threshold) for value in values]
     assert (pairs.load(pairs.pairs()[0]).label == mask(*expected)).all()
-    assert pairs.scan().records[0].car == sum(expected) / 4
+    assert check_pairs(pairs).records[0].car == sum(expected) / 4
 
 
 def test_float_labels(tmp_path):
@@ -334,27 +334,27 @@ def test_float_labels(tmp_path):
 
 def test_codings_that_differ_between_files_are_an_error(tmp_path):
     root = folder(tmp_path, {"a": mask(0, 1), "b": mask(0, 255), "c": mask(255), "d": mask(0)})
-    fault = only_fault(PairFolder(root).scan())
+    fault = only_fault(check_pairs(PairFolder(root)))
     assert "1 files hold 0/1 (such as a.png), 2 hold 0/255 (such as b.png)" in fault.what
     assert "label_threshold=1" in fault.remedy
-    assert [r.car for r in PairFolder(root, label_threshold=1).scan().records] == [0.5, 0.5, 1.0, 0.0]
+    assert [r.car for r in check_pairs(PairFolder(root, label_threshold=1)).records] == [0.5, 0.5, 1.0, 0.0]
 
 
 def test_codings_that_differ_between_splits_are_an_error(tmp_path):
     root = folder(tmp_path, {"a": mask(0, 1), "b": mask(0, 255)}, {"a": "train", "b": "val"})
-    assert "mix two codings" in only_fault(PairFolder(root).scan()).what
-    assert not PairFolder(root).scan(splits=("val",)).faults
+    assert "mix two codings" in only_fault(check_pairs(PairFolder(root))).what
+    assert not check_pairs(PairFolder(root), splits=("val",)).faults
 
 
 def test_colour_labels(tmp_path):
     grey = np.repeat(mask(0, 255)[..., None], 3, axis=-1)
     pairs = PairFolder(folder(tmp_path / "grey", {"a": grey}))
-    scan = pairs.scan()
+    scan = check_pairs(pairs)
     assert not scan.faults and "equal channels" in scan.warnings[0]
-    assert pairs.load(pairs.pairs()[0]).label.mean() == 0.5
+    assert resolve_decoding(pairs).load(pairs.pairs()[0]).label.mean() == 0.5
     red = grey.copy()
     red[..., 1:] = 0
-    fault = only_fault(PairFolder(folder(tmp_path / "red", {"a": red})).scan())
+    fault = only_fault(check_pairs(PairFolder(folder(tmp_path / "red", {"a": red}))))
     assert "(255, 0, 0)" in fault.what and "(0, 0, 0)" in fault.what and "one grey channel" in fault.remedy
     with pytest.raises(LabelError, match=r"\(255, 0, 0\)"):
         read_mask(tmp_path / "red" / "label" / "a.png", label_values=(0, 255))
@@ -370,11 +370,11 @@ def test_jpeg_labels(tmp_path):
     disc = (np.hypot(*np.mgrid[-6:6, -8:8]) < 5).astype(np.uint8) * 255
     save(root / "label" / "a.jpg", disc, quality=60)
     save(root / "label" / "b.jpg", np.zeros(SIZE, np.uint8), quality=60)
-    fault = only_fault(PairFolder(root).scan())
+    fault = only_fault(check_pairs(PairFolder(root)))
     assert "JPEG compression (2 files)" in fault.what and "more" in fault.what
     assert "--label-threshold 128" in fault.remedy
     settled = PairFolder(root, label_threshold=128)
-    assert not settled.scan().faults
+    assert not check_pairs(settled).faults
     assert (settled.load(settled.pairs()[0]).label == disc // 255).mean() > 0.95
     # a JPEG that came through unharmed is as good as a PNG
     save(root / "label" / "a.jpg", np.repeat(np.repeat([[0, 255]], 8, 1), 8, 0).astype(np.uint8), quality=100)
@@ -395,7 +395,7 @@ def test_options_that_make_no_sense(tmp_path):
         with pytest.raises(DataError, match=words):
             PairFolder(root, **options)
     with pytest.raises(DataError, match="workers"):
-        PairFolder(root).scan(workers=0)
+        check_pairs(PairFolder(root), workers=0)
 
 
 def test_1_bit_labels_obey_the_options(tmp_path):
@@ -408,7 +408,7 @@ def test_1_bit_labels_obey_the_options(tmp_path):
         ({"label_threshold": 128}, 0.75),
     ):
         pairs = PairFolder(root, **options)
-        assert pairs.scan().records[0].car == car == pairs.load(pairs.pairs()[0]).label.mean()
+        assert check_pairs(pairs).records[0].car == car == pairs.load(pairs.pairs()[0]).label.mean()
 
 
 # --------------------------------------------------------------------------------------------------- image kinds
@@ -435,11 +435,11 @@ def test_a_scan_gathers_conversions_in_one_line_and_loading_is_silent(tmp_path):
     for stem in "ab":
         save(root / "A" / f"{stem}.png", mask(0, 100))
     pairs = PairFolder(root)
-    scan = pairs.scan()
+    scan = check_pairs(pairs)
     assert not scan.faults and scan.warnings == ["2 files: grey image, repeated to three channels (such as A/a.png)"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert pairs.load(pairs.pairs()[0]).before.shape == (*SIZE, 3)
+        assert resolve_decoding(pairs).load(pairs.pairs()[0]).before.shape == (*SIZE, 3)
 
 
 @pytest.mark.parametrize(("suffix", "dtype"), [("png", np.uint16), ("tif", np.uint16), ("tif", np.float32)])
@@ -617,7 +617,7 @@ def faulty(tmp_path):
 
 def test_one_report_holds_every_fault(faulty):
     before = snapshot(faulty)
-    scan = PairFolder(faulty).scan()
+    scan = check_pairs(PairFolder(faulty))
     kinds = {
         "lonely.png": "partner",
         "orphan.png": "partner",
@@ -647,7 +647,7 @@ def test_one_report_holds_every_fault(faulty):
 
 
 def test_good_pairs_of_a_faulty_set_still_load(faulty):
-    pairs = PairFolder(faulty)
+    pairs = resolve_decoding(PairFolder(faulty))
     by_stem = {pair.stem: pair for pair in pairs.pairs()}
     assert "twice" not in by_stem and "lonely" not in by_stem and "orphan" not in by_stem
     assert pairs.load(by_stem["good1"]).label.mean() == 0.5
@@ -658,7 +658,7 @@ def test_good_pairs_of_a_faulty_set_still_load(faulty):
 
 
 def test_any_number_of_workers_finds_the_same(faulty, capsys):
-    one, two = (PairFolder(faulty).scan(workers=n, progress=n == 2) for n in (1, 2))
+    one, two = (check_pairs(PairFolder(faulty), workers=n, progress=n == 2) for n in (1, 2))
     assert capsys.readouterr().err == ""  # no terminal, no bar
     assert repr(one) == repr(two) and one.report() == two.report()
 
@@ -666,7 +666,7 @@ def test_any_number_of_workers_finds_the_same(faulty, capsys):
 def test_sizes_are_compared_even_where_one_file_is_unreadable(tmp_path):
     root = folder(tmp_path, {"a": mask(0, 255, size=(10, 16))})
     (root / "B" / "a.png").write_bytes(b"")
-    kinds = {fault.kind: fault.what for fault in PairFolder(root).scan().faults}
+    kinds = {fault.kind: fault.what for fault in check_pairs(PairFolder(root)).faults}
     assert kinds["size"] == "before is 12 x 16, label is 10 x 16 (height x width)" and "empty" in kinds["file"]
 
 
@@ -674,7 +674,7 @@ def test_unlabelled_pairs_serve_prediction(tmp_path):
     pairs = PairFolder(folder(tmp_path, {"a": None, "b": None}))
     assert [pair.label for pair in pairs.pairs()] == [None, None]
     assert pairs.load(pairs.pairs()[0]).label is None and pairs.decoding is None
-    scan = pairs.scan()
+    scan = check_pairs(pairs)
     assert only_fault(scan).kind == "unlabelled" and "fine for prediction" in scan.faults[0].what
     assert scan.records[0].labelled is False and np.isnan(scan.records[0].car) and scan.decoding is None
 
@@ -682,29 +682,29 @@ def test_unlabelled_pairs_serve_prediction(tmp_path):
 def test_empty_folders(tmp_path):
     (tmp_path / "A").mkdir()
     (tmp_path / "B").mkdir()
-    scan = PairFolder(tmp_path).scan()
+    scan = check_pairs(PairFolder(tmp_path))
     assert only_fault(scan).kind == "folder" and scan.records == []
 
 
 def test_labels_that_say_the_same_everywhere_are_warned_of(tmp_path):
     root = folder(tmp_path, {"a": mask(0), "b": mask(0), "c": mask(0, 255)}, {"a": "train", "b": "train", "c": "val"})
-    assert any("split train: no pixel of its 2 labels" in warning for warning in PairFolder(root).scan().warnings)
-    zero = PairFolder(root).scan(splits=("train",))
+    assert any("split train: no pixel of its 2 labels" in warning for warning in check_pairs(PairFolder(root)).warnings)
+    zero = check_pairs(PairFolder(root), splits=("train",))
     assert "0 = unchanged, and nothing else (found in 2 files)" in zero.decoding.describe()
     full = folder(tmp_path / "full", {"a": mask(255)})
-    assert any("every valid pixel" in warning for warning in PairFolder(full).scan().warnings)
+    assert any("every valid pixel" in warning for warning in check_pairs(PairFolder(full)).warnings)
 
 
 def test_labels_only_reads_no_image(tmp_path):
     root = folder(tmp_path, {"a": mask(0, 0, 0, 255)})
     (root / "A" / "a.png").write_bytes(b"")
-    scan = PairFolder(root).scan(images=False)
+    scan = check_pairs(PairFolder(root), images=False)
     assert not scan.faults and scan.records[0].car == 0.25 and (scan.records[0].height, scan.records[0].width) == SIZE
 
 
 def test_rows_of_the_partition(tmp_path):
     root = folder(tmp_path, {"a": mask(0), "b": mask(*[0] * 3, 255), "c": None, "d": mask(*[0] * 7, 255)})
-    rows = PairFolder(root).scan().rows(CarPartition().part)
+    rows = check_pairs(PairFolder(root)).rows(CarPartition().part)
     assert [(r.split, r.stem, r.part) for r in rows] == [
         ("all", "a", "small"),
         ("all", "b", "large"),
@@ -715,10 +715,26 @@ def test_rows_of_the_partition(tmp_path):
 
 
 def test_a_folder_travels_to_other_processes(tmp_path):
-    pairs = PairFolder(folder(tmp_path, {"a": mask(0, 1)}))
-    pairs.scan(images=False)
+    pairs = resolve_decoding(PairFolder(folder(tmp_path, {"a": mask(0, 1)})))
     copy = pickle.loads(pickle.dumps(pairs))
     assert copy.decoding == pairs.decoding and copy.load(copy.pairs()[0]).label.mean() == 0.5
+
+
+def test_decoding_is_resolved_once_and_explicitly(tmp_path, monkeypatch):
+    pairs = PairFolder(folder(tmp_path, {"a": mask(0, 1), "b": None}))
+    check_pairs(pairs)
+    labelled, unlabelled = pairs.pairs()
+    assert pairs.decoding is None  # neither a check nor resolving changes the folder that it is given
+    with pytest.raises(LabelError, match=r"a\.png: .*resolve_decoding\(folder\)"):
+        pairs.load(labelled)
+    assert pairs.load(unlabelled).label is None
+    resolved = resolve_decoding(pairs)
+    assert pairs.decoding is None and resolved.decoding.changed == 1
+    assert resolved.load(labelled).label.mean() == 0.5
+    monkeypatch.setattr("bitemporal.pairs.check.check_pairs", None)  # a known decoding is not looked for again
+    assert resolve_decoding(resolved) is resolved
+    stated = PairFolder(tmp_path, label_values=(0, 1))
+    assert resolve_decoding(stated) is stated and stated.load(labelled).label.mean() == 0.5
 
 
 def test_reading_processes_start_without_torch():
@@ -736,7 +752,7 @@ class TestRealPairs:
         ("name", "count", "zeros"), [("levir-tiles", 48, 35), ("dsifn-tiles", 10, 0), ("airchange", 2, 1)]
     )
     def test_sound_sets(self, name, count, zeros):
-        scan = PairFolder(SHARED / name).scan(workers=1)
+        scan = check_pairs(PairFolder(SHARED / name), workers=1)
         assert not scan.faults and len(scan.records) == count
         assert sum(record.car == 0 for record in scan.records) == zeros
         assert scan.decoding.describe() == f"labels: 0 = unchanged, 255 = changed (found in {count} files)"
@@ -746,14 +762,14 @@ class TestRealPairs:
 
     def test_guangzhou(self):
         pairs = PairFolder(SHARED / "gz")
-        scan = pairs.scan(workers=1, images=False)
+        scan = check_pairs(pairs, workers=1, images=False)
         assert [sum(r.split == split for r in scan.records) for split in ("train", "val")] == [433, 99]
         cars = [record.car for record in scan.records]
         assert max(cars) == 1.0 and min(cars) == pytest.approx(0.009, abs=5e-4)  # "from 0.9 % to 100 %"
 
     def test_rgba_pair_of_unequal_size(self):
         pairs = PairFolder(SHARED / "odd-files" / "rgba")
-        scan = pairs.scan()
+        scan = check_pairs(pairs)
         assert {fault.kind for fault in scan.faults} == {"unlabelled", "size"}
         assert any("RGBA" in warning for warning in scan.warnings)
 

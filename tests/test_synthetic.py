@@ -13,7 +13,7 @@ from synthetic_difficulty import best_iou, measure
 
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, MissingExtraError, RecipeError
-from bitemporal.pairs import PairFolder
+from bitemporal.pairs import PairFolder, check_pairs
 from bitemporal.synthetic import (
     CHANGE_KINDS,
     CarDistribution,
@@ -220,7 +220,7 @@ def test_a_folder_is_the_same_for_any_number_of_workers_and_passes_the_check(tmp
     one, two = _files(tmp_path / "one"), _files(tmp_path / "two")
     assert one == two
     assert len(one) == 3 * 9 + 1
-    scan = PairFolder(tmp_path / "one").scan()
+    scan = check_pairs(PairFolder(tmp_path / "one"))
     scan.raise_for_faults()
     cars = {(record.split, record.stem): record.car for record in scan.records}
     assert len(cars) == 9
@@ -243,7 +243,7 @@ def test_a_longer_set_begins_with_the_shorter_and_splits_share_no_pair(tmp_path:
 
 def test_small_splits_hold_every_part(tmp_path: Path) -> None:
     write_folder(tmp_path / "set", {"val": 15}, size=32)
-    cars = [record.car for record in PairFolder(tmp_path / "set").scan().records]
+    cars = [record.car for record in check_pairs(PairFolder(tmp_path / "set")).records]
     assert {int(np.searchsorted([0.05, 0.20], car)) for car in cars} == {0, 1, 2}
 
 

@@ -27,7 +27,7 @@ from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, es
 from bitemporal.files import replacing
 from bitemporal.inference import load
 from bitemporal.method.car import CarPartition
-from bitemporal.pairs import PairFolder
+from bitemporal.pairs import PairFolder, resolve_decoding
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "study.md"
@@ -380,7 +380,7 @@ def draw_pairs(work: Path, root: Path, path: Path, student: str) -> None:
         "control": cell / control_of(student) / "control" / "bundle",
         "student": cell / f"student-{student}" / "student" / "bundle",
     }
-    folder = PairFolder(str(root))
+    folder = resolve_decoding(PairFolder(str(root)))
     pairs = spread_by_car(folder, folder.pairs("test"), 8)
     draw_masks(path, {name: load(bundle, "cpu") for name, bundle in bundles.items()}, folder, pairs)
 

@@ -30,7 +30,7 @@ from bitemporal.evaluation import Protocol, Result, evaluate, program
 from bitemporal.files import replacing, replacing_folder, write_json
 from bitemporal.inference import compose, save_origin_partition
 from bitemporal.method.car import CarPartition, change_area_ratio
-from bitemporal.pairs import PairFolder
+from bitemporal.pairs import PairFolder, resolve_decoding
 from bitemporal.run.recipe import DistillRecipe
 from bitemporal.run.stages import DistillationRun
 from bitemporal.synthetic import CarDistribution, write_folder
@@ -256,7 +256,7 @@ class Cell:
 @lru_cache
 def equal_thresholds(root: Path) -> tuple[float, ...]:
     """Of three parts of equal numbers of training pairs."""
-    folder = PairFolder(str(root))
+    folder = resolve_decoding(PairFolder(str(root)))
     cars = [change_area_ratio(label) for p in folder.pairs("train") if (label := folder.load(p).label) is not None]
     return CarPartition.of_equal_counts(cars, 3).thresholds
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bitemporal.pairs import FolderScan, PairFolder, PairRecord
+from bitemporal.pairs import FolderCheck, PairFolder, PairRecord, check_pairs
 
 
 def check(
@@ -32,7 +32,7 @@ def check(
         workers: Processes that read files; as many as fit the folder and the machine when left out.
     """
     folder = PairFolder(path, label_values=label_values, label_threshold=label_threshold, image_range=image_range)
-    scan = folder.scan(workers, progress=sys.stderr.isatty())
+    scan = check_pairs(folder, workers, progress=sys.stderr.isatty())
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(scan.decoding.describe() if scan.decoding else _undecoded(scan), soft_wrap=True)
     console.print(_overview(folder.splits, scan))
@@ -42,7 +42,7 @@ def check(
     return 1 if scan.faults else 0
 
 
-def _undecoded(scan: FolderScan) -> str:
+def _undecoded(scan: FolderCheck) -> str:
     if any(record.labelled for record in scan.records):
         return "labels: their values cannot be decoded, see the faults"
     return "labels: none"
@@ -58,7 +58,7 @@ def _sizes(records: Sequence[PairRecord]) -> str:
     return f"{min(heights)}-{max(heights)} x {min(widths)}-{max(widths)}"
 
 
-def _overview(splits: Sequence[str], scan: FolderScan) -> Table:
+def _overview(splits: Sequence[str], scan: FolderCheck) -> Table:
     table = Table("split", box=None, pad_edge=False)
     for column in ("pairs", "labelled", "height x width", "with change", "mean CAR"):
         table.add_column(column, justify="right")

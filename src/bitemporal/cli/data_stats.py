@@ -17,7 +17,7 @@ from rich.table import Table
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.files import replacing
 from bitemporal.method.car import PAPER_THRESHOLDS, CarPartition
-from bitemporal.pairs import FolderScan, PairFolder
+from bitemporal.pairs import FolderCheck, PairFolder, check_pairs
 from bitemporal.pairs.partition import write_partition
 
 Cars = npt.NDArray[np.float64]
@@ -61,7 +61,7 @@ def stats(
     target = _outside(Path(output), Path(path))
     given = None if thresholds is None else CarPartition(thresholds)
     folder = PairFolder(path, label_values=label_values, label_threshold=label_threshold)
-    scan = folder.scan(workers, progress=sys.stderr.isatty(), images=False)
+    scan = check_pairs(folder, workers, progress=sys.stderr.isatty(), images=False)
     _refuse_label_faults(scan)
     cars = _cars(folder.splits, scan)
     base, base_name = _base(cars)
@@ -107,7 +107,7 @@ def _outside(target: Path, data: Path) -> Path:
     return target
 
 
-def _refuse_label_faults(scan: FolderScan) -> None:
+def _refuse_label_faults(scan: FolderCheck) -> None:
     """A distribution with holes would mislead.
 
     Raises:
@@ -115,7 +115,7 @@ def _refuse_label_faults(scan: FolderScan) -> None:
     """
     faults = [fault for fault in scan.faults if fault.kind in ("file", "label")]
     if faults:
-        raise DataError(FolderScan(scan.root, faults=faults).report())
+        raise DataError(FolderCheck(scan.root, faults=faults).report())
     if all(math.isnan(record.car) for record in scan.records):
         raise DataError(
             f"{scan.root}: found {len(scan.records)} pairs, none of them with a label that has a valid pixel; CAR is "
@@ -123,7 +123,7 @@ def _refuse_label_faults(scan: FolderScan) -> None:
         )
 
 
-def _cars(splits: Sequence[str], scan: FolderScan) -> dict[str, Cars]:
+def _cars(splits: Sequence[str], scan: FolderCheck) -> dict[str, Cars]:
     values: dict[str, list[float]] = {split: [] for split in splits}
     for record in scan.records:
         if not math.isnan(record.car):
@@ -138,7 +138,7 @@ def _base(cars: Mapping[str, Cars]) -> tuple[Cars, str]:
     return np.concatenate(list(cars.values())), "all splits" if len(cars) > 1 else next(iter(cars))
 
 
-def _distribution(cars: Mapping[str, Cars], scan: FolderScan) -> Table:
+def _distribution(cars: Mapping[str, Cars], scan: FolderCheck) -> Table:
     """A column a split, so that any number of figures fits a narrow terminal."""
     names = ["min" if q == 0 else "max" if q == 100 else "median" if q == 50 else f"{q} %" for q in _QUANTILES]
     columns: list[list[str]] = [["pairs", "labelled", *(f"CAR {name}" for name in names), "CAR mean", "CAR 0", "CAR 1"]]

@@ -14,7 +14,7 @@ from bitemporal.inference import Detector, OriginPartition, compose
 from bitemporal.inference.bundle import ORIGIN, ORIGIN_PARTITION_BUNDLE, read_description
 from bitemporal.inference.combining import Augmentation, SlidingWindow, TestTimeAugmentation, check_tiles
 from bitemporal.method.car import CarPartition
-from bitemporal.pairs import PairFolder
+from bitemporal.pairs import PairFolder, check_pairs
 
 
 def evaluate(
@@ -87,7 +87,7 @@ def evaluate(
     detector = None if masks else compose([bundle], device, tta, scales, tile, stride)
     partition = _partition(detector, parts, thresholds)
     console = Console(highlight=False, markup=False)
-    _check(folder, chosen, console)
+    folder = _checked(folder, chosen, console)
     if detector is None:
         scores = evaluation.evaluate_masks(bundle, folder, pairs, partition, progress=show)
     else:
@@ -151,9 +151,9 @@ def _known(bundle: str | None) -> tuple[str | None, int | None, str | None]:
     return f"{model} {metadata.get('stage', '')}".strip(), metadata.get("seed"), model
 
 
-def _check(folder: PairFolder, split: str, console: Console) -> None:
+def _checked(folder: PairFolder, split: str, console: Console) -> PairFolder:
     """Read all files first: their faults all at once, not one after an hour."""
-    scan = folder.scan(progress=sys.stderr.isatty(), splits=(split,))
+    scan = check_pairs(folder, progress=sys.stderr.isatty(), splits=(split,))
     if any(fault.kind not in ("partner", "unlabelled") for fault in scan.faults):
         scan.raise_for_faults()
     if scan.decoding:
@@ -164,6 +164,7 @@ def _check(folder: PairFolder, split: str, console: Console) -> None:
             f"`bitemporal data check {folder.root}` lists them",
             soft_wrap=True,
         )
+    return folder.with_decoding(scan.decoding)
 
 
 def _choose_split(folder: PairFolder) -> str:

@@ -28,8 +28,8 @@ from bitemporal.imagery.decode import FileFault, decode
 from bitemporal.inference.detector import Detector
 from bitemporal.method.car import CarPartition, change_area_ratio
 from bitemporal.metrics import AVERAGINGS, METRICS, Averaging, Counts, confusion_counts, metrics
-from bitemporal.pairs import Pair, PairFolder
-from bitemporal.pairs.folder import list_images
+from bitemporal.pairs import Pair, PairFolder, resolve_decoding
+from bitemporal.pairs.listing import list_images
 
 CONVENTIONS = {
     "dataset": "one confusion matrix summed over all pairs; a metric whose class occurs nowhere is null",
@@ -330,7 +330,7 @@ def evaluate(
 
     Args:
         detector: Any detector.
-        folder: Reads the pairs and decodes their labels.
+        folder: Reads the pairs and decodes their labels; what the label values mean is resolved first.
         pairs: Pairs to evaluate on; those without a label are left out and counted.
         partition: CAR parts that the metrics are told apart by; by the paper's thresholds 0.05 and 0.20.
         batch_size: Pairs predicted at once.
@@ -345,6 +345,7 @@ def evaluate(
         raise RecipeError(f"batch_size: found {batch_size}, expected at least 1")
     check_threshold(threshold)
     labelled = _labelled(folder, pairs)
+    folder = resolve_decoding(folder)
     counter = _Counter()
     batches = [labelled[start : start + batch_size] for start in range(0, len(labelled), batch_size)]
     for batch in track(batches, "evaluating", disable=not progress):
@@ -379,6 +380,7 @@ def evaluate_masks(
             size than its label.
     """
     labelled = _labelled(folder, pairs)
+    folder = resolve_decoding(folder)
     files = _files(Path(masks))
     if missing := [pair.stem for pair in labelled if pair.stem not in files]:
         raise DataError(

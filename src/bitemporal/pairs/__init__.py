@@ -1,23 +1,26 @@
-"""What a pair on disk is: folders, label decoding, checks.
+"""Pairs on disk: folders of images before and after with their change masks.
 
-``PairFolder`` finds the pairs of a folder, ``PairFolder.scan`` reads them all and reports every fault, and
-``PairFolder.load`` gives one pair decoded. ``read_image`` and ``read_mask`` read single files.
+``PairFolder`` finds the pairs of a folder. ``check_pairs`` reads them all and reports every fault. ``resolve_decoding``
+finds out what the label values mean, after which ``PairFolder.load`` gives one pair decoded.
 """
 
 from bitemporal.imagery.decode import MAX_PIXELS, SUFFIXES, read_image
 from bitemporal.imagery.masks import LabelDecoding, read_mask
-from bitemporal.pairs.folder import Fault, FolderScan, Pair, PairFolder, PairImages, PairRecord
+from bitemporal.pairs.check import Fault, FolderCheck, PairRecord, check_pairs, resolve_decoding
+from bitemporal.pairs.folder import Pair, PairFolder, PairImages
 
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
     "Fault",
-    "FolderScan",
+    "FolderCheck",
     "LabelDecoding",
     "Pair",
     "PairFolder",
     "PairImages",
     "PairRecord",
+    "check_pairs",
     "read_image",
     "read_mask",
+    "resolve_decoding",
 ]

@@ -1,26 +1,115 @@
-"""Reading a whole folder of pairs once, in several processes, keeping only what a report needs."""
+"""Checking a folder of pairs: every file is read once, in several processes, and no pixels are kept."""
 
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bitemporal.errors import DataError
+from bitemporal.errors import DataError, LabelError
 from bitemporal.imagery.decode import FileFault, check_range, conversion, decode
 from bitemporal.imagery.masks import IGNORE, LabelDecoding, LabelObservation, LabelSummary, Value, observe
-from bitemporal.pairs.folder import SIZE_REMEDY, Fault, FaultKind, FolderScan, Pair, PairRecord, describe_sizes, shown
+from bitemporal.pairs.folder import DATES, LABEL, SIZE_REMEDY, Pair, PairFolder, describe_sizes
+from bitemporal.pairs.listing import Listing
+from bitemporal.pairs.partition import PartitionRow
 
 _SMALL = 2000  # pairs below which starting processes costs more than it saves
 _MOST_WORKERS = 8  # reading from one disk gains nothing beyond
 _CHUNK = 32
 _STATED = LabelDecoding(0, 1, IGNORE)  # coding of the counts that `observe` returns under a stated decoding
+
+
+FaultKind = Literal["folder", "partner", "duplicate", "unlabelled", "file", "size", "label"]
+"""folder: nothing in it; partner: a file without its counterparts; duplicate: one stem twice; unlabelled: a split
+without any label; file: unreadable; size: dates or label differ; label: values that cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class PairRecord:
+    """What a scan knows of one pair.
+
+    Attributes:
+        split: Split.
+        stem: Stem.
+        height: Of the image before in pixels (of the label when only labels were read); 0 when unreadable.
+        width: Likewise.
+        car: Change area ratio in [0, 1]; NaN when there is no label, or none that can be decoded.
+        labelled: Whether there is a label file.
+    """
+
+    split: str
+    stem: str
+    height: int
+    width: int
+    car: float
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: where, what was found there, what to do about it, and of which kind it is."""
+
+    path: Path
+    what: str
+    remedy: str
+    kind: FaultKind
+
+
+@dataclass
+class FolderCheck:
+    """Everything that one reading of a folder found out.
+
+    Attributes:
+        root: The folder.
+        records: One a pair, by split and stem.
+        faults: All faults.
+        warnings: What works but should be known; few lines, each for all files it concerns.
+        decoding: What the label values mean; ``None`` without labels, or when they are ambiguous.
+    """
+
+    root: Path
+    records: list[PairRecord] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    decoding: LabelDecoding | None = None
+
+    def report(self) -> str:
+        """All faults in words, those with one remedy together."""
+        groups: dict[tuple[FaultKind, str], list[Fault]] = {}
+        for fault in self.faults:
+            groups.setdefault((fault.kind, fault.remedy), []).append(fault)
+        count = len(self.faults)
+        lines = [f"{self.root}: {count} {'fault' if count == 1 else 'faults'}"]
+        for (_, remedy), faults in groups.items():
+            lines += [f"  {shown(fault.path, self.root)}: {fault.what}" for fault in faults]
+            lines.append(f"    -> {remedy}")
+        return "\n".join(lines)
+
+    def raise_for_faults(self) -> None:
+        """Refuse a folder that has any fault.
+
+        Raises:
+            DataError: With the complete report as its text.
+        """
+        if self.faults:
+            raise DataError(self.report())
+
+    def rows(self, part_of: Callable[[float], str]) -> list[PartitionRow]:
+        """Lines of a ``partition.csv``, one a pair; without a label neither CAR nor part is set."""
+        return [PartitionRow(r.split, r.stem, r.car, part_of(r.car)) for r in self.records]
+
+
+def shown(path: Path, root: Path) -> str:
+    """A path relative to the root, printable even if its name is not valid text."""
+    text = str(path.relative_to(root)) if path.is_relative_to(root) and path != root else str(path)
+    return os.fsencode(text).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +188,37 @@ def _tracked(readings: Iterator[_Reading], total: int, progress: bool) -> Iterat
         yield from bar.track(readings, total=total)
 
 
-def scan_pairs(
-    scan: FolderScan,
-    pairs: Sequence[Pair],
-    stated: LabelDecoding | None,
-    image_range: tuple[float, float] | None,
-    workers: int | None,
-    progress: bool,
-    images: bool,
-) -> None:
-    """Read pairs and add what is found to a scan.
+def check_pairs(
+    folder: PairFolder,
+    workers: int | None = None,
+    progress: bool = False,
+    images: bool = True,
+    splits: Sequence[str] | None = None,
+) -> FolderCheck:
+    """Read every file once and report all faults, the CAR of every pair, and what the label values mean.
 
     Args:
-        scan: Gets records, faults, warnings and the decoding.
-        pairs: To read, by split.
-        stated: Decoding that options state.
-        image_range: See ``PairFolder``.
-        workers: See ``PairFolder.scan``.
-        progress: See ``PairFolder.scan``.
-        images: See ``PairFolder.scan``.
+        folder: The folder; it is not changed. ``folder.with_decoding(check.decoding)`` decodes labels as found here.
+        workers: Processes; the result is the same for any number. ``None`` takes one for a small folder, else as
+            many as there are CPUs, at most 8. A script that asks for several must start under
+            ``if __name__ == "__main__":``.
+        progress: Show a progress bar, on a terminal.
+        images: Read the images too; otherwise only the labels, which is all that CAR needs.
+        splits: Read these splits only.
 
     Raises:
-        DataError: When ``workers`` is below 1 or a worker process dies.
+        DataError: When there is no such split, ``workers`` is below 1, or a worker process dies.
     """
     if workers is not None and workers < 1:
         raise DataError(f"workers: found {workers}, expected at least 1, or nothing for as many as fit")
-    read = partial(_read, stated=stated, image_range=image_range, images=images)
+    chosen = folder.chosen(splits)
+    scan = FolderCheck(folder.root)
+    for split in chosen:
+        scan.faults += _listing_faults(split, folder.split_folder(split), folder.listings[split])
+        scan.warnings += _ignored_files(split, folder.listings[split])
+    pairs = [pair for split in chosen for pair in folder.pairs(split)]
+    stated = folder.stated
+    read = partial(_read, stated=stated, image_range=folder.image_range, images=images)
     summary = LabelSummary()
     notes: dict[str, tuple[int, Path]] = {}
     seen: list[tuple[tuple[int, int], tuple[tuple[Value, int], ...]]] = []
@@ -159,6 +253,36 @@ def scan_pairs(
         scan.records.append(PairRecord(pair.split, pair.stem, *size, car, pair.label is not None))
     if coding is not None:
         scan.warnings += _odd_splits(tallies)
+    return scan
+
+
+def resolve_decoding(folder: PairFolder) -> PairFolder:
+    """The same folder with the meaning of its label values known, so that labels can be loaded.
+
+    Reads all labels unless the decoding is known already. A folder without labels comes back as it is.
+
+    Args:
+        folder: The folder; it is not changed.
+
+    Raises:
+        LabelError: When the label values are ambiguous; the text says which option settles them.
+    """
+    if folder.decoding is not None or not any(pair.label for pair in folder.pairs()):
+        return folder
+    scan = check_pairs(folder, images=False)
+    if scan.decoding is None:
+        texts = [f"{f.path}: {f.what}; {f.remedy}" for f in scan.faults if f.kind in ("label", "file")]
+        raise LabelError("\n".join(texts))
+    return folder.with_decoding(scan.decoding)
+
+
+def _ignored_files(split: str, listings: dict[str, Listing]) -> Iterator[str]:
+    for name, listing in listings.items():
+        if listing.ignored:
+            yield (
+                f"{split}/{name}: {len(listing.ignored)} entries are sub-folders or no images by their extension "
+                f"and are left out, such as {', '.join(listing.ignored[:3])}"
+            )
 
 
 def _odd_splits(tallies: Sequence[tuple[Pair, int, int]]) -> Iterator[str]:
@@ -172,3 +296,53 @@ def _odd_splits(tallies: Sequence[tuple[Pair, int, int]]) -> Iterator[str]:
                 f"split {split}: {what} of its {len(own):,} labels is changed; training on it teaches one answer only, "
                 "and its scores say little"
             )
+
+
+def _listing_faults(split: str, folder: Path, listings: dict[str, Listing]) -> Iterator[Fault]:
+    """Faults that names alone show."""
+    before, after = (listings[date] for date in DATES)
+    labels = listings.get(LABEL, Listing())
+    if not before.files and not after.files:
+        yield Fault(
+            folder,
+            "A and B hold no image",
+            f"put png, jpg, bmp, tif or webp files there, or remove split {split}",
+            "folder",
+        )
+    for listing in listings.values():
+        for paths in listing.duplicates.values():
+            names = ", ".join(path.name for path in paths)
+            yield Fault(
+                paths[0], f"one stem, {len(paths)} files: {names}", "keep one file a stem and folder", "duplicate"
+            )
+    for own, other, date in ((before, after, "B"), (after, before, "A")):
+        for stem in sorted(own.files.keys() - other.files.keys()):
+            yield Fault(
+                own.files[stem],
+                f"has no partner in {date}",
+                "add the file with the same stem, or remove this one",
+                "partner",
+            )
+    for stem in sorted(labels.files.keys() - (before.files.keys() & after.files.keys())):
+        yield Fault(
+            labels.files[stem],
+            "is a label without its two images",
+            "add the images with the same stem, or remove this label",
+            "partner",
+        )
+    complete = before.files.keys() & after.files.keys()
+    if labels.files:
+        for stem in sorted(complete - labels.files.keys()):
+            yield Fault(
+                before.files[stem],
+                "has no label, although other pairs of its split have one",
+                "add the label with the same stem, or move unlabelled pairs to a folder of their own",
+                "partner",
+            )
+    elif complete:
+        yield Fault(
+            folder,
+            f"no pair of split {split} has a label: fine for prediction, not for training or evaluation",
+            "add change masks with the images' stems in the folder label",
+            "unlabelled",
+        )

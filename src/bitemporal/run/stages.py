@@ -36,7 +36,7 @@ from bitemporal.method.car import CarPartition
 from bitemporal.method.loss import KL_WEIGHT, criterion
 from bitemporal.method.teachers import DistillationTask, TeacherBank
 from bitemporal.models import ChangeModel, create_model, model_card
-from bitemporal.pairs import Pair, PairFolder
+from bitemporal.pairs import Pair, PairFolder, check_pairs
 from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
 from bitemporal.pairs.splits import stratified_split, write_split
 from bitemporal.run.folder import RunFolder
@@ -94,7 +94,7 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console)
     for written in (run, run / ORIGIN_PARTITION, run / "scores"):
         clear_leftovers(written)
     checked = RunFolder(run).has_checkpoint()  # a run that goes on has seen the images before
-    scan = folder.scan(progress=True, images=not checked)
+    scan = check_pairs(folder, progress=True, images=not checked)
     # a test split without labels can be predicted; it only gives no scores
     scan.faults = [fault for fault in scan.faults if (fault.kind, fault.path.name) != ("unlabelled", "test")]
     scan.raise_for_faults()
@@ -133,7 +133,7 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, console: Console)
     for split, count in sorted(counts.items(), key=lambda item: ("train", "val", "test").index(item[0])):
         told = ", ".join(f"{name} {count[name]}" for name in partition.names)
         _say(console, f"{split}: {sum(count.values())} labelled pairs ({told})")
-    return RunData(folder, rows, pairs, parts)
+    return RunData(folder.with_decoding(scan.decoding), rows, pairs, parts)
 
 
 def _check_run_folder(recipe: TrainRecipe) -> None:

@@ -35,7 +35,7 @@ from bitemporal.inference import load
 from bitemporal.inference.bundle import read_description, read_origin_partition
 from bitemporal.metrics import Averaging, metrics
 from bitemporal.models import model_card
-from bitemporal.pairs import PairFolder
+from bitemporal.pairs import PairFolder, resolve_decoding
 from bitemporal.pairs.partition import read_partition
 
 ORDER = ("origin", "o-p", "control", "student")
@@ -426,7 +426,7 @@ def _gallery(run: _Run, data: str | os.PathLike[str] | None, imagery: bool) -> t
     if not bundles:
         bundles = {name: run.folder / name / "bundle" for name in list(run.results)[:1]}
     try:
-        folder = _folder(run, data)
+        folder = resolve_decoding(_folder(run, data))
         pairs = folder.pairs(_split_on_disk(run.split, folder))
         detectors = {name: load(bundle) for name, bundle in bundles.items()}
         evaluations = {name: run.results[name].evaluation for name in bundles}
