@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bitemporal import _torchvision
-
-_torchvision.make_importable()  # test modules import Lightning, which imports torchvision, in any order
+import bitemporal._torchvision  # noqa: F401  test modules import Lightning, which imports torchvision, in any order
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

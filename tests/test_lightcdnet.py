@@ -4,12 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bitemporal import _torchvision
+from bitemporal._torchvision import torchvision
 from bitemporal.models import create_model, list_models
 from bitemporal.models.lightcdnet import CrissCrossAttention, ShuffleUnit
-
-_torchvision.make_importable()
-from torchvision.models.shufflenetv2 import InvertedResidual  # noqa: E402  needs the line above
 
 NAMES = list_models("*lightcdnet*")
 
@@ -40,7 +37,7 @@ def test_criss_cross_attention_is_that_of_the_paper(height, width):
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_shuffling_unit_is_that_of_torchvision(stride):
-    theirs = InvertedResidual(12, 12, stride)
+    theirs = torchvision.models.shufflenetv2.InvertedResidual(12, 12, stride)
     ours = ShuffleUnit(12, 12, stride)
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(3, 12, 7, 10)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitemporal import _torchvision
+from bitemporal._torchvision import torchvision
 from bitemporal.errors import InputSizeError, RecipeError, UnknownModelError, WeightsError
 from bitemporal.method.car import CarPartition
 from bitemporal.method.loss import criterion
@@ -20,9 +20,6 @@ from bitemporal.models.base import ParameterRule
 from bitemporal.models.changer import exchange, warp
 from bitemporal.run.loading import Batch
 from bitemporal.run.task import ChangeTask, Optimisation
-
-_torchvision.make_importable()
-import torchvision  # noqa: E402  needs the line above where its compiled operators do not load
 
 MICRO = list_models("test_*")
 OTHER_LOSSES = {

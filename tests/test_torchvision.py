@@ -3,13 +3,40 @@
 import subprocess
 import sys
 
-import pytest
+FAKE = """
+import torch
+{first}
+torch.library.register_fake("torchvision::nms")(lambda *tensors: None)
+torch.library.register_fake("torchvision::qnms")(lambda *tensors: None)
+"""
+"""Registers what torchvision registers when it is imported."""
+
+REPORT = """
+from bitemporal import _torchvision
+print("declared" in vars(_torchvision), _torchvision.tvf)
+"""
 
 
-def run(code: str) -> str:
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+def run(code: str, *paths: object) -> subprocess.CompletedProcess[str]:
+    path = f"import sys\nsys.path[:0] = {[str(path) for path in paths]!r}\n"
+    return subprocess.run([sys.executable, "-c", path + code], capture_output=True, text=True, timeout=120)
+
+
+def output(code: str, *paths: object) -> str:
+    finished = run(code, *paths)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout.strip()
+
+
+def fake(folder, first: str):
+    """A package named torchvision."""
+    package = folder / "torchvision"
+    (package / "transforms" / "v2").mkdir(parents=True)
+    (package / "__init__.py").write_text(FAKE.format(first=first))
+    (package / "tv_tensors.py").write_text("")
+    (package / "transforms" / "__init__.py").write_text("")
+    (package / "transforms" / "v2" / "__init__.py").write_text("functional = 'transforms'")
+    return folder
 
 
 def test_torchvision_imports_after_the_models_package():
@@ -21,58 +48,25 @@ from torchvision import tv_tensors
 flipped = v2.functional.horizontal_flip(tv_tensors.Image(torch.arange(6).reshape(1, 2, 3)))
 print(flipped[0, 0].tolist())
 """
-    assert run(code) == "[2, 1, 0]"
+    assert output(code) == "[2, 1, 0]"
 
 
-def test_the_remedy_is_applied_when_operators_do_not_load_and_only_once():
-    code = """
-from bitemporal import _torchvision
-_torchvision._compiled_operators_load = lambda: False
-defined = []
+def test_operators_that_do_not_load_are_declared(tmp_path):
+    folder = fake(tmp_path, first="")
+    assert "torchvision::nms does not exist" in run("import torchvision", folder).stderr
+    assert output(REPORT, folder) == "True transforms"
 
-class Library:
-    def __init__(self, *arguments):
-        defined.append(arguments)
-    def define(self, schema):
-        defined.append(schema.split("(")[0])
 
-_torchvision.torch.library.Library = Library
-print(_torchvision.make_importable(), _torchvision.make_importable())
-print(defined)
+def test_nothing_is_declared_where_the_operators_load(tmp_path):
+    first = """
+library = torch.library.Library("torchvision", "DEF")
+for name in ("nms", "qnms"):
+    library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 """
-    assert run(code).splitlines() == ["True True", "[('torchvision', 'DEF'), 'nms', 'qnms']"]
+    assert output(REPORT, fake(tmp_path, first)) == "False transforms"
 
 
-@pytest.mark.parametrize(
-    "situation",
-    ["_torchvision._compiled_operators_load = lambda: True", "import sys; sys.modules['torchvision'] = object()"],
-    ids=["operators load", "already imported"],
-)
-def test_the_remedy_is_inactive_where_it_is_not_needed(situation):
-    code = f"""
-from bitemporal import _torchvision
-{situation}
-def refuse(*arguments):
-    raise AssertionError("a library was declared")
-_torchvision.torch.library.Library = refuse
-print(_torchvision.make_importable(), _torchvision._library)
-"""
-    assert run(code) == "False None"
-
-
-def test_a_torchvision_without_compiled_operators_is_told_from_one_with(tmp_path):
-    package = tmp_path / "torchvision"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    code = f"""
-import sys
-sys.path.insert(0, {str(tmp_path)!r})
-from bitemporal import _torchvision
-loaded = []
-_torchvision.torch.ops.load_library = loaded.append
-print(_torchvision._compiled_operators_load(), len(loaded))
-"""
-    assert run(code) == "False 0"  # no library at all
-    (package / "_C.so").write_bytes(b"")
-    assert run(code) == "True 1"
-    assert run(code.replace("= loaded.append", "= lambda path: (_ for _ in ()).throw(OSError(path))")) == "False 0"
+def test_another_fault_of_torchvision_is_not_hidden(tmp_path):
+    finished = run(REPORT, fake(tmp_path, first="raise RuntimeError('built for another release')"))
+    assert finished.returncode == 1
+    assert "built for another release" in finished.stderr

@@ -1,46 +1,24 @@
-"""Lets a torchvision built for CUDA be imported beside a CPU-only torch.
+"""torchvision, imported so that one built for CUDA also works next to a CPU-only torch.
 
-The compiled operators of such a torchvision cannot load, and ``import torchvision`` then fails while registering
-fake kernels for ``torchvision::nms`` and ``torchvision::qnms``. Declaring the two schemas first is enough for
-everything used here (transforms v2, timm, segmentation-models-pytorch, pytorch-lightning); the operators themselves
-stay unavailable. Nothing happens where the compiled operators load, or where torchvision was imported before.
+The compiled operators of such a torchvision cannot load, and ``import torchvision`` then fails because it registers
+fake kernels for operators that do not exist. Declaring these operators is enough for everything used here (transforms
+v2, timm, segmentation-models-pytorch); they stay unavailable. Import torchvision from this module, or import this
+module before the first import of a library that imports torchvision.
 """
-
-import importlib.util
-import sys
-from pathlib import Path
 
 import torch
 
-_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-_library: torch.library.Library | None = None  # kept alive: its schemas go when it does
+try:
+    import torchvision
+except RuntimeError as error:
+    if "operator torchvision::" not in str(error):
+        raise
+    declared = torch.library.Library("torchvision", "DEF")  # kept: the declarations go when it does
+    declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tvf
 
-
-def _compiled_operators_load() -> bool:
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        return True  # nothing to remedy; the import itself will say that torchvision is missing
-    libraries = [p for p in Path(spec.origin).parent.glob("_C*") if p.suffix in {".so", ".pyd", ".dylib"}]
-    try:
-        for library in libraries:
-            torch.ops.load_library(str(library))
-    except OSError:
-        return False
-    return bool(libraries)
-
-
-def make_importable() -> bool:
-    """Declare the operator schemas of torchvision when its compiled operators cannot load.
-
-    Returns:
-        Whether the remedy was applied, now or before.
-    """
-    global _library
-    if _library is None and "torchvision" not in sys.modules and not _compiled_operators_load():
-        _library = torch.library.Library("torchvision", "DEF")
-        for schema in _SCHEMAS:
-            _library.define(schema)
-    return _library is not None
+__all__ = ["torchvision", "tv_tensors", "tvf", "v2"]

@@ -1,10 +1,7 @@
 """Change networks: one architecture family a file, all behind one contract and one registry."""
 
-from bitemporal import _torchvision
-
-_torchvision.make_importable()
-
-from bitemporal.models import (  # noqa: E402  after the remedy; registers the families
+from bitemporal import _torchvision as _torchvision  # before timm, which imports torchvision
+from bitemporal.models import (  # registers the families
     ban,
     bit,
     cgnet,
@@ -22,8 +19,8 @@ from bitemporal.models import (  # noqa: E402  after the remedy; registers the f
     tinycd_v2,
     ttp,
 )
-from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Normalisation  # noqa: E402  after the remedy
-from bitemporal.models.registry import create_model, list_models, model_card, register_model  # noqa: E402  after the remedy
+from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Normalisation
+from bitemporal.models.registry import create_model, list_models, model_card, register_model
 
 __all__ = [
     "ChangeModel",

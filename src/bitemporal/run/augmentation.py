@@ -11,14 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bitemporal import _torchvision
+from bitemporal._torchvision import tv_tensors, tvf, v2
 from bitemporal.imagery.masks import IGNORE
-
-_torchvision.make_importable()
-
-from torchvision import tv_tensors  # noqa: E402  after the remedy above
-from torchvision.transforms import v2  # noqa: E402  after the remedy above
-from torchvision.transforms.v2 import functional as tvf  # noqa: E402  after the remedy above
 
 Pipeline = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes and returns dates, 2 x 3 x H x W uint8 (before, after), and mask, H x W uint8 with 255 ignored."""
