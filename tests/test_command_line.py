@@ -148,6 +148,7 @@ def test_public_names_are_these():
         "OriginPartition",
         "PairFolder",
         "Prediction",
+        "Result",
         "TestTimeAugmentation",
         "TrainRecipe",
         "__version__",

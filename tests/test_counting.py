@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from bitemporal.evaluation.counting import BINS, OBJECT_SIZES, TOLERANCE, count_probabilities, count_shapes
 from bitemporal.evaluation.curves import calibration, threshold_curve
-from bitemporal.evaluation.scoring import boundary_scores, car_deciles
+from bitemporal.evaluation.scores import boundary_scores, car_deciles
 
 
 def blobs(seed, shape=(40, 52), ignored=True):

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ from PIL import Image
 from rich.console import Console
 
 from bitemporal.cli.main import main
-from bitemporal.errors import DataError, RecipeError
-from bitemporal.evaluation import Evaluation, Protocol, Result, evaluate, read_result, score_tables
+from bitemporal.errors import DataError, OptionError
+from bitemporal.evaluation import Evaluation, evaluate, read_result, score_tables
 from bitemporal.inference import NetworkDetector, OriginPartition, load, predict_files, save_origin_partition
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.method.car import CarPartition
@@ -129,7 +130,7 @@ def test_metrics_equal_those_counted_from_the_saved_masks(data, tmp_path):
     detector = load(tmp_path / "bundle", "cpu")
     folder = folder_of(data)
     partition = CarPartition((0.05, 0.2))
-    found = evaluate(detector, folder, folder.pairs("test"), partition, batch_size=3)
+    found = evaluate(detector, folder, folder.pairs("test"), partition, batch_size=3).evaluation
     predict_files(detector, data / "test" / "A", data / "test" / "B", tmp_path / "masks")
     stems = ["p0", "p1", "p2", "p3", "p4", "q1", "q2"]
     counts = [count(tmp_path / "masks" / f"{s}.png", data / "test" / "label" / f"{s}.png") for s in stems]
@@ -153,7 +154,7 @@ def test_metrics_equal_those_counted_from_the_saved_masks(data, tmp_path):
 def test_image_mean_miou_is_that_of_the_papers_scorers(averaging, empty, data, tmp_path):
     """Their rule, from the fact sheet: half the sum of both IoU, 1 (later 0) where a denominator is 0; the mean."""
     folder = folder_of(data)
-    found = evaluate(load(tmp_path / "bundle", "cpu"), folder, folder.pairs("test"))
+    found = evaluate(load(tmp_path / "bundle", "cpu"), folder, folder.pairs("test")).evaluation
     values = []
     for tn, fp, fn, tp in found.counts.tolist():
         if tn + fp + fn + tp:
@@ -168,9 +169,9 @@ def test_batch_size_and_order_do_not_matter(data):
     model = convolutional(seed=3)
     passes = Passes(model)
     pairs = folder.pairs("test")
-    one = evaluate(NetworkDetector(model), folder, pairs, batch_size=1)
+    one = evaluate(NetworkDetector(model), folder, pairs, batch_size=1).evaluation
     assert passes.sizes == [1] * 7
-    many = evaluate(NetworkDetector(model), folder, pairs[::-1], batch_size=100)
+    many = evaluate(NetworkDetector(model), folder, pairs[::-1], batch_size=100).evaluation
     assert sorted(passes.sizes[7:]) == [1, 6]  # two sizes
     assert many.stems == one.stems[::-1] and np.array_equal(many.counts[::-1], one.counts)
 
@@ -180,7 +181,8 @@ def test_origin_partition_is_evaluated_like_any_other_and_tells_where_pairs_went
     detector = OriginPartition(
         NetworkDetector(pointwise()), {"small": NetworkDetector(pointwise(bias=1.0))}, CarPartition.of_paper(2)
     )
-    found = evaluate(detector, folder, folder.pairs("test"), CarPartition.of_paper(2))
+    found = evaluate(detector, folder, folder.pairs("test")).evaluation
+    assert found.partition == CarPartition.of_paper(2)
     assert found.sent_to[0] == "small" and found.sent_to[4] == "large"
     # the teacher of small calls nearly everything changed; the origin answers for large
     assert found.counts[0].tolist() == [0, 320, 0, 0]
@@ -194,9 +196,8 @@ def strict_json(path):
     return json.loads(Path(path).read_text(), parse_constant=refuse)
 
 
-def written(found, path):
-    protocol = Protocol(data="d", split="test", pairs_hash=found.pairs_hash, pairs=len(found.stems))
-    return Result("name", protocol, found, 3, {"bundle": "b"}).write(path)
+def written(result, path):
+    return replace(result, name="name", seed=3, origin={"bundle": "b"}).write(path)
 
 
 def test_json_holds_protocol_and_summary_and_the_counts_are_beside_it(data, tmp_path):
@@ -248,12 +249,10 @@ def test_tables_show_every_number_and_fit_a_terminal(parts):
         stems=tuple(map(str, range(40))),
         counts=counts,
         cars=cars,
-        parts=tuple(partition.part(car) for car in cars),
         sent_to=(None,) * 40,
         boundary=np.zeros((40, 4), np.int64),
         objects=np.zeros((40, 3, 3), np.int64),
         partition=partition,
-        pairs_hash="",
     )
     console = Console(width=80, record=True, file=io.StringIO())
     for table in score_tables(found, "title"):
@@ -278,7 +277,7 @@ def test_nothing_to_compare_with_is_an_error(data, tmp_path):
     for pairs in (unlabelled, []):
         with pytest.raises(DataError, match="label"):
             evaluate(detector, folder, pairs)
-    with pytest.raises(RecipeError, match="batch_size"):
+    with pytest.raises(OptionError, match="batch_size"):
         evaluate(detector, folder, folder.pairs("test"), batch_size=0)
 
 
@@ -376,7 +375,7 @@ def test_real_tiles_equal_counts_from_their_own_files(tmp_path):
         pytest.skip(f"{root} is not here: the real pairs do not travel with the repository")
     folder = PairFolder(root)
     detector = NetworkDetector(convolutional(seed=1))
-    found = evaluate(detector, folder, folder.pairs(), batch_size=4)
+    found = evaluate(detector, folder, folder.pairs(), batch_size=4).evaluation
     predict_files(detector, root / "A", root / "B", tmp_path / "masks")
     for stem, row in zip(found.stems, found.counts.tolist(), strict=True):
         label = np.asarray(Image.open(next((root / "label").glob(f"{stem}.*"))).convert("L")) > 127

@@ -427,19 +427,17 @@ def test_what_is_no_finished_run_is_an_error(run, tmp_path):
 def test_a_thousand_pairs_without_bundles(run, tmp_path):
     random = np.random.default_rng(0)
     shutil.copy(run / "recipe.yaml", tmp_path)
-    partition, cars = CarPartition(), random.random(1000) ** 4
+    cars = random.random(1000) ** 4
     for name in ("origin", "student"):
         counts = random.integers(1, 5000, (1000, 4))
         found = Evaluation(
             stems=tuple(f"p{i}" for i in range(1000)),
             counts=counts,
             cars=cars,
-            parts=tuple(partition.part(car) for car in cars),
             sent_to=(None,) * 1000,
             boundary=np.ones((1000, 4), np.int64),
             objects=np.ones((1000, 3, 3), np.int64),
-            partition=partition,
-            pairs_hash="h",
+            partition=CarPartition(),
         )
         protocol = Protocol(data="d", split="val", pairs_hash="h", pairs=1000)
         Result(f"m {name}", protocol, found, 0, {"bitemporal": "1", "commit": None}).write(

@@ -15,10 +15,8 @@ from PIL import Image
 from rich.console import Console
 
 from bitemporal.cli.main import main
-from bitemporal.errors import DataError, OptionError, RecipeError
+from bitemporal.errors import DataError, OptionError
 from bitemporal.evaluation import (
-    Protocol,
-    Result,
     compare,
     comparison_tables,
     evaluate,
@@ -58,11 +56,10 @@ def data(tmp_path):
     return tmp_path / "pairs"
 
 
-def result_of(data, detector, name="d", seed=0, **fields):
+def result_of(data, detector, name="d", seed=0):
     folder = PairFolder(data)
-    found = evaluate(detector, folder, folder.pairs("val"), threshold=fields.get("threshold", 0.5))
-    protocol = Protocol(data="pairs", split="val", pairs_hash=found.pairs_hash, pairs=len(found.stems), **fields)
-    return Result(name, protocol, found, seed, {"source": "here"})
+    result = evaluate(detector, folder, folder.pairs("val"))
+    return replace(result, name=name, seed=seed, origin={"source": "here"})
 
 
 def test_a_result_is_read_as_it_was_written(data, tmp_path):
@@ -135,7 +132,7 @@ def test_seeds_of_one_name_are_replicates(data):
         compare([unknown[0], unknown[0]])
     with pytest.raises(DataError, match="a, a: found 2 results named a with seeds 0, 0"):
         compare([results[0], results[0]])
-    with pytest.raises(RecipeError, match="baseline: found 'c', expected one of"):
+    with pytest.raises(OptionError, match="baseline: found 'c', expected one of"):
         compare(results, "c")
     networks = [replace(result, origin={"model": f"net{i}"}) for i, result in enumerate(results[:2])]
     with pytest.raises(DataError, match="a: found results of net0 and net1 under one name"):
@@ -149,7 +146,7 @@ def test_two_results_never_share_a_file(data, tmp_path):
 
 
 def test_a_negative_seed_is_refused(data):
-    with pytest.raises(RecipeError, match="seed: found -7, expected 0 or more"):
+    with pytest.raises(OptionError, match="seed: found -7, expected 0 or more"):
         replace(result_of(data, NetworkDetector(pointwise())), seed=-7)
 
 
@@ -231,8 +228,10 @@ def test_masks_of_another_program_are_scored_as_the_detector_is(data, tmp_path):
         evaluate(detector, folder, folder.pairs("val")),
         evaluate_masks(tmp_path / "masks", folder, folder.pairs("val")),
     )
+    assert ours.protocol == theirs.protocol
+    ours, theirs = ours.evaluation, theirs.evaluation
     assert np.array_equal(ours.counts, theirs.counts) and np.array_equal(ours.objects, theirs.objects)
-    assert ours.pairs_hash == theirs.pairs_hash and theirs.probabilities is None
+    assert theirs.probabilities is None
     (tmp_path / "masks" / "p3.png").unlink()
     with pytest.raises(DataError, match=r"lacks masks of 1 labelled pair.*'p3'"):
         evaluate_masks(tmp_path / "masks", folder, folder.pairs("val"))
@@ -270,7 +269,7 @@ def scored(tmp_path):
 
     def score(image, suffix="png"):
         image.save(tmp_path / "masks" / f"p.{suffix}")
-        return evaluate_masks(tmp_path / "masks", folder, folder.pairs()).counts.tolist()
+        return evaluate_masks(tmp_path / "masks", folder, folder.pairs()).evaluation.counts.tolist()
 
     return score
 
@@ -335,20 +334,20 @@ def test_masks_are_listed_as_pairs_are(scored, tmp_path):
         (tmp_path / "one" / name / "p.png").rename(tmp_path / "one" / name / "caf\u00e9.png")
     (tmp_path / "masks" / "p.png").rename(tmp_path / "masks" / "cafe\u0301.png")  # as macOS writes it
     folder = PairFolder(tmp_path / "one")
-    assert evaluate_masks(tmp_path / "masks", folder, folder.pairs()).counts.tolist() == [[320, 0, 0, 160]]
+    assert evaluate_masks(tmp_path / "masks", folder, folder.pairs()).evaluation.counts.tolist() == [[320, 0, 0, 160]]
 
 
 def test_the_hash_tells_pairs_and_labels_apart(data):
     folder = PairFolder(data)
     pairs = folder.pairs("val")
-    first = evaluate(NetworkDetector(pointwise()), folder, pairs).pairs_hash
-    assert evaluate(NetworkDetector(convolutional(0)), folder, pairs).pairs_hash == first
-    assert evaluate(NetworkDetector(pointwise()), folder, pairs[1:]).pairs_hash != first
+    first = evaluate(NetworkDetector(pointwise()), folder, pairs).protocol.pairs_hash
+    assert evaluate(NetworkDetector(convolutional(0)), folder, pairs).protocol.pairs_hash == first
+    assert evaluate(NetworkDetector(pointwise()), folder, pairs[1:]).protocol.pairs_hash != first
     label = np.asarray(Image.open(data / "val" / "label" / "p5.png")).copy()
     label[-1, -1] = 255
     Image.fromarray(label).save(data / "val" / "label" / "p5.png")
     again = PairFolder(data)
-    assert evaluate(NetworkDetector(pointwise()), again, again.pairs("val")).pairs_hash != first
+    assert evaluate(NetworkDetector(pointwise()), again, again.pairs("val")).protocol.pairs_hash != first
 
 
 def test_tiles_are_averaged_where_they_overlap():
@@ -537,10 +536,9 @@ def test_how_masks_were_made_is_stated_in_the_protocol(data, tmp_path, capsys):
 
 def test_parts_of_a_partition_come_from_the_ratios(data, tmp_path):
     folder = PairFolder(data)
-    found = evaluate(NetworkDetector(pointwise()), folder, folder.pairs("val"), CarPartition((0.3,)))
-    protocol = Protocol(
-        data="pairs", split="val", pairs_hash=found.pairs_hash, pairs=12, car_thresholds=found.partition.thresholds
-    )
-    Result("d", protocol, found).write(tmp_path / "r.json")
+    result = evaluate(NetworkDetector(pointwise()), folder, folder.pairs("val"), CarPartition((0.3,)))
+    found = result.evaluation
+    assert result.protocol.car_thresholds == (0.3,)
+    result.write(tmp_path / "r.json")
     again = read_result(tmp_path / "r.json").evaluation
     assert again.partition == CarPartition((0.3,)) and again.parts == found.parts

@@ -52,17 +52,14 @@ def main() -> None:
     shapes = [count_shapes(mask, label) for mask, label in pairs]
     cars = np.array([change_area_ratio(label) for _, label in pairs])
     counting = time.perf_counter() - start
-    partition = CarPartition()
     evaluation = Evaluation(
         stems=tuple(map(str, range(options.pairs))),
         counts=counts,
         cars=cars,
-        parts=tuple(partition.part(car) for car in cars),
         sent_to=(None,) * options.pairs,
         boundary=np.stack([s.boundary for s in shapes]),
         objects=np.stack([s.objects for s in shapes]),
-        partition=partition,
-        pairs_hash="",
+        partition=CarPartition(),
     )
     start = time.perf_counter()
     evaluation.summary(intervals=True)

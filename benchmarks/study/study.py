@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from bitemporal.evaluation import Protocol, Result, evaluate, program
+from bitemporal.evaluation import evaluate
 from bitemporal.files import replacing, replacing_folder, write_json
 from bitemporal.inference import compose, save_origin_partition
 from bitemporal.method.car import CarPartition, change_area_ratio
@@ -229,13 +229,8 @@ class Cell:
         if out.exists():
             return
         data, folder = DATA[self.data], PairFolder(str(self.root))
-        pairs = folder.pairs(data.split)
-        scales = (data.scale,)
-        found = evaluate(compose([bundle], "cpu", scales=scales), folder, pairs)
-        protocol = Protocol(
-            data=self.data, split=data.split, pairs_hash=found.pairs_hash, pairs=len(found.stems), scales=scales
-        )
-        Result(f"{self.network} {name}", protocol, found, self.seed, program()).write(out)
+        result = evaluate(compose([bundle], "cpu", scales=(data.scale,)), folder, folder.pairs(data.split))
+        result.named(f"{self.network} {name}", self.seed).write(out)
 
     def missing(self, name: str) -> bool:
         """Whether a job has not been done."""

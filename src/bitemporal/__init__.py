@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bitemporal.errors import BitemporalError
-    from bitemporal.evaluation import Evaluation, evaluate
+    from bitemporal.evaluation import Evaluation, Result, evaluate
     from bitemporal.inference import Detector, Ensemble, OriginPartition, Prediction, TestTimeAugmentation, load
     from bitemporal.method.car import CarPartition, change_area_ratio
     from bitemporal.models import ChangeModel, create_model, list_models, register_model
@@ -29,6 +29,7 @@ _HOMES = {
     "OriginPartition": "bitemporal.inference",
     "PairFolder": "bitemporal.pairs",
     "Prediction": "bitemporal.inference",
+    "Result": "bitemporal.evaluation",
     "TestTimeAugmentation": "bitemporal.inference",
     "TrainRecipe": "bitemporal.run.recipe",
     "change_area_ratio": "bitemporal.method.car",
@@ -53,6 +54,7 @@ __all__ = [
     "OriginPartition",
     "PairFolder",
     "Prediction",
+    "Result",
     "TestTimeAugmentation",
     "TrainRecipe",
     "__version__",

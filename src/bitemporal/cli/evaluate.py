@@ -1,20 +1,90 @@
 """``bitemporal evaluate``."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
 from bitemporal import evaluation
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import DataError, OptionError
+from bitemporal.evaluation import MaskSettings, Result
 from bitemporal.evaluation.results import check_result_output, check_seed
-from bitemporal.evaluation.scoring import check_threshold
 from bitemporal.imagery.decode import SUFFIXES
-from bitemporal.inference import Detector, OriginPartition, compose
+from bitemporal.inference import compose
 from bitemporal.inference.bundle import ORIGIN, ORIGIN_PARTITION_BUNDLE, read_description
-from bitemporal.inference.combining import Augmentation, SlidingWindow, TestTimeAugmentation, check_tiles
+from bitemporal.inference.combining import Augmentation
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder, check_pairs
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Pairs and labels.
+
+    Attributes:
+        label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
+        label_threshold: Label values at or above this are changed.
+        image_range: Values that map to 0 and 255, as in 0,4000, for images of more than 8 bits.
+    """
+
+    label_values: tuple[int, ...] | None = None
+    label_threshold: float | None = None
+    image_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class PartOptions:
+    """CAR parts.
+
+    Attributes:
+        parts: Number of CAR parts, split at the paper's thresholds (2 or 3).
+        thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts. Without either: those
+            of an Origin-Partition bundle, else 0.05,0.20.
+    """
+
+    parts: int | None = None
+    thresholds: tuple[float, ...] | None = None
+
+    def partition(self) -> CarPartition | None:
+        """The partition asked for; ``None`` for the default."""
+        if self.parts is not None and self.thresholds is not None:
+            raise OptionError(
+                f"parts: found {self.parts} and thresholds {self.thresholds}, expected one of the two; drop one"
+            )
+        if self.thresholds is not None:
+            return CarPartition(self.thresholds)
+        return None if self.parts is None else CarPartition.of_paper(self.parts)
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """Masks.
+
+    Attributes:
+        threshold: Probability above which a pixel is changed.
+        tta: Test-time augmentation: flips, rotations, or flips-rotations.
+        scales: Sizes of the images for test-time augmentation, as in 0.75,1,1.25.
+        tile: Side of the tiles that images are cut into; whole images by default.
+        stride: Pixels from one tile to the next; the tile's side by default.
+    """
+
+    threshold: float = 0.5
+    tta: Augmentation | None = None
+    scales: tuple[float, ...] = (1.0,)
+    tile: int | None = None
+    stride: int | None = None
+
+    def settings(self) -> MaskSettings:
+        """The same as the protocol says it."""
+        return MaskSettings(
+            threshold=self.threshold,
+            tile=self.tile,
+            stride=self.stride,
+            augmentation=self.tta,
+            scales=tuple(self.scales),
+        )
 
 
 def evaluate(
@@ -23,16 +93,9 @@ def evaluate(
     /,
     *,
     split: str | None = None,
-    label_values: tuple[int, ...] | None = None,
-    label_threshold: float | None = None,
-    image_range: tuple[float, float] | None = None,
-    parts: int | None = None,
-    thresholds: tuple[float, ...] | None = None,
-    threshold: float = 0.5,
-    tta: Augmentation | None = None,
-    scales: tuple[float, ...] = (1.0,),
-    tile: int | None = None,
-    stride: int | None = None,
+    labels: LabelOptions,
+    grouping: PartOptions,
+    masks: MaskOptions,
     batch_size: int = 8,
     device: str = "auto",
     name: str | None = None,
@@ -41,88 +104,68 @@ def evaluate(
 ) -> None:
     """Compare a detector's masks with labels: the metrics over all pairs and by CAR part.
 
-    Every file of the split is read and checked first. Of a folder of masks, --threshold, --tta, --scales, --tile and
-    --stride state how they were made, and are written to the protocol alone; without them masks count as made from
-    whole images, at 0.5, without augmentation.
+    Every file of the split is read and checked first. For a folder of masks, --threshold, --tta, --scales, --tile and
+    --stride state how the masks were made, and are only written to the protocol. Without them, masks count as made
+    from whole images, at 0.5, without augmentation.
 
     Args:
         bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub; or a folder of
             masks that another program has written, 0 unchanged, another value changed, with the stems of the pairs.
         data: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
         split: Split to evaluate on; test where it has labels, else val, else the only one.
-        label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
-        label_threshold: Label values at or above this are changed.
-        image_range: Values that map to 0 and 255, as in 0,4000, for images of more than 8 bits.
-        parts: Number of CAR parts, split at the paper's thresholds (2 or 3).
-        thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts. Without either: those
-            of an Origin-Partition bundle, else 0.05,0.20.
-        threshold: Probability above which a pixel is changed.
-        tta: Test-time augmentation: flips, rotations, or flips-rotations.
-        scales: Sizes of the images for test-time augmentation, as in 0.75,1,1.25.
-        tile: Side of the tiles that images are cut into; whole images by default.
-        stride: From one tile to the next; that of the tile by default.
+        labels: How the files of the pairs are read.
+        grouping: The CAR parts that scores are grouped by.
+        masks: How masks are made.
         batch_size: Pairs predicted at once.
         device: auto (CUDA, else MPS, else CPU), or a device's name.
-        name: Of the detector in comparisons; results of one name and different seeds are replicates. By default the
-            network and its stage.
-        seed: That the detector was trained with; what the bundle says by default.
-        output: JSON file to write: protocol, metrics, intervals; the counts of every pair go to a CSV file beside it.
+        name: The detector's name in comparisons; results of one name and different seeds are replicates. By default
+            the network and its stage.
+        seed: The seed that the detector was trained with; by default the one in the bundle.
+        output: JSON file to write: protocol, metrics, intervals; the counts of every pair go to a CSV file next to it.
             Earlier results are replaced, other files refused.
     """
     if output is not None:
         check_result_output(output)
-    folder = PairFolder(data, label_values=label_values, label_threshold=label_threshold, image_range=image_range)
+    check_seed(seed)
+    settings, partition = masks.settings(), grouping.partition()
+    folder = PairFolder(
+        data,
+        label_values=labels.label_values,
+        label_threshold=labels.label_threshold,
+        image_range=labels.image_range,
+    )
     chosen = _choose_split(folder) if split is None else split
     pairs = folder.pairs(chosen)
     show = sys.stderr.isatty()
-    masks = _is_mask_folder(bundle)
-    check_threshold(threshold)
-    check_tiles(tile, stride)
-    check_seed(seed)
-    if not masks and Path(bundle).is_dir() and not any((Path(bundle) / name).exists() for name in _OF_DETECTORS):
-        raise DataError(
-            f"{bundle}: found neither bundle.json nor images ({', '.join(SUFFIXES)}), expected a bundle, or a folder "
-            "of masks with the stems of the pairs"
-        )
-    detector = None if masks else compose([bundle], device, tta, scales, tile, stride)
-    partition = _partition(detector, parts, thresholds)
     console = Console(highlight=False, markup=False)
-    folder = _checked(folder, chosen, console)
-    if detector is None:
-        scores = evaluation.evaluate_masks(bundle, folder, pairs, partition, progress=show)
+    if _is_mask_folder(bundle):
+        folder = _checked(folder, chosen, console)
+        result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, settings)
+        described = Described(Path(bundle).resolve().name)
     else:
-        scores = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
+        detector = compose([bundle], device, masks.tta, masks.scales, masks.tile, masks.stride)
+        folder = _checked(folder, chosen, console)
+        result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, masks.threshold)
+        described = _describe(bundle)
+    model = {"model": described.model} if described.model else {}
+    result = result.named(name or described.name, described.seed if seed is None else seed, source=bundle, **model)
+    _show(result, bundle, data, console)
+    if output is not None:
+        counts = result.write(output)
+        console.print(f"written to {output} and {counts}", soft_wrap=True)
+
+
+def _show(result: Result, bundle: str, data: str, console: Console) -> None:
+    scores = result.evaluation
     left_out = f"; {scores.unlabelled} without a label left out" if scores.unlabelled else ""
-    console.print(f"{bundle} on {data}, split {chosen}: {len(scores.stems)} labelled pair(s){left_out}", soft_wrap=True)
+    console.print(
+        f"{bundle} on {data}, split {result.protocol.split}: {len(scores.stems)} labelled pair(s){left_out}",
+        soft_wrap=True,
+    )
     for table in evaluation.score_tables(scores):
         evaluation.print_table(table)
     print()
     evaluation.print_table(evaluation.interval_table(scores))
-    if output is not None:
-        protocol = evaluation.Protocol(
-            data=Path(data).resolve().name,
-            split=chosen,
-            pairs_hash=scores.pairs_hash,
-            pairs=len(scores.stems),
-            labels=folder.decoding.rule() if folder.decoding else None,
-            image_range=image_range,
-            tile=tile,
-            stride=(stride or tile) if tile else None,
-            threshold=threshold,
-            augmentation=tta,
-            scales=tuple(scales),
-            car_thresholds=partition.thresholds,
-        )
-        known_name, known_seed, model = _known(None if masks else bundle)
-        result = evaluation.Result(
-            name or known_name or Path(bundle).resolve().name,
-            protocol,
-            scores,
-            known_seed if seed is None else seed,
-            {"source": bundle, **({"model": model} if model else {}), **evaluation.program()},
-        )
-        counts = result.write(output)
-        console.print(f"written to {output} and {counts}", soft_wrap=True)
 
 
 _OF_DETECTORS = ("bundle.json", "recipe.yaml")
@@ -130,25 +173,42 @@ _OF_DETECTORS = ("bundle.json", "recipe.yaml")
 
 
 def _is_mask_folder(source: str) -> bool:
+    """Whether a folder holds masks.
+
+    Raises:
+        DataError: When a folder holds neither a detector nor images.
+    """
     folder = Path(source)
-    return (
-        folder.is_dir()
-        and not any((folder / name).exists() for name in _OF_DETECTORS)
-        and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
-    )
+    if not folder.is_dir() or any((folder / name).exists() for name in _OF_DETECTORS):
+        return False
+    if not any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
+        raise DataError(
+            f"{source}: found neither bundle.json nor images ({', '.join(SUFFIXES)}), expected a bundle, or a folder "
+            "of masks with the stems of the pairs"
+        )
+    return True
 
 
-def _known(bundle: str | None) -> tuple[str | None, int | None, str | None]:
-    """Name, seed and network that a bundle tells of itself."""
-    if bundle is None or not Path(bundle).is_dir():
-        return None, None, None
-    described = read_description(Path(bundle))
-    if described["kind"] == ORIGIN_PARTITION_BUNDLE:
-        network = read_description(Path(bundle) / ORIGIN)
-        return f"{network['model']} o-p", network.get("metadata", {}).get("seed"), network["model"]
-    metadata = described.get("metadata", {})
-    model = described["model"]
-    return f"{model} {metadata.get('stage', '')}".strip(), metadata.get("seed"), model
+class Described(NamedTuple):
+    """What a bundle says of itself, as far as it does."""
+
+    name: str
+    seed: int | None = None
+    model: str | None = None
+
+
+def _describe(bundle: str) -> Described:
+    folder = Path(bundle)
+    if not folder.is_dir():  # on the hub
+        return Described(folder.resolve().name)
+    description = read_description(folder)
+    if description["kind"] == ORIGIN_PARTITION_BUNDLE:
+        network = read_description(folder / ORIGIN)
+        name = f"{network['model']} o-p"
+    else:
+        network = description
+        name = f"{network['model']} {network.get('metadata', {}).get('stage', '')}".strip()
+    return Described(name, network.get("metadata", {}).get("seed"), network["model"])
 
 
 def _checked(folder: PairFolder, split: str, console: Console) -> PairFolder:
@@ -179,18 +239,6 @@ def _choose_split(folder: PairFolder) -> str:
             f"{folder.root}: no pair of {', '.join(folder.splits)} has a label; evaluation compares with labels: add "
             "them, or use `bitemporal predict`, which needs none"
         )
-    raise RecipeError(
+    raise OptionError(
         f"split: {folder.root} has labels in {', '.join(labelled)}, and neither in test nor in val; name one by --split"
     )
-
-
-def _partition(detector: Detector | None, parts: int | None, thresholds: tuple[float, ...] | None) -> CarPartition:
-    if parts is not None and thresholds is not None:
-        raise RecipeError(f"parts: found {parts} beside thresholds {thresholds}, expected one of the two; drop one")
-    if thresholds is not None:
-        return CarPartition(thresholds)
-    if parts is not None:
-        return CarPartition.of_paper(parts)
-    while isinstance(detector, (SlidingWindow, TestTimeAugmentation)):
-        detector = detector.detector
-    return detector.partition if isinstance(detector, OriginPartition) else CarPartition()

@@ -2,14 +2,16 @@
 
 from bitemporal.evaluation.comparison import Comparison, compare, comparison_tables, verdict_sentence
 from bitemporal.evaluation.pictures import coloured_errors, draw_masks, spread_by_car
-from bitemporal.evaluation.results import Protocol, Result, program, read_result
-from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, evaluate, evaluate_masks, forward_passes
+from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program, read_result
+from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, forward_passes
+from bitemporal.evaluation.scoring import evaluate, evaluate_masks
 from bitemporal.evaluation.tables import interval_table, print_table, score_tables
 
 __all__ = [
     "CONVENTIONS",
     "Comparison",
     "Evaluation",
+    "MaskSettings",
     "Protocol",
     "Result",
     "coloured_errors",

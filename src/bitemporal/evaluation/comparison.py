@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import DataError, OptionError
 from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, difference, estimate, significant
 from bitemporal.evaluation.results import Result, check_comparable
 from bitemporal.method.car import CarPartition
@@ -83,17 +83,17 @@ def compare(results: Sequence[Result], baseline: str | None = None) -> Compariso
 
     Raises:
         DataError: When protocols differ, a seed occurs twice, or results of one name are of different networks.
-        RecipeError: When the baseline is none of the detectors.
+        OptionError: When the baseline is none of the detectors.
     """
     if not results:
-        raise RecipeError("results: none is given; expected one at least")
+        raise OptionError("results: none is given; expected one at least")
     check_comparable(results)
     groups: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         groups[result.name].append(result)
     first = results[0].name if baseline is None else baseline
     if first not in groups:
-        raise RecipeError(f"baseline: found {first!r}, expected one of {', '.join(groups)}")
+        raise OptionError(f"baseline: found {first!r}, expected one of {', '.join(groups)}")
     names = (first, *(name for name in groups if name != first))
     replicates = {name: _replicates(name, groups[name], results[0]) for name in names}
     evaluation = results[0].evaluation

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 import bitemporal
-from bitemporal.errors import DataError, PartitionError, RecipeError
+from bitemporal.errors import DataError, OptionError, PartitionError
 from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import describe_curves
-from bitemporal.evaluation.scoring import CONVENTIONS, Evaluation, are_confusions, read_confusions
+from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, are_confusions, read_confusions
 from bitemporal.files import check_output, json_keys, write_json
+from bitemporal.inference import Detector
+from bitemporal.inference.combining import Augmentation, SlidingWindow, TestTimeAugmentation, check_tiles
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import METRIC_VERSION
 
@@ -36,22 +38,59 @@ _MUST_AGREE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """Under what conditions scores were taken.
+class MaskSettings:
+    """How masks were made from pairs.
 
     Attributes:
-        data: Name of the data set: that of its folder.
-        split: Of the data set.
-        pairs_hash: SHA-256 of the labelled pairs' stems and decoded labels.
+        threshold: Probability above which a pixel is changed, from 0 to below 1.
+        tile: Side in pixels of the tiles that images were cut into; ``None`` for whole images.
+        stride: Pixels from one tile to the next, that of the tile by default; ``None`` for whole images.
+        augmentation: Test-time augmentation.
+        scales: Scales of the test-time augmentation.
+
+    Raises:
+        OptionError: When the threshold is outside its range, or tile and stride do not fit together.
+    """
+
+    threshold: float = 0.5
+    tile: int | None = None
+    stride: int | None = None
+    augmentation: Augmentation | None = None
+    scales: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        """Check the threshold and the tiles."""
+        if not 0 <= self.threshold < 1:
+            raise OptionError(f"threshold: found {self.threshold:g}, expected a probability from 0 to below 1")
+        check_tiles(self.tile, self.stride)
+        if self.stride is None:
+            object.__setattr__(self, "stride", self.tile)
+
+    @classmethod
+    def of(cls, detector: Detector, threshold: float = 0.5) -> "MaskSettings":
+        """The settings of a detector, taken from the test-time augmentation and the tiles that it was composed with."""
+        found: dict[str, Any] = {"threshold": threshold}
+        while isinstance(detector, SlidingWindow | TestTimeAugmentation):
+            if isinstance(detector, SlidingWindow):
+                found |= {"tile": detector.tile, "stride": detector.stride}
+            else:
+                found |= {"augmentation": detector.augmentation, "scales": detector.scales}
+            detector = detector.detector
+        return cls(**found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol(MaskSettings):
+    """The conditions under which scores were taken.
+
+    Attributes:
+        data: Name of the data set's folder.
+        split: Split of the data set.
+        pairs_hash: SHA-256 of the stems and decoded labels of all labelled pairs, in any order.
         pairs: Number of labelled pairs.
         labels: What the values of the label files mean.
         image_range: Values that became 0 and 255.
-        tile: Side of the tiles that images were cut into; ``None`` for whole images.
-        stride: From one tile to the next; ``None`` for whole images.
-        threshold: Probability above which a pixel is changed.
-        augmentation: Test-time augmentation.
-        scales: Of the test-time augmentation.
-        car_thresholds: Of the CAR parts.
+        car_thresholds: Thresholds of the CAR parts.
         metric_version: ``bitemporal.metrics.METRIC_VERSION``.
     """
 
@@ -61,11 +100,6 @@ class Protocol:
     pairs: int
     labels: str | None = None
     image_range: tuple[float, float] | None = None
-    tile: int | None = None
-    stride: int | None = None
-    threshold: float = 0.5
-    augmentation: str | None = None
-    scales: tuple[float, ...] = (1.0,)
     car_thresholds: tuple[float, ...] = CarPartition().thresholds
     metric_version: int = METRIC_VERSION
 
@@ -86,18 +120,18 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Result:
-    """Scores of one detector.
+    """Scores of one detector under one protocol.
 
     Attributes:
-        name: Of the detector; results of one name and different seeds are replicates.
-        protocol: Under what conditions.
-        evaluation: What was counted.
-        seed: That the detector was trained with, if it is known.
-        origin: What else should be known, in JSON types: network, bundle, version, commit.
-        file: That it was read from.
+        name: The detector's name; results of one name and different seeds are replicates.
+        protocol: The conditions.
+        evaluation: The counts of every pair.
+        seed: The seed that the detector was trained with, if it is known.
+        origin: Where the scores come from, in JSON types: network, bundle, version, commit.
+        file: The file that the result was read from.
 
     Raises:
-        RecipeError: When the seed is below 0.
+        OptionError: When the seed is below 0.
     """
 
     name: str
@@ -106,6 +140,23 @@ class Result:
     seed: int | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     file: Path | None = field(default=None, compare=False)
+
+    def summary(self, intervals: bool = False) -> dict[str, Any]:
+        """All metrics: over all pairs, by CAR part and by CAR decile; see ``Evaluation.summary``."""
+        return self.evaluation.summary(intervals)
+
+    def named(self, name: str, seed: int | None = None, **origin: str) -> "Result":
+        """The same scores under the name, seed and origin that files and comparisons show.
+
+        Args:
+            name: The detector's name.
+            seed: The seed that it was trained with, if it is known.
+            **origin: What else should be known, such as ``model`` and ``source``.
+
+        Raises:
+            OptionError: When the seed is below 0.
+        """
+        return replace(self, name=name, seed=seed, origin={**origin, **self.origin})
 
     def __str__(self) -> str:
         """What messages call it."""
@@ -127,7 +178,7 @@ class Result:
 
         Raises:
             DataError: When a file cannot be written.
-            RecipeError: When the name ends otherwise, or something else than an earlier result would be replaced.
+            OptionError: When the name ends otherwise, or something else than an earlier result would be replaced.
         """
         check_result_output(path)
         target, counts = Path(path), _counts_beside(Path(path))
@@ -158,7 +209,7 @@ def check_result_output(path: str | os.PathLike[str]) -> None:
     """Refuse a place for a result, before anything is computed, where another file would be lost.
 
     Raises:
-        RecipeError: When the name does not end in ``.json``, or something else than a result, or than counts of pairs,
+        OptionError: When the name does not end in ``.json``, or something else than a result, or than counts of pairs,
             stands there.
     """
     check_output(path, ".json", lambda found: {"protocol", "confusions"} <= json_keys(found), "result of an evaluation")
@@ -169,10 +220,10 @@ def check_seed(seed: int | None) -> None:
     """Refuse a seed that no training has.
 
     Raises:
-        RecipeError: When it is below 0.
+        OptionError: When it is below 0.
     """
     if seed is not None and seed < 0:
-        raise RecipeError(f"seed: found {seed}, expected 0 or more, or none where it is not known")
+        raise OptionError(f"seed: found {seed}, expected 0 or more, or none where it is not known")
 
 
 def read_result(path: str | os.PathLike[str]) -> Result:
@@ -208,7 +259,7 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         known_seed = seed is None or (isinstance(seed, int) and seed >= 0)
         if not (isinstance(name, str) and known_seed and isinstance(origin, dict)):
             raise ValueError(f"name {name!r}, seed {seed!r}, origin {origin!r}")
-    except (KeyError, TypeError, ValueError, AttributeError, PartitionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, PartitionError, OptionError) as error:
         raise DataError(
             f"{source}: lacks a part of a result ({type(error).__name__}: {error}); evaluate again"
         ) from error
@@ -217,7 +268,7 @@ def read_result(path: str | os.PathLike[str]) -> Result:
             f"{source}: has metrics of version {protocol.metric_version}, expected {METRIC_VERSION}, which counts "
             "otherwise; evaluate again"
         )
-    evaluation = read_confusions(counts, partition, protocol.pairs_hash, probabilities)
+    evaluation = read_confusions(counts, partition, probabilities)
     if hashlib.sha256(counts.read_bytes()).hexdigest() != expected or len(evaluation.stems) != protocol.pairs:
         raise DataError(
             f"{counts}: is not the file that was written with {source}, which expects {protocol.pairs} pairs and "

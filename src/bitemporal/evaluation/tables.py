@@ -12,7 +12,7 @@ from rich.table import Table
 from bitemporal.evaluation.bootstrap import Resampling, estimate
 from bitemporal.evaluation.counting import TOLERANCE
 from bitemporal.evaluation.curves import calibration, threshold_curve
-from bitemporal.evaluation.scoring import Evaluation, boundary_scores, object_counts
+from bitemporal.evaluation.scores import Evaluation, boundary_scores, object_counts
 from bitemporal.metrics import METRICS, Averaging
 
 _PARTS_A_TABLE = 3

@@ -18,14 +18,12 @@ from bitemporal.errors import BundleError, DataError, RecipeError
 from bitemporal.evaluation import (
     CONVENTIONS,
     Evaluation,
-    Protocol,
     Result,
     compare,
     draw_masks,
     evaluate,
     forward_passes,
     print_table,
-    program,
     spread_by_car,
     verdict_sentence,
 )
@@ -353,18 +351,8 @@ class DistillationRun:
 
     def _score(self, name: str, detector: Detector, split: str) -> Result:
         """Evaluate a detector, and write the result to ``scores/SPLIT/NAME.json``."""
-        folder, pairs = self.data.folder, self.data.pairs[split]
-        found = evaluate(detector, folder, pairs, self.partition)
-        protocol = Protocol(
-            data=Path(self.recipe.data).resolve().name,
-            split=split,
-            pairs_hash=found.pairs_hash,
-            pairs=len(found.stems),
-            labels=folder.decoding.rule() if folder.decoding else None,
-            image_range=self.recipe.image_range,
-            car_thresholds=self.partition.thresholds,
-        )
-        result = Result(name, protocol, found, self.recipe.seed, {"model": self.recipe.model, **program()})
+        found = evaluate(detector, self.data.folder, self.data.pairs[split], self.partition, split=split)
+        result = found.named(name, self.recipe.seed, model=self.recipe.model)
         result.write(self.run / "scores" / split / f"{name}.json")
         return result
 

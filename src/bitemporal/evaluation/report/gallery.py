@@ -11,7 +11,7 @@ from PIL import Image
 
 from bitemporal.errors import DataError
 from bitemporal.evaluation.pictures import coloured_errors
-from bitemporal.evaluation.scoring import Evaluation
+from bitemporal.evaluation.scores import Evaluation
 from bitemporal.inference import Detector
 from bitemporal.method.car import change_area_ratio
 from bitemporal.metrics import image_metric

@@ -29,7 +29,7 @@ from bitemporal.evaluation.report.charts import (
 )
 from bitemporal.evaluation.report.gallery import Card, choose, draw
 from bitemporal.evaluation.results import Result, read_result
-from bitemporal.evaluation.scoring import forward_passes
+from bitemporal.evaluation.scores import forward_passes
 from bitemporal.files import check_output, replacing
 from bitemporal.inference import load
 from bitemporal.inference.bundle import read_description, read_origin_partition
