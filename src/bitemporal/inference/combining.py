@@ -1,4 +1,4 @@
-"""Detectors made of detectors: several answers to one pair, averaged."""
+"""Detectors built from detectors, which average several answers to one pair."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,16 +16,16 @@ Augmentation = Literal["flips", "rotations", "flips-rotations"]
 
 
 class Ensemble(Detector):
-    """Several detectors, whose probabilities are averaged."""
+    """Several detectors; the answer is the mean of their probabilities."""
 
     def __init__(self, members: Sequence[Detector]) -> None:
-        """Put the detectors together.
+        """Combine detectors.
 
         Args:
-            members: One at least.
+            members: The detectors, at least one.
 
         Raises:
-            OptionError: When there is none.
+            OptionError: When there is no member.
         """
         if not members:
             raise OptionError("ensemble: found no member, expected at least one detector")
@@ -33,27 +33,27 @@ class Ensemble(Detector):
 
     @property
     def device(self) -> torch.device:
-        """That of the first member."""
+        """The first member's device."""
         return self.members[0].device
 
     @property
     def multiple(self) -> int:
-        """The least that serves all members."""
+        """The least common multiple of the members' multiples."""
         return math.lcm(*(member.multiple for member in self.members))
 
     def identity(self) -> dict[str, Any]:
-        """Those of the members."""
+        """The members' identities."""
         return {"ensemble": [member.identity() for member in self.members]}
 
     def answers(
         self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
     ) -> list[Answer]:
-        """The members' mean answers; the part is named where all members agree on it."""
+        """Mean answers of the members; the part is named where all members agree."""
         return _means([member.answers(before, after, valid) for member in self.members])
 
 
 class TestTimeAugmentation(Detector):
-    """One detector that sees every pair in several ways; its answers are turned back and averaged."""
+    """One detector that sees several views of every pair; its answers are transformed back and averaged."""
 
     __test__ = False  # nothing for pytest to collect
 
@@ -63,13 +63,13 @@ class TestTimeAugmentation(Detector):
         """Wrap a detector.
 
         Args:
-            detector: Any.
-            augmentation: ``flips`` (4 views: as it is, mirrored along each axis and along both), ``rotations`` (4, by
-                quarter turns), ``flips-rotations`` (all 8 symmetries of the square), or none.
-            scales: Sizes of the images, each for every view; 1 is their own.
+            detector: Any detector.
+            augmentation: ``flips`` (4 views: unchanged, mirrored along each axis, and along both), ``rotations`` (4
+                views by quarter turns), ``flips-rotations`` (all 8 symmetries of the square), or ``None``.
+            scales: Factors from 0.1 to 10 by which the images are resized; every view is seen at every scale.
 
         Raises:
-            OptionError: When a scale is none.
+            OptionError: When there is no scale, or one is out of range.
         """
         if not scales or not all(0.1 <= scale <= 10 for scale in scales):
             raise OptionError(f"scales: found {tuple(scales)}, expected at least one, each from 0.1 to 10")
@@ -79,18 +79,18 @@ class TestTimeAugmentation(Detector):
 
     @property
     def device(self) -> torch.device:
-        """That of the detector."""
+        """The detector's device."""
         return self.detector.device
 
     @property
     def multiple(self) -> int:
-        """That of the detector, at all scales that are simple fractions."""
+        """The detector's multiple, at every scale that is a simple fraction."""
         multiple = self.detector.multiple
         steps = [Fraction(scale).limit_denominator(8).denominator for scale in self.scales]
         return math.lcm(*(multiple * step for step in steps))
 
     def identity(self) -> dict[str, Any]:
-        """That of the detector, and the views."""
+        """The detector's identity, and the views."""
         return {
             "augmentation": self.augmentation,
             "scales": list(self.scales),
@@ -100,8 +100,8 @@ class TestTimeAugmentation(Detector):
     def answers(
         self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
     ) -> list[Answer]:
-        """Mean answers of all views; the part is named where all views agree on it."""
-        found = []
+        """Mean answers of all views; the part is named where all views agree."""
+        answers_of_views = []
         for scale in self.scales:
             for turns, mirror in _VIEWS[self.augmentation]:
                 there, back = _view(turns, mirror)
@@ -111,27 +111,27 @@ class TestTimeAugmentation(Detector):
                 counted = None
                 if valid is not None:
                     counted = [there(_resized(v[None].float(), scale))[0] > 0.5 for v in valid]
-                found.append(
+                answers_of_views.append(
                     [
                         Answer(_sized(back(answer.probability), image.shape[-2:]), answer.part)
                         for answer, image in zip(self.detector.answers(first, second, counted), before, strict=True)
                     ]
                 )
-        return _means(found)
+        return _means(answers_of_views)
 
 
 def check_tiles(tile: int | None, stride: int | None) -> None:
-    """Refuse tiles that no image can be cut into.
+    """Refuse a tile and a stride that do not go together.
 
     Args:
-        tile: Side of the tiles; ``None`` for whole images.
-        stride: From one tile to the next; that of the tile by default.
+        tile: Side of the tiles in pixels; ``None`` for whole images.
+        stride: Pixels from one tile to the next; the side of the tiles by default.
 
     Raises:
-        OptionError: When there is a stride without a tile, or one that is not between 1 and the tile.
+        OptionError: When there is a stride without a tile, or the stride is not between 1 and the side of the tiles.
     """
     if tile is None and stride is not None:
-        raise OptionError(f"stride: found {stride} without a tile size; give tile too")
+        raise OptionError(f"stride: found {stride} without a tile; give tile too")
     if tile is not None and tile < 1:
         raise OptionError(f"tile: found {tile}, expected 1 or more")
     if tile is not None and stride is not None and not 1 <= stride <= tile:
@@ -141,43 +141,43 @@ def check_tiles(tile: int | None, stride: int | None) -> None:
 class SlidingWindow(Detector):
     """One detector that sees images in square tiles; where tiles overlap, its answers are averaged.
 
-    Tiles begin at multiples of the stride; the last ones are moved back to end at the image's edge. An image smaller
-    than a tile is seen as it is. What mmseg calls slide inference.
+    Tiles start at multiples of the stride; the last ones are moved back to end at the edge of the image. An image
+    smaller than a tile is seen whole. mmsegmentation calls this slide inference.
     """
 
     def __init__(self, detector: Detector, tile: int, stride: int | None = None) -> None:
         """Wrap a detector.
 
         Args:
-            detector: Any.
-            tile: Side of a tile in pixels.
-            stride: From one tile to the next; that of the tile by default.
+            detector: Any detector.
+            tile: Side of the tiles in pixels.
+            stride: Pixels from one tile to the next; the side of the tiles by default.
 
         Raises:
-            OptionError: When the stride is not between 1 and the tile.
+            OptionError: When the stride is not between 1 and the side of the tiles.
         """
         check_tiles(tile, stride)
         self.detector, self.tile, self.stride = detector, tile, tile if stride is None else stride
 
     @property
     def device(self) -> torch.device:
-        """That of the detector."""
+        """The detector's device."""
         return self.detector.device
 
     @property
     def multiple(self) -> int:
-        """That of the detector."""
+        """The detector's multiple."""
         return self.detector.multiple
 
     def identity(self) -> dict[str, Any]:
-        """That of the detector, tile and stride."""
+        """The detector's identity, tile and stride."""
         return {"tile": self.tile, "stride": self.stride, "detector": self.detector.identity()}
 
     def answers(
         self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
     ) -> list[Answer]:
-        """Answer images one by one, the tiles of each as one batch; no part is named."""
-        found = []
+        """Answer pairs one by one, all tiles of a pair in one batch; a part is named only for a pair of one tile."""
+        answers = []
         for i, (first, second) in enumerate(zip(before, after, strict=True)):
             windows = [
                 (..., slice(top, top + self.tile), slice(left, left + self.tile))
@@ -191,8 +191,8 @@ class SlidingWindow(Detector):
             for window, answer in zip(windows, tiles, strict=True):
                 total[window] += answer.probability
                 times[window] += 1
-            found.append(Answer(total / times, tiles[0].part if len(tiles) == 1 else None))
-        return found
+            answers.append(Answer(total / times, tiles[0].part if len(tiles) == 1 else None))
+        return answers
 
     def _starts(self, length: int) -> list[int]:
         last = max(length - self.tile, 0)
@@ -205,11 +205,11 @@ _VIEWS: dict[Augmentation | None, list[tuple[int, bool]]] = {
     "rotations": [(0, False), (1, False), (2, False), (3, False)],
     "flips-rotations": [(turns, mirror) for turns in range(4) for mirror in (False, True)],
 }
-"""Quarter turns, and whether the image is mirrored before."""
+"""Number of quarter turns, and whether the image is mirrored first."""
 
 
 def _view(turns: int, mirror: bool) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """A view of images ... x H x W, and its inverse."""
+    """A transform of images ... x H x W, and its inverse."""
 
     def there(x: Tensor) -> Tensor:
         return torch.rot90(x.flip(-1) if mirror else x, turns, (-2, -1))
@@ -224,7 +224,7 @@ def _view(turns: int, mirror: bool) -> tuple[Callable[[Tensor], Tensor], Callabl
 def _resized(image: Tensor, scale: float) -> Tensor:
     height, width = image.shape[-2:]
     size = max(1, round(scale * height)), max(1, round(scale * width))
-    return _sized(image, size).clamp(0.0, 255.0)  # rounding may leave the range by a hair
+    return _sized(image, size).clamp(0.0, 255.0)  # interpolation may leave the range by rounding errors
 
 
 def _sized(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -233,10 +233,10 @@ def _sized(image: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(image[None], size=tuple(size), mode="bilinear", align_corners=False, antialias=True)[0]
 
 
-def _means(found: Sequence[Sequence[Answer]]) -> list[Answer]:
-    """Means over the first axis."""
+def _means(answers_of_views: Sequence[Sequence[Answer]]) -> list[Answer]:
+    """Mean answers of several detectors or views."""
     means = []
-    for answers in zip(*found, strict=True):
+    for answers in zip(*answers_of_views, strict=True):
         parts = {answer.part for answer in answers}
         device = answers[0].probability.device
         total = torch.stack([answer.probability.to(device) for answer in answers]).mean(0)

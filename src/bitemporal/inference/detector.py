@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitemporal.errors import DataError, WeightsError
@@ -23,7 +22,7 @@ from bitemporal.models import ChangeModel
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a detector says about one pair.
+    """A detector's prediction for one pair.
 
     Attributes:
         mask: H x W uint8, 1 changed, 0 unchanged; changed where ``probability`` exceeds 0.5.
@@ -129,7 +128,7 @@ def _prediction(answer: Answer) -> Prediction:
 
 
 def check_batch(before: Tensor, after: Tensor) -> None:
-    """Refuse tensors that are no batches of images of two dates.
+    """Refuse tensors that are not batches of images of two dates.
 
     Raises:
         DataError: With what was expected.
@@ -144,7 +143,7 @@ def check_batch(before: Tensor, after: Tensor) -> None:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; a model that is lent in the middle of its training gets every module's mode back."""
+    """Eval mode within the context; afterwards every module has its own mode again, as a model in training needs."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -155,14 +154,14 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 _CPU_PIXELS = 2**16
-"""A CPU takes images in batches of as many pixels: larger batches leave its caches (benchmarks/batches)."""
+"""Pixels per pass on a CPU: larger batches leave its caches (benchmarks/batches)."""
 
 
 class NetworkDetector(Detector):
     """One network as a detector.
 
-    Images are normalised, then padded right and bottom with zeros to the size that the network can take, and the
-    answer is cropped. Weights, training mode and random number generators are left as they are.
+    Images are normalised and padded as in training (``ChangeModel.prepare``), and the answer is cropped. Weights,
+    training mode and random number generators stay as they are.
     """
 
     def __init__(self, model: ChangeModel, device: str | torch.device | None = None) -> None:
@@ -170,22 +169,22 @@ class NetworkDetector(Detector):
 
         Args:
             model: A network made by ``create_model``.
-            device: Where it is moved to; ``None`` leaves it where it is.
+            device: Device to move it to; ``None`` leaves it where it is.
         """
         self.model = model if device is None else model.to(device)
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The network's device."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
     @property
     def multiple(self) -> int:
-        """Of what the network takes as it is, and its output stride."""
+        """The least common multiple of the network's input multiple and its stride."""
         return math.lcm(self.model.card.multiple, self.model.card.stride)
 
     def identity(self) -> dict[str, Any]:
-        """Name, arguments and a digest of the weights."""
+        """The network's name and arguments, and a digest of its weights."""
         digest = hashlib.sha256()
         for name, value in self.model.state_dict().items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -195,47 +194,39 @@ class NetworkDetector(Detector):
     def answers(
         self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
     ) -> list[Answer]:
-        """Answer pairs that may differ in size; one batched pass for each padded size, several small ones on a CPU."""
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        """Answer pairs, which may differ in size: one pass per padded size, several small ones on a CPU."""
+        pairs_of_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, image in enumerate(before):
-            groups[self.model.padded_size(*image.shape[-2:])].append(index)
-        found: dict[int, Answer] = {}
-        for (height, width), members in groups.items():
+            pairs_of_size[self.model.padded_size(*image.shape[-2:])].append(index)
+        answers: dict[int, Answer] = {}
+        for (height, width), pairs in pairs_of_size.items():
             on_cpu = self.device.type == "cpu"
-            at_once = max(1, _CPU_PIXELS // (height * width)) if on_cpu else len(members)
-            for start in range(0, len(members), at_once):
-                found |= self._answer(members[start : start + at_once], before, after)
-        return [found[i] for i in range(len(before))]
+            per_pass = max(1, _CPU_PIXELS // (height * width)) if on_cpu else len(pairs)
+            for start in range(0, len(pairs), per_pass):
+                batch = pairs[start : start + per_pass]
+                maps = self._padded_maps([before[i] for i in batch], [after[i] for i in batch])
+                for i, padded in zip(batch, maps, strict=True):
+                    rows, columns = before[i].shape[-2:]
+                    # a copy is a plain tensor again after inference mode, and does not keep the padded batch alive
+                    answers[i] = Answer(padded[:, :rows, :columns].clone())
+        return [answers[i] for i in range(len(before))]
 
-    def _answer(self, members: list[int], before: Sequence[Tensor], after: Sequence[Tensor]) -> dict[int, Answer]:
-        """One batched pass over some pairs of one padded size."""
-        maps = self._forward([before[i] for i in members], [after[i] for i in members])
-        found = {}
-        for i, probability in zip(members, maps, strict=True):
-            height, width = before[i].shape[-2:]
-            # a copy of its own: plain after inference mode, and free of the padded batch
-            found[i] = Answer(probability[:, :height, :width].clone())
-        return found
-
-    def _prepare(self, images: list[Tensor]) -> Tensor:
-        """Normalise, then pad: a zero is the mean colour, as in training."""
-        height, width = self.model.padded_size(*images[0].shape[-2:])
-        if len({(image.shape, image.dtype) for image in images}) > 1:
-            return torch.cat([self._prepare([image]) for image in images])
-        batch = torch.stack(list(images))
-        # float64 is cut here, as not every accelerator has it
-        values = self.model.card.normalisation((batch if batch.dtype == torch.uint8 else batch.float()).to(self.device))
-        down, right = height - batch.shape[-2], width - batch.shape[-1]
-        return F.pad(values, (0, right, 0, down)) if down or right else values
-
-    def _forward(self, before: list[Tensor], after: list[Tensor]) -> Tensor:
-        """Probabilities of images of one padded size, N x 1 x padded height x padded width."""
+    def _padded_maps(self, before: list[Tensor], after: list[Tensor]) -> Tensor:
+        """Probabilities N x 1 x padded height x padded width of pairs that share a padded size."""
         with torch.inference_mode(), _evaluating(self.model):
             logits = self.model(self._prepare(before), self._prepare(after))
             probability = self.model.probability(logits.float())
         if not torch.isfinite(probability).all():
             raise WeightsError(
-                f"{self.model.name}: the network gives values that are no numbers; its weights are damaged or its "
-                "training diverged: fetch or train it again"
+                f"{self.model.name}: the network's output is not finite; its weights are damaged or its training "
+                "diverged: fetch it or train it again"
             )
         return probability
+
+    def _prepare(self, images: list[Tensor]) -> Tensor:
+        """One batch of images that share a padded size."""
+        if len({(image.shape, image.dtype) for image in images}) > 1:
+            return torch.cat([self._prepare([image]) for image in images])
+        batch = torch.stack(images)
+        # float64 is converted here, as not every accelerator has it
+        return self.model.prepare((batch if batch.dtype == torch.uint8 else batch.float()).to(self.device))

@@ -237,8 +237,26 @@ class ChangeModel(nn.Module, ABC):
         padded = [math.ceil(max(side, minimum) / multiple) * multiple for side in (height, width)]
         return padded[0], padded[1]
 
+    def prepare(self, images: Tensor) -> Tensor:
+        """Normalise images, then pad them right and bottom with zeros to the size that the network takes.
+
+        A zero is the mean colour after normalisation, as in training.
+
+        Args:
+            images: N x C x H x W in 0..255, of any type.
+
+        Returns:
+            N x C x padded height x padded width, float32.
+        """
+        height, width = images.shape[-2:]
+        padded_height, padded_width = self.padded_size(height, width)
+        normalised = self.card.normalisation(images)
+        if (padded_height, padded_width) == (height, width):
+            return normalised
+        return F.pad(normalised, (0, padded_width - width, 0, padded_height - height))
+
     def change_probability(self, before: Tensor, after: Tensor) -> Tensor:
-        """Probability of change for raw images of any size: normalised, padded right and bottom, and cropped again.
+        """Probability of change for raw images of any size, which are normalised and padded; the answer is cropped.
 
         Args:
             before: Images of date 1, N x C x H x W in 0..255, of any type.
@@ -248,10 +266,7 @@ class ChangeModel(nn.Module, ABC):
             N x 1 x H x W float32 in [0, 1]; 0.5 is the network's own decision threshold.
         """
         height, width = before.shape[-2:]
-        padded_height, padded_width = self.padded_size(height, width)
-        padding = (0, padded_width - width, 0, padded_height - height)
-        dates = [F.pad(self.card.normalisation(date), padding) for date in (before, after)]
-        logits: Tensor = self(dates[0], dates[1])
+        logits: Tensor = self(self.prepare(before), self.prepare(after))
         return self.probability(logits[..., :height, :width].float())
 
     def log_odds(self, logits: Tensor) -> Tensor:
