@@ -31,7 +31,7 @@ are kept, and a file behind a direct link resumes where it stopped.
 def row(card: DatasetCard) -> str:
     """The data set's line of the table."""
     name = f"[{card.name}](#{card.name})"
-    return f"| {name} | {card.pairs:,} | {card.size} | {card.resolution} | {card.split_text} | {card.how} |\n"
+    return f"| {name} | {card.pairs:,} | {card.size} | {card.resolution} | {card.split_text} | {card.source.how} |\n"
 
 
 def section(card: DatasetCard) -> str:

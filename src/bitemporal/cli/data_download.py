@@ -4,23 +4,25 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 from rich.table import Table
 
 from bitemporal.datasets import download as fetching
 from bitemporal.datasets.catalog import DATASETS, Direct, Manual, dataset_card, manual_text
+from bitemporal.datasets.layout import compare_with_card, find_splits
 
 
 def download(name: str = "list", /, *, output: Path | None = None, revision: str | None = None) -> int:
     """Fetch a known data set, or list them.
 
-    Without a name, prints the table of known data sets. A set that has to be got by hand prints where it is and how to
-    lay it out, and ends with exit status 1 since nothing was fetched; so does one whose counts differ from its card.
+    Without a name, this prints the table of known data sets. For a data set that has to be fetched by hand it prints
+    where to get the files and how to arrange them. The exit status is then 1, because nothing was fetched. It is also 1
+    when the number of pairs differs from the data set's card.
 
     Args:
         name: Data set to fetch; `list` prints the table.
-        output: Folder to make, `data/NAME` when left out.
-        revision: Branch, tag or commit to take from the hub; the newest when left out.
+        output: Folder to make; `data/NAME` by default.
+        revision: Branch, tag or commit on the hub; the newest commit by default.
     """
     console = Console()
     if name == "list":
@@ -31,14 +33,8 @@ def download(name: str = "list", /, *, output: Path | None = None, revision: str
         console.print(escape(manual_text(card)), soft_wrap=True)
         return 1
     console.print(escape(f"{card.title}. Licence: {card.licence}."), soft_wrap=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    # the hub client draws its own bars, which would fight with these
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    # the hub client draws its own bars, which would overwrite these
     with Progress(*columns, console=console, disable=not isinstance(card.source, Direct)) as bars:
         tasks = {}
 
@@ -48,15 +44,15 @@ def download(name: str = "list", /, *, output: Path | None = None, revision: str
             bars.update(tasks[file], completed=have, total=total)
 
         folder = fetching.download(name, output, revision, show)
-    found = fetching.find_splits(folder)
-    for split, folders in found.items():
+    splits = find_splits(folder)
+    for split, folders in splits.items():
         console.print(escape(f"{folder / split}: {folders.pairs:,} pairs"), soft_wrap=True)
-    if "val" not in found:
+    if "val" not in splits:
         console.print("No validation split is shipped; take one from train, never from test.", soft_wrap=True)
-    complaints = fetching.compare_with_card(card, found)
-    for complaint in complaints:
-        console.print(escape(f"differs from the card: {complaint}"), soft_wrap=True)
-    return 1 if complaints else 0
+    differences = compare_with_card(card, splits)
+    for difference in differences:
+        console.print(escape(f"differs from the card: {difference}"), soft_wrap=True)
+    return 1 if differences else 0
 
 
 def _table() -> Table:
@@ -64,5 +60,5 @@ def _table() -> Table:
     for column in ("name", "pairs", "size", "m / pixel", "splits", "download"):
         table.add_column(column, justify="right" if column == "pairs" else "left")
     for card in DATASETS.values():
-        table.add_row(card.name, f"{card.pairs:,}", card.size, card.resolution, card.split_text, card.how)
+        table.add_row(card.name, f"{card.pairs:,}", card.size, card.resolution, card.split_text, card.source.how)
     return table

@@ -7,7 +7,7 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -21,8 +21,10 @@ class Hub:
     Attributes:
         repo_id: ``owner/name``.
         revision: Branch, tag or commit; ``None`` takes the newest. ``source.json`` records the commit taken.
+        how: The way of fetching it, in a few words.
     """
 
+    how: ClassVar = "hub"
     repo_id: str
     revision: str | None = None
 
@@ -44,15 +46,17 @@ class Archive:
 
 @dataclass(frozen=True)
 class Direct:
-    """Archives behind direct links with published checksums."""
+    """Archives behind direct links with published checksums; ``how`` is as in ``Hub``."""
 
+    how: ClassVar = "direct, with checksums"
     archives: tuple[Archive, ...]
 
 
 @dataclass(frozen=True)
 class Manual:
-    """A data set that the user fetches by hand; ``text`` says where."""
+    """A data set that the user fetches by hand; ``text`` says where, ``how`` is as in ``Hub``."""
 
+    how: ClassVar = "by hand"
     text: str
 
 
@@ -116,17 +120,6 @@ class DatasetCard:
     def split_text(self) -> str:
         """The splits in words, as in ``train 4,000, test 1,000``."""
         return ", ".join(f"{name} {count:,}" for name, count in self.splits.items()) or "none by pairs"
-
-    @property
-    def how(self) -> str:
-        """How ``bitemporal data download`` gets it, in a word or two."""
-        match self.source:
-            case Hub():
-                return "hub"
-            case Direct():
-                return "direct, with checksums"
-            case Manual():
-                return "by hand"
 
 
 def read_catalog(path: str | os.PathLike[str]) -> dict[str, DatasetCard]:

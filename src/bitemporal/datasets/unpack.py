@@ -4,43 +4,39 @@ import bz2
 import gzip
 import lzma
 import os
-import re
 import shutil
 import stat
 import tarfile
-import uuid
+import unicodedata
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, Protocol, cast
+from pathlib import Path, PureWindowsPath
+from typing import IO, Any, BinaryIO, cast
 
-from bitemporal.errors import DownloadError
+from bitemporal.errors import BitemporalError, DownloadError, OutputError
+from bitemporal.files import replacing_folder
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-"""Names that ``safe_extract`` takes for archives it can read."""
+"""Endings of the archives that ``safe_extract`` can read."""
 
-_CHUNK = 1 << 20
-# the last one is what zipfile raises at a compression that it does not know
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError)
-_DECOMPRESSORS: dict[bytes, Callable[[Path, str], Any]] = {
+_OPENERS: dict[bytes, Callable[[Path, str], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
+    b"": open,
 }
 
 
 @dataclass(frozen=True)
 class ExtractLimits:
-    """What an archive may become.
+    """What an archive may expand to.
 
     Attributes:
-        max_bytes: Most bytes written in all.
-        max_files: Most files and folders.
-        max_ratio: Most bytes written for one byte of archive; images, compressed already, come to about 1.
-        ratio_from: Bytes below which the ratio is not looked at.
+        max_bytes: Largest number of bytes written in all.
+        max_files: Largest number of files and folders.
+        max_ratio: Largest number of bytes written per byte of archive; images, already compressed, have about 1.
+        ratio_from: Number of bytes below which the ratio is ignored.
     """
 
     max_bytes: int = 256 << 30
@@ -49,13 +45,35 @@ class ExtractLimits:
     ratio_from: int = 64 << 20
 
 
-class _Readable(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
+def archive_stem(path: str | os.PathLike[str]) -> str:
+    """The name of an archive without the ending that makes it one; the whole name of any other file."""
+    name = Path(path).name
+    suffix = next((suffix for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)]
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:
     """Whether a file's name is that of an archive which ``safe_extract`` can read."""
-    return Path(path).name.lower().endswith(ARCHIVE_SUFFIXES)
+    return archive_stem(path) != Path(path).name
+
+
+def check_space(path: Path, size: int, folder: Path) -> None:
+    """Refuse what does not fit on the disk.
+
+    Args:
+        path: The file that needs space, for the message.
+        size: Bytes that it needs.
+        folder: Where it needs them.
+
+    Raises:
+        DownloadError: When fewer bytes are free there.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise DownloadError(
+            f"{path}: needs {size:,} bytes, but {folder} has {free:,} free; free some space, or choose a folder on "
+            "another disk"
+        )
 
 
 def safe_extract(
@@ -63,96 +81,73 @@ def safe_extract(
 ) -> None:
     """Unpack a zip or tar archive (plain, gzip, bzip2 or xz) into a folder that does not exist yet.
 
-    The files appear all at once: they are written to a neighbouring folder that is renamed at the end and removed on
-    any failure. Refused are absolute names, ``..``, links of any kind, devices and pipes, names given twice, names that
-    are no UTF-8, encrypted members, and archives that grow beyond ``limits`` or the free disk. Permissions and owners
-    that the archive states are not taken over.
+    The files appear all at once, or not at all on any failure. Absolute names, ``..``, links of any kind, devices and
+    pipes, names given twice, names that are not UTF-8, encrypted members, and archives that grow beyond ``limits`` or
+    the free disk space are refused. Permissions and owners stated in the archive are ignored.
 
     Args:
-        archive: The file; its content, not its name, says what it is.
+        archive: The file; its content, not its name, decides which kind it is.
         target: Folder to make; it may exist when empty.
-        limits: What the archive may become; ``ExtractLimits()`` when ``None``.
+        limits: What the archive may expand to; ``ExtractLimits()`` when ``None``.
 
     Raises:
-        DownloadError: When the archive is refused, damaged or of another kind, or ``target`` holds something.
+        DownloadError: When the archive is missing, refused, damaged or of another kind.
+        OutputError: When ``target`` holds something.
     """
     source, folder = Path(archive), Path(target)
-    if not source.is_file():
-        raise DownloadError(f"{source}: no such file, expected an archive to unpack")
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise DownloadError(
-            f"{folder}: exists and is not an empty folder; remove it, or name another one to unpack into"
-        )
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
-    try:
-        with _translated(source):
-            temporary.mkdir(parents=True)
+        raise OutputError(f"{folder}: exists and is not an empty folder; remove it, or choose another one")
+    with replacing_folder(folder) as temporary:
+        try:
             _extract(source, _Writer(source, temporary, limits or ExtractLimits()))
-            if folder.exists():
-                folder.rmdir()
-            temporary.rename(folder)
-    finally:
-        if temporary.exists():
-            shutil.rmtree(temporary)
-
-
-@contextmanager
-def _translated(source: Path) -> Iterator[None]:
-    try:
-        yield
-    except _BROKEN as error:
-        raise DownloadError(
-            f"{source}: cannot be unpacked ({type(error).__name__}: {error}); if the archive is damaged, remove it and "
-            "fetch it again"
-        ) from error
+        except BitemporalError:
+            raise
+        except Exception as error:  # a damaged archive can raise anything
+            raise DownloadError(
+                f"{source}: cannot be unpacked ({type(error).__name__}: {error}); if the archive is damaged, remove it "
+                "and fetch it again"
+            ) from error
 
 
 def _extract(source: Path, writer: "_Writer") -> None:
     with source.open("rb") as stream:
         head = stream.read(6)
+    if head.startswith((b"Rar!", b"7z\xbc\xaf")):
+        raise DownloadError(f"{source}: is a RAR or 7-Zip archive, which Python cannot read; unpack it with 7-Zip")
     if head.startswith(b"PK"):
-        _extract_zip(source, writer)
-    elif head.startswith(b"Rar!") or head.startswith(b"7z\xbc\xaf"):
-        raise DownloadError(f"{source}: is a RAR or 7-Zip archive; unpack it with 7-Zip, which Python does not bring")
+        with zipfile.ZipFile(source) as archive:
+            _extract_zip(archive, writer)
     else:
-        opener: Callable[[Path, str], Any] = open
-        opener = next((o for magic, o in _DECOMPRESSORS.items() if head.startswith(magic)), opener)
+        opener = next(opener for magic, opener in _OPENERS.items() if head.startswith(magic))
         with opener(source, "rb") as stream:
             _extract_tar(stream, writer)
 
 
-def _extract_zip(source: Path, writer: "_Writer") -> None:
-    with zipfile.ZipFile(source) as archive:
-        members = archive.infolist()
-        writer.expect(sum(m.file_size for m in members), len(members))
-        for member in members:
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise writer.refusal(member.filename, "is a link or a device")
-            if member.flag_bits & 1:
-                raise writer.refusal(member.filename, "is encrypted")
-            if "\0" in member.orig_filename:
-                raise writer.refusal(member.orig_filename, "has a zero byte in its name")
-            if member.is_dir():
-                writer.folder(member.filename)
-            else:
-                with archive.open(member) as content:
-                    writer.file(member.filename, content)
+def _extract_zip(archive: zipfile.ZipFile, writer: "_Writer") -> None:
+    members = archive.infolist()
+    writer.expect(sum(member.file_size for member in members), len(members))
+    for member in members:
+        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise writer.refusal(member.filename, "is a link or a device")
+        if "\0" in member.orig_filename:
+            raise writer.refusal(member.orig_filename, "has a zero byte in its name")
+        if member.is_dir():
+            writer.folder(member.filename)
+        else:
+            with archive.open(member) as content:
+                writer.file(member.filename, member.file_size, content)
 
 
 def _extract_tar(stream: BinaryIO, writer: "_Writer") -> None:
-    # the meter sees headers too, so that neither a huge header nor a false size gets past the limits
+    # the meter sees headers too, so that a huge header cannot get past the limits
     metered = cast("IO[bytes]", _Meter(stream, writer))
     with tarfile.open(fileobj=metered, mode="r|", encoding="utf-8", errors="surrogateescape") as archive:
         for member in archive:
-            if member.isdir():
+            content = archive.extractfile(member) if member.isreg() else None
+            if content is not None:
+                writer.file(member.name, member.size, content)
+            elif member.isdir():
                 writer.folder(member.name)
-            elif member.isreg():
-                writer.expect(member.size, 1)
-                content = archive.extractfile(member)
-                if content is None:
-                    raise writer.refusal(member.name, "has no content")
-                writer.file(member.name, content)
             else:
                 raise writer.refusal(member.name, "is a link, a pipe or a device")
 
@@ -173,15 +168,14 @@ class _Meter:
 
 
 class _Writer:
-    """Writes members below one folder and enforces names and limits."""
+    """Writes members into one folder and enforces names and limits."""
 
     def __init__(self, source: Path, root: Path, limits: ExtractLimits) -> None:
         self._source = source
         self._root = root
         self._limits = limits
-        self._compressed = max(source.stat().st_size, 1)
         self._written = 0
-        self._names: dict[str, bool] = {}
+        self._is_folder: dict[Path, bool] = {}
 
     def refusal(self, name: str, reason: str) -> DownloadError:
         return DownloadError(
@@ -190,71 +184,50 @@ class _Writer:
         )
 
     def check_bytes(self, size: int) -> None:
-        limits = self._limits
+        limits, packed = self._limits, self._source.stat().st_size
         if size > limits.max_bytes:
-            raise DownloadError(
-                f"{self._source}: refused, unpacks to more than {limits.max_bytes:,} bytes; nothing was unpacked"
-            )
-        if size > limits.ratio_from and size > limits.max_ratio * self._compressed:
-            raise DownloadError(
-                f"{self._source}: refused, {self._compressed:,} bytes unpack to more than {limits.max_ratio:g} times "
-                "as much, as in a decompression bomb; nothing was unpacked"
-            )
+            excess = f"more than {limits.max_bytes:,} bytes"
+        elif size > limits.ratio_from and size > limits.max_ratio * packed:
+            excess = f"more than {limits.max_ratio:g} times its {packed:,} bytes, like a decompression bomb"
+        else:
+            return
+        raise DownloadError(f"{self._source}: refused, it unpacks to {excess}; nothing was unpacked")
 
-    def expect(self, size: int, files: int) -> None:
+    def expect(self, size: int, members: int) -> None:
         """Check what is announced, before any of it is written."""
         self.check_bytes(self._written + size)
-        self._check_count(len(self._names) + files)
-        free = shutil.disk_usage(self._root).free
-        if size > free:
+        check_space(self._source, size, self._root.parent)
+        if len(self._is_folder) + members > self._limits.max_files:
             raise DownloadError(
-                f"{self._source}: unpacking needs {size:,} bytes, but {self._root.parent} has {free:,} free; make room "
-                "or name a folder on another disk"
+                f"{self._source}: refused, it holds more than {self._limits.max_files:,} files; nothing was unpacked"
             )
 
     def folder(self, name: str) -> None:
-        parts = self._parts(name)
-        if parts:
-            self._note(parts, is_folder=True)
-            self._root.joinpath(*parts).mkdir(parents=True, exist_ok=True)
+        self._admit(name, 0, is_folder=True).mkdir(parents=True, exist_ok=True)
 
-    def file(self, name: str, content: _Readable) -> None:
-        parts = self._parts(name)
-        if not parts:
-            raise self.refusal(name, "has no name")
-        self._note(parts, is_folder=False)
-        path = self._root.joinpath(*parts)
+    def file(self, name: str, size: int, content: IO[bytes]) -> None:
+        path = self._admit(name, size, is_folder=False)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # "x" makes a file and follows nothing, so that an existing one, whatever it is, is never written through
+        # "x" makes a new file, so that nothing that exists is ever written through; both readers stop at `size` bytes
         with path.open("xb") as out:
-            while chunk := content.read(_CHUNK):
-                self._written += len(chunk)
-                self.check_bytes(self._written)
-                out.write(chunk)
+            shutil.copyfileobj(content, out, 1 << 20)
+        self._written += size
 
-    def _check_count(self, count: int) -> None:
-        if count > self._limits.max_files:
-            raise DownloadError(
-                f"{self._source}: refused, holds more than {self._limits.max_files:,} files; nothing was unpacked"
-            )
-
-    def _note(self, parts: tuple[str, ...], is_folder: bool) -> None:
-        key = "/".join(parts)
-        if key in self._names and not (is_folder and self._names[key]):
-            raise self.refusal(key, "is given twice")
-        self._names[key] = is_folder
-        self._check_count(len(self._names))
-
-    def _parts(self, name: str) -> tuple[str, ...]:
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
-            raise self.refusal(name, "has a name that is no UTF-8") from None
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or re.match(r"[A-Za-z]:", name):
-            raise self.refusal(name, "has an absolute name")
-        if ".." in path.parts:
-            raise self.refusal(name, "leads out of the folder by '..'")
-        if any(ord(c) < 32 for c in name):
+    def _admit(self, name: str, size: int, is_folder: bool) -> Path:
+        """Where to write a member, once it has passed every check."""
+        parts = PureWindowsPath(name)  # understands both slashes, and drives
+        categories = set(map(unicodedata.category, name))
+        if "Cs" in categories:  # a surrogate stands for a byte that could not be decoded
+            raise self.refusal(name, "has a name that is not UTF-8")
+        if "Cc" in categories:
             raise self.refusal(name, "has a control character in its name")
-        return path.parts
+        if parts.anchor:
+            raise self.refusal(name, "has an absolute name")
+        if ".." in parts.parts:
+            raise self.refusal(name, "leads out of the folder by '..'")
+        path = self._root / parts.as_posix()
+        if path in self._is_folder and not (is_folder and self._is_folder[path]):
+            raise self.refusal(name, "is given twice")
+        self._is_folder[path] = is_folder
+        self.expect(size, members=0)
+        return path
