@@ -255,7 +255,7 @@ def test_tables_show_every_number_and_fit_a_terminal(parts):
         partition=partition,
     )
     console = Console(width=80, record=True, file=io.StringIO())
-    for table in score_tables(found, "title"):
+    for table in score_tables(found):
         console.print(table)
     text = console.export_text()
     summary = found.summary()

@@ -10,6 +10,7 @@ Every metric exists in three averagings, which must never be mixed up:
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,10 +21,12 @@ from bitemporal.imagery.masks import IGNORE
 Averaging = Literal["dataset", "image_mean", "image_mean_empty_0"]
 AVERAGINGS: tuple[Averaging, ...] = ("dataset", "image_mean", "image_mean_empty_0")
 METRIC_VERSION = 2
-"""Raised whenever the same masks would be counted otherwise; results of different versions are not compared."""
+"""Raised whenever the same masks would be counted differently; results of different versions are not compared."""
 
 Counts = npt.NDArray[np.int64]
 """Confusion counts ``[..., 4]``: true negatives, false positives, false negatives, true positives."""
+
+Floats = npt.NDArray[np.float64]
 
 
 def confusion_counts(prediction: npt.ArrayLike, target: npt.ArrayLike, ignore: int = IGNORE) -> Counts:
@@ -52,127 +55,123 @@ def confusion_counts(prediction: npt.ArrayLike, target: npt.ArrayLike, ignore: i
     return np.array([neither, false_positives, false_negatives, both], np.int64)
 
 
-def _ratio(above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    result: npt.NDArray[np.float64] = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
-    return result
+@dataclass(frozen=True)
+class Matrix:
+    """Confusion matrices of the changed class, as floats: the squares in kappa are beyond 64-bit integers.
+
+    Attributes:
+        tn: True negatives, of any shape.
+        fp: False positives.
+        fn: False negatives.
+        tp: True positives.
+        empty: What a ratio 0/0 counts.
+    """
+
+    tn: Floats
+    fp: Floats
+    fn: Floats
+    tp: Floats
+    empty: float
+
+    @property
+    def swapped(self) -> "Matrix":
+        """The matrices of the unchanged class."""
+        return Matrix(self.tp, self.fn, self.fp, self.tn, self.empty)
+
+    def ratio(self, above: Floats, below: Floats) -> Floats:
+        """``above / below``; ``empty`` where both are 0."""
+        quotient: Floats = np.divide(above, below, out=np.full(np.shape(below), self.empty), where=below > 0)
+        return quotient
 
 
-def _columns(counts: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], ...]:
-    values = np.asarray(counts, dtype=np.float64)
-    return values[..., 0], values[..., 1], values[..., 2], values[..., 3]
+def _iou(m: Matrix) -> Floats:
+    return m.ratio(m.tp, m.tp + m.fp + m.fn)
 
 
-def _of_class(
-    counts: npt.ArrayLike, ratio: Callable[..., npt.NDArray[np.float64]], changed: bool
-) -> npt.NDArray[np.float64]:
-    tn, fp, fn, tp = _columns(counts)
-    return ratio(tp, fp, fn) if changed else ratio(tn, fn, fp)
+def _f1(m: Matrix) -> Floats:
+    return m.ratio(2 * m.tp, 2 * m.tp + m.fp + m.fn)
 
 
-def _iou(
-    tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    return _ratio(tp, tp + fp + fn)
+def _precision(m: Matrix) -> Floats:
+    return m.ratio(m.tp, m.tp + m.fp)
 
 
-def _f1(
-    tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    return _ratio(2 * tp, 2 * tp + fp + fn)
+def _recall(m: Matrix) -> Floats:
+    return m.ratio(m.tp, m.tp + m.fn)
 
 
-def _precision(
-    tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    return _ratio(tp, tp + fp)
+def _overall_accuracy(m: Matrix) -> Floats:
+    return m.ratio(m.tn + m.tp, m.tn + m.fp + m.fn + m.tp)
 
 
-def _recall(
-    tp: npt.NDArray[np.float64], fp: npt.NDArray[np.float64], fn: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    return _ratio(tp, tp + fn)
+def _kappa(m: Matrix) -> Floats:
+    """Cohen's kappa: the agreement beyond what chance would give."""
+    total = m.tn + m.fp + m.fn + m.tp
+    chance = m.ratio((m.tp + m.fp) * (m.tp + m.fn) + (m.tn + m.fn) * (m.tn + m.fp), total * total)
+    return m.ratio(_overall_accuracy(m) - chance, 1 - chance)
 
 
-_RATIOS = {"iou": _iou, "f1": _f1, "precision": _precision, "recall": _recall}
+def _of_unchanged(metric: Callable[[Matrix], Floats]) -> Callable[[Matrix], Floats]:
+    return lambda m: metric(m.swapped)
 
 
-def _kappa(counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    tn, fp, fn, tp = _columns(counts)
-    total = tn + fp + fn + tp
-    observed = _ratio(tn + tp, total)
-    expected = _ratio((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp), total * total)
-    return _ratio(observed - expected, 1 - expected)
+def _class_mean(metric: Callable[[Matrix], Floats]) -> Callable[[Matrix], Floats]:
+    return lambda m: (metric(m) + metric(m.swapped)) / 2
 
 
-def _metric(name: str, counts: npt.ArrayLike, empty: float) -> npt.NDArray[np.float64]:
-    """One metric of each confusion matrix; a ratio 0/0 becomes ``empty``."""
+METRICS: dict[str, Callable[[Matrix], Floats]] = {
+    "iou_changed": _iou,
+    "f1_changed": _f1,
+    "precision_changed": _precision,
+    "recall_changed": _recall,
+    "iou_unchanged": _of_unchanged(_iou),
+    "f1_unchanged": _of_unchanged(_f1),
+    "precision_unchanged": _of_unchanged(_precision),
+    "recall_unchanged": _of_unchanged(_recall),
+    "miou": _class_mean(_iou),
+    "macc": _class_mean(_recall),
+    "mprecision": _class_mean(_precision),
+    "mfscore": _class_mean(_f1),
+    "oa": _overall_accuracy,
+    "kappa": _kappa,
+}
+"""All metrics by name; values in [0, 1], of kappa in [-1, 1]. Result files hold every one, with an interval."""
 
-    def filled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.where(np.isnan(values), empty, values)
+TABLE_METRICS = tuple(name for name in METRICS if not name.endswith("_unchanged"))
+"""Metrics that `bitemporal evaluate` prints."""
 
-    def both(ratio: Callable[..., npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-        return (filled(_of_class(counts, ratio, True)) + filled(_of_class(counts, ratio, False))) / 2
+MAIN_METRICS = ("miou", "iou_changed", "f1_changed", "precision_changed", "recall_changed")
+"""Metrics shown of every validation and in the verdict of a run."""
 
-    kind, _, which = name.partition("_")
-    if kind in _RATIOS and which in ("changed", "unchanged"):
-        return filled(_of_class(counts, _RATIOS[kind], which == "changed"))
-    tn, fp, fn, tp = _columns(counts)
-    match name:
-        case "miou":
-            return both(_iou)
-        case "macc":
-            return both(_recall)
-        case "mprecision":
-            return both(_precision)
-        case "mfscore":
-            return both(_f1)
-        case "oa":
-            return filled(_ratio(tn + tp, tn + fp + fn + tp))
-        case "kappa":
-            return filled(_kappa(counts))
-        case _:
-            raise ValueError(f"unknown metric {name!r}, expected one of {METRICS}")
-
-
-METRICS = (
-    "iou_changed",
-    "f1_changed",
-    "precision_changed",
-    "recall_changed",
-    "iou_unchanged",
-    "f1_unchanged",
-    "precision_unchanged",
-    "recall_unchanged",
-    "miou",
-    "macc",
-    "mprecision",
-    "mfscore",
-    "oa",
-    "kappa",
+MAIN_SCORES: tuple[tuple[str, Averaging], ...] = (
+    *((name, AVERAGINGS[0]) for name in MAIN_METRICS),
+    ("miou", "image_mean"),
+    ("miou", "image_mean_empty_0"),
 )
-"""Names of all metrics: of the changed and the unchanged class, means over both, overall accuracy, Cohen's kappa."""
+"""Metrics and averagings shown with their intervals, in comparisons and in reports."""
+
+PAPER_METRICS = ("miou", "macc", "mprecision", "mfscore")
+"""Metrics of the JL1-CD paper's tables."""
 
 
-def selection_score(counts: npt.ArrayLike) -> float:
-    """Dataset mIoU over the classes that occur: what checkpoints are chosen by.
+def metric_of(name: str, counts: npt.ArrayLike, empty: float = float("nan")) -> Floats:
+    """One metric of each confusion matrix.
 
     Args:
-        counts: Confusion counts, N x 4 or already summed.
+        name: One of ``METRICS``.
+        counts: Confusion counts, ... x 4.
+        empty: What a ratio 0/0 counts.
 
-    Returns:
-        In [0, 1]; NaN when no pixel is valid.
+    Raises:
+        ValueError: When there is no such metric.
     """
-    total = np.asarray(counts, dtype=np.float64).reshape(-1, 4).sum(0)
-    ious = np.array([_of_class(total, _iou, True), _of_class(total, _iou, False)])
-    return float(np.nanmean(ious)) if total.sum() else float("nan")
+    if name not in METRICS:
+        raise ValueError(f"unknown metric {name!r}, expected one of {', '.join(METRICS)}")
+    tn, fp, fn, tp = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
+    return METRICS[name](Matrix(tn, fp, fn, tp, empty))
 
 
-def metric_of(name: str, counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """One metric of each confusion matrix, ... x 4; NaN where a ratio is 0/0."""
-    return _metric(name, counts, empty=float("nan"))
-
-
-def image_metric(name: str, counts: npt.ArrayLike, averaging: Averaging = "image_mean") -> npt.NDArray[np.float64]:
+def image_metric(name: str, counts: npt.ArrayLike, averaging: Averaging = "image_mean") -> Floats:
     """One metric of every image.
 
     Args:
@@ -184,11 +183,10 @@ def image_metric(name: str, counts: npt.ArrayLike, averaging: Averaging = "image
     Returns:
         A value for each image.
     """
-    values = np.asarray(counts, dtype=np.float64)
-    found = _metric(name, values, empty=1.0 if averaging == "image_mean" else float("nan"))
+    values = metric_of(name, counts, empty=1.0 if averaging == "image_mean" else float("nan"))
     if averaging == "image_mean_empty_0":
-        found = np.nan_to_num(found, nan=0.0)
-    return np.where(values.sum(-1) > 0, found, np.nan)
+        values = np.nan_to_num(values, nan=0.0)
+    return np.where(np.asarray(counts).sum(-1) > 0, values, np.nan)
 
 
 def metrics(counts: npt.ArrayLike, averaging: Averaging) -> dict[str, float]:
@@ -200,12 +198,26 @@ def metrics(counts: npt.ArrayLike, averaging: Averaging) -> dict[str, float]:
             images.
 
     Returns:
-        Every metric of ``METRICS`` by name, in [0, 1] (kappa in [-1, 1]); all NaN when no pixel is valid.
+        Every metric of ``METRICS`` by name; all NaN when no pixel is valid.
     """
     values = np.asarray(counts, dtype=np.float64).reshape(-1, 4)
     values = values[values.sum(-1) > 0]
     if not len(values):
-        return {name: float("nan") for name in METRICS}
+        return dict.fromkeys(METRICS, float("nan"))
     if averaging == "dataset":
-        return {name: float(_metric(name, values.sum(0), empty=float("nan"))) for name in METRICS}
+        return {name: float(metric_of(name, values.sum(0))) for name in METRICS}
     return {name: float(np.mean(image_metric(name, values, averaging))) for name in METRICS}
+
+
+def selection_score(counts: npt.ArrayLike) -> float:
+    """Dataset mIoU over the classes that occur: the score that checkpoints are chosen by.
+
+    Args:
+        counts: Confusion counts, N x 4 or already summed.
+
+    Returns:
+        In [0, 1]; NaN when no pixel is valid.
+    """
+    total = np.asarray(counts, dtype=np.float64).reshape(-1, 4).sum(0)
+    ious = [metric_of(name, total) for name in ("iou_changed", "iou_unchanged")]
+    return float(np.nanmean(ious)) if total.sum() else float("nan")

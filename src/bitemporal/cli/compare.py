@@ -1,8 +1,9 @@
 """``bitemporal compare``."""
 
 from bitemporal import evaluation
-from bitemporal.errors import RecipeError
+from bitemporal.errors import OptionError
 from bitemporal.files import check_output, json_keys, write_json
+from bitemporal.tables import print_table
 
 
 def compare(results: list[str], /, *, baseline: str | None = None, output: str | None = None) -> None:
@@ -18,13 +19,13 @@ def compare(results: list[str], /, *, baseline: str | None = None, output: str |
         output: JSON file to write everything to. An earlier comparison is replaced, another file refused.
     """
     if len(results) < 2:
-        raise RecipeError(f"results: found {len(results)}, expected two files at least")
+        raise OptionError(f"results: found {len(results)}, expected two files at least")
     if output is not None:
         check_output(output, ".json", lambda found: {"baseline", "detectors"} <= json_keys(found), "comparison")
-    found = evaluation.compare([evaluation.read_result(path) for path in results], baseline)
-    for table in evaluation.comparison_tables(found):
-        evaluation.print_table(table)
+    comparison = evaluation.compare([evaluation.read_result(path) for path in results], baseline)
+    for table in evaluation.comparison_tables(comparison):
+        print_table(table)
         print()
     if output is not None:
-        write_json(output, found.to_json())
+        write_json(output, comparison.to_json())
         print(f"written to {output}")

@@ -17,6 +17,7 @@ from bitemporal.inference.bundle import ORIGIN, ORIGIN_PARTITION_BUNDLE, read_de
 from bitemporal.inference.combining import Augmentation
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder, check_pairs
+from bitemporal.tables import print_table
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,9 @@ def _show(result: Result, bundle: str, data: str, console: Console) -> None:
         soft_wrap=True,
     )
     for table in evaluation.score_tables(scores):
-        evaluation.print_table(table)
+        print_table(table)
     print()
-    evaluation.print_table(evaluation.interval_table(scores))
+    print_table(evaluation.interval_table(scores))
 
 
 _OF_DETECTORS = ("bundle.json", "recipe.yaml")

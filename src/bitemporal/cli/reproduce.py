@@ -1,9 +1,9 @@
 """``bitemporal reproduce``."""
 
 from bitemporal.errors import RecipeError
-from bitemporal.evaluation import print_table
 from bitemporal.run import reproduction
 from bitemporal.run.recipe import Precision
+from bitemporal.tables import print_table
 
 
 def reproduce(

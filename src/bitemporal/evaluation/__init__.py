@@ -1,11 +1,11 @@
 """Detectors over labelled pairs: metrics by averaging and CAR part, intervals, protocols, comparisons."""
 
-from bitemporal.evaluation.comparison import Comparison, compare, comparison_tables, verdict_sentence
+from bitemporal.evaluation.comparison import Comparison, compare, verdict_sentence
 from bitemporal.evaluation.pictures import coloured_errors, draw_masks, spread_by_car
 from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program, read_result
 from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, forward_passes
 from bitemporal.evaluation.scoring import evaluate, evaluate_masks
-from bitemporal.evaluation.tables import interval_table, print_table, score_tables
+from bitemporal.evaluation.tables import comparison_tables, interval_table, score_tables
 
 __all__ = [
     "CONVENTIONS",
@@ -22,7 +22,6 @@ __all__ = [
     "evaluate_masks",
     "forward_passes",
     "interval_table",
-    "print_table",
     "program",
     "read_result",
     "score_tables",

@@ -6,24 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from bitemporal.errors import DataError, OptionError
 from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, difference, estimate, significant
 from bitemporal.evaluation.results import Result, check_comparable
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import AVERAGINGS, METRICS, Averaging
-
-SHOWN: tuple[tuple[str, Averaging], ...] = (
-    ("miou", "dataset"),
-    ("iou_changed", "dataset"),
-    ("f1_changed", "dataset"),
-    ("precision_changed", "dataset"),
-    ("recall_changed", "dataset"),
-    ("miou", "image_mean"),
-    ("miou", "image_mean_empty_0"),
-)
-"""Metrics and averagings of the tables."""
 
 
 @dataclass(frozen=True)
@@ -166,44 +154,8 @@ def _describe(results: Sequence[Result]) -> str:
     )
 
 
-def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Scores and differences to the baseline with intervals, in per cent; a detector a row under each metric.
-
-    Args:
-        comparison: What was compared.
-
-    Returns:
-        A table of the scores over all pairs; one of differences by CAR part when there are several detectors.
-    """
-    base = comparison.names[0]
-    starred = f"difference: minus {base}, in points, on the same pairs; * where the 95 % interval leaves 0 out (each "
-    starred += "comparison for itself)"
-    several = len(comparison.names) > 1
-    if several and any(len(r.seeds) == 1 for r in comparison.replicates.values()):
-        starred += "; of one seed, a star tells these weights apart, and says nothing of other seeds"
-    scores = _table(f"{comparison.description}; per cent [95 % interval]" + (f"; {starred}" if several else ""))
-    scores.add_column("score", justify="right", no_wrap=True)
-    if several:
-        scores.add_column("difference", justify="right", no_wrap=True)
-    for metric, averaging in SHOWN:
-        scores.add_row(f"{metric}, {averaging}", style="bold")
-        for name in comparison.names:
-            cells = [_cell(comparison.scores[name][metric, averaging])]
-            if name != base:
-                cells.append(_cell(comparison.differences[name][metric, averaging], sign=True))
-            scores.add_row(f"  {name}, {_seeds(comparison, name)}", *cells)
-    if not several:
-        return [scores]
-    parts = _table(f"parts by {comparison.partition.describe()}; differences as above")
-    parts.add_column("difference", justify="right", no_wrap=True)
-    for part in next(iter(comparison.by_part.values())):
-        parts.add_row(f"miou, dataset, {part}", style="bold")
-        for name in comparison.names[1:]:
-            parts.add_row(f"  {name}", _cell(comparison.by_part[name][part], sign=True))
-    return [scores, parts]
-
-
-def _seeds(comparison: Comparison, name: str) -> str:
+def seed_count(comparison: Comparison, name: str) -> str:
+    """How many seeds a detector of a comparison has, in words."""
     count = len(comparison.replicates[name].seeds)
     return f"{count} seed{'' if count == 1 else 's'}"
 
@@ -224,7 +176,7 @@ def verdict_sentence(comparison: Comparison, detector: str = "student") -> str:
     told = (
         f"{detector} minus {baseline} is {100 * found.value:+.2f} points of dataset mIoU, 95 % interval "
         f"{100 * found.low:+.2f} to {100 * found.high:+.2f} ({comparison.description}; "
-        f"{_seeds(comparison, detector)})."
+        f"{seed_count(comparison, detector)})."
     )
     if baseline != "control":
         told += " Of distillation this says nothing: no control was trained as long without teachers."
@@ -236,19 +188,3 @@ def verdict_sentence(comparison: Comparison, detector: str = "student") -> str:
     if baseline != "control":
         return f"The {detector} is {better} than its {baseline}: {told}"
     return f"Distillation {'helped' if found.value > 0 else 'hurt'}: {told}"
-
-
-def _table(caption: str) -> Table:
-    table = Table(caption=caption, box=None, caption_justify="left", padding=(0, 1))
-    table.add_column("", overflow="fold")
-    return table
-
-
-def _cell(value: Estimate, sign: bool = False) -> str:
-    if not np.isfinite(value.value):
-        return "-"
-    form = "+.2f" if sign else ".2f"
-    star = "*" if sign and significant(value) else ""
-    if not np.isfinite(value.low):
-        return f"{100 * value.value:{form}}"
-    return f"{100 * value.value:{form}}{star} [{100 * value.low:{form}}, {100 * value.high:{form}}]"

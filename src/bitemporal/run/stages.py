@@ -23,7 +23,6 @@ from bitemporal.evaluation import (
     draw_masks,
     evaluate,
     forward_passes,
-    print_table,
     spread_by_car,
     verdict_sentence,
 )
@@ -42,6 +41,7 @@ from bitemporal.run.loading import derive_seed
 from bitemporal.run.recipe import DistillRecipe, TrainRecipe, check_same_run
 from bitemporal.run.stage import Stage, check_fit, optimisation, run_stage
 from bitemporal.run.task import ChangeTask
+from bitemporal.tables import print_table
 
 ORIGIN_PARTITION = "o-p"
 _PAIRS_SHOWN = 6
