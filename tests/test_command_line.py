@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import bitemporal
 from bitemporal.cli.dispatch import which_predict
 from bitemporal.cli.main import COMMANDS, main
+from bitemporal.cli.parser import call, make_parser
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -170,11 +172,134 @@ def test_importing_the_package_loads_no_framework():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("value", ["-9999", "-3.4028234663852886e+38", "-inf", "-.5", "-25,0"])
-def test_negative_values_belong_to_their_option(value):
-    from bitemporal.cli.main import _with_negative_numbers
+@dataclass(frozen=True)
+class Base:
+    """The first group.
 
-    assert _with_negative_numbers(["a", "--nodata", value, "-o", "x"]) == ["a", f"--nodata={value}", "-o", "x"]
+    Attributes:
+        place: Where.
+        sizes: How large.
+    """
+
+    place: str
+    sizes: tuple[int, ...] = (1, 2)
+
+
+@dataclass(frozen=True)
+class Derived(Base):
+    """The second group.
+
+    Attributes:
+        lambda_: Weight.
+        extra: A mapping.
+    """
+
+    lambda_: float | None = None
+    extra: dict[str, int] = field(default_factory=dict)
+
+
+def documented(
+    first: str,
+    second: str | None = None,
+    /,
+    *,
+    output: str,
+    names: list[str] | None = None,
+    span: tuple[float, float] | None = None,
+    nodata: float | None = None,
+    loud: bool = False,
+    options: Derived,
+) -> dict[str, object]:
+    """Do what is asked, 100 %.
+
+    At length.
+
+    Args:
+        first: One.
+        second: Two, 50 %.
+        output: Three.
+        names: Four.
+        span: Five.
+        nodata: Six.
+        loud: Seven.
+        options: Eight.
+    """
+    return dict(locals())
+
+
+def called(*words):
+    return call(documented, make_parser("program", documented).parse_args([*words]))
+
+
+def test_a_function_gets_what_its_parser_read():
+    least = called("a", "-o", "c", "--place=d")
+    assert least == {
+        "first": "a",
+        "second": None,
+        "output": "c",
+        "names": None,
+        "span": None,
+        "nodata": None,
+        "loud": False,
+        "options": Derived("d"),
+    }
+    words = "a b --out c --names e f --span 0,1.5 --nodata 2 --loud --place d --sizes 3 --lambda .5".split()
+    everything = called(*words, "--extra", "{g: 1}")
+    assert everything == {
+        "first": "a",
+        "second": "b",
+        "output": "c",
+        "names": ["e", "f"],
+        "span": (0.0, 1.5),
+        "nodata": 2.0,
+        "loud": True,
+        "options": Derived("d", (3,), 0.5, {"g": 1}),
+    }
+
+
+def test_a_file_says_the_same_and_words_go_first(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "output: c\nnames: [e, f]\nspan: [0, 1.5]\nloud: true\nplace: d\nsizes: [3, 4]\nlambda: 0.5\nextra: {g: 1}\n"
+    )
+    given = called("a", f"--config={tmp_path / 'c.yaml'}", "--sizes", "5")
+    assert given["options"] == Derived("d", (5,), 0.5, {"g": 1})
+    assert (given["names"], given["span"], given["loud"]) == (["e", "f"], (0.0, 1.5), True)
+    (tmp_path / "c.yaml").write_text("sizes: [3.5]\n")
+    with pytest.raises(SystemExit):
+        called("a", "-o", "c", "--place", "d", f"--config={tmp_path / 'c.yaml'}")
+
+
+def test_help_shows_fields_of_dataclasses_in_groups():
+    text = make_parser("program", documented).format_help()
+    assert "Do what is asked, 100 %. At length." in text and "Two, 50 %." in text
+    own, first, second = re.split("The (?:first|second) group:\n", text)
+    for part, words in (
+        (own, ("--output OUTPUT, -o OUTPUT, --out OUTPUT", "--names NAMES [NAMES ...]", "2 comma-separated numbers")),
+        (first, ("--place PLACE", "Where. (required", "--sizes", "How large.", "comma-separated integers")),
+        (second, ("--lambda LAMBDA", "Weight.", "--extra", "A mapping.")),
+    ):
+        assert all(word in part for word in words)
+    assert "--options" not in text and "lambda_" not in text.lower()
+
+
+@pytest.mark.parametrize("value", ["-9999", "-3.4028234663852886e+38", "-.inf", "-.5", "-1e-3"])
+def test_negative_values_belong_to_their_option(value):
+    given = called("a", "--nodata", value, "-o", "x", "--place", "d")
+    assert (given["nodata"], given["output"]) == (float(value.replace(".inf", "inf")), "x")
+
+
+@pytest.mark.parametrize("value", ["-25,0", "-.5,-.25"])
+def test_negative_ranges_belong_to_their_option(value):
+    given = called("a", "b", "--span", value, "-o", "x", "--place", "d")
+    assert (given["span"], given["output"]) == (tuple(map(float, value.split(","))), "x")
+
+
+def test_an_overview_imports_no_command():
+    code = (
+        "import sys; from bitemporal.cli.main import main; main(['--help']); main(['data']); "
+        "sys.exit(bool({'torch', 'bitemporal.cli.train'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_extras_name_what_scenes_import():

@@ -1,0 +1,118 @@
+"""The command line of a typed function: its parameters are the options, its docstring is the help."""
+
+import dataclasses
+import inspect
+import re
+import typing
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import docstring_parser
+from jsonargparse import ArgumentParser, Namespace
+
+_MORE_NAMES = {"output": ("-o", "--out")}
+
+
+def make_parser(prog: str, function: Callable[..., Any]) -> ArgumentParser:
+    """Make the parser of a function's command line and of its YAML file (``--config``).
+
+    Positional-only parameters become positional arguments, all others options. A parameter that is a dataclass becomes
+    a group of options, one per field, under the first line of the dataclass's docstring. A trailing underscore, which
+    keeps a name off a keyword of Python, is not shown.
+
+    Args:
+        prog: Words of the command, as the help shows them.
+        function: Function with annotated parameters and a docstring in Google style.
+    """
+    parser = ArgumentParser(prog=prog, description=docstring_parser.parse(function.__doc__ or "").description)
+    # by default, argparse takes -1e5, -inf and -25,0 for options
+    parser._negative_number_matcher = re.compile(r"-(\d|\.|inf)")
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
+    for title, documented, parameters in _groups(function):
+        group = parser.add_argument_group(title) if title else parser
+        helps = {p.arg_name: p.description or "" for p in docstring_parser.parse(documented.__doc__ or "").params}
+        for parameter in parameters:
+            names, settings = _argument(parameter)
+            group.add_argument(*names, help=helps.get(parameter.name, ""), **settings)
+    return parser
+
+
+def call(function: Callable[..., Any], values: Namespace) -> Any:  # noqa: ANN401  whatever the function returns
+    """Call a function with the values that its parser has read."""
+    arguments = OrderedDict(
+        (p.name, call(p.annotation, values) if _is_group(p) else values[_shown_name(p)]) for p in _parameters(function)
+    )
+    bound = inspect.BoundArguments(inspect.signature(function), arguments)
+    return function(*bound.args, **bound.kwargs)
+
+
+def _groups(function: Callable[..., Any]) -> Iterator[tuple[str, object, list[inspect.Parameter]]]:
+    """Title, documented object and parameters: the function's own without a title, then those of its dataclasses."""
+    parameters = list(_parameters(function))
+    yield "", function, [parameter for parameter in parameters if not _is_group(parameter)]
+    for group in filter(_is_group, parameters):
+        for owner in filter(dataclasses.is_dataclass, reversed(inspect.getmro(group.annotation))):
+            title = docstring_parser.parse(owner.__doc__ or "").short_description or owner.__name__
+            own = inspect.get_annotations(owner)
+            yield title.rstrip("."), owner, [field for field in _parameters(group.annotation) if field.name in own]
+
+
+def _parameters(component: Callable[..., Any]) -> Iterator[inspect.Parameter]:
+    """Parameters of a function, or fields of a dataclass, with annotations and defaults evaluated."""
+    hints, fields = typing.get_type_hints(component), getattr(component, "__dataclass_fields__", {})
+    for name, parameter in inspect.signature(component).parameters.items():
+        factory = fields[name].default_factory if name in fields else dataclasses.MISSING
+        default = parameter.default if factory is dataclasses.MISSING else factory()
+        yield parameter.replace(annotation=hints[name], default=default)
+
+
+def _is_group(parameter: inspect.Parameter) -> bool:
+    return dataclasses.is_dataclass(parameter.annotation)
+
+
+def _shown_name(parameter: inspect.Parameter) -> str:
+    return parameter.name.rstrip("_")
+
+
+def _argument(parameter: inspect.Parameter) -> tuple[list[str], dict[str, Any]]:
+    """What ``add_argument`` needs to know: names, and settings other than the help."""
+    name, hint, required = _shown_name(parameter), parameter.annotation, parameter.default is parameter.empty
+    settings: dict[str, Any] = {} if required else {"default": parameter.default}
+    if hint is bool:
+        settings["action"] = "store_true"
+    elif list[str] in (hint, *typing.get_args(hint)):
+        settings |= {"type": str, "nargs": "+"}
+    else:
+        settings["type"] = _Numbers.of(hint) or hint
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        return [name], settings if required else settings | {"nargs": "?"}
+    return [f"--{name.replace('_', '-')}", *_MORE_NAMES.get(name, ())], settings | {"dest": name, "required": required}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Numbers:
+    """A reader of ``1,2`` (command line) and ``[1, 2]`` (YAML); ``length`` is ``None`` for any number of numbers."""
+
+    kind: type[int] | type[float]
+    length: int | None
+
+    @classmethod
+    def of(cls, hint: object) -> "_Numbers | None":
+        """The reader for a tuple of numbers, or for one that may be ``None``; ``None`` for other types."""
+        for choice in (hint, *typing.get_args(hint)):
+            if typing.get_origin(choice) is tuple:
+                kinds = typing.get_args(choice)
+                return cls(kinds[0], None if kinds[-1] is Ellipsis else len(kinds))
+        return None
+
+    def __call__(self, value: str | Sequence[Any]) -> tuple[Any, ...]:
+        words = value.strip("[]() ").split(",") if isinstance(value, str) else value
+        if self.length not in (None, len(words)):
+            raise ValueError(f"expected {self}, found {value!r}")
+        return tuple(self.kind(str(word)) for word in words)
+
+    def __repr__(self) -> str:
+        """What the help and the errors say."""
+        count = "" if self.length is None else f"{self.length} "
+        return f"{count}comma-separated {'integers' if self.kind is int else 'numbers'}"
