@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bitemporal.errors import WeightsError
 from bitemporal.models import create_model, list_models, model_card
-from bitemporal.run.task import ChangeTask, Optimisation
+from bitemporal.run.learner import Learner, Optimisation
 
 MICRO = list_models("test_ban*")
 FULL_SIZE = list_models("ban_*")
@@ -28,11 +28,11 @@ def test_training_leaves_the_foundation_model_frozen_and_changes_all_else(name):
     torch.manual_seed(0)
     model = create_model(name)
     assert not model.foundation.training
-    task = ChangeTask(model, optimisation(name), seed=0)
+    Learner(model)
     assert model.training
     assert not any(module.training for module in model.foundation.modules())
     assert all(module.training for part in (model.side, model.bridges, model.decoder) for module in part.modules())
-    optimiser = torch.optim.AdamW(task.optimisation.parameter_groups(model))
+    optimiser = torch.optim.AdamW(optimisation(name).parameter_groups(model))
     optimised = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
     start = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
     for _ in range(2):  # the first step leaves what still starts at zero behind another zero

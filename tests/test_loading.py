@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from bitemporal.pairs import PairFolder, resolve_decoding
-from bitemporal.run.loading import Batch, TrainingSamples, ValidationPairs, training_loader, validation_loader
+from bitemporal.pairs.batch import Batch
+from bitemporal.run.loading import TrainingSamples, ValidationPairs, training_loader, validation_loader
 from conftest import write_pair
 
 COUNT = 12

@@ -13,13 +13,13 @@ from torch import Tensor
 from bitemporal._torchvision import torchvision
 from bitemporal.errors import InputSizeError, RecipeError, UnknownModelError, WeightsError
 from bitemporal.method.car import CarPartition
-from bitemporal.method.loss import criterion
-from bitemporal.method.teachers import DistillationTask, TeacherBank
+from bitemporal.method.loss import CRITERIA, DistillationLoss, view_for
+from bitemporal.method.teachers import PartTeachers
 from bitemporal.models import ChangeModel, create_model, encoders, list_models, model_card
 from bitemporal.models.base import ParameterRule
 from bitemporal.models.changer import exchange, warp
-from bitemporal.run.loading import Batch
-from bitemporal.run.task import ChangeTask, Optimisation
+from bitemporal.pairs.batch import Batch
+from bitemporal.run.learner import Learner
 
 MICRO = list_models("test_*")
 OTHER_LOSSES = {
@@ -280,10 +280,14 @@ def pairs_of_every_part() -> Batch:
     return Batch(before, after, target)
 
 
-def distillation(student: ChangeModel, teachers: dict[str, ChangeModel], name: str) -> DistillationTask:
-    plain = Optimisation(lr=1e-3, weight_decay=0.0, rules=(), steps=10, warmup_steps=0)
-    bank = TeacherBank(teachers, CarPartition())
-    return DistillationTask(student, plain, 0, bank, criterion(name, temperature=2.0), weight=1.0)
+def distillation(student: ChangeModel, networks: dict[str, ChangeModel], name: str) -> Learner:
+    criterion = CRITERIA[name]
+    teachers = PartTeachers(networks, view_for(criterion, student, networks.values()), CarPartition())
+    return Learner(student, DistillationLoss(teachers, criterion.distance, weight=1.0, temperature=2.0))
+
+
+def loss_terms(learner: Learner, batch: Batch) -> dict[str, torch.Tensor]:
+    return learner(batch.before, batch.after, batch.target)
 
 
 @every_micro
@@ -291,34 +295,33 @@ def test_origin_teachers_and_student_train(name):
     """A few steps through all stages: each lowers its loss, and the distillation term pulls on the student."""
     batch = pairs_of_every_part()
 
-    def train(task: ChangeTask) -> list[float]:
-        optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=3e-3)
+    def train(learner: Learner) -> list[float]:
+        optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], lr=3e-3)
         totals = []
         for step in range(8):
             torch.manual_seed(step)
-            total = sum(task.loss_terms(batch).values())
+            total = sum(loss_terms(learner, batch).values())
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
             totals.append(total.item())
         return totals
 
-    plain = Optimisation(lr=1e-3, weight_decay=0.0, rules=(), steps=10, warmup_steps=0)
     origin = build(name)
-    fell = {"origin": train(ChangeTask(origin, plain, 0))}
+    fell = {"origin": train(Learner(origin))}
     teachers = {}
     for seed, part in enumerate(("small", "medium", "large")):
         torch.manual_seed(seed + 1)
         teachers[part] = create_model(name)
-        fell[part] = train(ChangeTask(teachers[part], plain, 0))
+        fell[part] = train(Learner(teachers[part]))
     student = create_model(name)
     student.load_state_dict(origin.state_dict())
-    task = distillation(student, teachers, "mse")
-    term = task.loss_terms(batch)["loss_distillation"]
+    learner = distillation(student, teachers, "mse")
+    term = loss_terms(learner, batch)["loss_distillation"]
     gradients = torch.autograd.grad(term, [p for p in student.parameters() if p.requires_grad], allow_unused=True)
     assert term.item() > 0
     assert any(g is not None and g.abs().max() > 0 for g in gradients)
-    fell["student"] = train(task)
+    fell["student"] = train(learner)
     assert all(min(losses[-3:]) < losses[0] for losses in fell.values()), fell
 
 
@@ -328,8 +331,8 @@ def test_it_learns_from_and_teaches_another_architecture(name, name_of_criterion
     other = "test_tinycd" if name == "test_fc" else "test_fc"
     for student_name, teacher_name in ((name, other), (other, name)):
         student, teacher = build(student_name), build(teacher_name)
-        task = distillation(student, {part: teacher for part in ("small", "medium", "large")}, name_of_criterion)
-        term = task.loss_terms(pairs_of_every_part())["loss_distillation"]
+        learner = distillation(student, {part: teacher for part in ("small", "medium", "large")}, name_of_criterion)
+        term = loss_terms(learner, pairs_of_every_part())["loss_distillation"]
         term.backward()
         assert torch.isfinite(term)
         assert any(p.grad is not None and p.grad.abs().max() > 0 for p in student.parameters())

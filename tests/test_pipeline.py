@@ -1,4 +1,4 @@
-"""The whole road: stages, what they leave, skipping and continuing, and the closing table recomputed."""
+"""All stages of a run: what they leave, skipping and continuing, and the closing table recomputed."""
 
 import csv
 import dataclasses
@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from torch.distributions import Bernoulli, kl_divergence
 
 from bitemporal.cli.main import main
-from bitemporal.errors import BundleError, DataError, RecipeError, WeightsError
+from bitemporal.errors import BundleError, DataError, OutputError, RecipeError, WeightsError
 from bitemporal.evaluation import read_result
 from bitemporal.inference import load
 from bitemporal.inference.bundle import load_network, read_description
-from bitemporal.method.teachers import DistillationTask, TeacherBank
-from bitemporal.run.loading import Batch
+from bitemporal.method.loss import mse
+from bitemporal.method.teachers import PartTeachers, raw_outputs
+from bitemporal.run import stages
 from bitemporal.run.recipe import STAGES, DistillRecipe, TrainRecipe
 from bitemporal.run.stages import DistillationRun, train
 from test_training import assert_equal, killed_after
@@ -148,17 +149,17 @@ def test_distillation_makes_the_difference_to_the_control(whole, tiny_pairs, tmp
 
 
 @pytest.mark.parametrize(("teachers", "given", "weight"), [("all", None, 1.0), ("part", 0.25, 0.25)])
-def test_student_is_taught_as_the_recipe_says(whole, tiny_pairs, tmp_path, teachers, given, weight):
+def test_student_is_taught_as_the_recipe_says(whole, tiny_pairs, tmp_path, monkeypatch, teachers, given, weight):
     """Temperature, lambda and teachers, against torch's own divergence."""
+    monkeypatch.setattr(stages, "calibrate", lambda networks, batches: dict.fromkeys(networks, 0.0))
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run/recipe.yaml").unlink()
     run = distill(tiny_pairs, tmp_path / "run", teachers=teachers, temperature=3.0, **{"lambda": given})
-    stages = run.stages()
-    task = run._builder(stages["student"], stages)()
+    learner = run.student_learner()
     dates = torch.randint(0, 256, (2, 3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     target = torch.zeros(3, 32, 32, dtype=torch.int64)
     target[:, :16] = 1
-    found = task.eval().loss_terms(Batch(dates[0], dates[1], target))["loss_distillation"].detach()
+    found = learner.eval()(dates[0], dates[1], target)["loss_distillation"].detach()
     outputs = {}
     shares = {"teacher-large": 1.0}
     if teachers == "all":
@@ -178,15 +179,15 @@ def test_teachers_are_calibrated_by_the_students_samples_if_they_teach_other_par
     tiny_pairs, tmp_path, monkeypatch, teachers, samples
 ):
     seen, shifts = [], {}
-    calibrate = TeacherBank.calibrate
+    calibrate = stages.calibrate
 
-    def spied(bank, batches):
+    def spied(networks, batches):
         batches = list(batches)
         seen.append(sum(len(batch) for batch in batches))
-        calibrate(bank, batches)
-        shifts.update(bank.shifts)
+        shifts.update(calibrate(networks, batches))
+        return shifts
 
-    monkeypatch.setattr(TeacherBank, "calibrate", spied)
+    monkeypatch.setattr(stages, "calibrate", spied)
     distill(tiny_pairs, tmp_path, teachers=teachers, stages="origin,teachers,student")()
     assert seen == samples  # two steps of four
     assert all(shift != 0 for shift in shifts.values()) and len(shifts) == 3 * len(samples)
@@ -197,9 +198,9 @@ def test_the_papers_criterion_has_the_papers_lambda(whole, tiny_pairs, tmp_path)
     shutil.copytree(whole, tmp_path / "run")
     (tmp_path / "run/recipe.yaml").unlink()
     run = distill(tiny_pairs, tmp_path / "run", criterion="mse", teachers="part", **{"lambda": None})
-    stages = run.stages()
-    task = run._builder(stages["student"], stages)()
-    assert isinstance(task, DistillationTask) and task.weight == 1e-5
+    term = run.student_learner().distillation
+    assert term.weight == 1e-5 and term.distance is mse
+    assert isinstance(term.teachers, PartTeachers) and term.teachers.view is raw_outputs
 
 
 def test_table_can_be_recomputed_from_masks(whole, tiny_pairs):
@@ -369,7 +370,7 @@ def test_train_leaves_the_recipe_of_a_distillation_alone(tiny_pairs, tmp_path):
 def test_test_split_alone_is_not_trained_on(tiny_pairs, tmp_path):
     data = tmp_path / "pairs"
     shutil.copytree(tiny_pairs / "test", data / "test")
-    with pytest.raises(DataError, match="no folder train to learn from"):
+    with pytest.raises(DataError, match="expected a folder train"):
         distill(data, tmp_path / "run")
 
 
@@ -421,9 +422,9 @@ def test_nothing_is_written_into_the_data(tiny_pairs, tmp_path):
     before = fingerprint(tiny_pairs)
     (tmp_path / "file").write_text("mine")
     for out in (tiny_pairs, tiny_pairs / "train/run"):
-        with pytest.raises(RecipeError, match="inside the data"):
+        with pytest.raises(OutputError, match="inside the data"):
             distill(tiny_pairs, out)
-    with pytest.raises(RecipeError, match="is a file"):
+    with pytest.raises(OutputError, match="is a file"):
         distill(tiny_pairs, tmp_path / "file")
     assert fingerprint(tiny_pairs) == before
     assert (tmp_path / "file").read_text() == "mine"

@@ -12,8 +12,8 @@ from bitemporal.cli.main import main
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.models import model_card
 from bitemporal.models.facts import all_facts
+from bitemporal.pairs.batch import Batch
 from bitemporal.run import reproduction, stages
-from bitemporal.run.loading import Batch
 
 QUIET = Console(quiet=True)
 QUICK = ("fc_siam_diff", "lightcdnet_s")
@@ -194,14 +194,14 @@ def test_a_killed_dry_run_is_in_nobodys_way(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     recipe = reproduction.paper_recipe("jl1-cd", "fc_ef", out=str(tmp_path / "runs" / "a"))
 
-    run_stage = stages.run_stage
+    train_stage = stages.train_stage
 
     def killed_after_the_origin(stage, *others):
         if stage.name != "origin":
             raise KeyboardInterrupt
-        return run_stage(stage, *others)
+        return train_stage(stage, *others)
 
-    monkeypatch.setattr(stages, "run_stage", killed_after_the_origin)
+    monkeypatch.setattr(stages, "train_stage", killed_after_the_origin)
     for seed in (0, 1):
         with pytest.raises(KeyboardInterrupt):
             reproduction.dry_run(replace(recipe, seed=seed), QUIET)

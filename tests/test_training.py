@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -21,16 +20,17 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from bitemporal.errors import BundleError, RecipeError
+from bitemporal.errors import BundleError, DeviceError, RecipeError
 from bitemporal.inference.bundle import load_network, read_description
-from bitemporal.models import ModelOutput, create_model, model_card
+from bitemporal.metrics import MAIN_METRICS
+from bitemporal.models import ChangeModel, ModelOutput, create_model, model_card
 from bitemporal.models.base import ParameterRule, TrainingDefaults
-from bitemporal.run import callbacks, stages
-from bitemporal.run.callbacks import resume_step
-from bitemporal.run.loading import Batch
+from bitemporal.pairs.batch import Batch
+from bitemporal.run import fit, stages
+from bitemporal.run.fit import resume_step
+from bitemporal.run.folder import StageFolder
+from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.recipe import TrainRecipe
-from bitemporal.run.stage import optimisation
-from bitemporal.run.task import VALIDATION_METRICS, ChangeTask, Optimisation
 from conftest import write_pair
 
 QUIET = Console(quiet=True)
@@ -86,33 +86,32 @@ def test_longest_rule_wins_and_every_parameter_is_in_one_group():
 def test_recipe_goes_before_the_networks_own_defaults(tmp_path):
     rules = (ParameterRule("head", lr=10.0),)
     card = replace(model_card("test_fc"), training=TrainingDefaults(lr=3e-4, weight_decay=0.07, rules=rules))
-    own = optimisation(recipe(tmp_path, tmp_path), card, 30_000)
+    own = Optimisation.of_recipe(recipe(tmp_path, tmp_path), card, 30_000)
     assert own == Optimisation(lr=3e-4, weight_decay=0.07, rules=rules, steps=30_000, warmup_steps=1000)
-    assert optimisation(recipe(tmp_path, tmp_path), card, 50).warmup_steps == 5
-    said = optimisation(recipe(tmp_path, tmp_path, lr=0.5, weight_decay=0.0, warmup_steps=0), card, 50)
+    assert Optimisation.of_recipe(recipe(tmp_path, tmp_path), card, 50).warmup_steps == 5
+    said = Optimisation.of_recipe(recipe(tmp_path, tmp_path, lr=0.5, weight_decay=0.0, warmup_steps=0), card, 50)
     assert said == Optimisation(lr=0.5, weight_decay=0.0, rules=rules, steps=50, warmup_steps=0)
 
 
 def test_weight_decay_is_decoupled_from_the_gradient():
     """AdamW: without a gradient a weight shrinks by lr x decay; Adam would move it by about lr."""
-    task = ChangeTask(create_model("test_fc"), Optimisation(0.1, 0.5, (), 10, 0), 0)
-    before = [p.detach().clone() for p in task.model.parameters()]
-    for p in task.model.parameters():
+    model = create_model("test_fc")
+    before = [p.detach().clone() for p in model.parameters()]
+    for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    configured = task.configure_optimizers()  # the schedule holds the optimiser weakly
-    configured["optimizer"].step()
-    for old, new in zip(before, task.model.parameters(), strict=True):
+    Optimisation(0.1, 0.5, (), 10, 0).optimiser(model).step()
+    for old, new in zip(before, model.parameters(), strict=True):
         assert torch.allclose(new, old * (1 - 0.1 * 0.5))
 
 
 def test_steps_see_the_pairs_as_the_recipe_says(tiny_pairs, tmp_path, monkeypatch):
-    given, outputs = [], ChangeTask.outputs
+    given, outputs = [], Learner.outputs
 
-    def noted(task: ChangeTask, batch: Batch) -> ModelOutput:
+    def noted(learner: Learner, batch: Batch) -> ModelOutput:
         given.append(batch)
-        return outputs(task, batch)
+        return outputs(learner, batch)
 
-    monkeypatch.setattr(ChangeTask, "outputs", noted)
+    monkeypatch.setattr(Learner, "outputs", noted)
     raw = {Image.open(path).tobytes() for path in (tiny_pairs / "train/A").iterdir()}
     for augmentation, untouched in (("none", True), ("standard", False)):
         options = {"batch_size": 3, "max_steps": 2, "augmentation": augmentation}
@@ -124,13 +123,13 @@ def test_steps_see_the_pairs_as_the_recipe_says(tiny_pairs, tmp_path, monkeypatc
 
 
 def test_precision_is_that_of_the_recipe(tiny_pairs, tmp_path, monkeypatch):
-    loss_terms, kinds = ChangeTask.loss_terms, []
+    outputs, kinds = Learner.outputs, []
 
-    def noted(task: ChangeTask, batch: Batch) -> dict[str, torch.Tensor]:
+    def noted(learner: Learner, batch: Batch) -> ModelOutput:
         kinds.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
-        return loss_terms(task, batch)
+        return outputs(learner, batch)
 
-    monkeypatch.setattr(ChangeTask, "loss_terms", noted)
+    monkeypatch.setattr(Learner, "outputs", noted)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for precision in ("fp32", "bf16"):
         stages.train(recipe(tiny_pairs, tmp_path / precision, max_steps=1, precision=precision), QUIET)
@@ -161,9 +160,8 @@ def test_last_row_of_metrics_can_be_recomputed_from_the_last_checkpoint(tiny_pai
     for i in range(3):
         write_pair(data, "val", f"wide_{i}", *rng.integers(0, 256, (2, 32, 64, 3), dtype=np.uint8), np.eye(32, 64) > 0)
     stages.train(recipe(data, tmp_path / "run", max_steps=20, validate_every=10, lr=0.02, augmentation="none"), QUIET)
-    state = torch.load(tmp_path / "run/origin/last.ckpt", weights_only=True)["state_dict"]
     network = create_model("test_tinycd").eval()
-    network.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
+    network.load_state_dict(torch.load(tmp_path / "run/origin/last.ckpt", weights_only=True)["model"])
     matrix = np.zeros((2, 2))
     for path in sorted((data / "val/label").iterdir()):
         images = [np.asarray(Image.open(data / "val" / date / path.name)) for date in "AB"]
@@ -248,16 +246,27 @@ def scored(
 ) -> dict[int, dict[str, torch.Tensor]]:
     """Have the validation of each step score as given, or crash once; return the weights at each step."""
     seen: dict[int, dict[str, torch.Tensor]] = {}
+    step_taken, steps = fit.training_step, [0]
 
-    def validated(task: ChangeTask) -> None:
-        if task.global_step in crashes:
-            crashes.remove(task.global_step)
+    def counted(*arguments: Any) -> dict[str, torch.Tensor]:
+        steps[0] += 1
+        return step_taken(*arguments)
+
+    def started(folder: StageFolder) -> int:
+        steps[0] = resume_step(folder)
+        return steps[0]
+
+    def validated(fabric: object, model: ChangeModel, loader: object) -> tuple[float, dict[str, float]]:
+        if steps[0] in crashes:
+            crashes.remove(steps[0])
             raise Crash
-        seen[task.global_step] = {name: value.clone() for name, value in task.model.state_dict().items()}
-        task.validation_score = scores[task.global_step]
-        task.validation_metrics = dict.fromkeys(VALIDATION_METRICS, scores[task.global_step])
+        seen[steps[0]] = {name: value.clone() for name, value in model.state_dict().items()}
+        score = scores[steps[0]]
+        return -1.0 if np.isnan(score) else score, dict.fromkeys(MAIN_METRICS, score)
 
-    patch.setattr(ChangeTask, "on_validation_epoch_end", validated)
+    patch.setattr(fit, "resume_step", started)
+    patch.setattr(fit, "training_step", counted)
+    patch.setattr(fit, "validate", validated)
     return seen
 
 
@@ -267,7 +276,7 @@ def test_best_validation_gives_the_bundle_wherever_the_run_stopped(tiny_pairs, t
     for crash in crashes:
         with pytest.raises(Crash):
             stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=10), QUIET)
-        assert resume_step(tmp_path / "run/origin") == crash - 2
+        assert resume_step(StageFolder(tmp_path / "run/origin")) == crash - 2
     bundle = stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=10), QUIET)
     assert read_description(bundle)["metadata"]["best_step"] == 4
     assert_equal(weights(tmp_path / "run"), seen[4])
@@ -275,12 +284,10 @@ def test_best_validation_gives_the_bundle_wherever_the_run_stopped(tiny_pairs, t
 
 @pytest.mark.parametrize("file", ["last.ckpt", "best.safetensors"])
 def test_crash_in_the_middle_of_writing_leaves_the_file_before(tiny_pairs, tmp_path, monkeypatch, file):
-    from pytorch_lightning import Trainer  # after bitemporal, which mends torchvision where it must
-
-    owner, name = (Trainer, "save_checkpoint") if file == "last.ckpt" else (callbacks, "save_file")
+    owner, name = (torch, "save") if file == "last.ckpt" else (fit, "save_file")
     write, calls = getattr(owner, name), []
 
-    def half(first: Any, second: Any, *others: Any) -> None:  # (trainer, path) or (tensors, path)
+    def half(first: Any, second: Any, *others: Any) -> None:  # (content, path)
         calls.append(second)
         if len(calls) == 2:
             Path(second).write_bytes(b"half")
@@ -291,7 +298,7 @@ def test_crash_in_the_middle_of_writing_leaves_the_file_before(tiny_pairs, tmp_p
     seen = scored(monkeypatch, {2: 0.3, 4: 0.6, 6: 0.5}, set())
     with pytest.raises(Crash):
         stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
-    assert resume_step(tmp_path / "run/origin") == 2
+    assert resume_step(StageFolder(tmp_path / "run/origin")) == 2
     assert_equal(load_file(tmp_path / "run/origin/best.safetensors"), seen[4 if file == "last.ckpt" else 2])
     stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
     assert_equal(weights(tmp_path / "run"), seen[4])
@@ -327,8 +334,10 @@ def test_killed_run_ends_with_the_same_weights(tiny_pairs, tmp_path, model, prec
     stages.train(recipe(tiny_pairs, tmp_path / "killed", **options), QUIET)
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     last = [torch.load(tmp_path / run / "origin/last.ckpt", weights_only=True) for run in ("whole", "killed")]
-    assert last[0]["global_step"] == last[1]["global_step"] == 60
-    assert_equal(last[0]["state_dict"], last[1]["state_dict"])
+    assert last[0]["step"] == last[1]["step"] == 60
+    assert_equal(last[0]["model"], last[1]["model"])
+    for first, second in zip(*(state["optimiser"]["state"].values() for state in last), strict=True):
+        assert_equal(first, second)
     assert not list((tmp_path / "killed/origin").glob(".*"))
     tables = [(tmp_path / run / "origin/metrics.csv").read_text() for run in ("whole", "killed")]
     assert tables[0] == tables[1]
@@ -361,7 +370,7 @@ def test_default_batch_must_divide_over_the_devices_too(tiny_pairs, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is refused only without CUDA")
 def test_fp16_without_cuda_is_refused(tiny_pairs, tmp_path):
-    with pytest.raises(RecipeError, match="precision: fp16 needs a CUDA device"):
+    with pytest.raises(DeviceError, match="precision: fp16 needs a CUDA device"):
         stages.train(recipe(tiny_pairs, tmp_path / "run", precision="fp16"), QUIET)
 
 
@@ -377,35 +386,34 @@ def test_a_loss_that_is_no_number_ends_the_stage(tiny_pairs, tmp_path):
         stages.train(recipe(tiny_pairs, tmp_path / "run", lr=1e30, warmup_steps=0, max_steps=20), QUIET)
 
 
-def test_ctrl_c_says_where_the_run_goes_on(tiny_pairs, tmp_path, monkeypatch):
-    def interrupt(self: object, trainer: object, *rest: object) -> None:
-        if trainer.global_step == 3:  # type: ignore[attr-defined]  # Lightning's trainer
+def test_ctrl_c_says_where_the_run_resumes(tiny_pairs, tmp_path, monkeypatch):
+    def interrupt(self: object, step: int) -> None:
+        if step == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(callbacks.ShowProgress, "on_train_batch_end", interrupt)
+    monkeypatch.setattr(fit.StageProgress, "advance", interrupt)
     said = Console(record=True, file=io.StringIO())
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            stages.train(recipe(tiny_pairs, tmp_path / "run"), said)
-    finally:
-        signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
-    assert "goes on from step 2" in said.export_text()
-
-
-def test_progress_can_be_sent_to_another_process():
-    shown = pickle.loads(pickle.dumps(callbacks.ShowProgress("origin", 3, Console(stderr=True))))
-    assert (shown.name, shown.steps) == ("origin", 3)
-    assert isinstance(shown.console, Console)
+    with pytest.raises(KeyboardInterrupt):
+        stages.train(recipe(tiny_pairs, tmp_path / "run"), said)
+    assert "resumes at step 2" in said.export_text()
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "other"])
 def test_a_damaged_checkpoint_is_named_and_kept(tmp_path, damage):
     path = tmp_path / "last.ckpt"
-    torch.save({"global_step": 3, "weights": torch.zeros(1000)} if damage != "other" else [1, 2], path)
+    torch.save({"format": 2, "step": 3, "weights": torch.zeros(1000)} if damage != "other" else [1, 2], path)
     whole = path.read_bytes()
     damaged = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"step 3", "other": whole}[damage]
     path.write_bytes(damaged)
     with pytest.raises(BundleError, match=r"last\.ckpt: found a damaged file"):
-        resume_step(tmp_path)
+        resume_step(StageFolder(tmp_path))
     assert path.read_bytes() == damaged
+
+
+def test_the_checkpoint_of_an_earlier_version_is_refused_and_kept(tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"global_step": 3, "pytorch-lightning_version": "2.6.6", "state_dict": {}}, path)
+    before = path.read_bytes()
+    with pytest.raises(BundleError, match=r"last\.ckpt: found a checkpoint of another version .* remove the file"):
+        resume_step(StageFolder(tmp_path))
+    assert path.read_bytes() == before

@@ -1,129 +1,162 @@
-"""How far a student's output is from a teacher's."""
+"""The distillation term of MTKD (JL1-CD paper, arXiv 2502.13407, section on MTKD).
 
-from collections.abc import Callable
-from functools import partial
+The student minimises its own supervised loss plus lambda times the distance to its teachers::
+
+    L = L_task(student, label) + lambda * (1 / |Z|) * sum over z in Z of d(z_student, z_teacher)
+
+Z are the outputs for all valid pixels of a batch. In the paper d is the squared difference of raw outputs (``mse``).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bitemporal.errors import RecipeError
+from bitemporal.imagery.masks import IGNORE
+from bitemporal.method.teachers import Teachers, View, log_odds, raw_outputs
 from bitemporal.models import ChangeModel, ModelOutput
-from bitemporal.run.recipe import Criterion
+from bitemporal.pairs.batch import Batch
 
 
-class WeightedSum(NamedTuple):
-    """A sum over elements and the weight of what was summed: the mean over several groups is sums over weights."""
+def mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared difference of each output, d = (z_student - z_teacher)^2 (JL1-CD paper, section on MTKD, its loss).
 
-    total: Tensor
-    weight: Tensor
+    Args:
+        student: Raw outputs or log-odds, n x K x h x w.
+        teacher: Those of the teacher, the same shape.
+    """
+    return (student - teacher) ** 2
 
 
-def valid_weights(target: Tensor, size: tuple[int, int] | torch.Size, ignore: int = 255) -> Tensor:
-    """Share of valid label pixels under each output pixel.
+def kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """Kullback-Leibler divergence KL(teacher || student) of the probability of change of each pixel.
+
+    The paper's code has it with weight 0 (section on MTKD). For two logits this is the divergence of their softmax; for
+    one logit that of the Bernoulli distribution, where a softmax over one channel would always give 0.
+
+    Args:
+        student: Log-odds, n x 1 x h x w.
+        teacher: Those of the teacher, the same shape.
+    """
+    probability = torch.sigmoid(teacher)
+    changed = probability * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    unchanged = (1 - probability) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    return changed + unchanged
+
+
+class Criterion(NamedTuple):
+    """How a student is compared with a teacher.
+
+    Attributes:
+        distance: Takes the outputs of student and teacher, n x K x h x w, and gives the distance of each element.
+        view: Which outputs it compares, where both networks are of one architecture; else log-odds are compared.
+        weight: Lambda where none is given; ``None`` takes the network's own, from the paper's Table II.
+    """
+
+    distance: Callable[[Tensor, Tensor], Tensor]
+    view: View
+    weight: float | None
+
+
+CRITERIA = {
+    "kl": Criterion(kl, log_odds, weight=1.0),  # it then weighs about as much as a pixel's cross-entropy
+    "mse": Criterion(mse, raw_outputs, weight=None),
+}
+"""Criteria by their names in a recipe; a new one is a function above and an entry here."""
+
+
+def criterion(name: str) -> Criterion:
+    """The criterion of a name: ``mse`` is the paper's (section on MTKD), ``kl`` the default here.
+
+    Raises:
+        RecipeError: When there is no such criterion.
+    """
+    if name not in CRITERIA:
+        raise RecipeError(f"criterion: found {name!r}, expected one of {', '.join(CRITERIA)}")
+    return CRITERIA[name]
+
+
+def view_for(chosen: Criterion, student: ChangeModel, teachers: Iterable[ChangeModel]) -> View:
+    """Which outputs to compare: raw ones mean the same in networks of one architecture only, as the paper's are.
+
+    The paper's section on MTKD has teachers and student of one architecture.
+    """
+    alike = all(teacher.name == student.name and teacher.config == student.config for teacher in teachers)
+    return chosen.view if alike else log_odds
+
+
+@dataclass(frozen=True)
+class DistillationLoss:
+    """The distillation term: lambda times the mean distance to the teachers (JL1-CD paper, section on MTKD).
+
+    Outputs are divided by the temperature T, and the distance is multiplied by T^2 (Hinton, Vinyals, Dean: Distilling
+    the Knowledge in a Neural Network, 2015). This leaves ``mse`` as it is.
+
+    Attributes:
+        teachers: Who teaches which pair.
+        distance: See ``Criterion``.
+        weight: Lambda.
+        temperature: T.
+    """
+
+    teachers: Teachers
+    distance: Callable[[Tensor, Tensor], Tensor]
+    weight: float
+    temperature: float = 1.0
+
+    def __call__(self, student: ChangeModel, outputs: ModelOutput, batch: Batch) -> Tensor:
+        """The term for a batch.
+
+        Args:
+            student: The network that learns.
+            outputs: Its outputs for the batch, from the pass that its supervised loss comes from.
+            batch: The pairs and their masks; ignored pixels do not count.
+
+        Returns:
+            A scalar; 0 where no pair of the batch has a teacher.
+        """
+        totals, weights = [], []
+        for target in self.teachers.targets(batch):
+            own = self.teachers.view(student, _select(outputs, target.samples))
+            own, theirs = _at_common_size(own, target.values)
+            distance = self.distance(own / self.temperature, theirs / self.temperature)
+            valid = valid_shares(batch.target[target.samples], distance.shape[-2:])
+            valid = valid.repeat(len(distance) // len(valid), 1, 1, 1)  # some networks answer several times per pair
+            totals.append(target.weight * (valid * distance).sum())
+            weights.append(target.weight * valid.sum() * distance.shape[1])
+        if not totals:
+            return outputs.logits.sum() * 0.0  # in the graph, so that every step has the same terms
+        weight = torch.stack(weights).sum()
+        mean = torch.stack(totals).sum() / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+        return self.weight * self.temperature**2 * mean
+
+
+def valid_shares(target: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Share of valid label pixels under each output pixel, N x 1 x h x w float32 in [0, 1].
+
+    The paper's code counts ignored pixels in |Z| (section on MTKD); here they count nowhere.
 
     Args:
         target: Decoded masks, N x H x W, 255 ignored.
         size: Height and width of the output.
-        ignore: Value of pixels that count nowhere.
-
-    Returns:
-        N x 1 x h x w float32 in [0, 1]; all ones when nothing is ignored.
     """
-    valid = (target != ignore).float()[:, None]
+    valid = (target != IGNORE).float()[:, None]
     return valid if valid.shape[-2:] == tuple(size) else F.interpolate(valid, size=tuple(size), mode="area")
 
 
-def _common_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Both tensors at the larger of the two sizes, so that no detail is thrown away."""
+def _select(outputs: ModelOutput, samples: Tensor) -> ModelOutput:
+    return ModelOutput(outputs.logits[samples], {name: x[samples] for name, x in outputs.auxiliary.items()})
+
+
+def _at_common_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Both tensors at the larger of the two sizes, so that no detail is lost."""
     size = max(tuple(first.shape[-2:]), tuple(second.shape[-2:]))
     resized = [
         x if tuple(x.shape[-2:]) == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
         for x in (first, second)
     ]
     return resized[0], resized[1]
-
-
-def _log_odds(model: ChangeModel, outputs: ModelOutput) -> Tensor:
-    return model.log_odds(outputs.logits.float())
-
-
-def mean_squared_error(
-    student: ChangeModel,
-    outputs: ModelOutput,
-    teacher: ChangeModel,
-    targets: ModelOutput,
-    label: Tensor,
-    shift: float = 0.0,
-) -> WeightedSum:
-    """Squared differences of raw outputs, as in the paper: (1 / |Z|) sum (z_student - z_teacher)^2.
-
-    Networks of one architecture are compared by their raw distillation tensors at the head's own stride, others by
-    log-odds of change at the larger of the two sizes.
-
-    Args:
-        student: The network that learns.
-        outputs: Its outputs.
-        teacher: The network that teaches.
-        targets: Its outputs, of the same pairs.
-        label: Decoded masks, N x H x W; ignored pixels do not count.
-        shift: Added to the teacher's log-odds of change; raw outputs of one architecture are compared as they are.
-    """
-    if student.name == teacher.name and student.config == teacher.config:
-        ours = student.distillation_tensor(outputs).float()
-        theirs = teacher.distillation_tensor(targets).float()
-    else:
-        ours, theirs = _common_size(_log_odds(student, outputs), _log_odds(teacher, targets) + shift)
-    weights = valid_weights(label, ours.shape[-2:])
-    weights = weights.repeat(len(ours) // len(label), 1, 1, 1)  # networks that answer several times a pair
-    return WeightedSum((weights * (ours - theirs) ** 2).sum(), weights.sum() * ours.shape[1])
-
-
-def kullback_leibler(
-    student: ChangeModel,
-    outputs: ModelOutput,
-    teacher: ChangeModel,
-    targets: ModelOutput,
-    label: Tensor,
-    shift: float = 0.0,
-    *,
-    temperature: float,
-) -> WeightedSum:
-    """T^2 KL(teacher || student) between the probabilities of change at a temperature, a pixel.
-
-    For two logits this is the KL divergence of their softmax; for one logit that of the Bernoulli distribution, where
-    the reference's softmax over a single channel is identically zero.
-
-    Args:
-        student: The network that learns.
-        outputs: Its outputs.
-        teacher: The network that teaches.
-        targets: Its outputs, of the same pairs.
-        label: Decoded masks, N x H x W; ignored pixels do not count.
-        shift: Added to the teacher's log-odds of change.
-        temperature: T; log-odds are divided by it.
-    """
-    ours, theirs = _common_size(_log_odds(student, outputs), _log_odds(teacher, targets) + shift)
-    ours, theirs = ours / temperature, theirs / temperature
-    probability = torch.sigmoid(theirs)
-    divergence = probability * (F.logsigmoid(theirs) - F.logsigmoid(ours))
-    divergence = divergence + (1 - probability) * (F.logsigmoid(-theirs) - F.logsigmoid(-ours))
-    weights = valid_weights(label, ours.shape[-2:])
-    return WeightedSum((weights * divergence).sum() * temperature**2, weights.sum())
-
-
-KL_WEIGHT = 1.0
-"""Lambda of ``kl`` where none is given: the term then weighs about as much as a pixel's cross-entropy."""
-
-Compare = Callable[[ChangeModel, ModelOutput, ChangeModel, ModelOutput, Tensor, float], WeightedSum]
-"""Takes what ``mean_squared_error`` takes."""
-
-
-def criterion(name: Criterion, temperature: float) -> Compare:
-    """The criterion of a name.
-
-    Args:
-        name: ``mse`` or ``kl``.
-        temperature: Of ``kl``.
-    """
-    return mean_squared_error if name == "mse" else partial(kullback_leibler, temperature=temperature)

@@ -1,149 +1,178 @@
-"""The student's training: task loss plus the distance to the teachers, from one pass."""
+"""The teachers of MTKD, and what they say about a batch (JL1-CD paper, arXiv 2502.13407, section on MTKD).
 
-from collections.abc import Iterable, Mapping
+There are two kinds. In the paper, a pair is taught by the teacher of the part that the CAR of its change mask belongs
+to: ``PartTeachers``. The default here is that every teacher teaches every pair: ``AllTeachers``. A teacher that has
+learned from pairs with little change finds little in any pair, so those teachers are calibrated first (``calibrate``).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bitemporal.method.calibration import Calibration
 from bitemporal.method.car import CarPartition, change_area_ratios
-from bitemporal.method.loss import Compare, WeightedSum
 from bitemporal.models import ChangeModel, ModelOutput
-from bitemporal.run.loading import Batch
-from bitemporal.run.task import ChangeTask, Optimisation
+from bitemporal.pairs.batch import Batch
 
-CALIBRATION_SAMPLES = 128
-"""Of the student's first ones, by which teachers are calibrated."""
+View = Callable[[ChangeModel, ModelOutput], Tensor]
+"""Which tensor of a network's outputs is compared between teacher and student, N x K x h x w float32."""
 
 
-class TeacherBank:
-    """Frozen teachers, a network a part of the partition.
+def log_odds(network: ChangeModel, outputs: ModelOutput) -> Tensor:
+    """Log-odds of change, N x 1 x h x w float32: they mean the same for every network.
 
-    Deliberately no ``nn.Module``: whatever holds it does not see the teachers' parameters, so they are in no
+    The paper compares networks of one architecture only, by their raw outputs (section on MTKD).
+    """
+    return network.log_odds(outputs.logits.float())
+
+
+def raw_outputs(network: ChangeModel, outputs: ModelOutput) -> Tensor:
+    """The raw output z of the head, N x K x h x w float32, as the paper's loss compares it (section on MTKD)."""
+    return network.distillation_tensor(outputs).float()
+
+
+class Target(NamedTuple):
+    """What one teacher says about some samples of a batch.
+
+    Attributes:
+        values: The teacher's log-odds or raw outputs, n x K x h x w float32.
+        samples: Numbers of the samples in the batch, n int64.
+        weight: Weight of this teacher among the others.
+    """
+
+    values: Tensor
+    samples: Tensor
+    weight: float
+
+
+class Teachers(ABC):
+    """Frozen networks, one for each part of the partition.
+
+    Deliberately not an ``nn.Module``: whatever holds it does not see the teachers' parameters. They are in no
     optimiser, no checkpoint and no parameter count, and ``train()`` of the student cannot reach them.
+
+    Attributes:
+        networks: The teachers by the name of their part.
+        view: Which of their outputs the student is compared with.
+    """
+
+    def __init__(self, networks: Mapping[str, ChangeModel], view: View) -> None:
+        """Freeze the teachers.
+
+        Args:
+            networks: Teachers by the name of their part.
+            view: Which of their outputs the student is compared with.
+        """
+        self.networks = {part: network.eval().requires_grad_(False) for part, network in networks.items()}
+        self.view = view
+
+    def to(self, device: torch.device) -> None:
+        """Move the teachers to a device."""
+        for network in self.networks.values():
+            network.to(device)
+
+    @abstractmethod
+    def targets(self, batch: Batch) -> list[Target]:
+        """What the teachers say about a batch: at most one batched pass per teacher (paper, section on MTKD)."""
+
+    @torch.no_grad()
+    def _values(self, part: str, batch: Batch, samples: Tensor) -> Tensor:
+        network = self.networks[part]
+        normalise = network.card.normalisation
+        return self.view(network, network.outputs(normalise(batch.before[samples]), normalise(batch.after[samples])))
+
+
+class PartTeachers(Teachers):
+    """The paper's teachers: each teaches the pairs of its part (JL1-CD paper, section on MTKD)."""
+
+    def __init__(self, networks: Mapping[str, ChangeModel], view: View, partition: CarPartition) -> None:
+        """Freeze the teachers.
+
+        Args:
+            networks: Teachers by the name of their part; a part may lack one, and its pairs are not taught then.
+            view: Which of their outputs the student is compared with.
+            partition: Which CAR belongs to which part.
+        """
+        super().__init__(networks, view)
+        self.partition = partition
+
+    def routes(self, target: Tensor) -> dict[str, Tensor]:
+        """Numbers of the samples that each teacher teaches; teachers without samples are left out.
+
+        The CAR is that of the augmented mask, over its valid pixels (JL1-CD paper, section on MTKD). A mask without a
+        valid pixel has no CAR and no teacher.
+
+        Args:
+            target: Decoded masks, N x H x W, 255 ignored.
+        """
+        parts = torch.as_tensor(self.partition.indices(change_area_ratios(target).cpu().numpy()), device=target.device)
+        routes = {part: torch.nonzero(parts == i)[:, 0] for i, part in enumerate(self.partition.names)}
+        return {part: samples for part, samples in routes.items() if len(samples) and part in self.networks}
+
+    def targets(self, batch: Batch) -> list[Target]:
+        """What the teacher of each pair's part says about the pair (JL1-CD paper, section on MTKD)."""
+        routes = self.routes(batch.target)
+        return [Target(self._values(part, batch, samples), samples, 1.0) for part, samples in routes.items()]
+
+
+class AllTeachers(Teachers):
+    """Every teacher teaches every pair, weighted by the number of training pairs of its part.
+
+    Not in the paper, whose teachers teach their part alone (section on MTKD); ``benchmarks/study.md`` compares both.
     """
 
     def __init__(
         self,
-        teachers: Mapping[str, ChangeModel],
-        partition: CarPartition,
-        pairs: Mapping[str, int] | None = None,
+        networks: Mapping[str, ChangeModel],
+        view: View,
+        training_pairs: Mapping[str, int],
+        shifts: Mapping[str, float] | None = None,
     ) -> None:
         """Freeze the teachers.
 
         Args:
-            teachers: Networks by name of their part; a part may lack one.
-            partition: Routes by CAR.
-            pairs: Training pairs of each teacher: every teacher teaches every pair, as much as its part has pairs.
-                Without it, as in the paper, the teacher of a pair's part teaches it alone, and a pair whose part lacks
-                one is not taught.
+            networks: Teachers by the name of their part.
+            view: Which of their outputs the student is compared with.
+            training_pairs: Number of training pairs of each teacher's part.
+            shifts: What is added to each teacher's log-odds, see ``calibrate``; nothing by default.
         """
-        self.partition, self.pairs = partition, pairs
-        self.shifts = dict.fromkeys(teachers, 0.0)
-        self.teachers = {part: teacher.eval().requires_grad_(False) for part, teacher in teachers.items()}
+        super().__init__(networks, view)
+        self.training_pairs = training_pairs
+        self.shifts = dict.fromkeys(networks, 0.0) if shifts is None else dict(shifts)
 
-    def to(self, device: torch.device) -> None:
-        """Move the teachers to a device."""
-        for teacher in self.teachers.values():
-            teacher.to(device)
-
-    def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Find what must be added to each teacher's log-odds for it to find as much change in these pairs as there is.
-
-        Args:
-            batches: Of all parts, on the teachers' device.
-        """
-        found = {part: Calibration() for part in self.teachers}
-        for batch in batches:
-            for part, teacher in self.teachers.items():
-                logits = self.outputs(part, batch, torch.arange(len(batch))).logits
-                found[part].add(teacher.log_odds(logits.float()), batch.target)
-        self.shifts = {part: calibration.shift() for part, calibration in found.items()}
-
-    def route(self, target: Tensor) -> dict[str, Tensor]:
-        """Numbers of the samples that each teacher teaches; teachers of none are left out.
-
-        Args:
-            target: Decoded masks, N x H x W, 255 ignored; the CAR is that of the valid pixels, and a mask without one
-                has no part.
-        """
-        if self.pairs is not None:
-            return {name: torch.arange(len(target)) for name in self.teachers}
-        parts = torch.as_tensor(self.partition.indices(change_area_ratios(target).cpu().numpy()))
-        routes = {name: torch.nonzero(parts == i)[:, 0] for i, name in enumerate(self.partition.names)}
-        return {name: samples for name, samples in routes.items() if len(samples) and name in self.teachers}
-
-    @torch.no_grad()
-    def outputs(self, part: str, batch: Batch, samples: Tensor) -> ModelOutput:
-        """What a part's teacher says of its samples, in one batched pass."""
-        teacher = self.teachers[part]
-        normalise = teacher.card.normalisation
-        return teacher.outputs(normalise(batch.before[samples]), normalise(batch.after[samples]))
+    def targets(self, batch: Batch) -> list[Target]:
+        """What every teacher says about every pair."""
+        everything = torch.arange(len(batch), device=batch.target.device)
+        return [
+            Target(self._values(part, batch, everything) + self.shifts[part], everything, self.training_pairs[part])
+            for part in self.networks
+        ]
 
 
-def _select(outputs: ModelOutput, samples: Tensor) -> ModelOutput:
-    return ModelOutput(outputs.logits[samples], {name: x[samples] for name, x in outputs.auxiliary.items()})
+CALIBRATION_SAMPLES = 128
+"""Number of training samples that teachers are calibrated with."""
 
 
-class DistillationTask(ChangeTask):
-    """Trains a student on its own loss and on what teachers say of the same pixels (JL1-CD paper, section on MTKD).
+@torch.no_grad()
+def calibrate(networks: Mapping[str, ChangeModel], batches: Iterable[Batch]) -> dict[str, float]:
+    """Find the constant to add to each teacher's log-odds, so that it finds as much change as there is.
 
-    Where the CAR chooses the teacher, it is that of the augmented mask, on its valid pixels.
+    Not in the paper, where a teacher sees pairs of its own part only (section on MTKD).
+
+    Args:
+        networks: Teachers by the name of their part.
+        batches: Training samples of all parts, on the teachers' device.
+
+    Returns:
+        The shift of each teacher's log-odds.
     """
-
-    def __init__(
-        self,
-        model: ChangeModel,
-        optimisation: Optimisation,
-        seed: int,
-        teachers: TeacherBank,
-        compare: Compare,
-        weight: float,
-    ) -> None:
-        """Start a task.
-
-        Args:
-            model: The student, with the origin's weights.
-            optimisation: How it learns.
-            seed: As for any stage.
-            teachers: Frozen teachers.
-            compare: Distillation criterion.
-            weight: lambda.
-        """
-        super().__init__(model, optimisation, seed)
-        self.teachers, self.compare, self.weight = teachers, compare, weight
-
-    def on_fit_start(self) -> None:
-        """Bring the teachers to the student's device; those that teach pairs of other parts are calibrated first."""
-        self.teachers.to(self.device)
-        if self.teachers.pairs is not None:
-            # the stage's own data; Lightning sets the attribute, but does not declare it to type checkers
-            batches = self.trainer.datamodule.first_batches(CALIBRATION_SAMPLES)  # type: ignore[attr-defined]
-            self.teachers.calibrate(batch.to(self.device) for batch in batches)
-
-    def loss_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """The student's own terms and ``loss_distillation``, both from its single pass."""
-        outputs = self.outputs(batch)
-        terms = self.model.loss(outputs, batch.target)
-        return {**terms, "loss_distillation": self.weight * self._distance(outputs, batch)}
-
-    def _distance(self, outputs: ModelOutput, batch: Batch) -> Tensor:
-        sums: list[WeightedSum] = []
-        for part, samples in self.teachers.route(batch.target).items():
-            samples = samples.to(batch.target.device)
-            targets = self.teachers.outputs(part, batch, samples)
-            teacher = self.teachers.teachers[part]
-            found = self.compare(
-                self.model,
-                _select(outputs, samples),
-                teacher,
-                targets,
-                batch.target[samples],
-                self.teachers.shifts[part],
-            )
-            share = 1 if self.teachers.pairs is None else self.teachers.pairs[part]
-            sums.append(WeightedSum(share * found.total, share * found.weight))
-        if not sums:
-            return outputs.logits.sum() * 0.0  # in the graph, so that every step has the same terms
-        weight = torch.stack([s.weight for s in sums]).sum()
-        return torch.stack([s.total for s in sums]).sum() / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+    calibrations = {part: Calibration() for part in networks}
+    for batch in batches:
+        for part, network in networks.items():
+            normalise = network.eval().card.normalisation
+            outputs = network.outputs(normalise(batch.before), normalise(batch.after))
+            calibrations[part].add(log_odds(network, outputs), batch.target)
+    return {part: calibration.shift() for part, calibration in calibrations.items()}

@@ -7,7 +7,6 @@ number of loading processes.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -17,30 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bitemporal.pairs import Pair, PairFolder
+from bitemporal.pairs.batch import Batch
 from bitemporal.run.augmentation import augment
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Pairs of one size.
-
-    Attributes:
-        before: N x 3 x H x W uint8.
-        after: N x 3 x H x W uint8.
-        target: Decoded change masks, N x H x W int64: 0, 1, and 255 for ignored pixels.
-    """
-
-    before: Tensor
-    after: Tensor
-    target: Tensor
-
-    def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
-        return Batch(self.before.to(device), self.after.to(device), self.target.to(device))
-
-    def __len__(self) -> int:
-        """Number of pairs."""
-        return len(self.before)
 
 
 def derive_seed(*parts: object) -> int:
@@ -112,7 +89,7 @@ class _RunningNumbers(Sampler[list[int]]):
             yield list(range(start, start + share))
 
     def __len__(self) -> int:
-        return self.steps  # of the whole stage: Lightning counts the steps before ``first_step`` too
+        return self.steps - self.first_step
 
 
 def _collate(samples: list[tuple[Tensor, Tensor]]) -> Batch:

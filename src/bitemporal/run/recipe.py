@@ -14,10 +14,10 @@ from jsonargparse import ArgumentError, ArgumentParser
 from bitemporal.errors import RecipeError
 from bitemporal.files import replacing
 from bitemporal.method.car import CarPartition
+from bitemporal.method.loss import criterion
 from bitemporal.run.folder import RunFolder
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Criterion = Literal["mse", "kl"]
 TeacherStart = Literal["origin", "scratch"]
 TeachersOfPair = Literal["all", "part"]
 AugmentationChoice = Literal["model", "standard", "changer", "none"]
@@ -153,7 +153,7 @@ class DistillRecipe(TrainRecipe):
     parts: int | None = None
     thresholds: tuple[float, ...] | None = None
     lambda_: float | None = None
-    criterion: Criterion = "kl"
+    criterion: str = "kl"
     temperature: float = 2.0
     teachers: TeachersOfPair = "all"
     stages: str = ",".join(STAGES)
@@ -168,6 +168,7 @@ class DistillRecipe(TrainRecipe):
         for name in ("teacher_steps", "student_steps"):
             _require(self, name, lambda v: v >= 1, "at least 1")
         _require(self, "lambda_", lambda v: 0 <= v < math.inf, "0 or more")
+        _ = criterion(self.criterion)
         _require(self, "temperature", lambda v: 0 < v < math.inf, "a number above 0")
         if self.teacher_start == "origin" and self.teacher_model not in (None, self.model):
             raise RecipeError(

@@ -18,22 +18,24 @@ from rich.table import Table
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation import Evaluation
 from bitemporal.method.car import PAPER_THRESHOLDS
+from bitemporal.metrics import PAPER_METRICS
 from bitemporal.models import create_model, model_card
 from bitemporal.models.facts import PublishedScore, all_facts, model_facts
+from bitemporal.pairs.batch import Batch
 from bitemporal.run.augmentation import augment
-from bitemporal.run.loading import Batch
+from bitemporal.run.fit import batch_size, check_fit, make_fabric, training_step
+from bitemporal.run.folder import O_P, ORIGIN, STUDENT
+from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.recipe import DistillRecipe, Precision
-from bitemporal.run.stage import check_fit, optimisation
-from bitemporal.run.stages import ORIGIN_PARTITION, DistillationRun
-from bitemporal.run.task import ChangeTask
+from bitemporal.run.stages import DistillationRun
 from bitemporal.synthetic import write_folder
+from bitemporal.tables import make_table, per_cent
 
 _PROBE_STEPS = 5
 _CPU_PAIRS = 2
 """Pairs of the probe on a CPU: the fewest that batch normalisation takes."""
 _DRY_PAIRS = {"train": 12, "val": 4, "test": 4}
-_STRATEGIES = {"origin": "origin", ORIGIN_PARTITION: "O-P", "student": "MTKD"}
-_METRICS = ("miou", "macc", "mprecision", "mfscore")
+_STRATEGIES = {ORIGIN: "origin", O_P: "O-P", STUDENT: "MTKD"}
 
 
 @dataclass(frozen=True)
@@ -189,38 +191,36 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     """
     benchmark = BENCHMARKS[dataset]
     check_fit(recipe, recipe.model, model_card(recipe.model))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = create_model(recipe.model)
-    batch_size = (recipe.batch_size or model.card.training.batch_size) // recipe.devices
-    probed = batch_size if device.type == "cuda" else min(batch_size, _CPU_PAIRS)
-    task = ChangeTask(model, optimisation(recipe, model.card, recipe.max_steps), recipe.seed).to(device)
+    fabric = make_fabric(replace(recipe, devices=1))
+    learner = Learner(create_model(recipe.model))
+    card = learner.model.card
+    per_device = batch_size(recipe, card) // recipe.devices
+    on_gpu = fabric.device.type == "cuda"
+    probed = per_device if on_gpu else min(per_device, _CPU_PAIRS)
     size = recipe.crop_size
     images = torch.randint(0, 256, (2, probed, 3, size, size), dtype=torch.uint8)
     target = (torch.rand(probed, size, size) < 0.1).long()
-    batch = Batch(images[0], images[1], target).to(device)
-    optimiser = torch.optim.AdamW(task.optimisation.parameter_groups(model))
-    precision = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
+    batch = Batch(images[0], images[1], target).to(fabric.device)
+    optimisation = Optimisation.of_recipe(recipe, card, recipe.max_steps)
+    network, optimiser = fabric.setup(learner, optimisation.optimiser(learner.model))
 
     def step() -> None:
-        optimiser.zero_grad()
-        with torch.autocast(device.type, precision, enabled=precision is not None):
-            total = torch.stack([term.float() for term in task.loss_terms(batch).values()]).sum()
-        total.backward()
-        optimiser.step()
+        training_step(fabric, network, optimiser, batch, optimisation.clip_norm)
 
+    @torch.no_grad()
     def forward() -> None:
-        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision is not None):
-            task.outputs(batch)
-
-    recipe_of_augmentation = model.card.training.augmentation
+        with fabric.autocast():
+            learner.outputs(batch)
 
     def load() -> None:
         for first, second, label in zip(*images, target.to(torch.uint8), strict=True):
-            augment(torch.stack([first, second]), label, recipe_of_augmentation, size)
+            augment(torch.stack([first, second]), label, card.training.augmentation, size)
 
-    step_s, forward_s, loading_s = (_seconds(work, device) * batch_size / probed for work in (step, forward, load))
+    step_s, forward_s, loading_s = (
+        _seconds(work, fabric.device) * per_device / probed for work in (step, forward, load)
+    )
     slowest = max(step_s, loading_s / max(1, recipe.workers))
-    validation = forward_s * benchmark.validation_pairs / batch_size
+    validation = forward_s * benchmark.validation_pairs / per_device
     half = recipe.max_steps // 2
 
     def hours(steps: int, more: float = 0.0) -> float:
@@ -230,7 +230,7 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
 
     teachers = len(recipe.partition.names)
     return Cost(
-        device=torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        device=torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
         step_s=step_s,
         forward_s=forward_s,
         loading_s=loading_s,
@@ -239,7 +239,7 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
             f"{teachers} teachers": teachers * hours(recipe.teacher_steps or half),
             "control": hours(recipe.student_steps or half),
             "student": hours(recipe.student_steps or half, forward_s),
-            "verdict": 5 * forward_s * (benchmark.test_pairs + benchmark.validation_pairs) / batch_size / 3600,
+            "verdict": 5 * forward_s * (benchmark.test_pairs + benchmark.validation_pairs) / per_device / 3600,
         },
     )
 
@@ -260,12 +260,8 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
 def cost_table(cost: Cost) -> Table:
     """The estimate as a table."""
     unit = "GPU hours" if torch.cuda.is_available() else "CPU hours"
-    table = Table(box=None)
-    table.add_column("stage")
-    table.add_column(unit, justify="right")
-    for stage, hours in (*cost.hours.items(), ("in all", cost.total_hours)):
-        table.add_row(stage, f"{hours:,.1f}")
-    return table
+    rows = [[stage, f"{hours:,.1f}"] for stage, hours in (*cost.hours.items(), ("in all", cost.total_hours))]
+    return make_table(("stage", unit), rows)
 
 
 def reproduce(recipe: DistillRecipe, dataset: str, console: Console | None = None) -> dict[str, Evaluation]:
@@ -324,41 +320,34 @@ def dry_run(recipe: DistillRecipe, console: Console | None = None) -> dict[str, 
         return DistillationRun(tiny, console)()
 
 
-def paper_table(found: dict[str, Evaluation], recipe: DistillRecipe, dataset: str) -> Table:
-    """Measured scores beside the published ones, in per cent.
+def paper_table(evaluations: dict[str, Evaluation], recipe: DistillRecipe, dataset: str) -> Table:
+    """Measured scores next to the published ones, in per cent.
 
     Args:
-        found: Evaluations of origin, O-P, control and student.
+        evaluations: Of origin, O-P, control and student.
         recipe: Of the run.
         dataset: ``jl1-cd`` or ``sysu-cd``.
     """
     facts, title = model_facts(recipe.model), BENCHMARKS[dataset].title
-    scores = [score for score in facts.published if score.dataset == title and score.split == "test"]
-    note = "" if scores else f" The paper's numbers for {title} could not be had."
-    table = Table(
-        title=f"{facts.name_in_paper or recipe.model} on {title}",
-        caption="per cent; the paper's averaging is image_mean (an empty class counts 1), and its convention for "
-        f"0/0 is known for mIoU only; image_mean_empty_0 is that of a later scorer of its authors.{note}",
-        box=None,
-        title_justify="left",
-        caption_justify="left",
-    )
-    for column in ("detector", "averaging", *_METRICS):
-        table.add_column(column, justify="left" if column in ("detector", "averaging") else "right")
-    for name, evaluation in found.items():
+    published = [score for score in facts.published if score.dataset == title and score.split == "test"]
+    note = "" if published else f" The paper's numbers for {title} are unavailable."
+    rows = []
+    for name, evaluation in evaluations.items():
         summary = evaluation.summary()
         for averaging in ("image_mean", "image_mean_empty_0", "dataset"):
-            table.add_row(name, averaging, *(_per_cent(summary[averaging][metric]) for metric in _METRICS))
-        if published := _published(scores, _STRATEGIES.get(name), len(recipe.partition.names)):
-            values = asdict(published)
-            table.add_row(
-                name, f"published, Table {published.table}", *(f"{values[metric]:.2f}" for metric in _METRICS)
-            )
-    return table
-
-
-def _per_cent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+            rows.append([name, averaging, *(per_cent(summary[averaging][metric]) for metric in PAPER_METRICS)])
+        if score := _published(published, _STRATEGIES.get(name), len(recipe.partition.names)):
+            values = asdict(score)
+            numbers = (f"{values[metric]:.2f}" for metric in PAPER_METRICS)
+            rows.append([name, f"published, Table {score.table}", *numbers])
+    return make_table(
+        ("detector", "averaging", *PAPER_METRICS),
+        rows,
+        title=f"{facts.name_in_paper or recipe.model} on {title}",
+        caption="per cent; the paper's averaging is image_mean (an empty class counts 1), and its convention for 0/0 "
+        f"is known for mIoU only; image_mean_empty_0 is that of a later scorer by its authors.{note}",
+        text_columns=2,
+    )
 
 
 def _published(scores: Sequence[PublishedScore], strategy: str | None, teachers: int) -> PublishedScore | None:

@@ -1,0 +1,162 @@
+"""The pairs of a run: checked, measured, divided into splits and parts."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from bitemporal.errors import DataError, OutputError
+from bitemporal.files import clear_leftovers
+from bitemporal.method.car import CarPartition
+from bitemporal.pairs import FolderCheck, Pair, PairFolder, check_pairs
+from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
+from bitemporal.pairs.splits import stratified_split, write_split
+from bitemporal.run.folder import RunFolder
+from bitemporal.run.recipe import TrainRecipe
+
+TRAIN, VAL, TEST = "train", "val", "test"
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is, whatever brackets stand in it."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The pairs of a run.
+
+    Attributes:
+        folder: Reads them.
+        pairs: Labelled pairs by the split that the run uses them for: train, val and, where there is one, test.
+        parts: Name of each pair's CAR part, by split and stem; empty where a label has no valid pixel.
+    """
+
+    folder: PairFolder
+    pairs: dict[str, list[Pair]]
+    parts: dict[tuple[str, str], str]
+
+    def of_part(self, split: str, part: str) -> list[Pair]:
+        """Labelled pairs of one part of a split."""
+        return [pair for pair in self.pairs.get(split, []) if self.parts[split, pair.stem] == part]
+
+    @property
+    def scored_split(self) -> str:
+        """The split that the verdict is about: test, or val where no labelled test split exists."""
+        return TEST if self.pairs.get(TEST) else VAL
+
+
+def prepare_data(recipe: TrainRecipe, partition: CarPartition, run: RunFolder, console: Console) -> RunData:
+    """Check every file, measure CAR, set validation pairs aside where there are none, and write ``partition.csv``.
+
+    Raises:
+        DataError: When files are faulty, there is nothing to train on, or a run would be resumed with other pairs.
+        OutputError: When the run folder lies inside the data, or is a file.
+    """
+    check_run_folder(run.path, Path(recipe.data))
+    for written in run.written_to():
+        clear_leftovers(written)
+    resumes = run.has_checkpoint()
+    folder, check = _check(recipe, images=not resumes, console=console)  # a run that resumes has read the images before
+    source = _training_split(folder)
+    rows = check.rows(partition.part)
+    sets_aside = VAL not in folder.splits
+    if sets_aside:
+        rows = stratified_split(rows, recipe.validation_share, seed=recipe.seed, source=source)
+    if resumes:
+        _check_same_pairs(run.partition, rows)
+    if sets_aside:
+        write_split(run.splits, rows)
+        count = sum(row.split == VAL for row in rows)
+        say(
+            console,
+            f"no val split: {count} of the training pairs set aside, stratified by CAR part (seed {recipe.seed}), "
+            f"listed in {run.splits}",
+        )
+    write_partition(run.partition, rows)
+    data = _collect(folder, rows, source)
+    for split in (s for s in (TRAIN, VAL, TEST) if s in data.pairs):
+        counts = Counter(data.parts[split, pair.stem] for pair in data.pairs[split])
+        by_part = ", ".join(f"{name} {counts[name]}" for name in partition.names)
+        say(console, f"{split}: {counts.total()} labelled pairs ({by_part})")
+    return data
+
+
+def check_run_folder(run: Path, data: Path) -> None:
+    """Refuse a run folder that cannot be one.
+
+    Raises:
+        OutputError: When it is a file, or lies inside the data.
+    """
+    if run.exists() and not run.is_dir():
+        raise OutputError(f"out: {run} is a file, expected a folder or a new name")
+    if run.resolve().is_relative_to(data.resolve()):
+        raise OutputError(
+            f"out: {run} lies inside the data folder {data}, which is never written to; name another folder"
+        )
+
+
+def _check(recipe: TrainRecipe, images: bool, console: Console) -> tuple[PairFolder, FolderCheck]:
+    """Read every file once."""
+    folder = PairFolder(
+        recipe.data,
+        label_values=recipe.label_values,
+        label_threshold=recipe.label_threshold,
+        image_range=recipe.image_range,
+    )
+    check = check_pairs(folder, progress=True, images=images)
+    # a test split without labels can be predicted; it only gives no scores
+    check.faults = [fault for fault in check.faults if (fault.kind, fault.path.name) != ("unlabelled", TEST)]
+    check.raise_for_faults()
+    for warning in check.warnings:
+        say(console, f"warning: {warning}")
+    if check.decoding:
+        say(console, check.decoding.describe())
+    return folder.with_decoding(check.decoding), check
+
+
+def _training_split(folder: PairFolder) -> str:
+    """The split on disk to learn from: train, or the only one where a folder has no splits."""
+    splits = folder.splits
+    source = TRAIN if TRAIN in splits else splits[0]
+    if (source != TRAIN and len(splits) > 1) or source == TEST:
+        raise DataError(f"{folder.root}: found the split(s) {', '.join(splits)}, expected a folder train to learn from")
+    return source
+
+
+def _collect(folder: PairFolder, rows: list[PartitionRow], source: str) -> RunData:
+    """Labelled pairs under the split that the run uses them for; splits without a CAR are left out."""
+    on_disk = {(pair.split, pair.stem): pair for pair in folder.pairs()}
+    pairs: dict[str, list[Pair]] = {}
+    parts: dict[tuple[str, str], str] = {}
+    for row in rows:
+        split = TRAIN if row.split == source else row.split
+        pair = on_disk.get((row.split, row.stem)) or on_disk[source, row.stem]
+        parts[split, row.stem] = row.part
+        # nothing can be learned from a label without a valid pixel; in scores it stands as `evaluate` has it
+        if pair.label is not None and (split != TRAIN or not math.isnan(row.car)):
+            pairs.setdefault(split, []).append(pair)
+    with_car = {split: own for split, own in pairs.items() if any(parts[split, pair.stem] for pair in own)}
+    return RunData(folder, with_car, parts)
+
+
+def _check_same_pairs(partition: Path, rows: list[PartitionRow]) -> None:
+    """Refuse to resume with other training or validation pairs; test pairs may come later.
+
+    Raises:
+        DataError: When a pair was added, removed, moved or labelled anew; the text names the first.
+    """
+    if not partition.exists():
+        return
+    before, now = (
+        {(row.split, row.stem, str(row.car)) for row in listed if row.split != TEST}
+        for listed in (read_partition(partition), rows)
+    )
+    if changed := sorted(before ^ now):
+        split, stem, _ = changed[0]
+        raise DataError(
+            f"{partition}: the training or validation pairs are not those that the run was started with, first {split}/"
+            f"{stem}; restore them, or give another --out to start anew"
+        )

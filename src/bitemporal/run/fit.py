@@ -1,0 +1,409 @@
+"""One stage, from the network's initial weights to the bundle with the best ones.
+
+``fit`` is the loop: resume, step, validate, keep the best, save. A stage that is killed at any moment and started again
+ends with the same bytes: every sample and every random draw is a function of the seed and the step alone, and
+``last.ckpt``, written after each validation, holds everything else.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+import bitemporal
+from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
+from bitemporal.files import clear_leftovers, replacing
+from bitemporal.inference.bundle import save_bundle
+from bitemporal.metrics import MAIN_METRICS, confusion_counts, metrics, selection_score
+from bitemporal.models import ChangeModel, ModelCard
+from bitemporal.pairs import Pair, PairFolder
+from bitemporal.pairs.batch import Batch
+from bitemporal.run.folder import StageFolder
+from bitemporal.run.learner import Learner, Optimisation
+from bitemporal.run.loading import TrainingSamples, ValidationPairs, derive_seed, training_loader, validation_loader
+from bitemporal.run.progress import MetricsTable, StageProgress, loggers_for
+from bitemporal.run.recipe import TrainRecipe
+
+_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_VALIDATIONS_PER_STAGE = 20
+_ROWS_PER_VALIDATION = 5
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is trained on what.
+
+    Attributes:
+        name: origin, teacher-small, student, ...
+        folder: Where the stage keeps its files.
+        train: Labelled training pairs.
+        val: Labelled validation pairs, which choose the checkpoint.
+        steps: Optimiser steps.
+        stream: Name of the random stream; stages of one stream see the same samples and draw the same dropout.
+    """
+
+    name: str
+    folder: StageFolder
+    train: list[Pair]
+    val: list[Pair]
+    steps: int
+    stream: str
+
+    def seed(self, recipe: TrainRecipe) -> int:
+        """Seed of the stage's samples, and of what is random within its steps."""
+        return derive_seed(recipe.seed, self.stream)
+
+    def samples(self, recipe: TrainRecipe, folder: PairFolder, card: ModelCard) -> TrainingSamples:
+        """The training samples of the stage, by number."""
+        augmentation = card.training.augmentation if recipe.augmentation == "model" else recipe.augmentation
+        return TrainingSamples(folder, self.train, augmentation, recipe.crop_size, self.seed(recipe))
+
+
+def batch_size(recipe: TrainRecipe, card: ModelCard) -> int:
+    """Pairs per step over all devices."""
+    return recipe.batch_size or card.training.batch_size
+
+
+def check_fit(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
+    """Refuse what the network or the machine cannot do: crop size, batch over devices, precision, number of GPUs.
+
+    Raises:
+        RecipeError: When a field does not suit the network; the text names it.
+        DeviceError: When the machine lacks what a field asks for.
+    """
+    cuda = torch.cuda.is_available()
+    if recipe.precision == "fp16" and not cuda:
+        raise DeviceError("precision: fp16 needs a CUDA device, and there is none; use bf16 or fp32")
+    if cuda and recipe.devices > torch.cuda.device_count():
+        raise DeviceError(f"devices: found {recipe.devices}, but this machine has {torch.cuda.device_count()} GPU(s)")
+    size, multiple, minimum = recipe.crop_size, card.multiple, card.minimum
+    if size % multiple or size < minimum:
+        raise RecipeError(
+            f"crop_size: {size} pixels do not suit {name}, which needs a multiple of {multiple} and at least {minimum}"
+        )
+    if batch_size(recipe, card) % recipe.devices:
+        raise RecipeError(
+            f"batch_size: {batch_size(recipe, card)} pairs, the default of {name}, do not divide over "
+            f"{recipe.devices} devices; give a multiple of {recipe.devices}"
+        )
+
+
+def train_stage(
+    stage: Stage,
+    recipe: TrainRecipe,
+    folder: PairFolder,
+    build: Callable[[], Learner],
+    console: Console | None = None,
+) -> Path:
+    """Train a stage to its end, unless that has been done.
+
+    Args:
+        stage: What is trained on what.
+        recipe: Batch size, precision, devices, augmentation, seed.
+        folder: Reads the pairs.
+        build: Makes the learner, with the network's initial weights.
+        console: Where progress is shown; standard error by default.
+
+    Returns:
+        The bundle with the best weights on the validation pairs.
+
+    Raises:
+        DataError: When there are no training or validation pairs.
+        RecipeError: When the recipe does not fit the network, or the loss is not a finite number.
+        DeviceError: When the recipe does not fit the machine.
+        BundleError: When the checkpoint to resume from is damaged.
+    """
+    show = console or Console(stderr=True)
+    if stage.folder.finished:
+        return stage.folder.bundle
+    for split, pairs in (("training", stage.train), ("validation", stage.val)):
+        if not pairs:
+            raise DataError(f"{folder.root}: stage {stage.name} has no labelled {split} pairs")
+    stage.folder.path.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(stage.folder.path)
+    first_step = resume_step(stage.folder)
+    Fabric.seed_everything(derive_seed(recipe.seed, stage.stream, "start") % 2**32, verbose=False)
+    learner = build()
+    check_fit(recipe, learner.model.name, learner.model.card)
+    if first_step:
+        show.print(f"{stage.name}: resumes at step {first_step}", highlight=False)
+    if first_step < stage.steps:
+        fabric = make_fabric(recipe, stage.folder)
+        try:
+            # a console cannot be sent to other processes; they make their own
+            shown = show if recipe.devices == 1 else None
+            fabric.launch(partial(fit, learner=learner, stage=stage, recipe=recipe, folder=folder, console=shown))
+        except KeyboardInterrupt:
+            show.print(
+                f"{stage.name}: run the same command again, and the run resumes at step {resume_step(stage.folder)}",
+                highlight=False,
+            )
+            raise
+    return _finish(stage, recipe, learner.model)
+
+
+def make_fabric(recipe: TrainRecipe, folder: StageFolder | None = None) -> Fabric:
+    """Devices, processes and precision of a recipe, with the loggers of a stage's folder."""
+    return Fabric(
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
+        devices=recipe.devices,
+        strategy="ddp_spawn" if recipe.devices > 1 else "auto",
+        precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]  # one of its literals
+        loggers=[] if folder is None else loggers_for(folder.path),
+    )
+
+
+def fit(
+    fabric: Fabric,
+    learner: Learner,
+    stage: Stage,
+    recipe: TrainRecipe,
+    folder: PairFolder,
+    console: Console | None = None,
+) -> None:
+    """Train a stage to its last step; every process runs this.
+
+    Args:
+        fabric: Devices, processes and precision.
+        learner: The network with its initial weights, and its loss.
+        stage: What is trained on what.
+        recipe: How.
+        folder: Reads the pairs.
+        console: Where progress is shown; standard error by default.
+
+    Raises:
+        RecipeError: When the loss is not a finite number.
+    """
+    card = learner.model.card
+    optimisation = Optimisation.of_recipe(recipe, card, stage.steps)
+    if learner.distillation is not None:
+        learner.distillation.teachers.to(fabric.device)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        learner.model = nn.SyncBatchNorm.convert_sync_batchnorm(learner.model)
+    optimiser = optimisation.optimiser(learner.model)
+    network, stepper = fabric.setup(learner, optimiser)
+    step, best = _resume(fabric, stage.folder, learner.model, optimiser)
+
+    validate_every = min(recipe.validate_every or -(-stage.steps // _VALIDATIONS_PER_STAGE), stage.steps)
+    row_every = max(1, validate_every // _ROWS_PER_VALIDATION)
+    share = {"rank": fabric.global_rank, "world_size": fabric.world_size}
+    loader = {"batch_size": batch_size(recipe, card), "workers": recipe.workers, **share}
+    training = training_loader(stage.samples(recipe, folder, card), first_step=step, steps=stage.steps, **loader)
+    validation = validation_loader(ValidationPairs(folder, stage.val), **loader)
+    losses, table = _Losses(fabric.device), MetricsTable(stage.folder.metrics)
+    progress = StageProgress(stage.name, step, stage.steps, console or Console(stderr=True))
+    if fabric.is_global_zero:
+        table.forget_after(step)
+    with progress if fabric.is_global_zero else nullcontext():
+        for batch in training:
+            # by the step's number, so that a resumed run draws what an uninterrupted one draws
+            torch.manual_seed(derive_seed(stage.seed(recipe), "step", step, fabric.global_rank))
+            optimisation.set_learning_rate(optimiser, step)
+            losses.add(step, training_step(fabric, network, stepper, batch.to(fabric.device), optimisation.clip_norm))
+            step += 1
+            validates = step % validate_every == 0 or step == stage.steps
+            if validates or step % row_every == 0:
+                learning_rate = optimisation.learning_rate(optimiser, step)
+                row: dict[str, str | int] = {"step": step, "lr": f"{learning_rate:.6g}", **losses.means()}
+                progress.loss = float(row["loss"])
+                score, scores = validate(fabric, learner.model, validation) if validates else (-1.0, {})
+                row |= {f"val_{name}": f"{scores[name]:.6f}" if validates else "" for name in MAIN_METRICS}
+                if fabric.is_global_zero:
+                    table.write(row)
+                fabric.log_dict({name: float(value) for name, value in row.items() if value != ""}, step)
+            if validates:
+                # the best weights go first: a process killed between the two resumes at the previous checkpoint, and
+                # arrives at the same best weights again
+                if score > best["score"]:
+                    best = {"score": score, "step": step, "metrics": scores}
+                    _save_best(fabric, stage.folder, learner.model)
+                _save(fabric, stage.folder, learner.model, optimiser, step, best)
+                progress.validated(step, scores["miou"])
+            progress.advance(step)
+    for logger in fabric.loggers:
+        logger.finalize("success")
+
+
+def training_step(
+    fabric: Fabric, network: nn.Module, optimiser: Optimizer, batch: Batch, clip_norm: float | None
+) -> dict[str, Tensor]:
+    """Take one step.
+
+    Args:
+        fabric: Devices and precision.
+        network: The learner, set up by Fabric.
+        optimiser: Its optimiser, set up by Fabric.
+        batch: Pairs on the device.
+        clip_norm: Largest norm of the gradient of all parameters together; ``None`` does not clip.
+
+    Returns:
+        Scalars on the device, so that nothing waits for it: the sum of all terms as ``loss``, and each of them.
+    """
+    optimiser.zero_grad()
+    terms = network(batch.before, batch.after, batch.target)
+    total = torch.stack([term.float() for term in terms.values()]).sum()
+    fabric.backward(total)
+    if clip_norm is not None:
+        fabric.clip_gradients(network, optimiser, max_norm=clip_norm, error_if_nonfinite=False)
+    optimiser.step()
+    return {name: term.detach() for name, term in {"loss": total, **terms}.items()}
+
+
+@torch.no_grad()
+def validate(fabric: Fabric, model: ChangeModel, loader: DataLoader[list[Batch]]) -> tuple[float, dict[str, float]]:
+    """Compare the masks of whole validation pairs with their labels, over all processes.
+
+    Returns:
+        The score that chooses the checkpoint, -1 where no pixel is valid, and ``MAIN_METRICS`` of the data set.
+    """
+    counts = np.zeros(4, np.int64)
+    model.eval()
+    for batches in loader:
+        for batch in batches:
+            with fabric.autocast():
+                probability = model.change_probability(batch.before.to(fabric.device), batch.after.to(fabric.device))
+            for mask, target in zip(probability[:, 0].cpu().numpy() > 0.5, batch.target.numpy(), strict=True):
+                counts += confusion_counts(mask, target)
+    model.train()
+    summed = fabric.all_reduce(torch.from_numpy(counts).to(fabric.device), reduce_op="sum")
+    counts = torch.as_tensor(summed).cpu().numpy()
+    values = metrics(counts, "dataset")
+    score = selection_score(counts)
+    return -1.0 if math.isnan(score) else score, {name: values[name] for name in MAIN_METRICS}
+
+
+class _Losses:
+    """Sums of the losses since the last row, kept on the device: asking for them at every step would wait for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0
+        self.first_infinite = torch.tensor(math.inf, device=device)
+
+    def add(self, step: int, terms: Mapping[str, Tensor]) -> None:
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.double()
+        self.steps += 1
+        now = torch.where(torch.isfinite(terms["loss"]), math.inf, float(step))
+        self.first_infinite = torch.minimum(self.first_infinite, now)
+
+    def means(self) -> dict[str, str]:
+        """Mean losses per step as text, and a new beginning.
+
+        Raises:
+            RecipeError: When the loss of a step was not a finite number.
+        """
+        means = {name: f"{float(total) / self.steps:.6g}" for name, total in self.sums.items()}
+        if math.isfinite(first := float(self.first_infinite)):
+            terms = ", ".join(f"{name} {value}" for name, value in means.items())
+            raise RecipeError(
+                f"step {first:.0f}: the loss is not a finite number ({terms}), so training cannot continue. Lower "
+                "lr or lambda, or use another precision; an earlier checkpoint is kept"
+            )
+        self.sums, self.steps = {}, 0
+        return means
+
+
+CHECKPOINT_FORMAT = 2
+"""Version of ``last.ckpt``; the first one was a checkpoint of PyTorch Lightning."""
+
+
+def _save_best(fabric: Fabric, folder: StageFolder, model: ChangeModel) -> None:
+    if fabric.is_global_zero:
+        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        with replacing(folder.best) as temporary:
+            save_file(weights, temporary)
+
+
+def _save(
+    fabric: Fabric, folder: StageFolder, model: ChangeModel, optimiser: Optimizer, step: int, best: dict[str, Any]
+) -> None:
+    """Write everything that is needed to resume."""
+    if fabric.is_global_zero:
+        content = {
+            "format": CHECKPOINT_FORMAT,
+            "step": step,
+            "model": model.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "precision": fabric.strategy.precision.state_dict(),
+            "best": best,
+        }
+        with replacing(folder.checkpoint) as temporary:
+            torch.save(content, temporary)
+    fabric.barrier()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read and check what a stage resumes from.
+
+    Raises:
+        BundleError: When the file is damaged, or was written by an earlier version.
+    """
+    try:
+        content = dict(torch.load(path, map_location="cpu", weights_only=True))
+        known = content.get("format")
+    except Exception as error:  # the bytes of a damaged file make the reader raise anything
+        raise BundleError(
+            f"{path}: found a damaged file ({type(error).__name__}), expected the checkpoint of a run; remove it to "
+            "train this stage anew, or restore it from a copy"
+        ) from error
+    if known != CHECKPOINT_FORMAT:
+        raise BundleError(
+            f"{path}: found a checkpoint of another version of bitemporal, expected format {CHECKPOINT_FORMAT}; finish "
+            "the stage with the version that wrote it, or remove the file to train the stage anew"
+        )
+    return content
+
+
+def resume_step(folder: StageFolder) -> int:
+    """Step at which a stage resumes; 0 where it has left no checkpoint.
+
+    Raises:
+        BundleError: When the checkpoint is damaged, or was written by an earlier version.
+    """
+    return int(read_checkpoint(folder.checkpoint)["step"]) if folder.checkpoint.exists() else 0
+
+
+def _resume(
+    fabric: Fabric, folder: StageFolder, model: ChangeModel, optimiser: Optimizer
+) -> tuple[int, dict[str, Any]]:
+    """Bring everything to where the checkpoint left it: the step, and the best validation so far."""
+    if not folder.checkpoint.exists():
+        return 0, {"score": -math.inf, "step": -1, "metrics": {}}
+    content = read_checkpoint(folder.checkpoint)
+    model.load_state_dict(content["model"])
+    optimiser.load_state_dict(content["optimiser"])
+    fabric.strategy.precision.load_state_dict(content["precision"])
+    return content["step"], content["best"]
+
+
+def _finish(stage: Stage, recipe: TrainRecipe, model: ChangeModel) -> Path:
+    """Turn the best weights into the bundle; after this the stage counts as finished."""
+    best = read_checkpoint(stage.folder.checkpoint)["best"]
+    model.load_state_dict(load_file(stage.folder.best))
+    metadata = {
+        "stage": stage.name,
+        "steps": stage.steps,
+        "best_step": best["step"],
+        "selected_by": "dataset mIoU on the validation pairs",
+        "validation": {name: None if math.isnan(value) else value for name, value in best["metrics"].items()},
+        "training_pairs": len(stage.train),
+        "validation_pairs": len(stage.val),
+        "seed": recipe.seed,
+        "bitemporal": bitemporal.__version__,
+    }
+    save_bundle(stage.folder.bundle, model, metadata)
+    stage.folder.best.unlink()
+    return stage.folder.bundle

@@ -1,0 +1,123 @@
+"""What a stage writes and shows while it trains: ``metrics.csv``, progress, and loggers of other projects."""
+
+import csv
+import math
+import os
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bitemporal.files import replacing
+from bitemporal.run.external_loggers import MLflowLogger, WandbLogger
+
+
+class MetricsTable:
+    """``metrics.csv``: mean losses since the row before, learning rate, and the metrics of each validation."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file."""
+        self.path = path
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rows of steps that will be taken again; with step 0 the whole file, which may have other columns."""
+        if not self.path.exists():
+            return
+        if step == 0:
+            self.path.unlink()
+            return
+        with self.path.open(newline="", encoding="utf-8") as stream:
+            header, *rows = csv.reader(stream)
+        kept = [row for row in rows if row and row[0].isdigit() and int(row[0]) <= step]
+        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([header, *kept])
+
+    def write(self, row: Mapping[str, object]) -> None:
+        """Append a row; the first one decides the columns."""
+        new = not self.path.exists()
+        with self.path.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+class StageProgress:
+    """A progress bar with loss, mIoU and time left; in a log file, a line at every validation instead."""
+
+    def __init__(self, name: str, first_step: int, steps: int, console: Console) -> None:
+        """Start the clock.
+
+        Args:
+            name: Name of the stage.
+            first_step: Step that the stage starts or resumes at.
+            steps: Steps of the whole stage.
+            console: Where to show.
+        """
+        self.name, self.first_step, self.steps, self.console = name, first_step, steps, console
+        self.loss, self.miou = math.nan, math.nan
+        self._started = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),  # gives way on a narrow terminal
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  mIoU {task.fields[miou]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            expand=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(name, total=steps, completed=first_step, loss="-", miou="-")
+
+    def __enter__(self) -> "StageProgress":
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the terminal back."""
+        self._bar.stop()
+
+    def advance(self, step: int) -> None:
+        """Show how many steps are done, with the latest loss and mIoU."""
+        loss, miou = ("-" if math.isnan(value) else f"{value:.4f}" for value in (self.loss, self.miou))
+        self._bar.update(self._task, completed=step, loss=loss, miou=miou)
+
+    def validated(self, step: int, miou: float) -> None:
+        """Show the result of a validation."""
+        self.miou = miou
+        self.advance(step)
+        if not self.console.is_terminal:
+            seconds = time.monotonic() - self._started
+            left = seconds / max(1, step - self.first_step) * (self.steps - step)
+            self.console.print(
+                f"{self.name:<16} step {step}/{self.steps}  loss {self.loss:.4f}  mIoU {miou:.4f}  "
+                f"{left / 60:.1f} min left",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def loggers_for(folder: Path) -> list[Logger]:
+    """Loggers that a stage reports to.
+
+    TensorBoard where it is installed; MLflow and Weights & Biases where they are installed and their own environment
+    variables ask for them (``MLFLOW_TRACKING_URI``, ``WANDB_PROJECT``).
+
+    Args:
+        folder: The stage's folder.
+    """
+    loggers: list[Logger] = []
+    if find_spec("tensorboard") is not None:
+        loggers.append(TensorBoardLogger(root_dir=folder, name="", version="tensorboard"))
+    if find_spec("mlflow") is not None and os.environ.get("MLFLOW_TRACKING_URI"):
+        loggers.append(MLflowLogger(folder))
+    if find_spec("wandb") is not None and os.environ.get("WANDB_PROJECT"):
+        loggers.append(WandbLogger(folder))
+    return loggers

@@ -1,0 +1,116 @@
+"""The last stage of a run: what has been trained is evaluated, compared and shown."""
+
+from collections.abc import Collection, Mapping
+
+from bitemporal import __version__
+from bitemporal.errors import RecipeError
+from bitemporal.evaluation import (
+    CONVENTIONS,
+    Evaluation,
+    Result,
+    compare,
+    draw_masks,
+    evaluate,
+    forward_passes,
+    spread_by_car,
+    verdict_sentence,
+)
+from bitemporal.files import write_json
+from bitemporal.inference import load
+from bitemporal.inference.bundle import save_origin_partition
+from bitemporal.method.car import CarPartition
+from bitemporal.metrics import MAIN_METRICS
+from bitemporal.run.data import TEST, VAL, RunData
+from bitemporal.run.folder import CONTROL, DETECTORS, ORIGIN, STUDENT, RunFolder
+from bitemporal.run.recipe import DistillRecipe
+from bitemporal.tables import make_table, per_cent, print_table
+
+_PAIRS_SHOWN = 6
+
+
+def reach_verdict(
+    recipe: DistillRecipe, run: RunFolder, data: RunData, partition: CarPartition, taught_parts: Collection[str]
+) -> dict[str, Evaluation]:
+    """Evaluate what has been trained on test, or on val where no labelled test split exists; write and print it.
+
+    Args:
+        recipe: Of the run.
+        run: Its folder.
+        data: Its pairs.
+        partition: Its CAR parts.
+        taught_parts: Parts that have a teacher.
+
+    Returns:
+        Evaluations by detector, as far as they have been trained.
+
+    Raises:
+        RecipeError: When nothing has been trained.
+    """
+    teachers = {part: run.teacher(part) for part in taught_parts}
+    if run.stage(ORIGIN).finished and teachers and all(teacher.finished for teacher in teachers.values()):
+        bundles = {part: teacher.bundle for part, teacher in teachers.items()}
+        save_origin_partition(run.origin_partition, run.bundle(ORIGIN), bundles, partition)
+    trained = [name for name in DETECTORS if (run.bundle(name) / "bundle.json").is_file()]
+    if not trained:
+        raise RecipeError(f"stages: nothing has been trained in {run.path}; run origin first")
+    results = {}
+    for name in trained:  # one after the other: large networks do not fit into memory all at once
+        results[name] = _score(name, recipe, run, data, partition, data.scored_split)
+        if data.scored_split == TEST:
+            _score(name, recipe, run, data, partition, VAL)  # thresholds may be chosen there
+    shown = {name: load(run.bundle(name)) for name in trained if name in (ORIGIN, STUDENT)}
+    pairs = spread_by_car(data.folder, data.pairs[data.scored_split], _PAIRS_SHOWN)
+    draw_masks(run.overview, shown, data.folder, pairs)
+    comparison = compare(list(results.values()), CONTROL if CONTROL in results else None)
+    evaluations = {name: result.evaluation for name, result in results.items()}
+    content = {
+        "protocol": {
+            "split": data.scored_split,
+            "pairs": len(data.pairs[data.scored_split]),
+            "checkpoint_selection": "dataset mIoU on the validation pairs",
+            "selection_pairs_are_test_pairs": data.scored_split == VAL,
+            "partition": partition.describe(),
+            "conventions": CONVENTIONS,
+            "seed": recipe.seed,
+            "bitemporal": __version__,
+        },
+        "verdict": verdict_sentence(comparison),
+        "results": {name: evaluation.summary() for name, evaluation in evaluations.items()},
+        "comparison": comparison.to_json(),
+    }
+    write_json(run.metrics, content)
+    header, *rows = verdict_rows(evaluations, partition, taught_parts)
+    caption = f"per cent on {data.scored_split}; parts: {partition.describe()}"
+    if data.scored_split == VAL:
+        caption += ". The same pairs chose the checkpoints: these are not test scores"
+    print_table(make_table(header, rows, caption=caption))
+    print(content["verdict"])
+    return evaluations
+
+
+def _score(
+    name: str, recipe: DistillRecipe, run: RunFolder, data: RunData, partition: CarPartition, split: str
+) -> Result:
+    """Evaluate a detector on a split, and write the result."""
+    scores = evaluate(load(run.bundle(name)), data.folder, data.pairs[split], partition, split=split)
+    result = scores.named(name, recipe.seed, model=recipe.model)
+    result.write(run.scores(split, name))
+    return result
+
+
+def verdict_rows(
+    evaluations: Mapping[str, Evaluation], partition: CarPartition, taught_parts: Collection[str]
+) -> list[list[str]]:
+    """Rows of the closing table, its header first: one metric per row, one detector per column, in per cent."""
+    summaries = {name: evaluation.summary() for name, evaluation in evaluations.items()}
+    rows: dict[str, list[float]] = {}
+    for metric in MAIN_METRICS:
+        rows[f"{metric}, dataset"] = [summary["dataset"][metric] for summary in summaries.values()]
+    rows["miou, image_mean"] = [summary["image_mean"]["miou"] for summary in summaries.values()]
+    for part in partition.names:
+        of_part = [summary["by_part"][part]["dataset"] for summary in summaries.values()]
+        for metric in ("miou", "iou_changed"):
+            rows[f"{metric}, dataset, {part}"] = [scores[metric] for scores in of_part]
+    cells = [[name, *map(per_cent, values)] for name, values in rows.items()]
+    passes = [forward_passes(evaluation, taught_parts) for evaluation in evaluations.values()]
+    return [["metric, averaging", *evaluations], *cells, ["forward passes per pair", *passes]]
