@@ -666,7 +666,7 @@ def test_a_range_of_each_channel_is_stretched_and_what_lies_beyond_is_clipped(tm
         NetworkDetector(model), *files, tmp_path / "c.tif", probability=tmp_path / "p.tif",
         image_range=(900, 1500, 1000, 1400, 1100, 1700),
     )  # fmt: skip
-    expected = whole_image(model, *(np.clip((date - low) * 255.0 / (high - low), 0, 255) for date in dates))
+    expected = whole_image(model, *(np.rint(np.clip((date - low) * (255.0 / (high - low)), 0, 255)) for date in dates))
     inner = (slice(12, -12), slice(12, -12))
     assert np.abs(read(tmp_path / "p.tif") - expected)[inner].max() < 1e-5
 

@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from rich.progress import track
 
 from bitemporal.errors import DataError, OptionError
 from bitemporal.evaluation.counting import ProbabilityCounts, Shapes, count_probabilities, count_shapes
 from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program
 from bitemporal.evaluation.scores import Evaluation
-from bitemporal.imagery.decode import FileFault, decode
+from bitemporal.imagery.masks import read_predicted_mask
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.inference.combining import SlidingWindow, TestTimeAugmentation
 from bitemporal.method.car import CarPartition, change_area_ratio
 from bitemporal.metrics import Counts, confusion_counts
 from bitemporal.pairs import Pair, PairFolder, resolve_decoding
-from bitemporal.pairs.listing import list_images
+from bitemporal.pairs.listing import list_images, shared_stem
 
 
 def evaluate(
@@ -110,7 +109,7 @@ def evaluate_masks(
     counter = _Counter()
     for pair in track(labelled, "evaluating", disable=not progress):
         label = folder.load_label(pair)
-        mask = _read_mask(files[pair.stem])
+        mask = read_predicted_mask(files[pair.stem])
         if mask.shape != label.shape:
             raise DataError(f"{files[pair.stem]}: is {mask.shape}, but its label {label.shape}; expected the same size")
         counter.add(pair.stem, label, mask)
@@ -197,70 +196,11 @@ class _Counter:
         return Result("detector", protocol, evaluation, origin=program())
 
 
-_REMEDY = "write the mask as one grey channel, 0 unchanged and 255 changed, as PNG"
-
-
 def _files(folder: Path) -> dict[str, Path]:
     """Masks by stem, listed as the folders of pairs are."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one of masks")
     listing = list_images(folder)
     for paths in listing.duplicates.values():
-        names = ", ".join(path.name for path in paths)
-        raise DataError(f"{paths[0]}: one stem, {len(paths)} files: {names}; keep one mask a stem")
+        raise DataError(f"{paths[0]}: {shared_stem(paths)}; keep one mask per stem")
     return listing.files
-
-
-def _read_mask(path: Path) -> npt.NDArray[np.bool_]:
-    try:
-        decoded = decode(path)
-        image = decoded.image
-        samples = np.asarray(image)
-        if image.mode == "P":
-            return _of_palette(image)
-        if decoded.depth > 8 and samples.ndim > 2:  # Pillow drops the lower half of each sample
-            raise FileFault(f"is a colour image of {decoded.depth} bits a sample", _REMEDY)
-        if image.format in ("JPEG", "MPO") and len(values := np.unique(samples)) > 2:
-            raise FileFault(f"holds {len(values)} values, as JPEG compression blurs 0 and others", _REMEDY)
-        if samples.ndim > 2:
-            return _of_colours(samples, image.mode)
-        if np.isnan(samples).any():
-            raise FileFault("holds NaN, which is neither changed nor unchanged", _REMEDY)
-        return _of_grey(samples)
-    except FileFault as fault:
-        raise DataError(f"{path}: {fault.what}; {fault.remedy}") from None
-
-
-def _of_grey(samples: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Pixels that are not 0, if all of these are alike: probabilities and class numbers are no mask."""
-    changed: npt.NDArray[np.bool_] = samples != 0
-    others = samples[changed]
-    if others.size and (least := others.min()) != (most := others.max()):
-        raise FileFault(
-            f"holds values from {least:g} to {most:g}{'' if changed.all() else ' beside 0'}, as probabilities or class "
-            "numbers do",
-            _REMEDY,
-        )
-    return changed
-
-
-def _of_palette(image: Image.Image) -> npt.NDArray[np.bool_]:
-    """Indices that are not 0, whatever their colours, unless black and white say the opposite."""
-    changed: npt.NDArray[np.bool_] = np.asarray(image) != 0
-    seen = np.asarray(image.convert("RGB"))
-    black_and_white = np.isin(seen, (0, 255)).all() and (seen == seen[..., :1]).all()
-    if black_and_white and seen.any() and ((seen[..., 0] > 0) != changed).any():
-        raise FileFault("is a palette image in which 0 is drawn white, or another index black", _REMEDY)
-    return changed
-
-
-def _of_colours(samples: npt.NDArray[np.uint8], mode: str) -> npt.NDArray[np.bool_]:
-    """Pixels with any colour, unless transparency says something else; shades of grey as those of one channel."""
-    if mode not in ("RGB", "RGBX", "RGBA", "LA"):
-        raise FileFault(f"is a {mode} image", _REMEDY)
-    colours, alpha = (samples[..., :-1], samples[..., -1]) if mode[-1] == "A" else (samples[..., :3], None)
-    grey = (colours == colours[..., :1]).all()
-    changed = _of_grey(colours[..., 0]) if grey else np.max(colours, axis=-1) > 0
-    if alpha is not None and alpha.min() != alpha.max() and ((alpha > 0) != changed).any():
-        raise FileFault("is an image whose transparency and colours do not tell the same pixels apart", _REMEDY)
-    return changed

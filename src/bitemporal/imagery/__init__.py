@@ -1,1 +1,11 @@
-"""How pixels come in: files decoded, values scaled, masks read, images of any kind brought to one form."""
+"""How pixels come in, by one door.
+
+``decode`` opens a file with every check, ``scale`` makes 8-bit RGB of its samples, ``masks`` reads labels and the masks
+of other programs, and ``inputs`` brings whatever a detector is given to tensors.
+"""
+
+from bitemporal.imagery.decode import MAX_PIXELS, SUFFIXES
+from bitemporal.imagery.masks import IGNORE, LabelDecoding, read_mask
+from bitemporal.imagery.scale import read_image
+
+__all__ = ["IGNORE", "MAX_PIXELS", "SUFFIXES", "LabelDecoding", "read_image", "read_mask"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bitemporal.errors import DataError
-from bitemporal.pairs import read_image
+from bitemporal.imagery.scale import read_image
 
 Image = str | os.PathLike[str] | npt.NDArray[Any] | Tensor
 """One image of one date: a path, an array H x W x 3 or a tensor 3 x H x W, uint8 or float, in 0..255."""

@@ -1,33 +1,69 @@
-"""Change masks on disk: their values, what the values mean, and the decoding to 0 / 1 / 255."""
+"""Change masks on disk: labels, decoded to 0 / 1 / 255, and the masks of other programs.
+
+The value coding of labels is found from all files of a set together (``LabelSummary``), or stated by an option
+(``LabelDecoding.of_options``). Masks of other programs are read one by one, and strictly: what could mean two things
+is refused.
+"""
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from bitemporal.errors import DataError, LabelError
+from bitemporal.errors import LabelError, OptionError
 from bitemporal.imagery.decode import Decoded, FileFault, decode
 
 IGNORE = 255
 """Value of a decoded mask's pixels that count nowhere (rotation padding, nodata)."""
 
 Kind = Literal["grey", "colour", "palette", "inverted"]
-"""How the samples of a mask file are to be taken: as values; as colours; as indices of a palette with colours;
-as values of a black-and-white palette whose index says the opposite (0 white, 1 black)."""
+"""What the samples of a label file are: values; colours; indices of a palette with colours; values of a
+black-and-white palette whose index says the opposite (0 white, 1 black)."""
 
 Value = int | float | tuple[int, ...]
 
+_JPEG = ("JPEG", "MPO")
+_COLOUR_MODES = ("RGB", "RGBX", "RGBA", "LA")
+_UNKNOWN = 254  # among 0, 1 and 255: a value without a meaning
 _SHOWN = 8  # values listed before "and N more"
-_MEND = (
-    "mend the file, or state the values of all files: label_values=UNCHANGED,CHANGED,IGNORE or label_threshold=LOWEST "
-    "(--label-values, --label-threshold)"
-)
 _KEPT = 256  # values kept of one file; as many as 8 bits can hold
+_FEW = 3  # a coding has at most three values: unchanged, changed, ignored
+_ONE_CHANNEL = "write the mask as one grey channel, 0 unchanged and 255 changed, as PNG"
+_STATE_VALUES = (
+    "correct the file, or state the values of all files: label_values=UNCHANGED,CHANGED,IGNORE or "
+    "label_threshold=LOWEST (--label-values, --label-threshold)"
+)
+
+
+class LabelFault(FileFault, LabelError):
+    """One label whose values cannot be decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelValues:
+    """The values of one label file.
+
+    Attributes:
+        path: The file.
+        kind: What the values are.
+        values: H x W; for ``colour`` H x W x C.
+        palette: Colour of every palette index that occurs; empty unless the kind is ``palette``.
+        jpeg: Whether the file is compressed as JPEG.
+        notes: What the user should know about the file.
+    """
+
+    path: Path
+    kind: Kind
+    values: npt.NDArray[Any]
+    palette: dict[int, tuple[int, ...]]
+    jpeg: bool
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -42,7 +78,7 @@ class LabelDecoding:
             unchanged.
         source: Whether the values were found in the files or stated by an option.
         files: Number of files that it was found in or checked against.
-        changed_seen: Whether a changed pixel stands in any of them.
+        changed_seen: Whether any of them has a changed pixel.
     """
 
     unchanged: float = 0
@@ -64,79 +100,91 @@ class LabelDecoding:
             label_threshold: Values at or above it are changed.
 
         Raises:
-            DataError: When both are given, or one makes no sense.
+            OptionError: When both are given, or one has an unusable value.
         """
         if label_values is not None and label_threshold is not None:
-            raise DataError(
+            raise OptionError(
                 f"label_values={_join(label_values)} and label_threshold={label_threshold:g} are both given; "
-                "one of them decides, leave the other out"
+                "expected at most one of them, leave the other out"
             )
         if label_threshold is not None:
             if not np.isfinite(label_threshold):
-                raise DataError(f"label_threshold: found {label_threshold}, expected a finite number, for example 128")
+                raise OptionError(
+                    f"label_threshold: found {label_threshold}, expected a finite number, for example 128"
+                )
             return cls(threshold=float(label_threshold), source="label_threshold")
         if label_values is None:
             return None
         if len(label_values) not in (2, 3) or len(set(label_values)) != len(label_values):
-            raise DataError(
+            raise OptionError(
                 f"label_values: found {_join(label_values)}, expected two or three different values "
                 "UNCHANGED,CHANGED or UNCHANGED,CHANGED,IGNORE, for example 0,255"
             )
         unchanged, changed, *ignore = label_values
         return cls(unchanged, changed, ignore[0] if ignore else None, source="label_values")
 
-    def decode(self, values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        """Decoded mask of the values of one file.
+    @property
+    def white(self) -> int:
+        """Value of the set pixels of a 1-bit mask: 255, or 1 where the stated values have no 255."""
+        return 255 if self.threshold is not None or 255 in (self.unchanged, self.changed, self.ignore) else 1
 
-        Args:
-            values: H x W, as ``read_values`` gives them.
+    def decode(self, label: LabelValues) -> npt.NDArray[np.uint8]:
+        """Decoded mask of one file.
 
         Returns:
             uint8, H x W: 0 unchanged, 1 changed, 255 ignore.
 
         Raises:
-            LabelError: When a value has no meaning; the text lists such values with their counts.
+            LabelFault: When a value has no meaning; the text lists such values with their pixel counts.
         """
-        if self.threshold is not None:
-            if np.isnan(values).any():
-                raise self._meaningless(values)
-            above: npt.NDArray[np.bool_] = values >= self.threshold
-            return above.astype(np.uint8)
-        mask: npt.NDArray[np.uint8] = (values == self.changed).astype(np.uint8)
-        known = mask.view(np.bool_) | (values == self.unchanged)
-        if self.ignore is not None:
-            ignored = values == self.ignore
-            known |= ignored
-            mask[ignored] = IGNORE
-        if not known.all():
-            raise self._meaningless(values)
+        mask = None if label.kind in ("colour", "palette") else self._meanings(label.values)
+        if mask is None or (mask == _UNKNOWN).any():
+            if fault := self.contradiction(label, count_values(label.values)):
+                raise fault
+            mask = self._meanings(label.values)
         return mask
 
-    def _meaningless(self, values: npt.NDArray[Any]) -> LabelError:
-        strange = self.strange(_count(values))
-        return LabelError(f"holds {listed(dict(strange), len(strange))}, but {self.rule()}; {_MEND}")
-
-    def tally(self, counts: Iterable[tuple[Value, int]]) -> tuple[int, int]:
-        """Changed and valid pixels among counted values.
+    def contradiction(self, label: LabelValues, counts: Sequence[tuple[Value, int]]) -> LabelFault | None:
+        """What keeps one file from being decoded in this way; ``None`` when nothing does.
 
         Args:
-            counts: Values with their number of pixels.
+            label: The file's values.
+            counts: Its pixels by value.
         """
-        changed = valid = 0
-        for value, number in counts:
-            if isinstance(value, tuple) or (self.threshold is None and value == self.ignore):
-                continue
-            valid += number
-            if value == self.changed if self.threshold is None else value >= self.threshold:
-                changed += number
-        return changed, valid
+        if label.kind == "colour":
+            return LabelFault(label.path, f"is a colour image: {listed(counts)}", _ONE_CHANNEL)
+        if label.kind == "palette" and self.threshold is not None:
+            return LabelFault(
+                label.path,
+                f"is a palette image, whose indices know no threshold: {listed(counts, label.palette)}",
+                "say which index is which with label_values=UNCHANGED,CHANGED (--label-values)",
+            )
+        meanings = self._meanings(np.array([value for value, _ in counts]))
+        strange = [pair for pair, meaning in zip(counts, meanings, strict=True) if meaning == _UNKNOWN]
+        if not strange:
+            return None
+        return LabelFault(label.path, f"holds {listed(strange, label.palette)}, but {self.rule()}", _STATE_VALUES)
 
-    def strange(self, counts: Iterable[tuple[Value, int]]) -> list[tuple[Value, int]]:
-        """The counted values that have no meaning."""
+    def tally(self, counts: Sequence[tuple[Value, int]]) -> tuple[int, int]:
+        """Changed and valid pixels among counted values, all of which have a meaning."""
+        if not counts:
+            return 0, 0
+        meanings = self._meanings(np.array([value for value, _ in counts]))
+        pixels = np.array([number for _, number in counts])
+        return int(pixels[meanings == 1].sum()), int(pixels[meanings != IGNORE].sum())
+
+    def _meanings(self, values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """0, 1, 255 or ``_UNKNOWN`` for every value."""
         if self.threshold is not None:
-            return [(value, number) for value, number in counts if value != value]
-        known = (self.unchanged, self.changed, self.ignore)
-        return [(value, number) for value, number in counts if value not in known]
+            meanings: npt.NDArray[np.uint8] = (values >= self.threshold).astype(np.uint8)
+            meanings[values != values] = _UNKNOWN
+            return meanings
+        meanings = np.full(values.shape, _UNKNOWN, np.uint8)
+        meanings[values == self.unchanged] = 0
+        meanings[values == self.changed] = 1
+        if self.ignore is not None:
+            meanings[values == self.ignore] = IGNORE
+        return meanings
 
     def rule(self) -> str:
         """The decoding in one clause, as in ``0 = unchanged, 255 = changed``."""
@@ -156,106 +204,237 @@ class LabelDecoding:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelValues:
-    """The samples of one mask file.
-
-    Attributes:
-        kind: How to take them.
-        values: H x W; for ``colour`` H x W x C.
-        palette: Colour of every palette index; empty unless the kind is ``palette``.
-        notes: What the user should know about the file.
-    """
-
-    kind: Kind
-    values: npt.NDArray[Any]
-    palette: dict[int, tuple[int, ...]]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class LabelObservation:
-    """What a scan keeps of one mask: its size and the pixels of every value.
+    """What is kept of one label after a check has read it.
 
     Attributes:
-        height: In pixels.
-        width: In pixels.
-        kind: How the values are to be taken.
-        counts: Values and their pixels, most frequent first, at most 256 of them.
-        distinct: Number of different values in the file.
+        size: Height and width in pixels.
+        kind: What the values are.
+        counts: Values and their pixels, most frequent first.
+        distinct: Number of different values in the file, which may exceed those in ``counts``.
         palette: Colour of every palette index that occurs; empty unless the kind is ``palette``.
         jpeg: Whether the file is compressed as JPEG.
         notes: What the user should know about the file.
-        fault: What contradicts the stated decoding, and the remedy.
+        tally: Changed and valid pixels under the stated decoding; ``None`` when none is stated.
+        fault: What contradicts the stated decoding.
     """
 
-    height: int
-    width: int
+    size: tuple[int, int]
     kind: Kind
     counts: tuple[tuple[Value, int], ...]
     distinct: int
     palette: dict[int, tuple[int, ...]]
-    jpeg: bool = False
-    notes: tuple[str, ...] = ()
-    fault: tuple[str, str] | None = None
+    jpeg: bool
+    notes: tuple[str, ...]
+    tally: tuple[int, int] | None = None
+    fault: LabelFault | None = None
+
+    def only(self, *values: int) -> bool:
+        """Whether the file has no value but these."""
+        return self.distinct <= _FEW and all(value in values for value, _ in self.counts)
+
+    def has(self, *values: int) -> bool:
+        """Whether the file has few values, these among them."""
+        return self.distinct <= _FEW and {*values} <= {value for value, _ in self.counts}
+
+
+@dataclass
+class LabelSummary:
+    """The values of all labels of a set, gathered file by file.
+
+    Attributes:
+        labels: What is kept of every file; without counts where there are more values than a coding has.
+        pixels: Pixels by value, of grey masks and palette indices.
+        colours: Pixels by colour in files that are colour images.
+    """
+
+    labels: dict[Path, LabelObservation] = field(default_factory=dict)
+    pixels: Counter[Value] = field(default_factory=Counter)
+    colours: Counter[Value] = field(default_factory=Counter)
+
+    def add(self, path: Path, label: LabelObservation) -> None:
+        """Take in one label."""
+        if label.kind == "colour":
+            self.colours.update(dict(label.counts))
+            self.colours = Counter(dict(self.colours.most_common(_KEPT)))
+        else:
+            self.pixels.update(dict(label.counts))
+        # 256 values of every file would fill the memory
+        self.labels[path] = label if label.distinct <= _FEW else replace(label, counts=())
+
+    def resolve(self) -> tuple[LabelDecoding | None, list[LabelFault]]:
+        """The decoding that all labels agree on.
+
+        Returns:
+            The decoding, ``None`` when there is none, and what stands in its way.
+        """
+        colours = [path for path, label in self.labels.items() if label.kind == "colour"]
+        inverted = [path for path, label in self.labels.items() if label.kind == "inverted"]
+        palettes = [path for path, label in self.labels.items() if label.kind == "palette" and not label.only(0, 1)]
+        faults = [
+            LabelFault(paths[0], f"{len(paths):,} of {len(self.labels):,} labels {what}", remedy)
+            for paths, what, remedy in (
+                (colours, f"are colour images: {listed(self.colours.items())}", _ONE_CHANNEL),
+                (palettes, *self._unclear_palettes()),
+                (
+                    inverted,
+                    "are palette images whose index 0 is white and index 1 black: colour and index contradict each "
+                    f"other, {listed(self.pixels.items())}",
+                    "say which colour is which: label_values=0,255 (--label-values 0,255) if white is changed, 255,0 "
+                    "if black is",
+                ),
+            )
+            if paths
+        ]
+        values = set(self.pixels)
+        if not values or palettes or inverted:
+            return None, faults
+        if values <= {0, 255} or values == {0, 1}:
+            changed = 1 if 1 in values else 255
+            return LabelDecoding(0, changed, files=len(self.labels), changed_seen=changed in values), faults
+        return None, [*faults, self._ambiguity(values)]
+
+    def _unclear_palettes(self) -> tuple[str, str]:
+        palette = {index: colour for label in self.labels.values() for index, colour in label.palette.items()}
+        return (
+            "are palette images whose colours are not black and white and whose indices are not 0 and 1: "
+            f"{listed([(index, self.pixels[index]) for index in palette], palette)}",
+            "say which index is which: label_values=UNCHANGED,CHANGED or UNCHANGED,CHANGED,IGNORE (--label-values)",
+        )
+
+    def _ambiguity(self, values: set[Value]) -> LabelFault:
+        grey = {path: label for path, label in self.labels.items() if label.kind != "colour"}
+        odd = [path for path, label in grey.items() if not (label.only(0, 1) or label.only(0, 255))]
+        where = f"in {len(odd):,} of {len(grey):,} files, such as {', '.join(path.name for path in odd[:3])}"
+        first = next(iter(odd or grey))
+        found = listed(self.pixels.items())
+        if values <= {0, 1, 255}:
+            return LabelFault(first, *self._ones_and_255(grey, where, found))
+        if (jpegs := sum(label.jpeg for label in grey.values())) or len(values) > _FEW:
+            why = f"JPEG compression ({jpegs:,} files)" if jpegs else "antialiasing, or more than one class"
+            return LabelFault(
+                first,
+                f"the labels hold {len(values)} values ({where}), which points to {why}: {found}",
+                "say from which value on a pixel is changed: label_threshold=128 (--label-threshold 128) for masks "
+                "made of 0 and 255",
+            )
+        example = _join(sorted(value for value in values if not isinstance(value, tuple)))
+        return LabelFault(
+            first,
+            f"the labels hold values whose meaning is not known ({where}): {found}",
+            f"say which is which: label_values={example} (--label-values {example}) if that is the order UNCHANGED,"
+            "CHANGED or UNCHANGED,CHANGED,IGNORE",
+        )
+
+    def _ones_and_255(self, grey: dict[Path, LabelObservation], where: str, found: str) -> tuple[str, str]:
+        if set(self.pixels) == {1}:
+            return (
+                f"every pixel of all {len(grey):,} labels is 1: changed (as in 0/1) or unchanged (as in 1/2)? {found}",
+                "say which: label_values=0,1 (--label-values 0,1) or label_values=1,2",
+            )
+        settle = (
+            "label_values=0,1,255 (--label-values 0,1,255) if 255 is to be ignored, label_threshold=1 "
+            "(--label-threshold 1) if 1 and 255 both mean changed"
+        )
+        if any(label.has(1, 255) for label in grey.values()):
+            return f"the labels hold 1 and 255 ({where}): {found}", settle
+        ones, full = ([path for path, label in grey.items() if label.has(value)] for value in (1, 255))
+        return (
+            f"the labels mix two codings: {len(ones):,} files hold 0/1 (such as {ones[0].name}), {len(full):,} hold "
+            f"0/255 (such as {full[0].name}): {found}",
+            "write one coding everywhere, or say so: " + settle,
+        )
 
 
 def _join(values: Iterable[float]) -> str:
     return ",".join(f"{value:g}" for value in values)
 
 
-def _count(values: npt.NDArray[Any]) -> list[tuple[Value, int]]:
-    """Values with their pixels, most frequent first."""
+def count_values(values: npt.NDArray[Any]) -> list[tuple[Value, int]]:
+    """Values with their pixels, most frequent first.
+
+    Args:
+        values: H x W, or H x W x C for colours.
+    """
+    pairs: Iterable[tuple[Value, int]]
     if values.ndim == 3:
-        found, numbers = np.unique(values.reshape(-1, values.shape[-1]), axis=0, return_counts=True)
-        pairs: list[tuple[Value, int]] = [(tuple(map(int, v)), int(n)) for v, n in zip(found, numbers, strict=True)]
-    elif values.dtype == np.uint8:
-        histogram = np.bincount(values.ravel(), minlength=256)
-        pairs = [(int(v), int(histogram[v])) for v in np.flatnonzero(histogram)]
+        colours, numbers = np.unique(values.reshape(-1, values.shape[-1]), axis=0, return_counts=True)
+        pairs = zip(map(tuple, colours.tolist()), numbers.tolist(), strict=True)
+    elif values.dtype == np.uint8:  # much faster than sorting them
+        pairs = ((value, number) for value, number in enumerate(np.bincount(values.ravel()).tolist()) if number)
     else:
-        found, numbers = np.unique(values, return_counts=True)
-        pairs = [(_plain(v), int(n)) for v, n in zip(found.tolist(), numbers, strict=True)]
+        distinct, numbers = np.unique(values, return_counts=True)
+        whole = (int(value) if value == value and float(value).is_integer() else value for value in distinct.tolist())
+        pairs = zip(whole, numbers.tolist(), strict=True)
     return sorted(pairs, key=lambda pair: -pair[1])
 
 
-def _plain(value: float) -> int | float:
-    return int(value) if value == value and float(value).is_integer() else value
-
-
-def listed(counts: dict[Value, int], distinct: int, palette: dict[int, tuple[int, ...]] | None = None) -> str:
-    """Values with their counts in words, the most frequent ones first, as in ``0 (120 pixels), 255 (3), and 2 more``.
+def listed(counts: Iterable[tuple[Value, int]], palette: dict[int, tuple[int, ...]] | None = None) -> str:
+    """Values in words, most frequent first, as in ``0 (120 pixels), 255 (3), and 2 more``.
 
     Args:
-        counts: Pixels by value.
-        distinct: Number of different values, which may exceed those in ``counts``.
-        palette: Colours to show beside palette indices.
+        counts: Values with their pixels.
+        palette: Colours to show with palette indices.
     """
-    shown = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))[:_SHOWN]
-    pieces = []
-    for position, (value, number) in enumerate(shown):
+    ranked = sorted(counts, key=lambda pair: (-pair[1], str(pair[0])))
+    pieces: list[str] = []
+    for value, number in ranked[:_SHOWN]:
         name = str(value) if isinstance(value, tuple) else f"{value:g}"
         if palette and isinstance(value, int) and value in palette:
             name = f"index {value} = colour {palette[value]}"
-        pieces.append(f"{name} ({number:,} pixels)" if position == 0 else f"{name} ({number:,})")
-    rest = f", and {distinct - len(shown):,} more" if distinct > len(shown) else ""
-    return ", ".join(pieces) + rest
+        pieces.append(f"{name} ({number:,})" if pieces else f"{name} ({number:,} pixels)")
+    return ", ".join(pieces) + (f", and {len(ranked) - _SHOWN:,} more" if len(ranked) > _SHOWN else "")
 
 
-def _palette_values(decoded: Decoded) -> LabelValues:
-    """Black-and-white palettes give the grey value that one sees, others the index."""
-    indices = np.asarray(decoded.image)
-    colours = (decoded.image.getpalette("RGB") or [])[: 3 * 256]
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table.reshape(-1)[: len(colours)] = colours
-    used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
-    shown = table[used]
-    if np.isin(shown, (0, 255)).all() and (shown == shown[:, :1]).all():
-        contradicts = all(i in (0, 1) and table[i, 0] == (255 if i == 0 else 0) for i in used) and len(used) == 2
-        return LabelValues("inverted" if contradicts else "grey", table[:, 0][indices], {}, ())
-    return LabelValues("palette", indices, {int(i): tuple(map(int, table[i])) for i in used}, ())
+@dataclass(frozen=True, slots=True)
+class _MaskSamples:
+    """The samples of a mask file, before anything is made of them.
+
+    Attributes:
+        samples: H x W, or H x W x C for colours, without an alpha channel.
+        alpha: H x W, the alpha channel, if any.
+        palette: Colour of every index, 256 x 3, for a palette image.
+        grey: The channel that all others equal, H x W; ``None`` for real colours and palette images.
+    """
+
+    samples: npt.NDArray[Any]
+    alpha: npt.NDArray[Any] | None
+    palette: npt.NDArray[np.uint8] | None
+    grey: npt.NDArray[Any] | None
+
+    @classmethod
+    def of(cls, decoded: Decoded) -> "_MaskSamples":
+        """Take a decoded file apart.
+
+        Raises:
+            FileFault: When it has several channels of more than 8 bits.
+        """
+        samples = decoded.samples
+        if decoded.mode == "P" and isinstance(decoded.pixels, Image.Image):
+            palette = np.zeros((256, 3), np.uint8)
+            colours = (decoded.pixels.getpalette("RGB") or [])[: palette.size]
+            palette.reshape(-1)[: len(colours)] = colours
+            return cls(samples, None, palette, None)
+        if samples.ndim == 2:
+            return cls(samples, None, None, samples)
+        if decoded.depth > 8:
+            raise FileFault(decoded.path, f"is a colour image of {decoded.depth} bits per sample", _ONE_CHANNEL)
+        alpha = None
+        if decoded.mode == "RGBX":
+            samples = samples[..., :3]
+        elif decoded.mode[-1] in "Aa":
+            samples, alpha = samples[..., :-1], samples[..., -1]
+        equal = decoded.mode in _COLOUR_MODES and (samples == samples[..., :1]).all()
+        return cls(samples, alpha, None, np.ascontiguousarray(samples[..., 0]) if equal else None)
+
+
+def _black_and_white(palette: npt.NDArray[np.uint8], used: npt.NDArray[np.intp]) -> bool:
+    colours = palette[used]
+    return bool(np.isin(colours, (0, 255)).all() and (colours == colours[:, :1]).all())
 
 
 def read_values(path: Path, white: int = 255) -> LabelValues:
-    """The samples of one mask file.
+    """The values of one label file.
 
     Args:
         path: Of the file.
@@ -264,40 +443,30 @@ def read_values(path: Path, white: int = 255) -> LabelValues:
     Raises:
         FileFault: When the file cannot be read.
     """
-    return _values(decode(path), white)
-
-
-def _values(decoded: Decoded, white: int) -> LabelValues:
-    image, notes = decoded.image, decoded.notes
-    if image.mode == "P":
-        return replace(_palette_values(decoded), notes=notes)
-    if image.mode == "1":
-        return LabelValues("grey", np.asarray(image).astype(np.uint8) * np.uint8(white), {}, notes)
-    if decoded.depth > 8 and len(image.getbands()) > 1:
-        raise FileFault(
-            f"is a colour image of {decoded.depth} bits a sample", "write the mask as one channel of 8 bits"
-        )
-    samples = np.asarray(image)
-    if samples.ndim == 2:
-        return LabelValues("grey", samples, {}, notes)
-    bands = image.getbands()
-    opaque = bands[-1] != "A" or bool((samples[..., -1] == 255).all())
-    colours = samples[..., :-1] if bands[-1] == "A" else samples
-    if opaque and image.mode in ("RGB", "RGBA", "RGBX", "LA") and (colours == colours[..., :1]).all():
-        note = f"{image.mode} label with equal channels, taken as grey"
-        return LabelValues("grey", np.ascontiguousarray(colours[..., 0]), {}, (*notes, note))
-    return LabelValues("colour", samples if bands[-1] == "A" and not opaque else colours, {}, notes)
-
-
-def white_of(stated: LabelDecoding | None) -> int:
-    """Value that the set pixels of a 1-bit mask take: 255, or 1 where stated values know no 255."""
-    if stated is None or stated.threshold is not None:
-        return 255
-    return 255 if 255 in (stated.unchanged, stated.changed, stated.ignore) else 1
+    decoded = decode(path)
+    mask = _MaskSamples.of(decoded)
+    kind: Kind = "grey"
+    values, palette, notes = mask.grey, {}, decoded.notes
+    if mask.palette is not None:
+        used = np.flatnonzero(np.bincount(mask.samples.ravel(), minlength=256))
+        if _black_and_white(mask.palette, used):  # give the grey value that one sees
+            values = mask.palette[:, 0][mask.samples]
+            if used.tolist() == [0, 1] and mask.palette[0, 0] > mask.palette[1, 0]:
+                kind = "inverted"
+        else:
+            kind, values = "palette", mask.samples
+            palette = {int(index): tuple(mask.palette[index].tolist()) for index in used}
+    elif values is None or (mask.alpha is not None and (mask.alpha != 255).any()):
+        kind, values = "colour", decoded.samples if mask.alpha is not None else mask.samples
+    elif values.dtype == np.bool_:
+        values = values * np.uint8(white)
+    elif mask.samples.ndim == 3:
+        notes = (*notes, f"{decoded.mode} label with equal channels, taken as grey")
+    return LabelValues(path, kind, values, palette, decoded.format in _JPEG, notes)
 
 
 def observe(path: Path, stated: LabelDecoding | None = None) -> LabelObservation:
-    """Read one mask for a scan.
+    """Read one label for a check.
 
     Args:
         path: Of the file.
@@ -306,211 +475,19 @@ def observe(path: Path, stated: LabelDecoding | None = None) -> LabelObservation
     Raises:
         FileFault: When the file cannot be read.
     """
-    decoded = decode(path)
-    label = _values(decoded, white_of(stated))
-    counts = _count(label.values)
-    fault = None
-    if stated is not None:
-        fault = _contradiction(label, counts, stated)
-        changed, valid = (0, 0) if fault else stated.tally(counts)
-        # enough for the CAR, however many values there are
-        counts = [pair for pair in ((0, valid - changed), (1, changed), (IGNORE, label.values.size - valid)) if pair[1]]
-    jpeg = decoded.image.format in ("JPEG", "MPO")
-    kept = tuple(counts[:_KEPT])
-    return LabelObservation(*decoded.size, label.kind, kept, len(counts), label.palette, jpeg, label.notes, fault)
+    label = read_values(path, stated.white if stated else 255)
+    counts = count_values(label.values)
+    seen = _observation(label, counts)
+    if stated is None:
+        return seen
+    fault = stated.contradiction(label, counts)
+    return replace(seen, tally=(0, 0) if fault else stated.tally(counts), fault=fault)
 
 
-def _contradiction(
-    label: LabelValues, counts: list[tuple[Value, int]], stated: LabelDecoding
-) -> tuple[str, str] | None:
-    """What keeps a mask from being decoded as stated, and the remedy."""
-    found = listed(dict(counts), len(counts), label.palette)
-    if label.kind == "colour":
-        return f"is a colour image: {found}", "write the mask as one grey channel"
-    if label.kind == "palette" and stated.threshold is not None:
-        return (
-            f"is a palette image, whose indices know no threshold: {found}",
-            "say which index is which with label_values=UNCHANGED,CHANGED (--label-values)",
-        )
-    strange = stated.strange(counts)
-    if strange:
-        return f"holds {listed(dict(strange), len(strange), label.palette)}, but {stated.rule()}", _MEND
-    return None
-
-
-@dataclass
-class LabelSummary:
-    """The values of all masks of a set, gathered file by file.
-
-    Attributes:
-        files: Number of masks.
-        pixels: Pixels by value, of grey masks and palette indices.
-        values_in: Number of files by the values that a file holds; files of more than three values are under
-            ``None``.
-        example: First file of every entry of ``values_in``.
-        further: First files that hold anything but 0 and 1, or 0 and 255.
-        odd: Number of such files.
-        distinct: Most different values in one file.
-        jpeg: Number of JPEG files.
-        colours: Pixels by colour in files that are colour images.
-        colour_files: Such files: number and the first of them.
-        palette: Palette colours by index, in files whose colours do not speak for themselves.
-        palette_files: Files whose palette indices are not 0 and 1.
-        inverted: Files of kind ``inverted``.
-    """
-
-    files: int = 0
-    pixels: Counter[Value] = field(default_factory=Counter)
-    values_in: Counter[frozenset[Value] | None] = field(default_factory=Counter)
-    example: dict[frozenset[Value] | None, Path] = field(default_factory=dict)
-    further: list[Path] = field(default_factory=list)
-    odd: int = 0
-    distinct: int = 0
-    jpeg: int = 0
-    colours: Counter[Value] = field(default_factory=Counter)
-    colour_files: list[Path] = field(default_factory=list)
-    palette: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    palette_files: list[Path] = field(default_factory=list)
-    inverted: list[Path] = field(default_factory=list)
-
-    def add(self, path: Path, seen: LabelObservation) -> None:
-        """Take in one mask."""
-        self.files += 1
-        self.jpeg += seen.jpeg
-        if seen.kind == "colour":
-            self.colours.update(dict(seen.counts))
-            self.colours = Counter(dict(self.colours.most_common(_KEPT)))
-            self.colour_files.append(path)
-            return
-        values = frozenset(value for value, _ in seen.counts)
-        if seen.kind == "inverted":
-            self.inverted.append(path)
-        if seen.kind == "palette":
-            self.palette |= seen.palette
-            if not values <= {0, 1}:
-                self.palette_files.append(path)
-        self.pixels.update(dict(seen.counts))
-        self.distinct = max(self.distinct, seen.distinct)
-        key = values if seen.distinct <= 3 else None
-        self.values_in[key] += 1
-        self.example.setdefault(key, path)
-        if not (values <= {0, 1} or values <= {0, 255}):
-            self.odd += 1
-            if len(self.further) < 3:
-                self.further.append(path)
-
-    def resolve(self) -> "tuple[LabelDecoding | None, list[tuple[Path, FileFault]]]":
-        """The decoding that all masks agree on.
-
-        Returns:
-            The decoding, ``None`` when there is none, and what stands in its way.
-        """
-        faults = list(self._colour_faults())
-        values = set(self.pixels)
-        if values and not self.palette_files and not self.inverted:
-            if values <= {0, 255} or values == {0, 1}:
-                changed = 1 if 1 in values else 255
-                decoding = LabelDecoding(0, changed, files=self.files, changed_seen=changed in values)
-                return decoding, faults
-            faults.append(self._ambiguity(values))
-        return None, faults
-
-    def _colour_faults(self) -> Iterable[tuple[Path, FileFault]]:
-        for path in self.colour_files[:1]:
-            yield (
-                path,
-                FileFault(
-                    f"{_files(self.colour_files, self.files)} colour images: "
-                    f"{listed(dict(self.colours), len(self.colours))}",
-                    "write the masks as one grey channel, 0 unchanged and 255 changed",
-                ),
-            )
-        for path in self.palette_files[:1]:
-            counts: dict[Value, int] = {index: self.pixels[index] for index in self.palette}
-            yield (
-                path,
-                FileFault(
-                    f"{_files(self.palette_files, self.files)} palette images whose colours are not black and white "
-                    f"and whose indices are not 0 and 1: {listed(counts, len(counts), self.palette)}",
-                    "say which index is which: label_values=UNCHANGED,CHANGED or UNCHANGED,CHANGED,IGNORE "
-                    "(--label-values)",
-                ),
-            )
-        for path in self.inverted[:1]:
-            yield (
-                path,
-                FileFault(
-                    f"{_files(self.inverted, self.files)} palette images whose index 0 is white and index 1 black: "
-                    f"colour and index contradict each other, {listed(dict(self.pixels), len(self.pixels))}",
-                    "say which colour is which: label_values=0,255 (--label-values 0,255) if white is changed, 255,0 "
-                    "if black is",
-                ),
-            )
-
-    def _ambiguity(self, values: set[Value]) -> tuple[Path, FileFault]:
-        found = listed(dict(self.pixels), len(values))
-        first = self.further[0] if self.further else next(iter(self.example.values()))
-        where = f"in {self.odd:,} of {self.files:,} files, such as {', '.join(p.name for p in self.further)}"
-        if values <= {0, 1, 255}:
-            return first, self._of_ones_and_255(found, where)
-        if self.jpeg or self.distinct > 3 or len(values) > 3:
-            why = f"JPEG compression ({self.jpeg:,} files)" if self.jpeg else "antialiasing, or more than one class"
-            return first, FileFault(
-                f"the labels hold {len(values)} values ({where}), which points to {why}: {found}",
-                "say from which value on a pixel is changed: label_threshold=128 (--label-threshold 128) for masks "
-                "made of 0 and 255",
-            )
-        example = _join(sorted(v for v in values if not isinstance(v, tuple)))
-        return first, FileFault(
-            f"the labels hold values whose meaning is not known ({where}): {found}",
-            f"say which is which: label_values={example} (--label-values {example}) if that is the order UNCHANGED,"
-            "CHANGED or UNCHANGED,CHANGED,IGNORE",
-        )
-
-    def _of_ones_and_255(self, found: str, where: str) -> FileFault:
-        if set(self.pixels) == {1}:
-            return FileFault(
-                f"every pixel of all {self.files:,} labels is 1: changed (as in 0/1) or unchanged (as in 1/2)? {found}",
-                "say which: label_values=0,1 (--label-values 0,1) or label_values=1,2",
-            )
-        settle = (
-            "label_values=0,1,255 (--label-values 0,1,255) if 255 is to be ignored, label_threshold=1 "
-            "(--label-threshold 1) if 1 and 255 both mean changed"
-        )
-        if any(key and {1, 255} <= key for key in self.values_in):
-            return FileFault(f"the labels hold 1 and 255 ({where}): {found}", settle)
-        ones = sum(n for key, n in self.values_in.items() if key and 1 in key)
-        full = sum(n for key, n in self.values_in.items() if key and 255 in key)
-        one = next(self.example[key] for key in self.values_in if key and 1 in key)
-        white = next(self.example[key] for key in self.values_in if key and 255 in key)
-        return FileFault(
-            f"the labels mix two codings: {ones:,} files hold 0/1 (such as {one.name}), {full:,} hold 0/255 (such as "
-            f"{white.name}): {found}",
-            "write one coding everywhere, or say so: " + settle,
-        )
-
-
-def _files(some: list[Path], total: int) -> str:
-    return f"{len(some):,} of {total:,} labels {'is' if len(some) == 1 else 'are'}"
-
-
-def _own_decoding(label: LabelValues, path: Path) -> LabelDecoding:
-    """The decoding that a single mask shows by itself.
-
-    Raises:
-        LabelError: When it is ambiguous.
-    """
-    counts = _count(label.values)
+def _observation(label: LabelValues, counts: Sequence[tuple[Value, int]]) -> LabelObservation:
     height, width = label.values.shape[:2]
-    summary = LabelSummary()
-    summary.add(
-        path,
-        LabelObservation(height, width, label.kind, tuple(counts[:_KEPT]), len(counts), label.palette),
-    )
-    decoding, faults = summary.resolve()
-    if decoding is None:
-        raise LabelError("\n".join(f"{path}: {fault.what}; {fault.remedy}" for path, fault in faults))
-    return decoding
+    kept = tuple(counts[:_KEPT])
+    return LabelObservation((height, width), label.kind, kept, len(counts), label.palette, label.jpeg, label.notes)
 
 
 def read_mask(
@@ -524,8 +501,8 @@ def read_mask(
 
     Args:
         path: A png, jpg, bmp, tif or webp file.
-        decoding: What its values mean, such as ``PairFolder.decoding``; found out from this one file, or taken from
-            the options, when left out.
+        decoding: What its values mean, such as ``PairFolder.decoding``; by default as the options state, or else as
+            this one file shows.
         label_values: UNCHANGED,CHANGED or UNCHANGED,CHANGED,IGNORE.
         label_threshold: Values at or above it are changed.
 
@@ -535,20 +512,60 @@ def read_mask(
     Raises:
         DataError: When the file cannot be read.
         LabelError: When its values cannot be decoded.
+        OptionError: When an option has an unusable value.
     """
     known = decoding or LabelDecoding.of_options(label_values, label_threshold)
     source = Path(path)
-    try:
-        label = read_values(source, white_of(known))
-    except FileFault as fault:
-        raise DataError(f"{source}: {fault.what}; {fault.remedy}") from None
+    label = read_values(source, known.white if known else 255)
     if known is None:
-        known = _own_decoding(label, source)
-    if label.kind in ("colour", "palette"):
-        contradiction = _contradiction(label, _count(label.values), known)
-        if contradiction:
-            raise LabelError(f"{source}: {'; '.join(contradiction)}")
-    try:
-        return known.decode(label.values)
-    except LabelError as error:
-        raise LabelError(f"{source}: {error}") from None
+        summary = LabelSummary()
+        summary.add(source, _observation(label, count_values(label.values)))
+        known, faults = summary.resolve()
+        if known is None:
+            raise LabelError("\n".join(map(str, faults)))
+    return known.decode(label)
+
+
+def read_predicted_mask(path: Path) -> npt.NDArray[np.bool_]:
+    """Read one mask that another program has predicted: 0 unchanged, one other value changed.
+
+    Of a palette the index counts, of colours any channel, and any value but 0 is changed. A mask that could mean two
+    things is refused.
+
+    Returns:
+        H x W, where the mask says changed.
+
+    Raises:
+        FileFault: When the file cannot be read, or is ambiguous.
+    """
+    decoded = decode(path)
+    mask = _MaskSamples.of(decoded)
+
+    def fault(what: str) -> FileFault:
+        return FileFault(path, what, _ONE_CHANNEL)
+
+    changed: npt.NDArray[np.bool_]
+    if mask.palette is not None:
+        changed = mask.samples != 0
+        used = np.unique(mask.samples)
+        shown = mask.palette[used, 0] > 0
+        if _black_and_white(mask.palette, used) and shown.any() and (shown != (used != 0)).any():
+            raise fault("is a palette image in which 0 is drawn white, or another index black")
+        return changed
+    if decoded.format in _JPEG and (number := len(np.unique(mask.samples))) > 2:
+        raise fault(f"holds {number} values, as JPEG compression blurs 0 and others")
+    if mask.grey is not None:
+        changed = mask.grey != 0
+        others = mask.grey[changed]
+        if np.isnan(others).any():
+            raise fault("holds NaN, which is neither changed nor unchanged")
+        if others.size and (least := others.min()) != (most := others.max()):
+            among = "" if changed.all() else " beside 0"
+            raise fault(f"holds values from {least:g} to {most:g}{among}, as probabilities or class numbers do")
+    elif decoded.mode in _COLOUR_MODES:
+        changed = (mask.samples != 0).any(axis=-1)
+    else:
+        raise fault(f"is a {decoded.mode} image")
+    if mask.alpha is not None and mask.alpha.min() != mask.alpha.max() and ((mask.alpha > 0) != changed).any():
+        raise fault("is an image whose transparency and colours do not tell the same pixels apart")
+    return changed

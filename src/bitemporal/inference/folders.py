@@ -1,7 +1,6 @@
-"""Predict from files to files: one pair, or two folders whose images match by stem; masks come out as PNG."""
+"""Predict from files to files: one pair, or two folders whose images match by stem; masks are written as PNG."""
 
 import os
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +12,18 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.files import replacing
-from bitemporal.imagery.decode import SUFFIXES, FileFault, check_image_range, conversion, decode, to_rgb
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.scale import check_image_range, image_notes, to_rgb
 from bitemporal.inference.detector import Detector
-from bitemporal.pairs.folder import SIZE_REMEDY, describe_sizes
+from bitemporal.pairs.folder import size_fault
+from bitemporal.pairs.listing import list_images, shared_stem
+
+_PLACE_LOST = (
+    "is a GeoTIFF, but a PNG mask has no place on the ground; `bitemporal predict-scene`, or `predict-archive` with a "
+    "manifest of many pairs, writes georeferenced masks"
+)
 
 
 @dataclass(frozen=True)
@@ -71,37 +77,41 @@ def predict_files(
         What was written, and what could not be: for folders a fault in one pair does not stop the others.
 
     Raises:
-        DataError: When inputs are missing or ``image_range`` is no range; for one pair, also when it cannot be
-            predicted.
-        RecipeError: When an output would replace an input or a file that was not written here, or cannot be named so.
+        DataError: When inputs are missing; for one pair, also when it cannot be predicted.
+        OptionError: When ``batch_size`` or ``image_range`` has an unusable value.
+        OutputError: When an output would replace an input or a file that was not written here, or has an unusable
+            name.
     """
     if batch_size < 1:
-        raise RecipeError(f"batch_size: found {batch_size}, expected at least 1")
+        raise OptionError(f"batch_size: found {batch_size}, expected at least 1")
     check_image_range(image_range)
-    first, second, target = Path(before), Path(after), Path(output)
-    second_target = None if probability is None else Path(probability)
+    first, second, masks = Path(before), Path(after), Path(output)
+    maps = None if probability is None else Path(probability)
     for name, path in (("before", first), ("after", second)):
         if not path.exists():
             raise DataError(f"{name}: {path} does not exist; expected an image or a folder of images")
     if first.is_dir() != second.is_dir():
         kinds = ["a folder" if path.is_dir() else "a file" for path in (first, second)]
         raise DataError(f"before is {kinds[0]}, after {kinds[1]}; expected two images or two folders")
-    folders = first.is_dir()
     faults: list[str] = []
-    if folders:
-        jobs, faults = _jobs_of_folders(first, second, target, second_target)
+    if first.is_dir():
+        jobs, faults = _jobs_of_folders(first, second, masks, maps)
     else:
-        jobs = [_job_of_files(first, second, target, second_target)]
+        jobs = [_job_of_files(first, second, masks, maps)]
     _refuse_overwriting(jobs, (first, second))
     written: list[Path] = []
     noted: dict[str, list[Path]] = defaultdict(list)
     batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
     for batch in track(batches, "predicting", disable=not progress):
-        masks, unread = _predict_batch(detector, batch, image_range, noted)
-        written += masks
-        faults += unread
-    if faults and not folders:
-        raise DataError(faults[0])
+        readable = []
+        for job in batch:
+            try:
+                readable.append((job, *_read_pair(job, image_range, noted)))
+            except DataError as error:
+                if not first.is_dir():
+                    raise
+                faults.append(str(error))
+        written += _predict_batch(detector, readable)
     notes = [f"{len(paths)} image(s), such as {paths[0]}: {note}" for note, paths in noted.items()]
     return FilesReport(tuple(written), tuple(faults), tuple(notes))
 
@@ -109,44 +119,23 @@ def predict_files(
 def _job_of_files(before: Path, after: Path, mask: Path, probability: Path | None) -> _Job:
     for name, path in (("output", mask), ("probability", probability)):
         if path is not None and (path.suffix.lower() != ".png" or path.is_dir()):
-            raise RecipeError(f"{name}: found {path}, expected the name of a file that ends in .png")
+            raise OutputError(f"{name}: found {path}, expected the name of a file that ends in .png")
     return _Job(before, after, mask, probability)
-
-
-def _images(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Images of a folder by stem, and a fault for every stem that several files share."""
-    found: dict[str, Path] = {}
-    shared: dict[str, str] = {}
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be listed ({error.strerror}), expected a folder of images; mend its permissions"
-        ) from error
-    for path in paths:
-        # a link to nothing stays, and becomes a fault
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or path.is_dir():
-            continue
-        # file systems write accented letters in one of two ways; both mean the same stem
-        stem = unicodedata.normalize("NFC", path.stem)
-        if stem in found:
-            shared[stem] = f"{path}: has the same stem as {found[stem].name}; keep one of them"
-        found[stem] = path
-    return found, shared
 
 
 def _jobs_of_folders(before: Path, after: Path, masks: Path, maps: Path | None) -> tuple[list[_Job], list[str]]:
     for name, folder in (("output", masks), ("probability", maps)):
         if folder is not None and folder.exists() and not folder.is_dir():
-            raise RecipeError(f"{name}: found the file {folder}, expected a folder, as before and after are folders")
-    (first, shared), (second, shared_after) = _images(before), _images(after)
-    faults = [*shared.values(), *shared_after.values()]
-    for mine, others, other in ((first, second, after), (second, first, before)):
+            raise OutputError(f"{name}: found the file {folder}, expected a folder, as before and after are folders")
+    first, second = list_images(before), list_images(after)
+    shared = first.duplicates | second.duplicates
+    faults = [f"{paths[0]}: {shared_stem(paths)}; keep one of them" for paths in shared.values()]
+    for mine, others, other in ((first.files, second.files, after), (second.files, first.files, before)):
         faults += [f"{mine[stem]}: no image of the same stem in {other}" for stem in mine if stem not in others]
     jobs = [
-        _Job(path, second[stem], masks / f"{stem}.png", maps / f"{stem}.png" if maps else None)
-        for stem, path in first.items()
-        if stem in second and stem not in shared and stem not in shared_after
+        _Job(path, second.files[stem], masks / f"{stem}.png", maps / f"{stem}.png" if maps else None)
+        for stem, path in first.files.items()
+        if stem in second.files and stem not in shared
     ]
     if not jobs:
         raise DataError(f"{before} and {after}: no two images with the same stem; expected image files named alike")
@@ -157,7 +146,7 @@ def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None
     """Refuse before anything is written.
 
     Raises:
-        RecipeError: When an output is an input, two outputs are one, masks would go among the images, or a file would
+        OutputError: When an output is an input, two outputs are one, masks would go among the images, or a file would
             be lost that is none of ours, such as a label.
     """
     paths = {*inputs, *(path for job in jobs for path in (job.before, job.after))}
@@ -167,56 +156,40 @@ def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None
     folders = {path.parent for path in outputs} if inputs[0].is_dir() else set()
     for path in [*folders, *outputs]:
         if path.exists() and (path.stat().st_dev, path.stat().st_ino) in identities:
-            raise RecipeError(f"output: {path} is one of the inputs, which are never written to; choose another place")
+            raise OutputError(f"output: {path} is one of the inputs, which are never written to; choose another place")
     if foreign := [path for path in outputs if path.exists() and not _is_ours(path)]:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
-        raise RecipeError(
+        raise OutputError(
             f"output: {foreign[0]}{more} was there before and not written by bitemporal; choose another place"
         )
     if len({path.resolve() for path in outputs}) < len(outputs):
-        raise RecipeError(f"probability: {outputs[1]} is the mask's own place; choose another one")
-
-
-def _read(path: Path, image_range: tuple[float, float] | None, noted: dict[str, list[Path]]) -> npt.NDArray[np.uint8]:
-    try:
-        decoded = decode(path)
-        image = to_rgb(decoded, image_range)
-    except FileFault as fault:
-        raise DataError(f"{path}: {fault.what}; {fault.remedy}") from None
-    for note in (*decoded.notes, *conversion(decoded.image)):
-        noted[note].append(path)
-    return image
+        raise OutputError(f"probability: {outputs[1]} is the mask's own place; choose another one")
 
 
 def _read_pair(
     job: _Job, image_range: tuple[float, float] | None, noted: dict[str, list[Path]]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    before, after = (_read(path, image_range, noted) for path in (job.before, job.after))
-    if before.shape != after.shape:
-        sizes = [image.shape[:2] for image in (before, after)]
-        raise DataError(f"{job.before}: {describe_sizes(sizes)}; {SIZE_REMEDY}")
+    images = []
+    for path in (job.before, job.after):
+        decoded = decode(path)
+        images.append(to_rgb(decoded, image_range))
+        for note in (*image_notes(decoded), *([_PLACE_LOST] if decoded.georeferenced else ())):
+            noted[note].append(path)
+    before, after = images
+    if fault := size_fault(job.before, {"before": before.shape[:2], "after": after.shape[:2]}):
+        raise fault
     return before, after
 
 
 def _predict_batch(
-    detector: Detector,
-    jobs: Sequence[_Job],
-    image_range: tuple[float, float] | None,
-    noted: dict[str, list[Path]],
-) -> tuple[list[Path], list[str]]:
-    read: list[tuple[_Job, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]] = []
-    faults = []
-    for job in jobs:
-        try:
-            read.append((job, _read_pair(job, image_range, noted)))
-        except DataError as error:
-            faults.append(str(error))
-    predictions = detector.predict([pair[0] for _, pair in read], [pair[1] for _, pair in read])
-    for (job, _), prediction in zip(read, predictions, strict=True):
+    detector: Detector, pairs: Sequence[tuple[_Job, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
+) -> list[Path]:
+    predictions = detector.predict([before for _, before, _ in pairs], [after for _, _, after in pairs])
+    for (job, _, _), prediction in zip(pairs, predictions, strict=True):
         _write_png(prediction.mask * np.uint8(255), job.mask)
         if job.probability is not None:
             _write_png(np.rint(prediction.probability * 255).astype(np.uint8), job.probability)
-    return [job.mask for job, _ in read], faults
+    return [job.mask for job, _, _ in pairs]
 
 
 _SIGNATURE = "Software", "bitemporal"

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,17 +14,17 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bitemporal.errors import DataError, LabelError
-from bitemporal.imagery.decode import FileFault, check_range, conversion, decode
-from bitemporal.imagery.masks import IGNORE, LabelDecoding, LabelObservation, LabelSummary, Value, observe
-from bitemporal.pairs.folder import DATES, LABEL, SIZE_REMEDY, Pair, PairFolder, describe_sizes
-from bitemporal.pairs.listing import Listing
+from bitemporal.errors import DataError, LabelError, OptionError
+from bitemporal.imagery.decode import FileFault, decode
+from bitemporal.imagery.masks import LabelDecoding, LabelObservation, LabelSummary, observe
+from bitemporal.imagery.scale import check_has_range, image_notes
+from bitemporal.pairs.folder import DATES, LABEL, Pair, PairFolder, size_fault
+from bitemporal.pairs.listing import Listing, shared_stem
 from bitemporal.pairs.partition import PartitionRow
 
 _SMALL = 2000  # pairs below which starting processes costs more than it saves
 _MOST_WORKERS = 8  # reading from one disk gains nothing beyond
 _CHUNK = 32
-_STATED = LabelDecoding(0, 1, IGNORE)  # coding of the counts that `observe` returns under a stated decoding
 
 
 FaultKind = Literal["folder", "partner", "duplicate", "unlabelled", "file", "size", "label"]
@@ -60,6 +61,11 @@ class Fault:
     what: str
     remedy: str
     kind: FaultKind
+
+    @classmethod
+    def of(cls, fault: FileFault, kind: FaultKind) -> "Fault":
+        """What a file's error says, without the frames that an exception holds on to."""
+        return cls(fault.path, fault.what, fault.remedy, kind)
 
 
 @dataclass
@@ -118,8 +124,8 @@ class _Reading:
 
     size: tuple[int, int]
     label: LabelObservation | None
-    faults: tuple[tuple[Path, str, str, FaultKind], ...]
-    notes: tuple[tuple[str, Path], ...]
+    faults: list[Fault]
+    notes: list[tuple[str, Path]]
 
 
 def _read(
@@ -127,31 +133,29 @@ def _read(
 ) -> _Reading:
     """Read the files of one pair, one after the other."""
     sizes: dict[str, tuple[int, int]] = {}
-    faults: list[tuple[Path, str, str, FaultKind]] = []
+    faults: list[Fault] = []
     notes: list[tuple[str, Path]] = []
     for name, path in (("before", pair.before), ("after", pair.after)) if images else ():
         try:
             decoded = decode(path)
             sizes[name] = decoded.size
-            check_range(decoded, image_range)
-            notes += [(note, path) for note in (*decoded.notes, *conversion(decoded.image))]
+            check_has_range(decoded, image_range)
+            notes += [(note, path) for note in image_notes(decoded)]
         except FileFault as fault:
-            faults.append((path, fault.what, fault.remedy, "file"))
+            faults.append(Fault.of(fault, "file"))
     label = None
     if pair.label is not None:
         try:
             label = observe(pair.label, stated)
-            sizes["label"] = label.height, label.width
+            sizes["label"] = label.size
             notes += [(note, pair.label) for note in label.notes]
             if label.fault is not None:
-                faults.append((pair.label, *label.fault, "label"))
+                faults.append(Fault.of(label.fault, "label"))
         except FileFault as fault:
-            faults.append((pair.label, fault.what, fault.remedy, "file"))
-    if len(set(sizes.values())) > 1:
-        described = describe_sizes([sizes.get(name) for name in ("before", "after", "label")])
-        faults.append((pair.before, described, SIZE_REMEDY, "size"))
-    size = next(iter(sizes.values()), (0, 0))
-    return _Reading(size, label, tuple(faults), tuple(notes))
+            faults.append(Fault.of(fault, "file"))
+    if unequal := size_fault(pair.before, sizes):
+        faults.append(Fault.of(unequal, "size"))
+    return _Reading(next(iter(sizes.values()), (0, 0)), label, faults, notes)
 
 
 def _cpus() -> int:
@@ -207,53 +211,50 @@ def check_pairs(
         splits: Read these splits only.
 
     Raises:
-        DataError: When there is no such split, ``workers`` is below 1, or a worker process dies.
+        DataError: When there is no such split, or a worker process dies.
+        OptionError: When ``workers`` is below 1.
     """
     if workers is not None and workers < 1:
-        raise DataError(f"workers: found {workers}, expected at least 1, or nothing for as many as fit")
+        raise OptionError(f"workers: found {workers}, expected at least 1, or nothing for as many as fit")
     chosen = folder.chosen(splits)
-    scan = FolderCheck(folder.root)
+    check = FolderCheck(folder.root)
     for split in chosen:
-        scan.faults += _listing_faults(split, folder.split_folder(split), folder.listings[split])
-        scan.warnings += _ignored_files(split, folder.listings[split])
+        check.faults += _listing_faults(split, folder.split_folder(split), folder.listings[split])
+        check.warnings += _ignored_files(split, folder.listings[split])
     pairs = [pair for split in chosen for pair in folder.pairs(split)]
     stated = folder.stated
     read = partial(_read, stated=stated, image_range=folder.image_range, images=images)
-    summary = LabelSummary()
-    notes: dict[str, tuple[int, Path]] = {}
-    seen: list[tuple[tuple[int, int], tuple[tuple[Value, int], ...]]] = []
+    labels = LabelSummary()
+    noted: dict[str, list[Path]] = defaultdict(list)
+    sizes: list[tuple[int, int]] = []
     for pair, reading in zip(pairs, _tracked(_readings(pairs, read, workers), len(pairs), progress), strict=True):
-        scan.faults += [Fault(*fault) for fault in reading.faults]
+        check.faults += reading.faults
         for note, path in reading.notes:
-            number, first = notes.get(note, (0, path))
-            notes[note] = number + 1, first
-        counts: tuple[tuple[Value, int], ...] = ()
+            noted[note].append(path)
         if pair.label is not None and reading.label is not None:
-            summary.add(pair.label, reading.label)
-            # more than three values never resolve, and keeping 256 of every file would fill the memory
-            counts = reading.label.counts if reading.label.distinct <= 3 else ()
-        seen.append((reading.size, counts))
-    scan.warnings += [
-        f"{number:,} {'file' if number == 1 else 'files'}: {note} (such as {shown(path, scan.root)})"
-        for note, (number, path) in notes.items()
+            labels.add(pair.label, reading.label)
+        sizes.append(reading.size)
+    check.warnings += [
+        f"{len(paths):,} {'file' if len(paths) == 1 else 'files'}: {note} (such as {shown(paths[0], check.root)})"
+        for note, paths in noted.items()
     ]
-    coding: LabelDecoding | None
     if stated is not None:
-        coding = _STATED
-        scan.decoding = replace(stated, files=summary.files)
+        check.decoding = replace(stated, files=len(labels.labels))
     else:
-        coding, faults = summary.resolve()
-        scan.decoding = coding
-        scan.faults += [Fault(path, fault.what, fault.remedy, "label") for path, fault in faults]
-    tallies = []
-    for pair, (size, counts) in zip(pairs, seen, strict=True):
-        changed, valid = coding.tally(counts) if coding is not None else (0, 0)
-        tallies.append((pair, changed, valid))
+        check.decoding, faults = labels.resolve()
+        check.faults += [Fault.of(fault, "label") for fault in faults]
+    tallies: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for pair, size in zip(pairs, sizes, strict=True):
+        label = labels.labels.get(pair.label) if pair.label else None
+        changed, valid = 0, 0
+        if label is not None and check.decoding is not None:
+            changed, valid = label.tally or check.decoding.tally(label.counts)
+        if pair.label is not None:
+            tallies[pair.split].append((changed, valid))
         car = changed / valid if valid else float("nan")
-        scan.records.append(PairRecord(pair.split, pair.stem, *size, car, pair.label is not None))
-    if coding is not None:
-        scan.warnings += _odd_splits(tallies)
-    return scan
+        check.records.append(PairRecord(pair.split, pair.stem, *size, car, pair.label is not None))
+    check.warnings += _one_sided_splits(tallies)
+    return check
 
 
 def resolve_decoding(folder: PairFolder) -> PairFolder:
@@ -269,11 +270,11 @@ def resolve_decoding(folder: PairFolder) -> PairFolder:
     """
     if folder.decoding is not None or not any(pair.label for pair in folder.pairs()):
         return folder
-    scan = check_pairs(folder, images=False)
-    if scan.decoding is None:
-        texts = [f"{f.path}: {f.what}; {f.remedy}" for f in scan.faults if f.kind in ("label", "file")]
+    check = check_pairs(folder, images=False)
+    if check.decoding is None:
+        texts = [f"{f.path}: {f.what}; {f.remedy}" for f in check.faults if f.kind in ("label", "file")]
         raise LabelError("\n".join(texts))
-    return folder.with_decoding(scan.decoding)
+    return folder.with_decoding(check.decoding)
 
 
 def _ignored_files(split: str, listings: dict[str, Listing]) -> Iterator[str]:
@@ -285,16 +286,15 @@ def _ignored_files(split: str, listings: dict[str, Listing]) -> Iterator[str]:
             )
 
 
-def _odd_splits(tallies: Sequence[tuple[Pair, int, int]]) -> Iterator[str]:
-    """Remarks on splits whose labels say the same everywhere."""
-    for split in dict.fromkeys(pair.split for pair, _, _ in tallies):
-        own = [(changed, valid) for pair, changed, valid in tallies if pair.split == split and pair.label is not None]
-        changed, valid = sum(c for c, _ in own), sum(v for _, v in own)
-        if own and valid and changed in (0, valid):
+def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]]) -> Iterator[str]:
+    """Remarks on splits whose labels say the same everywhere; changed and valid pixels of every label by split."""
+    for split, labels in tallies.items():
+        changed, valid = (sum(column) for column in zip(*labels, strict=True))
+        if valid and changed in (0, valid):
             what = "no pixel" if changed == 0 else "every valid pixel"
             yield (
-                f"split {split}: {what} of its {len(own):,} labels is changed; training on it teaches one answer only, "
-                "and its scores say little"
+                f"split {split}: {what} of its {len(labels):,} labels is changed; training on it teaches one answer "
+                "only, and its scores say little"
             )
 
 
@@ -311,10 +311,7 @@ def _listing_faults(split: str, folder: Path, listings: dict[str, Listing]) -> I
         )
     for listing in listings.values():
         for paths in listing.duplicates.values():
-            names = ", ".join(path.name for path in paths)
-            yield Fault(
-                paths[0], f"one stem, {len(paths)} files: {names}", "keep one file a stem and folder", "duplicate"
-            )
+            yield Fault(paths[0], shared_stem(paths), "keep one file per stem and folder", "duplicate")
     for own, other, date in ((before, after, "B"), (after, before, "A")):
         for stem in sorted(own.files.keys() - other.files.keys()):
             yield Fault(

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.errors import DataError, LabelError
-from bitemporal.imagery.decode import FileFault, check_image_range, decode, to_rgb
+from bitemporal.imagery.decode import FileFault, decode
 from bitemporal.imagery.masks import LabelDecoding, read_mask
+from bitemporal.imagery.scale import check_image_range, to_rgb
 from bitemporal.pairs.listing import Listing, entries, list_images
 
 SPLITS = ("train", "val", "test")
@@ -22,8 +23,6 @@ DATES = ("A", "B")
 
 LABEL = "label"
 """Name of the folder of change masks."""
-
-SIZE_REMEDY = "bring both dates and the label onto one pixel grid (resample or crop), or remove the pair"
 
 _LAYOUT = (
     "expected ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}, A holding the images before, B those after, "
@@ -91,7 +90,8 @@ class PairFolder:
             image_range: LOW,HIGH values that become 0 and 255 in images of more than 8 bits per sample.
 
         Raises:
-            DataError: When the folder has no such layout, or an option has an unusable value.
+            DataError: When the folder has no such layout.
+            OptionError: When an option has an unusable value.
         """
         check_image_range(image_range)
         self.root = Path(root)
@@ -162,16 +162,10 @@ class PairFolder:
             LabelError: When the label values cannot be decoded, or what they mean is not resolved yet.
         """
         label = None if pair.label is None else self.load_label(pair)
-        images = []
-        for path in (pair.before, pair.after):
-            try:
-                images.append(to_rgb(decode(path), self.image_range))
-            except FileFault as fault:
-                raise DataError(f"{path}: {fault.what}; {fault.remedy}") from None
-        before, after = images
-        sizes = [image.shape[:2] for image in (before, after, label) if image is not None]
-        if len(set(sizes)) > 1:
-            raise DataError(f"{pair.before}: {describe_sizes(sizes)}; {SIZE_REMEDY}")
+        before, after = (to_rgb(decode(path), self.image_range) for path in (pair.before, pair.after))
+        images = {"before": before, "after": after} | ({} if label is None else {"label": label})
+        if fault := size_fault(pair.before, {name: image.shape[:2] for name, image in images.items()}):
+            raise fault
         return PairImages(before, after, label)
 
     def load_label(self, pair: Pair) -> npt.NDArray[np.uint8]:
@@ -229,11 +223,18 @@ def _pairs(split: str, listings: dict[str, Listing]) -> list[Pair]:
     ]
 
 
-def describe_sizes(sizes: Sequence[tuple[int, ...] | None]) -> str:
-    """Sizes in words, as in ``before is 256 x 256, after is 255 x 256 (height x width)``.
+def size_fault(path: Path, sizes: Mapping[str, tuple[int, ...]]) -> FileFault | None:
+    """What is wrong with a pair whose files differ in size; ``None`` when they do not.
 
     Args:
-        sizes: Height and width of before, after and label, in this order; ``None`` for an unknown one.
+        path: Names the pair.
+        sizes: Height and width by ``before``, ``after`` and ``label``, as far as they are known.
     """
-    named = zip(("before", "after", "label"), sizes, strict=False)
-    return ", ".join(f"{name} is {size[0]} x {size[1]}" for name, size in named if size) + " (height x width)"
+    if len(set(sizes.values())) <= 1:
+        return None
+    described = ", ".join(f"{name} is {height} x {width}" for name, (height, width) in sizes.items())
+    return FileFault(
+        path,
+        f"{described} (height x width)",
+        "bring both dates and the label onto one pixel grid (resample or crop), or remove the pair",
+    )

@@ -26,6 +26,11 @@ class Listing:
     ignored: list[str] = field(default_factory=list)
 
 
+def shared_stem(paths: list[Path]) -> str:
+    """Files of one stem in words."""
+    return f"one stem, {len(paths)} files: {', '.join(path.name for path in paths)}"
+
+
 def entries(folder: Path) -> list[tuple[str, bool]]:
     """Names in a folder, sorted, and whether each is a folder itself.
 

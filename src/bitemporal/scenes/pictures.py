@@ -13,7 +13,7 @@ from bitemporal.scenes.grids import DateOnGrid
 from bitemporal.scenes.journal import CHANGED
 from bitemporal.scenes.sources import Grid
 from bitemporal.scenes.styles import RED
-from bitemporal.scenes.values import ValueRange, scale
+from bitemporal.scenes.values import ValueRange, scale_channels
 
 _SIDE = 1024
 """Most pixels of a picture's longer side."""
@@ -42,7 +42,7 @@ def write_quicklook(
     panels: list[npt.NDArray[np.uint8]] = []
     for date in dates:
         samples, valid = date.read(window, shape)
-        picture = np.rint(scale(samples, ranges)).astype(np.uint8).transpose(1, 2, 0)
+        picture = scale_channels(samples, ranges).transpose(1, 2, 0)
         picture[~valid] = 255
         panels.append(picture)
     changed = _any_changed(mask, shape)

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ from rasterio.windows import Window
 
 from bitemporal.scenes.grids import DateOnGrid
 from bitemporal.scenes.tiling import Tiling
-from bitemporal.scenes.values import ValueRange, scale
+from bitemporal.scenes.values import ValueRange, scale_channels
 
 FILL = 127
 """Value of both dates where one of them is not valid: nothing to see, and no difference."""
@@ -26,15 +25,15 @@ class Tile:
     Attributes:
         row: Among the tiles, from the top.
         column: Among the tiles, from the left.
-        before: 3 x h x w in 0..255, uint8 or float32.
+        before: 3 x h x w, uint8.
         after: As ``before``.
         valid: h x w, which pixels hold data on both dates; none outside the scene.
     """
 
     row: int
     column: int
-    before: npt.NDArray[Any]
-    after: npt.NDArray[Any]
+    before: npt.NDArray[np.uint8]
+    after: npt.NDArray[np.uint8]
     valid: npt.NDArray[np.bool_]
 
 
@@ -72,7 +71,7 @@ class TileReader:
         window = Window(x0, y0, x1 - x0, y1 - y0)
         (before, seen_before), (after, seen_after) = (date.read(window) for date in self._local.dates)
         valid = seen_before & seen_after
-        images: list[npt.NDArray[Any]] = [scale(samples, self.ranges) for samples in (before, after)]
+        images = [scale_channels(samples, self.ranges) for samples in (before, after)]
         if not valid.all():
             for image in images:
                 image[:, ~valid] = FILL

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import DataError, OptionError
+from bitemporal.imagery.scale import scale
 from bitemporal.scenes.grids import DateOnGrid, windows_on
 from bitemporal.scenes.sources import CHANNELS, Source, open_raster
 
@@ -35,7 +36,7 @@ def value_range(before: Source, after: Source, given: Sequence[float] | None = N
 
     Raises:
         DataError: When the dates differ in type, or no value is valid.
-        RecipeError: When what is given is no range.
+        OptionError: When what is given is no range.
     """
     if before.dtype != after.dtype:
         raise DataError(
@@ -48,7 +49,7 @@ def value_range(before: Source, after: Source, given: Sequence[float] | None = N
             values *= CHANNELS
         pairs = tuple(zip(values[::2], values[1::2], strict=False))
         if len(values) != 2 * CHANNELS or not all(np.isfinite(pair).all() and pair[0] < pair[1] for pair in pairs):
-            raise RecipeError(
+            raise OptionError(
                 f"image_range: found {tuple(given)}, expected a lowest and a highest value, or such a pair for each of "
                 f"{CHANNELS} channels"
             )
@@ -84,10 +85,9 @@ def _has_overviews(path: str) -> bool:
         return bool(dataset.overviews(1))
 
 
-def scale(samples: npt.NDArray[np.generic], ranges: ValueRange) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
-    """Values C x H x W as 0..255: float32, or as they are where 8 bits need no scaling."""
+def scale_channels(samples: npt.NDArray[np.generic], ranges: ValueRange) -> npt.NDArray[np.uint8]:
+    """Values C x H x W as 0..255; as they are where 8 bits need no scaling."""
     if samples.dtype == np.uint8 and all(pair == (0.0, 255.0) for pair in ranges):
         return samples.astype(np.uint8, copy=False)
-    low, high = (np.array(side, np.float64)[:, None, None] for side in zip(*ranges, strict=True))
-    scaled = (samples.astype(np.float64) - low) * (255.0 / (high - low))
-    return np.clip(scaled, 0.0, 255.0).astype(np.float32)
+    low, high = (np.array(side)[:, None, None] for side in zip(*ranges, strict=True))
+    return scale(samples, low, high)
