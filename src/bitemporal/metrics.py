@@ -119,23 +119,38 @@ def _class_mean(metric: Callable[[Matrix], Floats]) -> Callable[[Matrix], Floats
     return lambda m: (metric(m) + metric(m.swapped)) / 2
 
 
-METRICS: dict[str, Callable[[Matrix], Floats]] = {
-    "iou_changed": _iou,
-    "f1_changed": _f1,
-    "precision_changed": _precision,
-    "recall_changed": _recall,
-    "iou_unchanged": _of_unchanged(_iou),
-    "f1_unchanged": _of_unchanged(_f1),
-    "precision_unchanged": _of_unchanged(_precision),
-    "recall_unchanged": _of_unchanged(_recall),
-    "miou": _class_mean(_iou),
-    "macc": _class_mean(_recall),
-    "mprecision": _class_mean(_precision),
-    "mfscore": _class_mean(_f1),
-    "oa": _overall_accuracy,
-    "kappa": _kappa,
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        title: Its name for people.
+        of: Its value for each confusion matrix.
+        lowest: The lowest value; the highest is 1.
+    """
+
+    title: str
+    of: Callable[[Matrix], Floats]
+    lowest: float = 0.0
+
+
+METRICS = {
+    "iou_changed": Metric("IoU of change", _iou),
+    "f1_changed": Metric("F1 of change", _f1),
+    "precision_changed": Metric("precision", _precision),
+    "recall_changed": Metric("recall", _recall),
+    "iou_unchanged": Metric("IoU of no change", _of_unchanged(_iou)),
+    "f1_unchanged": Metric("F1 of no change", _of_unchanged(_f1)),
+    "precision_unchanged": Metric("precision of no change", _of_unchanged(_precision)),
+    "recall_unchanged": Metric("recall of no change", _of_unchanged(_recall)),
+    "miou": Metric("mIoU", _class_mean(_iou)),
+    "macc": Metric("mean accuracy", _class_mean(_recall)),
+    "mprecision": Metric("mean precision", _class_mean(_precision)),
+    "mfscore": Metric("mean F score", _class_mean(_f1)),
+    "oa": Metric("overall accuracy", _overall_accuracy),
+    "kappa": Metric("kappa", _kappa, lowest=-1.0),
 }
-"""All metrics by name; values in [0, 1], of kappa in [-1, 1]. Result files hold every one, with an interval."""
+"""All metrics by name. Result files hold every one, in every averaging, with an interval."""
 
 TABLE_METRICS = tuple(name for name in METRICS if not name.endswith("_unchanged"))
 """Metrics that `bitemporal evaluate` prints."""
@@ -168,7 +183,7 @@ def metric_of(name: str, counts: npt.ArrayLike, empty: float = float("nan")) -> 
     if name not in METRICS:
         raise ValueError(f"unknown metric {name!r}, expected one of {', '.join(METRICS)}")
     tn, fp, fn, tp = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
-    return METRICS[name](Matrix(tn, fp, fn, tp, empty))
+    return METRICS[name].of(Matrix(tn, fp, fn, tp, empty))
 
 
 def image_metric(name: str, counts: npt.ArrayLike, averaging: Averaging = "image_mean") -> Floats:

@@ -3,23 +3,24 @@
 import sys
 import warnings
 
-from bitemporal.evaluation.report import write_report
+from bitemporal.report import write_report
 
 
 def report(run: str, /, *, data: str | None = None, no_imagery: bool = False, output: str | None = None) -> None:
-    """Write what a run of `bitemporal distill` found as one HTML file, which needs no network.
+    """Write the results of a `bitemporal distill` run as one HTML file that needs no network.
 
     Verdict, scores with intervals, by CAR part and decile, training curves, routing, thresholds, calibration, objects,
     and a gallery of pairs.
 
     Args:
         run: Run folder.
-        data: Folder of the pairs, where it is not any more what the recipe says.
+        data: Folder of the pairs, if it is no longer where the recipe says.
         no_imagery: Leave before and after out, for data whose terms forbid passing imagery on.
         output: HTML file; RUN/report.html by default. An earlier report is replaced, another file refused.
     """
     with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
         written = write_report(run, output, data, imagery=not no_imagery)
     for warning in said:
         print(warning.message, file=sys.stderr)

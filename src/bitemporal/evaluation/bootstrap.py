@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from bitemporal.metrics import Averaging, image_metric, metric_of
+from bitemporal.metrics import METRICS, Averaging, image_metric, metric_of
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -166,7 +166,7 @@ def estimate(
         return Estimate(float(values.mean()), float("nan"), float("nan"))
     found = _resampled(replicates, images, resampling, metric, averaging)
     if error := _error_of_mean(values):
-        found = np.clip(found + error * resampling.errors(len(values) - 1), -1.0 if metric == "kappa" else 0.0, 1.0)
+        found = np.clip(found + error * resampling.errors(len(values) - 1), METRICS[metric].lowest, 1.0)
     return _interval(float(values.mean()), found)
 
 

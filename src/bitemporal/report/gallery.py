@@ -10,8 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bitemporal.errors import DataError
-from bitemporal.evaluation.pictures import coloured_errors
-from bitemporal.evaluation.scores import Evaluation
+from bitemporal.evaluation import Evaluation, coloured_errors
 from bitemporal.inference import Detector
 from bitemporal.method.car import change_area_ratio
 from bitemporal.metrics import image_metric

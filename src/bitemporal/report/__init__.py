@@ -1,5 +1,5 @@
 """One HTML file that says what a run found: verdict, tables, charts, pictures; it needs no network."""
 
-from bitemporal.evaluation.report.page import write_report
+from bitemporal.report.page import write_report
 
 __all__ = ["write_report"]

@@ -1,0 +1,106 @@
+"""Writes the report of a run."""
+
+import math
+import os
+import warnings
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from bitemporal.errors import BitemporalError, DataError
+from bitemporal.files import check_output, replacing
+from bitemporal.inference import load
+from bitemporal.pairs import PairFolder, resolve_decoding
+from bitemporal.report.gallery import Card, choose, draw
+from bitemporal.report.reading import FinishedRun, read_run
+from bitemporal.report.sections import sections
+from bitemporal.run.folder import CONTROL, STUDENT
+from bitemporal.run.recipe import DistillRecipe
+from bitemporal.tables import per_cent
+
+_TITLE = "bitemporal report</title>"
+_HEAD = 2000
+"""Characters within which a report has its title."""
+
+
+def write_report(
+    run: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    imagery: bool = True,
+) -> Path:
+    """Write the report of a run.
+
+    Args:
+        run: Folder of a run of ``bitemporal distill`` with its verdict.
+        output: HTML file; ``report.html`` in the run folder by default.
+        data: Folder of the pairs, if it is no longer where the recipe says.
+        imagery: Show before and after; not for data whose terms forbid passing imagery on.
+
+    Returns:
+        The file. If pairs cannot be shown, the file and a warning say why.
+
+    Raises:
+        DataError: When the run has no verdict yet, or a file cannot be read or written.
+        RecipeError: When the recipe cannot be read, or names no network.
+        OutputError: When the output's name does not end in ``.html``, or is that of a file that is no report.
+    """
+    finished = read_run(run)
+    target = Path(output) if output is not None else finished.folder.report
+    check_output(target, ".html", _is_report, "report")
+    cards, missing = _gallery(finished, data, imagery)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["per_cent"] = per_cent
+    environment.tests["finite"] = lambda value: math.isfinite(value)
+    template = resources.files("bitemporal.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    text = environment.from_string(template).render(sections(finished), gallery=cards, gallery_missing=missing)
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")  # file names need not be valid text
+    if missing:
+        reason = f"{target}: shows no pictures: {missing}".encode(errors="backslashreplace").decode()
+        warnings.warn(reason, UserWarning, stacklevel=2)
+    return target
+
+
+def _is_report(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        return _TITLE in stream.read(_HEAD)
+
+
+def _gallery(run: FinishedRun, data: str | os.PathLike[str] | None, imagery: bool) -> tuple[dict[str, list[Card]], str]:
+    """Cards by group, or why there are none."""
+    shown = [name for name in (CONTROL, STUDENT) if name in run.results] or list(run.results)[:1]
+    evaluations = {name: run.results[name].evaluation for name in shown}
+    try:
+        recipe = DistillRecipe.from_yaml(run.folder.recipe)
+        folder = resolve_decoding(
+            PairFolder(
+                data or recipe.data,
+                label_values=recipe.label_values,
+                label_threshold=recipe.label_threshold,
+                image_range=recipe.image_range,
+            )
+        )
+        pairs = folder.pairs(_split_on_disk(run.split, folder))
+        detectors = {name: load(run.folder.bundle(name)) for name in shown}
+        return {
+            group: draw(stems, detectors, evaluations, folder, pairs, imagery)
+            for group, stems in choose(evaluations).items()
+        }, ""
+    except BitemporalError as error:
+        return {}, str(error)
+
+
+def _split_on_disk(split: str, folder: PairFolder) -> str:
+    """The folder of a run's split: pairs set aside for val are still among the others."""
+    if split in folder.splits:
+        return split
+    if split == "val" and "train" in folder.splits:
+        return "train"
+    if len(folder.splits) > 1:
+        raise DataError(
+            f"{folder.root}: found the splits {', '.join(folder.splits)}, expected {split}, which was scored; name the "
+            "folder that has it with --data"
+        )
+    return folder.splits[0]

@@ -1,0 +1,217 @@
+"""The sections of a report: what the template shows of a run."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import yaml
+from markupsafe import Markup
+
+from bitemporal.evaluation import forward_passes, verdict_sentence
+from bitemporal.evaluation.bootstrap import Estimate
+from bitemporal.evaluation.curves import calibration, threshold_curve
+from bitemporal.metrics import MAIN_SCORES, METRICS, metrics
+from bitemporal.models import model_card
+from bitemporal.report.charts import Mark, Series, bar_chart, car_histogram, interval_chart, line_chart
+from bitemporal.report.reading import FinishedRun, read_cars, read_curve, read_student
+from bitemporal.run.folder import DETECTORS, O_P, STUDENT
+from bitemporal.tables import per_cent
+
+_LOOKS = {name: number for number, name in enumerate(DETECTORS)}
+"""A detector's colour, the same in every chart."""
+
+_ASIDE = 0.15
+"""From one detector to the next at a decile, in deciles."""
+
+
+def sections(run: FinishedRun) -> dict[str, Any]:
+    """Everything but the gallery, by the names that the template uses."""
+    first, student = run.any_result, run.results.get(STUDENT)
+    return {
+        "title": f"{run.recipe['model']} on {first.protocol.data}",
+        "verdict": verdict_sentence(run.comparison, student.name if student else STUDENT),
+        "optimistic": run.split == "val",
+        "protocol": first.protocol,
+        "description": run.comparison.description,
+        "partition": first.evaluation.partition.describe(),
+        "detectors": list(run.results),
+        "scores": dict(_scores(run)),
+        "differences": _differences(run),
+        "by_part": _by_part(run),
+        "by_decile": _by_decile(run),
+        "curves": _training_curves(run),
+        "histogram": car_histogram(cars, len(_LOOKS)) if (cars := read_cars(run.folder)) else "",
+        "routing": _routing(run) if O_P in run.results else None,
+        "thresholds": _thresholds(run),
+        "calibration": _calibration(run),
+        "objects": {name: summary["objects"] for name, summary in run.summaries.items()},
+        "model": _model(run),
+        "recipe": yaml.safe_dump(run.recipe, sort_keys=False),
+        "program": {key: str(first.origin.get(key) or "") for key in ("bitemporal", "commit")},
+    }
+
+
+def _scores(run: FinishedRun) -> Iterable[tuple[str, list[Estimate | str]]]:
+    """A label, and the score of each detector."""
+    results = run.results.values()
+    for metric, averaging in MAIN_SCORES:
+        label = METRICS[metric].title
+        if averaging != "dataset":
+            label += ", image mean" + (", empty 0" if averaging == "image_mean_empty_0" else "")
+        yield label, [run.comparison.scores[result.name][metric, averaging] for result in results]
+    yield "boundary F1", [per_cent(summary["boundary"]["f1"]) for summary in run.summaries.values()]
+    yield "forward passes per pair", [forward_passes(result.evaluation, run.teachers) for result in results]
+
+
+def _differences(run: FinishedRun) -> Markup | str:
+    short = {result.name: name for name, result in run.results.items()}
+    base, *others = run.comparison.names
+    rows = []
+    for name in others:
+        value, low, high = (100 * number for number in run.comparison.differences[name]["miou", "dataset"])
+        rows.append((short[name], value, low, high, _LOOKS[short[name]]))
+    if not rows:
+        return ""
+    return interval_chart("Difference in mIoU", rows, f"points of dataset mIoU, minus {short[base]}")
+
+
+def _miou(groups: Iterable[Mapping[str, Any]]) -> tuple[list[float], list[float], list[float]]:
+    """Dataset mIoU of groups of pairs, and the ends of its intervals, in per cent."""
+    values, lows, highs = [], [], []
+    for group in groups:
+        low, high = group["intervals"]["dataset"]["miou"]
+        values.append(100 * group["dataset"]["miou"])
+        lows.append(100 * low)
+        highs.append(100 * high)
+    return values, lows, highs
+
+
+def _by_part(run: FinishedRun) -> Markup:
+    parts = next(iter(run.summaries.values()))["by_part"]
+    series = [
+        Series(name, [], *_miou(summary["by_part"].values()), look=_LOOKS[name])
+        for name, summary in run.summaries.items()
+    ]
+    names = [f"{part} ({group['pairs']})" for part, group in parts.items()]
+    return bar_chart("mIoU by CAR part", names, series, "dataset mIoU, per cent")
+
+
+def _by_decile(run: FinishedRun) -> Markup:
+    deciles = next(iter(run.summaries.values()))["by_decile"]
+    ticks = {place + 1.0: f"{group['car'][1]:.3f}".removeprefix("0") for place, group in enumerate(deciles)}
+    series = []
+    for i, (name, summary) in enumerate(run.summaries.items()):
+        aside = _ASIDE * (i - (len(run.summaries) - 1) / 2)  # or the intervals would hide each other
+        values = _miou(summary["by_decile"])
+        series.append(Series(name, [x + aside for x in ticks], *values, marks=True, look=_LOOKS[name]))
+    return line_chart(
+        "mIoU by CAR decile", series, "largest CAR of the decile", "dataset mIoU, per cent", x_ticks=ticks
+    )
+
+
+def _training_curves(run: FinishedRun) -> list[Markup]:
+    stages = run.folder.stages()
+    others = sorted(stage for stage in stages if stage not in _LOOKS)
+    looks = _LOOKS | {name: len(_LOOKS) + number for number, name in enumerate(others)}
+    losses, scores = [], []
+    for stage in stages:
+        steps, loss, miou = np.array(read_curve(run.folder.stage(stage).metrics), np.float64).reshape(-1, 3).T
+        validated = np.isfinite(miou)
+        losses.append(Series(stage, steps.tolist(), loss.tolist(), look=looks[stage]))
+        scores.append(
+            Series(stage, steps[validated].tolist(), (100 * miou[validated]).tolist(), marks=True, look=looks[stage])
+        )
+    if not stages:
+        return []
+    return [
+        line_chart("Training loss", losses, "step of the stage", "training loss, all terms"),
+        line_chart("Validation mIoU", scores, "step of the stage", "dataset mIoU on val, per cent"),
+    ]
+
+
+def _routing(run: FinishedRun) -> dict[str, Any]:
+    """Which part O-P sent each pair to, against the part of its label, and what that did to the score."""
+    evaluation = run.results[O_P].evaluation
+    names = evaluation.partition.names
+    counted = Counter(zip(evaluation.parts, evaluation.sent_to, strict=True))
+    # a pair without a valid pixel has no part, and cannot be sent to a wrong one
+    known = np.array([bool(part) for part in evaluation.parts])
+    right = np.array(evaluation.parts) == np.array(evaluation.sent_to)
+    untaught = [] if run.teachers is None else [name for name in names if name not in run.teachers]
+    answers = dict.fromkeys(names, "" if run.teachers is None else "its teacher")
+    answers |= dict.fromkeys(untaught, "origin (no teacher)")
+    return {
+        "answers": answers,
+        "untaught": untaught,
+        "by_origin": sum(counted[part, sent] for part in names for sent in untaught),
+        "left_out": int((~known).sum()),
+        "rows": {part: {sent: counted[part, sent] for sent in names} for part in names},
+        "right": int((right & known).sum()),
+        "pairs": int(known.sum()),
+        "scores": {
+            name: [metrics(result.evaluation.counts[chosen & known], "dataset")["miou"] for chosen in (right, ~right)]
+            for name, result in run.results.items()
+        },
+    }
+
+
+def _thresholds(run: FinishedRun) -> dict[str, Any] | None:
+    """Precision over recall, and the threshold of the best F1, chosen on val."""
+    series, marks, rows = [], [], {}
+    for name, result in run.results.items():
+        if result.evaluation.probabilities is None:
+            return None
+        curve = threshold_curve(result.evaluation.probabilities)
+        series.append(Series(name, curve.recall.tolist(), curve.precision.tolist(), look=_LOOKS[name]))
+        chosen_on = run.validation.get(name)
+        if chosen_on is None or chosen_on.evaluation.probabilities is None:
+            continue
+        best = threshold_curve(chosen_on.evaluation.probabilities).best
+        threshold = f"{curve.thresholds[best]:.2f}"
+        text = f"{name}: threshold {threshold}, chosen on val"
+        marks.append(Mark(float(curve.recall[best]), float(curve.precision[best]), text, _LOOKS[name]))
+        at_half = int(np.searchsorted(curve.thresholds, 0.5))
+        rows[name] = [
+            per_cent(curve.average_precision),
+            per_cent(curve.f1[at_half]),
+            threshold,
+            per_cent(curve.f1[best]),
+        ]
+    chart = line_chart(
+        "Precision over recall", series, "recall of change", "precision of change", unit_square=True, marks=marks
+    )
+    return {"chart": chart, "rows": rows}
+
+
+def _calibration(run: FinishedRun) -> dict[str, Any] | None:
+    series, rows = [], {}
+    for name, result in run.results.items():
+        if result.evaluation.probabilities is None:
+            return None
+        found = calibration(result.evaluation.probabilities)
+        filled = found.pixels > 0
+        predicted, observed = found.predicted[filled].tolist(), found.observed[filled].tolist()
+        series.append(Series(name, predicted, observed, marks=True, look=_LOOKS[name]))
+        rows[name] = [per_cent(found.expected_error)]
+    chart = line_chart(
+        "Reliability",
+        series,
+        "predicted probability of change",
+        "share that has changed",
+        unit_square=True,
+        diagonal=True,
+    )
+    return {"chart": chart, "rows": rows}
+
+
+def _model(run: FinishedRun) -> dict[str, str]:
+    name = run.recipe["model"]
+    card = model_card(name)
+    return {
+        "network": f"{name}: {card.title}",
+        "paper": card.paper,
+        "licence of pretrained weights": card.licence,
+        "pretrained": "yes" if run.recipe.get("pretrained") else "no",
+        **read_student(run.folder),
+    }
