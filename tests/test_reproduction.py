@@ -126,7 +126,7 @@ def test_a_run_that_would_be_refused_has_no_cost(devices, capsys, monkeypatch):
     ("options", "words"),
     [
         (["--parts", "4", "--estimate"], "parts: found 4, expected 2 or 3"),
-        (["--estimate", "--dry-run"], "estimate: found beside dry_run"),
+        (["--estimate", "--dry-run"], "estimate: found together with dry_run"),
     ],
 )
 def test_options_that_say_nothing_are_refused(options, words, capsys):

@@ -1,4 +1,4 @@
-"""``bitemporal distill``: the whole road to a distilled student and its verdict."""
+"""``bitemporal distill``."""
 
 from bitemporal.run.recipe import DistillRecipe
 from bitemporal.run.stages import DistillationRun
@@ -7,10 +7,12 @@ from bitemporal.run.stages import DistillationRun
 def distill(*, recipe: DistillRecipe) -> None:
     """Train origin, teachers, control and student, and compare them with Origin-Partition.
 
-    Finished stages are skipped, a killed one goes on from its last validation. The run ends with a table (also
-    OUT/metrics.json) of origin, O-P, control and student on the test split, or on val where there is no test split.
+    A run that was killed resumes when it is started again with the same options: finished stages are skipped, and the
+    interrupted stage continues from its last validation. The run ends with a table of the scores of origin, O-P,
+    control and student, which OUT/metrics.json holds too. They are scored on the test split, or on val where there is
+    no test split.
 
     Args:
-        recipe: What to train, on what, how.
+        recipe: What is trained, on which pairs, and how.
     """
     DistillationRun(recipe)()

@@ -1,6 +1,6 @@
 """``bitemporal reproduce``."""
 
-from bitemporal.errors import RecipeError
+from bitemporal.errors import OptionError
 from bitemporal.run import reproduction
 from bitemporal.run.recipe import Precision
 from bitemporal.tables import print_table
@@ -21,32 +21,32 @@ def reproduce(
     estimate: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Repeat the paper's experiment with one network, at full length, beside its published numbers.
+    """Repeat the paper's experiment with one network, at full length, and compare with its published scores.
 
-    First a few steps are timed, and what the whole run takes is said. Killed and started again with the same options,
-    the run goes on from its last validation.
+    A few steps are timed first, to estimate how long the whole run takes. A run that was killed resumes from its last
+    validation when it is started again with the same options.
 
     Args:
         dataset: jl1-cd or sysu-cd.
-        model: Network of the paper's tables other than BAN-ViT-B-IN21K, as `bitemporal models` names it.
+        model: Network from the paper's tables, other than BAN-ViT-B-IN21K, as `bitemporal models` names it.
         data: Folder of the pairs; data/DATASET by default.
         out: Run folder; runs/DATASET-MODEL by default.
-        parts: Number of CAR parts: 3, or 2.
+        parts: Number of CAR parts: 2 or 3.
         devices: Number of GPUs.
         precision: Arithmetic of the forward and backward pass.
-        workers: Processes that load pairs, a device.
+        workers: Processes that load pairs, per device.
         seed: Seed of weights, sampling, augmentation and dropout.
-        estimate: Say what it takes, and train nothing.
-        dry_run: Every stage for two steps on a few tiny synthetic pairs, in a temporary folder; the numbers mean
+        estimate: Only estimate how long the run takes; train nothing.
+        dry_run: Run every stage for two steps on a few tiny synthetic pairs, in a temporary folder. The scores mean
             nothing.
     """
     if estimate and dry_run:
-        raise RecipeError("estimate: found beside dry_run, expected one of the two; drop one")
+        raise OptionError("estimate: found together with dry_run, expected one of the two; drop one")
     recipe = reproduction.paper_recipe(dataset, model, data, out, parts, devices, precision, workers, seed)
     if dry_run:
-        found = reproduction.dry_run(recipe)
-        print("after two steps on a few tiny synthetic pairs; the measured numbers mean nothing")
-        print_table(reproduction.paper_table(found, recipe, dataset))
+        scores = reproduction.dry_run(recipe)
+        print("after two steps on a few tiny synthetic pairs; the measured scores mean nothing")
+        print_table(reproduction.paper_table(scores, recipe, dataset))
         return
     if not estimate:
         reproduction.check_data(recipe, dataset)

@@ -1,4 +1,4 @@
-"""``bitemporal train``: one network, one stage."""
+"""``bitemporal train``."""
 
 from bitemporal.run import stages
 from bitemporal.run.recipe import TrainRecipe
@@ -7,10 +7,11 @@ from bitemporal.run.recipe import TrainRecipe
 def train(*, recipe: TrainRecipe) -> None:
     """Train one network on all training pairs.
 
-    Killed and started again with the same options, the run goes on from its last validation and ends with the same
-    weights as an uninterrupted one. The best weights on the validation pairs become OUT/origin/bundle.
+    A run that was killed resumes from its last validation when it is started again with the same options, and ends
+    with the same weights as an uninterrupted run. OUT/origin/bundle holds the weights with the best score on the
+    validation pairs.
 
     Args:
-        recipe: How.
+        recipe: What is trained, on which pairs, and how.
     """
     print(stages.train(recipe))
