@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from bitemporal.losses import cross_entropy
 from bitemporal.models.base import (
     ChangeModel,
     ModelCard,
@@ -135,10 +134,6 @@ class BAN(ChangeModel):
                 x = self.bridges[index - plain](x, tokens[index - plain])
             levels.append(x)
         return ModelOutput(self.decoder(levels) if isinstance(self.decoder, FusionDecoder) else self.decoder(x))
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, ``loss_ce``."""
-        return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
 
 
 _PAPER = "Li, Cao, Meng: A New Learning Paradigm for Foundation Model-based Remote Sensing Change Detection, TGRS 2024"

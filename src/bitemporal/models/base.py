@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitemporal.errors import InputSizeError
-from bitemporal.losses import Pixels
+from bitemporal.losses import Pixels, binary_cross_entropy, cross_entropy
 
 Augmentation = Literal["standard", "changer"]
 
@@ -156,15 +156,22 @@ class ChangeModel(nn.Module, ABC):
             after: Normalised images of date 2, the same shape.
         """
 
-    @abstractmethod
     def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """The network's own supervised loss terms; their sum is what is minimised.
+        """The network's own supervised loss terms, whose sum is minimised.
+
+        Unless a network defines its own: cross-entropy of the main head, ``loss_ce`` (``loss_bce`` for a single logit),
+        and of every auxiliary output with the same weight, ``loss_ce_NAME``.
 
         Args:
-            outputs: Of the same network.
+            outputs: What ``outputs`` returns.
             target: Decoded change masks, N x H x W int64: 0 unchanged, 1 changed, 255 ignore. Ignored pixels count
                 nowhere.
         """
+        name, criterion = ("ce", cross_entropy) if self.num_logits == 2 else ("bce", binary_cross_entropy)
+        terms = {f"loss_{name}": criterion(outputs.logits, target, self.loss_pixels)}
+        for head, logits in outputs.auxiliary.items():
+            terms[f"loss_{name}_{head}"] = criterion(logits, target, self.loss_pixels)
+        return terms
 
     def distillation_tensor(self, outputs: ModelOutput) -> Tensor:
         """The tensor that the paper's criterion compares between networks of one architecture: the main head's output.

@@ -11,19 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import ResNetName, resnet_v1c
-from bitemporal.models.layers import both_dates, segmentation_head, split_dates
+from bitemporal.models.layers import both_dates, initialise, segmentation_head, split_dates
 from bitemporal.models.registry import register_model
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
     """A convolution with bias, initialised as in the reference."""
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    if convolution.bias is not None:
-        nn.init.zeros_(convolution.bias)
+    initialise(convolution, zero_bias=True)
     return convolution
 
 
@@ -168,10 +165,6 @@ class BIT(ChangeModel):
         """Logits N x 2 x H x W at full size; no auxiliary output."""
         coarsest = both_dates(self.encoder, before, after)[-1]
         return ModelOutput(self.decoder(torch.cat(coarsest)))
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, ``loss_ce``."""
-        return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
 
 
 BIT_R18 = ModelCard(

@@ -13,24 +13,12 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
-from bitemporal.losses import binary_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import Pyramid, VGGName, vgg
 from bitemporal.models.layers import both_dates, unscaled_attention, without_autocast
 from bitemporal.models.registry import register_model
-
-
-class Unit(nn.Sequential):
-    """Convolution, batch normalisation, ReLU; torch's own initialisation, as in the reference."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        """Args: in_channels: Of the input. out_channels: Of the output."""
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        )
 
 
 def resize(x: Tensor, size: torch.Size) -> Tensor:
@@ -74,11 +62,13 @@ class Decoder(nn.Module):
         """Args: channels: Of the levels of one date. hidden: Channels before a map."""
         super().__init__()
         a, b, c, d = channels
-        self.fuse = nn.ModuleList(Unit(2 * width, width) for width in channels)
-        self.prior = nn.Sequential(Unit(d, hidden), nn.Conv2d(hidden, 1, 3, padding=1))
+        self.fuse = nn.ModuleList(Conv2dNormActivation(2 * width, width) for width in channels)
+        self.prior = nn.Sequential(Conv2dNormActivation(d, hidden), nn.Conv2d(hidden, 1, 3, padding=1))
         self.guides = nn.ModuleList(ChangeGuide(width) for width in (d, c, b))
-        self.join = nn.ModuleList([Unit(d + c, c), Unit(c + b, b), Unit(b + a, a)])
-        self.classify = nn.Sequential(Unit(a, hidden), nn.Conv2d(hidden, 1, 1))
+        self.join = nn.ModuleList(
+            [Conv2dNormActivation(d + c, c), Conv2dNormActivation(c + b, b), Conv2dNormActivation(b + a, a)]
+        )
+        self.classify = nn.Sequential(Conv2dNormActivation(a, hidden), nn.Conv2d(hidden, 1, 1))
 
     def forward(self, levels: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Final map and prior, both N x 1 x h x w at the size of the finest level.
@@ -139,13 +129,6 @@ class CGNet(ChangeModel):
         """Logits N x 1 x H x W without the auxiliary output."""
         logits, _ = self.decoder(both_dates(self.encoder, before, after))
         return resize(logits, before.shape[-2:])
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Binary cross-entropy of the final map and of the first one, ``loss_bce`` and ``loss_bce_prior``."""
-        return {
-            "loss_bce": binary_cross_entropy(outputs.logits, target, self.loss_pixels),
-            "loss_bce_prior": binary_cross_entropy(outputs.auxiliary["prior"], target, self.loss_pixels),
-        }
 
 
 CARD = ModelCard(

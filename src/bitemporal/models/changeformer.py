@@ -12,7 +12,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, ParameterRule, TrainingDefaults
 from bitemporal.models.encoders import MixTransformerName, mix_transformer
 from bitemporal.models.layers import Fusion, segmentation_head, split_dates
@@ -65,10 +64,6 @@ class ChangeFormer(ChangeModel):
         """Logits N x 2 x H/4 x W/4; no auxiliary output."""
         joint = self.encoder(torch.cat((before, after)))  # no batch normalisation: one batch in training too
         return ModelOutput(self.head([torch.cat(split_dates(level), dim=1) for level in joint]))
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, ``loss_ce``."""
-        return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
 
 
 CHANGEFORMER_MIT_B0 = ModelCard(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.losses import binary_cross_entropy, dice
+from bitemporal.losses import dice
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import ResNetName, resnet_v1c
 from bitemporal.models.layers import PooledBatchNorm2d, conv_module, segmentation_head, split_dates, stage_by_date
@@ -194,10 +194,9 @@ class ChangeStar(ChangeModel):
 
     def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
         """Binary cross-entropy ``loss_bce``, with FarSeg also ``loss_dice``, and the same of the ``reversed`` order."""
-        terms = {}
-        for suffix, logits in (("", outputs.logits), ("_reversed", outputs.auxiliary["reversed"])):
-            terms[f"loss_bce{suffix}"] = binary_cross_entropy(logits, target, self.loss_pixels)
-            if self.with_dice:
+        terms = super().loss(outputs, target)
+        if self.with_dice:
+            for suffix, logits in (("", outputs.logits), ("_reversed", outputs.auxiliary["reversed"])):
                 terms[f"loss_dice{suffix}"] = dice(logits, target, reference=self.reference_losses)
         return terms
 

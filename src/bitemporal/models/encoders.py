@@ -18,7 +18,7 @@ from timm.models.vgg import VGG, cfgs
 from torch import Tensor, nn
 
 from bitemporal.errors import WeightsError
-from bitemporal.models.layers import PooledBatchNorm2d
+from bitemporal.models.layers import PooledBatchNorm2d, features_by_stage
 
 _REACH_SECONDS = 5.0
 TIMM_HUB = "timm's collection on the Hugging Face hub"
@@ -88,12 +88,7 @@ class Pyramid(nn.ModuleList):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features of every stage, from the finest to the coarsest, of images N x C x H x W."""
-        features = []
-        x = images
-        for stage in self:
-            x = stage(x)
-            features.append(x)
-        return features
+        return features_by_stage(self, images)
 
 
 class EfficientNetStem(nn.Module):
@@ -121,12 +116,7 @@ class EfficientNetStem(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features at strides 2, 4 and 8 of images N x C x H x W."""
-        x = self.bn1(self.conv_stem(images))
-        features = []
-        for stage in self.blocks:
-            x = stage(x)
-            features.append(x)
-        return features
+        return features_by_stage(self.blocks, self.bn1(self.conv_stem(images)))
 
 
 ResNetName = Literal["resnet18_v1c", "resnest50", "resnest101", "test_resnet"]
@@ -158,8 +148,7 @@ def resnet_v1c(
     Raises:
         WeightsError: When the weights do not exist or cannot be fetched.
     """
-    if name == "test_resnet" and pretrained:
-        raise WeightsError("test_resnet has no pretrained weights; build it without them (pretrained=False)")
+    refuse_pretrained(name, pretrained and name == "test_resnet")
     if name in ("resnest50", "resnest101"):
         build = partial(timm.create_model, _RESNET_IN_TIMM[name], pretrained=pretrained, in_chans=in_channels)
         whole = fetch_weights(build, _RESNET_IN_TIMM[name], TIMM_HUB) if pretrained else build()
@@ -218,18 +207,15 @@ def vgg(name: VGGName, pretrained: bool, in_channels: int) -> tuple[Pyramid, lis
     Raises:
         WeightsError: When the weights do not exist or cannot be fetched.
     """
-    if name.startswith("test_"):
-        if pretrained:
-            raise WeightsError(f"{name} has no pretrained weights; build it without them (pretrained=False)")
-        widths = _TEST_VGG
-    else:
-        widths = cfgs["vgg16"]
+    micro = name.startswith("test_")
+    refuse_pretrained(name, pretrained and micro)
     if pretrained:
         build = partial(timm.create_model, name, pretrained=True, in_chans=in_channels, num_classes=0)
         whole = fetch_weights(build, name, TIMM_HUB)
     else:
         norm = nn.BatchNorm2d if name.endswith("_bn") else None
         # a classifier of one hidden unit: it is dropped, and at full size it would hold 100 M parameters
+        widths = _TEST_VGG if micro else cfgs["vgg16"]
         whole = VGG(widths, num_classes=0, in_chans=in_channels, mlp_ratio=1 / 4096, norm_layer=norm)
     layers = whole.features
     pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
@@ -257,9 +243,8 @@ def mix_transformer(name: MixTransformerName, pretrained: bool, in_channels: int
     Raises:
         WeightsError: When the weights do not exist or cannot be fetched.
     """
+    refuse_pretrained(name, pretrained and name == "test_mit")
     if name == "test_mit":
-        if pretrained:
-            raise WeightsError("test_mit has no pretrained weights; build it without them (pretrained=False)")
         encoder = _test_mit(in_channels)
     else:
         build = partial(get_encoder, name, in_channels=in_channels, weights="imagenet" if pretrained else None)
@@ -268,12 +253,8 @@ def mix_transformer(name: MixTransformerName, pretrained: bool, in_channels: int
         if isinstance(module, nn.LayerNorm):
             module.eps = 1e-6  # as in the reference; smp has 1e-5 in the patch embeddings and the reduced keys
     stages = Pyramid(
-        [
-            nn.Sequential(encoder.patch_embed1, encoder.block1, encoder.norm1),
-            nn.Sequential(encoder.patch_embed2, encoder.block2, encoder.norm2),
-            nn.Sequential(encoder.patch_embed3, encoder.block3, encoder.norm3),
-            nn.Sequential(encoder.patch_embed4, encoder.block4, encoder.norm4),
-        ]
+        nn.Sequential(*(getattr(encoder, f"{part}{stage}") for part in ("patch_embed", "block", "norm")))
+        for stage in (1, 2, 3, 4)
     )
     return stages, list(encoder.out_channels[2:])
 

@@ -6,6 +6,7 @@ Rodrigo Caye Daudt, Bertrand Le Saux, Alexandre Boulch: Fully Convolutional Siam
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -13,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import refuse_pretrained
-from bitemporal.models.layers import both_dates, segmentation_head
+from bitemporal.models.layers import both_dates, features_by_stage, segmentation_head
 from bitemporal.models.registry import register_model
 
 Fusion = Literal["early", "concatenation", "difference"]
@@ -53,11 +53,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Features of images N x C x H x W at strides 1, 2, 4 and 8."""
-        features: list[Tensor] = []
-        for stage in self.stages:
-            x = stage(F.max_pool2d(x, 2) if features else x)
-            features.append(x)
-        return features
+        return features_by_stage(self.stages, x, between=partial(F.max_pool2d, kernel_size=2))
 
 
 class Decoder(nn.Module):
@@ -125,10 +121,6 @@ class FullyConvolutional(ChangeModel):
                 for first, second in dates
             ]
         return ModelOutput(self.head(self.decoder(F.max_pool2d(deepest, 2), skips)))
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, ``loss_ce``."""
-        return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
 
 
 FC_EF = ModelCard(

@@ -7,15 +7,23 @@ https://doi.org/10.1109/JSTARS.2023.3264802. Reference: Open-CD (Apache-2.0).
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import refuse_pretrained
-from bitemporal.models.layers import ShortcutBlock, both_dates, segmentation_head, unscaled_attention, without_autocast
+from bitemporal.models.layers import (
+    ShortcutBlock,
+    both_dates,
+    features_by_stage,
+    initialise,
+    segmentation_head,
+    unscaled_attention,
+    without_autocast,
+)
 from bitemporal.models.registry import register_model
 
 LEVELS = 4
@@ -35,12 +43,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features of images N x C x H x W at strides 1, 2, 4 and 8."""
-        features: list[Tensor] = []
-        x = self.stem(images)
-        for cell in self.cells:
-            x = cell(F.avg_pool2d(x, 2) if features else x)
-            features.append(x)
-        return features
+        return features_by_stage(self.cells, self.stem(images), between=partial(F.avg_pool2d, kernel_size=2))
 
 
 class ChannelAttention(nn.Module):
@@ -132,9 +135,7 @@ class HANet(ChangeModel):
         self.encoder = Encoder(in_channels, self.widths)
         self.levels = nn.ModuleList(Level(channels, hidden) for channels in self.widths)
         self.reduce = nn.Conv2d(sum(self.widths), 2 * width, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self)
         self.head = segmentation_head(2 * width, self.num_logits)
 
     def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
@@ -156,10 +157,6 @@ class HANet(ChangeModel):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = x + F.conv2d(maps[level], finer[level], self.reduce.bias if level == 0 else None)
         return x
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, ``loss_ce``."""
-        return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
 
 
 CARD = ModelCard(

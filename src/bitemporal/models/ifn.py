@@ -14,7 +14,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bitemporal.losses import binary_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import VGGName, vgg
 from bitemporal.models.layers import ChannelAttention, both_dates
@@ -137,13 +136,6 @@ class IFN(ChangeModel):
         for stage, dates in zip(self.decoder, reversed(levels), strict=True):
             features.append(stage(dates, features[-1] if features else None))
         return features
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Binary cross-entropy of every size with the same weight, ``loss_bce`` and ``loss_bce_aux1`` ... ``aux4``."""
-        terms = {"loss_bce": binary_cross_entropy(outputs.logits, target, self.loss_pixels)}
-        for name, logits in outputs.auxiliary.items():
-            terms[f"loss_bce_{name}"] = binary_cross_entropy(logits, target, self.loss_pixels)
-        return terms
 
     def frozen_modules(self) -> list[nn.Module]:
         """The encoder."""

@@ -1,6 +1,6 @@
 """Pieces that several families share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -66,6 +66,23 @@ def split_dates(joint: Tensor) -> tuple[Tensor, Tensor]:
     return joint[:count], joint[count:]
 
 
+def features_by_stage(
+    stages: Iterable[nn.Module], x: Tensor, between: Callable[[Tensor], Tensor] | None = None
+) -> list[Tensor]:
+    """Features after each of the stages, which run one after the other.
+
+    Args:
+        stages: The stages of an encoder, from the finest to the coarsest.
+        x: Input of the first stage.
+        between: What the features pass on their way to the next stage, such as pooling.
+    """
+    features: list[Tensor] = []
+    for stage in stages:
+        x = stage(between(x) if between and features else x)
+        features.append(x)
+    return features
+
+
 def segmentation_head(channels: int, classes: int, dropout: float = 0.1) -> nn.Sequential:
     """Dropout of channels and a 1 x 1 convolution to the logits, initialised N(0, 0.01) as in the reference."""
     convolution = nn.Conv2d(channels, classes, 1)
@@ -73,6 +90,20 @@ def segmentation_head(channels: int, classes: int, dropout: float = 0.1) -> nn.S
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
     return nn.Sequential(nn.Dropout2d(dropout) if dropout else nn.Identity(), convolution)
+
+
+def initialise(module: nn.Module, zero_bias: bool = False) -> None:
+    """Kaiming initialisation of all convolutions in a module, as in the reference.
+
+    Args:
+        module: A convolution, or a module that holds some.
+        zero_bias: Set their biases to 0 too.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if zero_bias and part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def conv_module(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Sequential:
@@ -84,7 +115,7 @@ def conv_module(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn
         kernel_size: Odd; the size stays.
     """
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    initialise(convolution)
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
@@ -144,14 +175,44 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
+def date_weights(in_channels: int, channels: int) -> nn.Sequential:
+    """A bottleneck that gives the weights in (0, 1) of the channels of both dates, N x 2C x 1 x 1.
+
+    Args:
+        in_channels: Of the features pooled over the whole image, N x in_channels x 1 x 1.
+        channels: C, of one date.
+    """
+    hidden = max(channels // 16, 8)
+    return nn.Sequential(
+        nn.Conv2d(in_channels, hidden, 1, bias=False),
+        PooledBatchNorm2d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden, 2 * channels, 1, bias=False),
+        nn.Sigmoid(),
+    )
+
+
 class Fusion(nn.Module):
     """Brings feature maps of several strides to one map at the finest one's size, as in SegFormer's head."""
 
-    def __init__(self, in_channels: Sequence[int], width: int, out_channels: int) -> None:
-        """Args: in_channels: Of the levels. width: Of each projected level. out_channels: Of the result."""
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        width: int,
+        out_channels: int,
+        join: Callable[[int, int], nn.Module] = conv_module,
+    ) -> None:
+        """Build the layers.
+
+        Args:
+            in_channels: Of the levels.
+            width: Channels of each projected level.
+            out_channels: Of the result.
+            join: Builds what joins the concatenated levels, from its numbers of input and output channels.
+        """
         super().__init__()
         self.project = nn.ModuleList(conv_module(channels, width) for channels in in_channels)
-        self.join = conv_module(width * len(in_channels), out_channels)
+        self.join = join(width * len(in_channels), out_channels)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Fuse feature maps from the finest to the coarsest."""

@@ -13,13 +13,14 @@ from dataclasses import replace
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
 from bitemporal.losses import cross_entropy, ohem_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import refuse_pretrained
 from bitemporal.models.layers import (
-    PooledBatchNorm2d,
     conv_module,
+    date_weights,
     segmentation_head,
     without_autocast,
 )
@@ -27,13 +28,6 @@ from bitemporal.models.pyramid import FeaturePyramid, LevelSum
 from bitemporal.models.registry import register_model
 
 AUXILIARY_WEIGHT = 0.4
-
-
-def unit(in_channels: int, out_channels: int) -> nn.Sequential:
-    """A 1 x 1 convolution, batch normalisation, ReLU, as torch initialises them."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
-    )
 
 
 def interleave(first: Tensor, second: Tensor) -> Tensor:
@@ -50,16 +44,16 @@ class ShuffleUnit(nn.Module):
         self.stride = stride
         half = out_channels // 2
         self.branch2 = nn.Sequential(
-            *unit(in_channels if stride == 2 else half, half),
+            *Conv2dNormActivation(in_channels if stride == 2 else half, half, kernel_size=1),
             nn.Conv2d(half, half, 3, stride=stride, padding=1, groups=half, bias=False),
             nn.BatchNorm2d(half),
-            *unit(half, half),
+            *Conv2dNormActivation(half, half, kernel_size=1),
         )
         if stride == 2:
             self.branch1 = nn.Sequential(
                 nn.Conv2d(in_channels, in_channels, 3, stride=2, padding=1, groups=in_channels, bias=False),
                 nn.BatchNorm2d(in_channels),
-                *unit(in_channels, half),
+                *Conv2dNormActivation(in_channels, half, kernel_size=1),
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,9 +74,9 @@ class DateEncoder(nn.Module):
             nn.Conv2d(in_channels, channels, 3, stride=2, padding=1, bias=False), LayerNorm2d(channels), nn.GELU()
         )
         wide = 4 * channels
-        self.expand = unit(channels, wide)
+        self.expand = Conv2dNormActivation(channels, wide, kernel_size=1)
         self.blocks = nn.Sequential(*(ShuffleUnit(wide, wide) for _ in range(blocks)))
-        self.project = unit(wide, channels)
+        self.project = Conv2dNormActivation(wide, channels, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features N x C x H/2 x W/2 of images N x 3 x H x W."""
@@ -97,15 +91,8 @@ class TimeFusion(nn.Module):
     def __init__(self, channels: int) -> None:
         """Args: channels: Of one date, and of the map."""
         super().__init__()
-        hidden = max(channels // 16, 8)
-        self.weights = nn.Sequential(
-            nn.Conv2d(2 * channels, hidden, 1, bias=False),
-            PooledBatchNorm2d(hidden),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, 2 * channels, 1, bias=False),
-            nn.Sigmoid(),
-        )
-        self.join = unit(2 * channels, channels)
+        self.weights = date_weights(2 * channels, channels)
+        self.join = Conv2dNormActivation(2 * channels, channels, kernel_size=1)
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
         """Fuse features N x C x H x W."""

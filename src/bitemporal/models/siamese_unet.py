@@ -14,7 +14,6 @@ from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
 from bitemporal.errors import RecipeError
-from bitemporal.losses import cross_entropy
 from bitemporal.models.any_encoder import WeightsFile, accepted_sizes, any_encoder, has_batch_norm
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import refuse_pretrained
@@ -105,10 +104,6 @@ class SiameseUNet(ChangeModel):
         if self.fusion == "concatenation":
             return torch.cat((before, after), dim=1)
         return torch.cat((before, after, (before - after).abs()), dim=1)
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, ``loss_ce``."""
-        return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
 
 
 CARD = ModelCard(

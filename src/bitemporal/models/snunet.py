@@ -6,16 +6,23 @@ Images, GRSL 2022, https://doi.org/10.1109/LGRS.2021.3056416. Reference: Open-CD
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import refuse_pretrained
-from bitemporal.models.layers import ChannelAttention, ShortcutBlock, both_dates, segmentation_head
+from bitemporal.models.layers import (
+    ChannelAttention,
+    ShortcutBlock,
+    both_dates,
+    features_by_stage,
+    initialise,
+    segmentation_head,
+)
 from bitemporal.models.registry import register_model
 
 LEVELS = 5
@@ -32,11 +39,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Features of images N x C x H x W at strides 1, 2, 4 and 8."""
-        features: list[Tensor] = []
-        for level in self.levels:
-            x = level(F.max_pool2d(x, 2) if features else x)
-            features.append(x)
-        return features
+        return features_by_stage(self.levels, x, between=partial(F.max_pool2d, kernel_size=2))
 
 
 class Node(nn.Module):
@@ -109,9 +112,7 @@ class SNUNet(ChangeModel):
         self.deepest = ShortcutBlock(widths[-2], widths[-1])
         self.columns = nn.ModuleList(Column(widths[: LEVELS - i], earlier=2 + i) for i in range(LEVELS - 1))
         self.attention = EnsembleChannelAttention(width, LEVELS - 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self)
         self.head = segmentation_head(width * (LEVELS - 1), self.num_logits)
 
     def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
@@ -125,10 +126,6 @@ class SNUNet(ChangeModel):
                 level.append(result)
             below = results[1:]
         return ModelOutput(self.head(self.attention(levels[0][2:])))
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, ``loss_ce``."""
-        return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
 
 
 PADDING = (

@@ -6,44 +6,34 @@ weights of the encoder are timm's resnet18d (Apache-2.0).
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitemporal.losses import batch_balanced_contrastive
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import ResNetName, resnet_v1c
-from bitemporal.models.layers import conv_module, split_dates, stage_by_date, unscaled_attention, without_autocast
+from bitemporal.models.layers import (
+    Fusion,
+    conv_module,
+    split_dates,
+    stage_by_date,
+    unscaled_attention,
+    without_autocast,
+)
 from bitemporal.models.registry import register_model
 
 Attention = Literal["none", "bam", "pam"]
 _EPSILON = 1e-6  # added to every difference, as in torch's PairwiseDistance
 
 
-class Fusion(nn.Module):
-    """Brings the levels of one date to one map at the first level's size."""
-
-    def __init__(self, in_channels: Sequence[int], width: int, out_channels: int) -> None:
-        """Args: in_channels: Of the levels. width: Of each projected level. out_channels: Of the result."""
-        super().__init__()
-        self.project = nn.ModuleList(conv_module(channels, width) for channels in in_channels)
-        self.join = nn.Sequential(
-            conv_module(width * len(in_channels), out_channels, 3),
-            nn.Dropout(0.5),
-            conv_module(out_channels, out_channels, 3),
-        )
-
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Fuse feature maps from the finest to the coarsest."""
-        size = levels[0].shape[-2:]
-        maps = [project(level) for project, level in zip(self.project, levels, strict=True)]
-        maps = [maps[0], *(F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[1:])]
-        fused: Tensor = self.join(torch.cat(maps, dim=1))
-        return fused
+def join(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Joins the levels of one date: two 3 x 3 convolutions with dropout between."""
+    return nn.Sequential(
+        conv_module(in_channels, out_channels, 3), nn.Dropout(0.5), conv_module(out_channels, out_channels, 3)
+    )
 
 
 class BlockAttention(nn.Module):
@@ -172,7 +162,7 @@ class STANet(ChangeModel):
         """
         super().__init__(reference_losses)
         stages, widths = resnet_v1c(encoder, pretrained, in_channels)
-        self.features = nn.Sequential(OrderedDict(encoder=stages, fusion=Fusion(widths, width, channels)))
+        self.features = nn.Sequential(OrderedDict(encoder=stages, fusion=Fusion(widths, width, channels, join)))
         modules = {"none": nn.Identity, "bam": BasicAttention, "pam": PyramidAttention}
         self.attention = modules[attention](channels)
 

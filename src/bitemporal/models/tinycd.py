@@ -13,7 +13,6 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitemporal.losses import binary_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import EfficientNetStem
 from bitemporal.models.layers import both_dates
@@ -134,10 +133,6 @@ class TinyCD(ChangeModel):
         for up, mask in zip(self.up, masks, strict=True):
             x = up(x, mask)
         return ModelOutput(self.classify(x))
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Binary cross-entropy, ``loss_bce``."""
-        return {"loss_bce": binary_cross_entropy(outputs.logits, target, self.loss_pixels)}
 
 
 CARD = ModelCard(

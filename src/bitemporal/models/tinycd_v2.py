@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
-from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import refuse_pretrained
-from bitemporal.models.layers import PooledBatchNorm2d, segmentation_head
+from bitemporal.models.layers import date_weights, features_by_stage, initialise, segmentation_head
 from bitemporal.models.pyramid import FeaturePyramid, LevelSum
 from bitemporal.models.registry import register_model
 
@@ -33,14 +32,7 @@ class PriorAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         """Args: channels: Of one date."""
         super().__init__()
-        hidden = max(channels // 16, 8)
-        self.weights = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1, bias=False),
-            PooledBatchNorm2d(hidden),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, 2 * channels, 1, bias=False),
-            nn.Sigmoid(),
-        )
+        self.weights = date_weights(channels, channels)
 
     def forward(self, dates: Dates) -> Dates:
         """Same shapes as the input."""
@@ -132,9 +124,7 @@ class Head(nn.Module):
         super().__init__()
         self.sum = LevelSum(4, width)
         self.difference = nn.Conv2d(early, width, 1)
-        nn.init.kaiming_normal_(self.difference.weight, mode="fan_out", nonlinearity="relu")
-        assert self.difference.bias is not None
-        nn.init.zeros_(self.difference.bias)
+        initialise(self.difference, zero_bias=True)
         self.classify = segmentation_head(width, classes, dropout=0.0)
 
     def forward(self, before: Tensor, after: Tensor, levels: Sequence[Tensor]) -> Tensor:
@@ -173,26 +163,15 @@ class TinyCDv2(ChangeModel):
             stage(*arguments)
             for arguments in zip(inner, widths, (1, 2, 2, 2), (4, 6, 6, 6), depths, strips, strict=True)
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialise(self, zero_bias=True)
         self.pyramid = FeaturePyramid(widths, 24, refine=lambda: InvertedResidual(24, 24, 1, 1))
         self.head = Head(widths[0], 24, self.num_logits)
 
     def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
         """Logits N x 2 x H/2 x W/2; no auxiliary output."""
         first, second, x = self.fusion(before, after)
-        levels = []
-        for layers in self.stages:
-            x = layers(x)
-            levels.append(x)
-        return ModelOutput(self.head(first, second, self.pyramid(levels)))
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, ``loss_ce``."""
-        return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
+        levels = self.pyramid(features_by_stage(self.stages, x))
+        return ModelOutput(self.head(first, second, levels))
 
 
 TINYCD_V2_S = ModelCard(

@@ -21,10 +21,9 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from bitemporal.errors import WeightsError
-from bitemporal.losses import cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import TIMM_HUB, fetch_weights
-from bitemporal.models.layers import conv_module, rescaled_levels, segmentation_head, split_dates
+from bitemporal.models.layers import conv_module, initialise, rescaled_levels, segmentation_head, split_dates
 from bitemporal.models.registry import register_model
 
 
@@ -323,7 +322,7 @@ class SimplePyramid(nn.Module):
 
 def _convolution_and_norm(in_channels: int, out_channels: int, side: int) -> nn.Sequential:
     convolution = nn.Conv2d(in_channels, out_channels, side, padding=side // 2, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    initialise(convolution)
     return nn.Sequential(convolution, LayerNorm2d(out_channels, eps=1e-5))
 
 
@@ -394,10 +393,6 @@ class TTP(ChangeModel):
         # no batch statistics in the encoder: one batch in training too
         features = torch.cat(split_dates(self.encoder(torch.cat((before, after)))), dim=1)
         return ModelOutput(self.head(self.neck(features)))
-
-    def loss(self, outputs: ModelOutput, target: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, ``loss_ce``."""
-        return {"loss_ce": cross_entropy(outputs.logits, target, self.loss_pixels)}
 
 
 CARD = ModelCard(
