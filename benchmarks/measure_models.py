@@ -2,9 +2,9 @@
 
     python benchmarks/measure_models.py [--pattern 'changer_*'] [--kinds size memory time] [--again]
 
-Every network is measured in processes of its own, one after another; the file is written after each, and what it
-already holds is not measured again. Nothing else should run on the machine. Linux only (limit and peak of a process'
-memory).
+Every network is measured in its own processes, one after another. The file is written after each, and a network that it
+already holds is not measured again. Nothing else should run on the machine. Linux only, for limiting and reading the
+memory of a process.
 """
 
 import argparse
@@ -29,15 +29,15 @@ from bitemporal.models import ChangeModel, create_model, list_models
 
 OUTPUT = Path(__file__).resolve().parents[1] / "src/bitemporal/models/measured.json"
 CAPTION = (
-    "Multiply-adds are those done here, on zeros that pad queries and keys for a fused attention kernel too (CGNet, "
-    "STANet). Times are medians of up to five runs after one that does not count. A training step is forward pass, "
-    "loss, backward pass and AdamW. Memory is what such a step adds to the process, the network's own weights included."
+    "Multiply-adds include those on zeros that pad queries and keys for a fused attention kernel (CGNet, STANet). "
+    "Times are medians of up to five runs after a warm-up run. A training step is forward pass, loss, backward pass "
+    "and AdamW. Memory is what such a step adds to the process, including the weights of the network."
 )
 THREADS = 2
 GIB = 2**30
 REPETITIONS = 5
-SECONDS_A_NUMBER = 15.0
-"""Once a number has taken this long, its repetitions end."""
+SECONDS_PER_NUMBER = 15.0
+"""Repetitions of a measurement end once they have taken this long."""
 
 
 def pair(batch: int, side: int) -> tuple[Tensor, Tensor]:
@@ -74,10 +74,10 @@ def training_step(model: ChangeModel, batch: int, side: int) -> Callable[[], Non
 
 
 def median_seconds(run: Callable[[], object]) -> float:
-    """Median time of a few runs, after one that does not count."""
+    """Median time of a few runs after a warm-up run."""
     run()
     taken: list[float] = []
-    while len(taken) < REPETITIONS and sum(taken) < SECONDS_A_NUMBER:
+    while len(taken) < REPETITIONS and sum(taken) < SECONDS_PER_NUMBER:
         start = time.perf_counter()
         run()
         taken.append(time.perf_counter() - start)

@@ -2,7 +2,7 @@
 
     python benchmarks/models_page.py
 
-A test holds both to what this script writes.
+A test fails when either differs from what this script writes.
 """
 
 from itertools import groupby
@@ -13,8 +13,8 @@ from bitemporal.models.describe import (
     OVERVIEW,
     SCORES,
     card_rows,
+    cost_rows,
     millions,
-    number_rows,
     overview_row,
     score_rows,
 )
@@ -33,15 +33,15 @@ def table(columns: tuple[str, ...], rows: list[tuple[str, ...]], text_columns: i
 
 
 def linked(text: str) -> str:
-    """An address becomes a link."""
+    """Turn an address into a link."""
     return f"<{text}>" if text.startswith("http") else text
 
 
 def card(facts: ModelFacts) -> list[str]:
-    """Section about one network."""
+    """The section of one network."""
     lines = [f"### {facts.name}", "", f"**{facts.card.title}**", ""]
     lines += [f"- {label}: {linked(text)}" if label else f"    - {text}" for label, text in card_rows(facts)]
-    lines += ["", *table(("cost", "here", "Open-CD"), list(number_rows(facts)), 1), ""]
+    lines += ["", *table(("cost", "here", "Open-CD"), list(cost_rows(facts)), 1), ""]
     if facts.published:
         lines += [f"Published as {facts.name_in_paper}:", "", *table(SCORES, score_rows(facts), 3), ""]
     if facts.remark:
@@ -50,29 +50,27 @@ def card(facts: ModelFacts) -> list[str]:
 
 
 def page() -> str:
-    """The whole of docs/models.md."""
-    everything, said = all_facts(), captions()
+    """The text of docs/models.md."""
+    everything, sources = all_facts(), captions()
     rows = [(f"[{row[0]}](#{row[0]})", *row[1:]) for row in map(overview_row, everything)]
-    columns = (*OVERVIEW[:2], OVERVIEW[-1], *OVERVIEW[2:-1])
-    rows = [(*row[:2], row[-1], *row[2:-1]) for row in rows]
     lines = [
         "# Networks",
         "",
         "Written by `benchmarks/models_page.py`; `bitemporal models` shows the same in a terminal. `bitemporal import` "
         "reads checkpoints of Open-CD and MTKD-CD for each of them.",
         "",
-        *table(columns, rows, 3),
+        *table(OVERVIEW, rows, 3),
         "",
-        "The licence is that of the weights that `pretrained=True` fetches. GMAC: multiply-adds (1e9) of a pair of "
-        "512 x 512. CPU s: seconds for a pair of that size.",
+        "The licence is that of the weights that `pretrained=True` fetches. GMAC: multiply-adds (1e9) per pair of "
+        "512 x 512. CPU s: seconds per pair of 256 x 256 and of 512 x 512.",
         "",
-        f"Here: {said.measured}",
+        f"Here: {sources.measured}",
         "",
-        f"Open-CD, in the cards: {said.reference}.",
+        f"Open-CD, in the cards: {sources.reference}.",
         "",
-        f"Published scores, in the cards: {said.published}",
+        f"Published scores, in the cards: {sources.published}",
         "",
-        *(line for text in said.missing for line in (text, "")),
+        *(line for text in sources.missing for line in (text, "")),
         f"Miniatures for tests: {', '.join(facts.name for facts in all_facts('test_*'))}.",
         "",
         "## Cards",
@@ -83,7 +81,7 @@ def page() -> str:
 
 
 def readme_table() -> str:
-    """The table of networks in the README: a row for every paper."""
+    """The table of networks in the README: one row per paper."""
     by_paper = sorted(all_facts(), key=lambda facts: facts.card.paper)
     rows = []
     for paper, group in groupby(by_paper, key=lambda facts: facts.card.paper):
@@ -94,7 +92,7 @@ def readme_table() -> str:
 
 
 def sizes(family: list[ModelFacts]) -> str:
-    """Smallest and largest number of parameters."""
+    """The smallest and the largest number of parameters."""
     counts = [facts.measured.parameters for facts in family if facts.measured]
     if len(counts) < len(family):
         return "not measured yet"
@@ -109,14 +107,14 @@ def cited(paper: str) -> str:
 
 
 def with_table(readme: str) -> str:
-    """The README with its table of networks as it should be."""
+    """The README with its table of networks replaced."""
     before, rest = readme.split(START)
     _, after = rest.split(END)
     return f"{before}{START}\n{readme_table()}\n{END}{after}"
 
 
 def main() -> None:
-    """Write both."""
+    """Write both files."""
     for path, text in ((PAGE, page()), (README, with_table(README.read_text(encoding="utf-8")))):
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

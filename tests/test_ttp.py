@@ -186,12 +186,10 @@ def test_adapters_start_as_nothing():
 
 
 def test_weights_of_sam_are_resized_from_1024_pixels(monkeypatch):
-    """Nothing is fetched: timm builds the encoder at random instead, at the size of SAM's weights."""
-    name, image, options = ttp._SIZES["test_samvit"]
-    monkeypatch.setitem(ttp._SIZES, "samvit_large_patch16", ttp.Size(name, image, options))
+    """Nothing is fetched: timm builds a miniature at random instead, at the size of SAM's weights."""
     norm = partial(torch.nn.LayerNorm, eps=1e-6)
     torch.manual_seed(0)
-    sam = ttp.timm.create_model(name, img_size=128, num_classes=0, norm_layer=norm, **options)
+    sam = ttp.timm.create_model("samvit_base_patch16", img_size=1024, num_classes=0, norm_layer=norm, **ttp._MICRO)
     sam.pos_embed.data.normal_()
     for i in (0, 1):
         sam.blocks[i].attn.rel_pos_h.data.normal_()
@@ -205,9 +203,9 @@ def test_weights_of_sam_are_resized_from_1024_pixels(monkeypatch):
     for key, value in kept.items():
         ours = key.replace("patch_embed.proj", "patch_embed")
         if key == "pos_embed":
-            value = F.interpolate(value.permute(0, 3, 1, 2), (8, 8), mode="bicubic").permute(0, 2, 3, 1)
+            value = F.interpolate(value.permute(0, 3, 1, 2), (64, 64), mode="bicubic").permute(0, 2, 3, 1)
         elif key.startswith("blocks.1.attn.rel_pos"):
-            value = F.interpolate(value.T[None], 15, mode="linear")[0].T
+            value = F.interpolate(value.T[None], 127, mode="linear")[0].T
         assert torch.equal(found[ours], value), key
     assert not encoder.pos_embed.requires_grad
     assert not encoder.blocks[1].attn.rel_pos_h.requires_grad

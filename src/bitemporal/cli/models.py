@@ -1,27 +1,16 @@
 """``bitemporal models``."""
 
-import sys
-from collections.abc import Callable
+import math
 from typing import Literal
 
-from rich.console import Console
-from rich.markup import escape
-from rich.padding import Padding
-from rich.table import Table
-
-from bitemporal.models.describe import OVERVIEW, SCORES, card_rows, number_rows, overview_row, score_rows
-from bitemporal.models.facts import Measured, ModelFacts, all_facts, captions, model_facts
+from bitemporal.models.describe import OVERVIEW, SCORES, card_rows, cost_rows, overview_row, score_rows
+from bitemporal.models.facts import ModelFacts, all_facts, captions, model_facts
+from bitemporal.tables import make_table, print_table
 
 Order = Literal["name", "parameters", "gmac", "time"]
 
-_KEYS: dict[str, Callable[[Measured], float | None]] = {
-    "parameters": lambda measured: measured.parameters,
-    "gmac": lambda measured: measured.gmac_512,
-    "time": lambda measured: measured.forward_256_s,
-}
-
-_WIDE = 180
-"""Columns of a table that goes to a file or to another program."""
+_FIELDS = {"parameters": "parameters", "gmac": "gmac_512", "time": "forward_256_s"}
+"""Fields of ``Measured`` by which the table can be sorted."""
 
 
 def models(
@@ -32,85 +21,47 @@ def models(
     max_parameters: float | None = None,
     sort: Order = "name",
 ) -> int:
-    """List the networks, or say everything about one.
+    """List the networks, or describe one.
 
     Args:
-        name: Network to describe: paper, licence, input, training, what it costs, published scores.
-        pattern: Only networks whose names match, as in `changer_*`; `test_*` shows the micro variants for tests.
-        max_parameters: Only networks with at most as many parameters, as in 5e6.
-        sort: Order of the table: by name, number of parameters, multiply-adds, or time of a forward pass at 256 x 256.
+        name: Network to describe: paper, licence, input, training, cost, published scores.
+        pattern: List only networks whose names match, such as `changer_*`; `test_*` lists the micro variants for tests.
+        max_parameters: List only networks with at most this many parameters, such as 5e6.
+        sort: Order of the list: by name, number of parameters, multiply-adds, or time of a forward pass at 256 x 256.
 
     Returns:
         1 when no network matches, else 0.
     """
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     if name is not None:
-        _describe(model_facts(name), console)
+        _describe(model_facts(name))
         return 0
-    found = all_facts(pattern)
+    networks = all_facts(pattern)
     if max_parameters is not None:
-        unknown = [facts.name for facts in found if facts.measured is None]
-        found = [f for f in found if f.measured is not None and f.measured.parameters <= max_parameters]
+        unknown = [facts.name for facts in networks if facts.measured is None]
+        networks = [facts for facts in networks if facts.measured and facts.measured.parameters <= max_parameters]
         if unknown:
-            console.print(escape(f"left out, not measured yet: {', '.join(unknown)}"), soft_wrap=True)
-    if not found:
-        console.print("no network matches; `bitemporal models` lists them all")
+            print(f"left out, not measured yet: {', '.join(unknown)}")
+    if not networks:
+        print("no network matches; `bitemporal models` lists them all")
         return 1
-    console.print(_overview(sorted(found, key=lambda facts: _rank(facts, sort))))
+    if sort != "name":  # networks that were not measured come last
+        networks.sort(key=lambda facts: getattr(facts.measured, _FIELDS[sort], None) or math.inf)
+    caption = (
+        "GMAC: multiply-adds (1e9) per pair of 512 x 512. CPU s: seconds per pair of 256 x 256 and of 512 x 512. "
+        f"{captions().measured} One network: bitemporal models NAME"
+    )
+    print_table(make_table(OVERVIEW, map(overview_row, networks), "Networks", caption, text_columns=3))
     return 0
 
 
-def _rank(facts: ModelFacts, order: Order) -> tuple[bool, float, str]:
-    """Place in the table; what was not measured comes last."""
-    if order == "name":
-        return False, 0.0, facts.name
-    value = _KEYS[order](facts.measured) if facts.measured else None
-    return value is None, value or 0.0, facts.name
-
-
-def _overview(found: list[ModelFacts]) -> Table:
-    table = Table(
-        title="Networks",
-        caption="GMAC: multiply-adds (1e9) of a pair of 512 x 512. CPU s: seconds for a pair of 256 x 256 and of "
-        f"512 x 512. {escape(captions().measured)} One network: bitemporal models NAME",
-        box=None,
-        title_justify="left",
-        caption_justify="left",
-    )
-    for i, column in enumerate(OVERVIEW):
-        numeric = 2 <= i < len(OVERVIEW) - 1
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric or i == 0)
-    for facts in found:
-        table.add_row(*map(escape, overview_row(facts)))
-    return table
-
-
-def _describe(facts: ModelFacts, console: Console) -> None:
-    said = captions()
-    console.print(f"[bold]{escape(facts.name)}[/bold]: {escape(facts.card.title)}")
-    card = Table(box=None, show_header=False)
-    card.add_column(no_wrap=True)
-    card.add_column()
-    for label, text in card_rows(facts):
-        card.add_row(label, escape(text))
-    console.print(card)
-    numbers = Table(title="What it costs", box=None, title_justify="left")
-    numbers.add_column("")
-    for column in ("here", "Open-CD"):
-        numbers.add_column(column, justify="right", no_wrap=True)
-    for label, here, theirs in number_rows(facts):
-        numbers.add_row(label, here, theirs)
-    console.print(Padding(numbers, (1, 0, 0, 0)))
-    console.print(Padding(escape(f"here: {said.measured}"), (0, 1)))
-    console.print(Padding(escape(f"Open-CD: {said.reference}"), (0, 1)))
+def _describe(facts: ModelFacts) -> None:
+    sources = captions()
+    print_table(make_table(("", ""), card_rows(facts), f"{facts.name}: {facts.card.title}", text_columns=2))
+    measured = f"here: {sources.measured}\nOpen-CD: {sources.reference}"
+    print_table(make_table(("", "here", "Open-CD"), cost_rows(facts), "\nCost", measured))
     if not facts.published:
-        console.print(Padding("No published scores: the JL1-CD paper does not have this network.", (1, 1, 0, 1)))
+        print("\nNo published scores: the JL1-CD paper does not have this network.")
         return
-    scores = Table(title=f"Published scores, as {escape(facts.name_in_paper)}", box=None, title_justify="left")
-    for i, column in enumerate(SCORES):
-        scores.add_column(column, justify="right" if i > 2 else "left", no_wrap=i > 2)
-    for row in score_rows(facts):
-        scores.add_row(*row)
-    console.print(Padding(scores, (1, 0, 0, 0)))
-    for said_of_scores in filter(None, (facts.remark, said.published)):
-        console.print(Padding(escape(said_of_scores), (0, 1)))
+    title = f"\nPublished scores, as {facts.name_in_paper}"
+    notes = "\n".join(filter(None, (facts.remark, sources.published)))
+    print_table(make_table(SCORES, score_rows(facts), title, notes, text_columns=3))

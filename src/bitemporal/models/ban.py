@@ -136,123 +136,98 @@ class BAN(ChangeModel):
         return ModelOutput(self.decoder(levels) if isinstance(self.decoder, FusionDecoder) else self.decoder(x))
 
 
-_PAPER = "Li, Cao, Meng: A New Learning Paradigm for Foundation Model-based Remote Sensing Change Detection, TGRS 2024"
-_SEGFORMER = "NVIDIA Source Code License for SegFormer, non-commercial (smp-hub/{}.imagenet)"
-_WINDOWS = (
-    "The foundation model is frozen and sees any input resized to {0} x {0} pixels: predict large images in windows of "
-    "the size trained on, as the reference does. "
-)
 _CLIP_B16 = "Apache-2.0 (timm vit_base_patch16_clip_224.openai; OpenAI's own release: MIT)"
 _CLIP_L14 = "Apache-2.0 (timm vit_large_patch14_clip_336.openai; OpenAI's own release: MIT)"
 
-BAN_B16_CLIP_MIT_B0 = ModelCard(
-    title="BAN (CLIP ViT-B/16, MiT-b0)",
-    paper=_PAPER,
-    url="https://arxiv.org/abs/2312.01163",
-    licence=f"{_CLIP_B16}; {_SEGFORMER.format('mit_b0')}",
-    multiple=32,
-    minimum=64,
-    training=TrainingDefaults(
-        lr=1e-4,
-        weight_decay=1e-4,
-        # in the decoder its rule wins, the longer match: ten times the rate, and its norms decay, as in the reference
-        rules=(ParameterRule("norm", weight_decay=0.0), ParameterRule("decoder", lr=10.0)),
-        clip_norm=0.01,
-    ),
-    normalisation=Normalisation(mean=(122.7709, 116.7460, 104.0937), std=(68.5005, 66.6322, 70.3232)),  # CLIP's
-    notes=_WINDOWS.format(224),
-)
-BAN_B16_CLIP_MIT_B1 = replace(
-    BAN_B16_CLIP_MIT_B0,
-    title="BAN (CLIP ViT-B/16, MiT-b1)",
-    licence=f"{_CLIP_B16}; {_SEGFORMER.format('mit_b1')}",
-)
-BAN_B16_CLIP_MIT_B2 = replace(
-    BAN_B16_CLIP_MIT_B0,
-    title="BAN (CLIP ViT-B/16, MiT-b2)",
-    licence=f"{_CLIP_B16}; {_SEGFORMER.format('mit_b2')}",
-)
-BAN_B16_CLIP_BIT = replace(
-    BAN_B16_CLIP_MIT_B0,
-    title="BAN (CLIP ViT-B/16, BIT)",
-    licence=f"{_CLIP_B16}; Apache-2.0 (timm resnet18d.ra2_in1k)",
-    multiple=8,
-    minimum=16,
-    notes=_WINDOWS.format(224) + BIT_R18.notes,
-)
-BAN_B16_IN21K_MIT_B0 = replace(
-    BAN_B16_CLIP_MIT_B0,
-    title="BAN (ImageNet-21k ViT-B/16, MiT-b0)",
-    licence=f"Apache-2.0 (timm vit_base_patch16_224.augreg_in21k); {_SEGFORMER.format('mit_b0')}",
-    notes=_WINDOWS.format(224)
-    + "As in the reference, a normalisation that these weights were not trained with precedes the blocks, and the "
-    "input is normalised as for CLIP.",
-)
-BAN_B32_GEORSCLIP_MIT_B0 = replace(
-    BAN_B16_CLIP_MIT_B0,
-    title="BAN (GeoRSCLIP ViT-B/32, MiT-b0)",
-    licence="none",
-    notes=_WINDOWS.format(224)
-    + "timm does not have the weights of GeoRSCLIP: they come with a bundle or a checkpoint of the whole network. "
-    "BAN on RemoteCLIP ViT-B/32 is the same network with other weights.",
-)
-BAN_L14_CLIP_MIT_B0 = replace(
-    BAN_B16_CLIP_MIT_B0,
-    title="BAN (CLIP ViT-L/14, MiT-b0)",
-    licence=f"{_CLIP_L14}; {_SEGFORMER.format('mit_b0')}",
-    notes=_WINDOWS.format(336),
-)
-BAN_L14_CLIP_MIT_B1 = replace(
-    BAN_L14_CLIP_MIT_B0,
-    title="BAN (CLIP ViT-L/14, MiT-b1)",
-    licence=f"{_CLIP_L14}; {_SEGFORMER.format('mit_b1')}",
-)
-BAN_L14_CLIP_MIT_B2 = replace(
-    BAN_L14_CLIP_MIT_B0,
-    title="BAN (CLIP ViT-L/14, MiT-b2)",
-    licence=f"{_CLIP_L14}; {_SEGFORMER.format('mit_b2')}",
-)
-BAN_L14_CLIP_BIT = replace(
-    BAN_B16_CLIP_BIT,
-    title="BAN (CLIP ViT-L/14, BIT)",
-    licence=f"{_CLIP_L14}; Apache-2.0 (timm resnet18d.ra2_in1k)",
-    notes=_WINDOWS.format(336) + BIT_R18.notes,
-)
-MICRO = replace(BAN_B16_CLIP_MIT_B0, title="BAN (micro)", licence="none")
-MICRO_BIT = replace(BAN_B16_CLIP_BIT, title="BAN (micro, BIT)", licence="none")
+
+def _card(foundation: str, side: str, licence: str, pixels: int = 224, notes: str = "") -> ModelCard:
+    """The card of BAN on a Mix Transformer.
+
+    Args:
+        foundation: Name of the foundation model.
+        side: Name of the Mix Transformer, such as MiT-b0.
+        licence: Licence of the foundation model's weights.
+        pixels: Height and width to which the foundation model resizes the input.
+        notes: What else there is to know.
+    """
+    weights = f"smp-hub/{side.lower().replace('-', '_')}.imagenet"
+    return ModelCard(
+        title=f"BAN ({foundation}, {side})",
+        paper="Li, Cao, Meng: A New Learning Paradigm for Foundation Model-based Remote Sensing Change Detection, "
+        "TGRS 2024",
+        url="https://arxiv.org/abs/2312.01163",
+        licence=f"{licence}; NVIDIA Source Code License for SegFormer, non-commercial ({weights})",
+        multiple=32,
+        minimum=64,
+        training=TrainingDefaults(
+            lr=1e-4,
+            weight_decay=1e-4,
+            # in the decoder its rule wins, the longer match: ten times the rate, and norms decay, as in the reference
+            rules=(ParameterRule("norm", weight_decay=0.0), ParameterRule("decoder", lr=10.0)),
+            clip_norm=0.01,
+        ),
+        normalisation=Normalisation(mean=(122.7709, 116.7460, 104.0937), std=(68.5005, 66.6322, 70.3232)),  # CLIP's
+        notes=f"The foundation model is frozen and sees any input resized to {pixels} x {pixels} pixels: predict large "
+        f"images in windows of the size trained on, as the reference does. {notes}",
+    )
 
 
-@register_model(BAN_B16_CLIP_MIT_B0)
+def _card_with_bit(foundation: str, licence: str, pixels: int = 224) -> ModelCard:
+    """The card of BAN on BIT's ResNet."""
+    card = _card(foundation, "BIT", licence, pixels, BIT_R18.notes)
+    return replace(card, licence=f"{licence}; {BIT_R18.licence}", multiple=8, minimum=16)
+
+
+@register_model(_card("CLIP ViT-B/16", "MiT-b0", _CLIP_B16))
 def ban_b16_clip_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on CLIP ViT-B/16 and MiT-b0, 68.88 M parameters, of which 4.35 M are trained."""
     return BAN("clip_b16", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
 
 
-@register_model(BAN_B16_CLIP_MIT_B1)
+@register_model(_card("CLIP ViT-B/16", "MiT-b1", _CLIP_B16))
 def ban_b16_clip_mit_b1(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on CLIP ViT-B/16 and MiT-b1, 80.30 M parameters, of which 15.77 M are trained."""
     return BAN("clip_b16", "mit_b1", pretrained, in_channels, reference_losses=reference_losses)
 
 
-@register_model(BAN_B16_CLIP_MIT_B2)
+@register_model(_card("CLIP ViT-B/16", "MiT-b2", _CLIP_B16))
 def ban_b16_clip_mit_b2(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on CLIP ViT-B/16 and MiT-b2, 91.35 M parameters, of which 26.81 M are trained."""
     return BAN("clip_b16", "mit_b2", pretrained, in_channels, reference_losses=reference_losses)
 
 
-@register_model(BAN_B16_CLIP_BIT)
+@register_model(_card_with_bit("CLIP ViT-B/16", _CLIP_B16))
 def ban_b16_clip_bit(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on CLIP ViT-B/16 and BIT, 68.22 M parameters, of which 3.69 M are trained."""
     return BAN("clip_b16", "resnet18_v1c", pretrained, in_channels, width=32, reference_losses=reference_losses)
 
 
-@register_model(BAN_B16_IN21K_MIT_B0)
+@register_model(
+    _card(
+        "ImageNet-21k ViT-B/16",
+        "MiT-b0",
+        "Apache-2.0 (timm vit_base_patch16_224.augreg_in21k)",
+        notes="As in the reference, a normalisation that these weights were not trained with precedes the blocks, and "
+        "the input is normalised as for CLIP.",
+    )
+)
 def ban_b16_in21k_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on ViT-B/16 of ImageNet-21k and MiT-b0, 90.15 M parameters, of which 4.35 M are trained."""
     return BAN("in21k_b16", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
 
 
-@register_model(BAN_B32_GEORSCLIP_MIT_B0)
+@register_model(
+    replace(
+        _card(
+            "GeoRSCLIP ViT-B/32",
+            "MiT-b0",
+            "none",
+            notes="timm does not have the weights of GeoRSCLIP: they come with a bundle or a checkpoint of the whole "
+            "network. BAN on RemoteCLIP ViT-B/32 is the same network with other weights.",
+        ),
+        licence="none",
+    )
+)
 def ban_b32_georsclip_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on GeoRSCLIP ViT-B/32 and MiT-b0, 70.54 M parameters, of which 4.35 M are trained.
 
@@ -261,37 +236,37 @@ def ban_b32_georsclip_mit_b0(pretrained: bool = False, in_channels: int = 3, ref
     return BAN("georsclip_b32", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
 
 
-@register_model(BAN_L14_CLIP_MIT_B0)
+@register_model(_card("CLIP ViT-L/14", "MiT-b0", _CLIP_L14, 336))
 def ban_l14_clip_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on CLIP ViT-L/14 at 336 pixels and MiT-b0, 232.40 M parameters, of which 4.47 M are trained."""
     return BAN("clip_l14", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
 
 
-@register_model(BAN_L14_CLIP_MIT_B1)
+@register_model(_card("CLIP ViT-L/14", "MiT-b1", _CLIP_L14, 336))
 def ban_l14_clip_mit_b1(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on CLIP ViT-L/14 at 336 pixels and MiT-b1, 243.94 M parameters, of which 16.01 M are trained."""
     return BAN("clip_l14", "mit_b1", pretrained, in_channels, reference_losses=reference_losses)
 
 
-@register_model(BAN_L14_CLIP_MIT_B2)
+@register_model(_card("CLIP ViT-L/14", "MiT-b2", _CLIP_L14, 336))
 def ban_l14_clip_mit_b2(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on CLIP ViT-L/14 at 336 pixels and MiT-b2, 254.99 M parameters, of which 27.06 M are trained."""
     return BAN("clip_l14", "mit_b2", pretrained, in_channels, reference_losses=reference_losses)
 
 
-@register_model(BAN_L14_CLIP_BIT)
+@register_model(_card_with_bit("CLIP ViT-L/14", _CLIP_L14, 336))
 def ban_l14_clip_bit(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on CLIP ViT-L/14 at 336 pixels and BIT, 231.73 M parameters, of which 3.81 M are trained."""
     return BAN("clip_l14", "resnet18_v1c", pretrained, in_channels, width=32, reference_losses=reference_losses)
 
 
-@register_model(MICRO)
+@register_model(replace(_card("", "MiT-b0", ""), title="BAN (micro)", licence="none"))
 def test_ban(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on miniatures of a Vision Transformer and of a Mix Transformer, for tests."""
     return BAN("test_vit", "test_mit", pretrained, in_channels, width=16, reference_losses=reference_losses)
 
 
-@register_model(MICRO_BIT)
+@register_model(replace(_card_with_bit("", ""), title="BAN (micro, BIT)", licence="none"))
 def test_ban_bit(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
     """BAN on miniatures of a Vision Transformer and of a ResNet, for tests."""
     return BAN("test_vit", "test_resnet", pretrained, in_channels, width=8, reference_losses=reference_losses)

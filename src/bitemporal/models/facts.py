@@ -1,6 +1,6 @@
-"""What is known about every network, in one place: its card, numbers measured here and of the reference, scores.
+"""What is known about every network: its card, its cost here and in the reference, its published scores.
 
-The numbers stand beside this file as JSON: ``measured.json`` (written by benchmarks/measure_models.py),
+The numbers are JSON files in this folder: ``measured.json`` (written by benchmarks/measure_models.py),
 ``reference_measured.json`` (Open-CD on two CPU cores) and ``published.json`` (tables of the JL1-CD paper).
 """
 
@@ -14,7 +14,7 @@ from bitemporal.models.base import ModelCard
 from bitemporal.models.registry import list_models, model_card
 
 MICRO = "test_"
-"""How the names of the micro variants for tests begin."""
+"""Prefix of the names of the micro variants for tests."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Measured:
     """Size and cost of a network; ``None`` where a number was not, or could not be, measured.
 
     Attributes:
-        parameters: All of them.
-        trainable: Those that are trained.
+        parameters: Number of parameters.
+        trainable: Number of parameters that are trained.
         gmac_512: Multiply-adds (1e9) of one pair of 512 x 512: convolutions, matrix products, attention.
-        memory_gib: What a training step of 8 pairs of 256 x 256 adds to the memory of the process, in GiB.
+        memory_gib: Memory that a training step of 8 pairs of 256 x 256 adds to the process, in GiB.
         forward_256_s: Seconds of a forward pass of one pair of 256 x 256 on the CPU.
         forward_512_s: The same for 512 x 512.
         training_step_256_s: Seconds of a training step of 2 pairs of 256 x 256 on the CPU.
@@ -45,11 +45,11 @@ class PublishedScore:
     """A row of a table of a paper, in per cent.
 
     Attributes:
-        dataset: Data set.
-        split: Its split.
+        dataset: Title of the data set.
+        split: Split of the data set.
         table: Number of the table.
         strategy: origin, O-P or MTKD.
-        teachers: Number of teachers; ``None`` for origin.
+        teachers: Number of teachers; ``None`` for the origin.
         miou: Mean intersection over union of both classes.
         macc: Mean accuracy (recall) of both classes.
         mprecision: Mean precision of both classes.
@@ -74,11 +74,11 @@ class ModelFacts:
     Attributes:
         name: Registered name.
         card: Its card.
-        measured: Numbers of this package; ``None`` when it was not measured.
-        reference: The same of Open-CD; ``None`` when Open-CD has no such network.
-        name_in_paper: What the JL1-CD paper calls it; empty when it is not in its tables.
-        published: Its scores there.
-        remark: What to know about these scores.
+        measured: Its cost here; ``None`` when it was not measured.
+        reference: Its cost in Open-CD; ``None`` when Open-CD has no such network.
+        name_in_paper: Its name in the JL1-CD paper; empty when it is not in the tables.
+        published: Its scores in the JL1-CD paper.
+        remark: A remark on these scores.
     """
 
     name: str
@@ -97,13 +97,13 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Captions:
-    """What has to be said beside the numbers.
+    """Where the numbers come from.
 
     Attributes:
-        measured: How, where and on which commit the numbers of this package were measured.
-        reference: The same of the reference's numbers.
-        published: Source and metrics of the published scores, and what each strategy is.
-        missing: Tables and rows of the paper that are not here.
+        measured: How and where the costs here were measured.
+        reference: How and where the costs of Open-CD were measured.
+        published: Source and metrics of the published scores, and the meaning of each strategy.
+        missing: Tables and rows of the paper that are not included.
     """
 
     measured: str
@@ -119,10 +119,10 @@ def _stored(name: str) -> dict[str, Any]:
 
 
 def model_facts(name: str) -> ModelFacts:
-    """Join what is known about a registered network.
+    """Collect what is known about a registered network.
 
     Raises:
-        UnknownModelError: With the nearest names.
+        UnknownModelError: When no network has this name; the text gives the nearest names.
     """
     card = model_card(name)
     measured = _stored("measured.json")["networks"].get(name)
@@ -146,14 +146,14 @@ def _measured(stored: dict[str, Any]) -> Measured:
 def all_facts(pattern: str = "*") -> list[ModelFacts]:
     """Facts of all registered networks whose names match a shell pattern, sorted by name.
 
-    The micro variants for tests are among them only when the pattern names them: ``test_*``.
+    Micro variants for tests are included only when the pattern asks for them: ``test_*``.
     """
     names = list_models(pattern)
     return [model_facts(name) for name in names if pattern.startswith(MICRO) or not name.startswith(MICRO)]
 
 
 def captions() -> Captions:
-    """What has to be said beside the numbers of every network."""
+    """Where the numbers of all networks come from."""
     measured, published = _stored("measured.json"), _stored("published.json")
     machine = measured["machine"]
     return Captions(

@@ -9,7 +9,7 @@ https://arxiv.org/abs/2312.16202. Reference: Open-CD (Apache-2.0); the encoder a
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import timm
 import torch
@@ -20,9 +20,8 @@ from timm.models.vision_transformer_sam import Block as SamBlock
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
-from bitemporal.errors import WeightsError
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import TIMM_HUB, fetch_weights
+from bitemporal.models.encoders import TIMM_HUB, fetch_weights, refuse_pretrained
 from bitemporal.models.layers import conv_module, initialise, rescaled_levels, segmentation_head, split_dates
 from bitemporal.models.registry import register_model
 
@@ -192,57 +191,37 @@ class Block(nn.Module):
         return fused
 
 
-class Size(NamedTuple):
-    """Sizes of an encoder.
-
-    Attributes:
-        name: In timm.
-        image: Side of the image, in pixels, for which the position embeddings are held.
-        options: Of timm's class, where they are not those of the name.
-    """
-
-    name: str
-    image: int
-    options: dict[str, int | tuple[int, ...]]
-
-
 EncoderName = Literal["samvit_large_patch16", "test_samvit"]
 
-_SIZES: dict[EncoderName, Size] = {
-    "samvit_large_patch16": Size("samvit_large_patch16", 512, {}),
-    "test_samvit": Size(
-        "samvit_base_patch16",
-        64,
-        {
-            "patch_size": 8,
-            "embed_dim": 16,
-            "depth": 2,
-            "num_heads": 2,
-            "mlp_ratio": 2,
-            "window_size": 3,
-            "global_attn_indexes": (1,),
-            "neck_chans": 8,
-        },
-    ),
+_MICRO = {
+    "patch_size": 8,
+    "embed_dim": 16,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_ratio": 2,
+    "window_size": 3,
+    "global_attn_indexes": (1,),
+    "neck_chans": 8,
 }
 
 
 def _sam(name: EncoderName, pretrained: bool, in_channels: int) -> VisionTransformerSAM:
-    if name == "test_samvit" and pretrained:
-        raise WeightsError("test_samvit has no pretrained weights; build it without them (pretrained=False)")
-    size = _SIZES[name]
+    """SAM's image encoder, with position embeddings for images of 512 x 512 (64 x 64 for the miniature)."""
+    micro = name == "test_samvit"
+    refuse_pretrained(name, pretrained and micro)
     build = partial(
         timm.create_model,
-        size.name,
+        "samvit_base_patch16" if micro else name,
         in_chans=in_channels,
         num_classes=0,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),  # as in SAM and the reference; timm has 1e-5
-        **size.options,
+        **(_MICRO if micro else {}),
     )
+    size = 64 if micro else 512
     if not pretrained:
-        return build(img_size=size.image)
-    whole = fetch_weights(partial(build, pretrained=True), size.name, TIMM_HUB)
-    _resize_positions(whole, size.image // whole.patch_embed.patch_size[0])
+        return build(img_size=size)
+    whole = fetch_weights(partial(build, pretrained=True), name, TIMM_HUB)
+    _resize_positions(whole, size // whole.patch_embed.patch_size[0])
     return whole
 
 
