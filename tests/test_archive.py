@@ -14,7 +14,7 @@ import pandas
 import pytest
 
 from bitemporal.cli.main import main
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import DataError, OptionError
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.models import create_model
 from bitemporal.scenes import archive as archives
@@ -207,7 +207,7 @@ def test_what_may_pass_is_tried_again(error, before, attempts, passes, archive, 
         raise error
 
     monkeypatch.setattr(archives, "predict_unless_finished", predict)
-    found = SceneWorker(plan(archive, tmp_path))(SceneFiles("a", (before,), ("a0.tif",)))
+    found = SceneWorker(plan(archive, tmp_path)).predict(SceneFiles("a", (before,), ("a0.tif",)))
     assert len(calls) == found.attempts == attempts
     assert found.status == ("done" if passes and attempts == 3 else "failed")
     assert (str(error) in found.error) == (found.status == "failed")
@@ -218,16 +218,16 @@ def test_a_scene_that_kills_every_process_is_given_up(archive, tmp_path, monkeyp
     tried = []
 
     class Dying:
-        def submit(self, _, scene):
+        def submit(self, scene):
             tried.append(scene.id)
             future = Future()
             future.set_exception(BrokenProcessPool())
             return future
 
-        def shutdown(self, **_):
+        def stop(self):
             pass
 
-    monkeypatch.setattr(archives, "_process", lambda _: Dying())
+    monkeypatch.setattr(archives, "_processes", lambda _: Dying)
     found = predict_archive(plan(archive, tmp_path), [SceneFiles("a"), SceneFiles("b")])
     assert [(status.id, status.status, status.attempts) for status in found] == [
         ("a", "failed", ATTEMPTS), ("b", "failed", ATTEMPTS),
@@ -410,5 +410,5 @@ def test_options_that_do_not_go_together_are_refused(words, status, said, archiv
 
 
 def test_no_worker_is_refused(archive, tmp_path):
-    with pytest.raises(RecipeError, match="workers: found 0"):
+    with pytest.raises(OptionError, match="workers: found 0"):
         predict_archive(plan(archive, tmp_path), [], workers=0)

@@ -21,14 +21,27 @@ from hypothesis import strategies as st
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from rasterio.warp import reproject
+from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
-from bitemporal.errors import DataError, OptionError, RecipeError
+from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.inference import Ensemble, NetworkDetector, OriginPartition, TestTimeAugmentation
 from bitemporal.method.car import CarPartition
 from bitemporal.models import create_model
-from bitemporal.scenes import Outputs, SceneOptions, grids, polygons, predict_scene, prediction, sources, values
+from bitemporal.scenes import (
+    Outputs,
+    SceneOptions,
+    grids,
+    journal,
+    outputs,
+    polygons,
+    predict_scene,
+    prediction,
+    sources,
+    values,
+)
 from bitemporal.scenes.journal import Journal
+from bitemporal.scenes.mask import RED
 from bitemporal.scenes.sources import open_source
 from bitemporal.scenes.tiling import BLEND, Blend, Tiling, axis
 from conftest import SHARED
@@ -136,7 +149,7 @@ def test_tiles_leave_no_seam(tile, transposed, tmp_path):
 
 
 def test_a_tile_too_small_for_its_overlap_is_refused(pair, tmp_path):
-    with pytest.raises(RecipeError, match=r"tile: is 64, too small for an overlap of 64 .* expected at least 96"):
+    with pytest.raises(OptionError, match=r"tile: is 64, too small for an overlap of 64 .* expected at least 96"):
         predict_scene(NetworkDetector(pointwise()), *pair[:2], tmp_path / "c.tif", tile=64, overlap=64)
 
 
@@ -204,6 +217,13 @@ def test_all_products_of_a_scene(pair, tmp_path):
     assert summary["polygons"] == 2
     assert found.tiles == summary["tiles"] == 4 * 6
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_the_styles_show_change_in_the_same_red_as_the_rasters():
+    folder = Path(outputs.__file__).parent / "qgis"
+    for kind in ("mask", "probability"):
+        assert "#{:02x}{:02x}{:02x}".format(*RED) in (folder / f"{kind}.qml").read_text()
+    assert '"{},{},{},255"'.format(*RED) in (folder / "polygons.qml").read_text()
 
 
 def test_the_quick_look_shows_both_dates_and_small_changes_in_red(tmp_path):
@@ -579,7 +599,7 @@ def test_bands_are_chosen_repeated_or_files_of_their_own(pair, tmp_path):
         write_raster(tmp_path / f"4_{p.name}", np.concatenate((infrared, read_all(p))), photometric="MINISBLACK")
         for p in (before, after)
     ]
-    with pytest.raises(RecipeError, match=r"bands: .*4_before.tif has 4, and the network takes 3"):
+    with pytest.raises(OptionError, match=r"bands: .*4_before.tif has 4, and the network takes 3"):
         predict_scene(detector, *four, tmp_path / "c.tif")
     predict_scene(detector, *four, tmp_path / "c.tif", bands=(4, 2, 3))
     assert np.array_equal(read(tmp_path / "c.tif"), changed)
@@ -827,7 +847,7 @@ def test_origin_partition_chooses_by_scene(tmp_path):
     found = predict_scene(teachers(), *files, tmp_path / "c.tif", tile=80, overlap=0, routing="scene")
     assert set(found.parts) == {"large"}
     assert (read(tmp_path / "c.tif")[:, :246] == 1).all()
-    with pytest.raises(RecipeError, match="routing: by scene is for Origin-Partition"):
+    with pytest.raises(OptionError, match=r"routing: found scene, .*Origin-Partition"):
         predict_scene(NetworkDetector(pointwise()), *files, tmp_path / "d.tif", routing="scene")
 
 
@@ -975,9 +995,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(pair, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run_slowly(pair, whole, 0).communicate(timeout=120)[0].strip() == "0"
     process = run_slowly(pair, killed, 0.05)
-    journal = killed / ".c.tif.work" / "all" / "journal.npz"
+    noted = killed / ".c.tif.work" / "all" / "journal.npz"
     deadline = time.monotonic() + 60
-    while not journal.exists() or int(np.load(journal)["strips"]) < 2:
+    while not noted.exists() or int(np.load(noted)["strips"]) < 2:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -993,7 +1013,7 @@ def test_what_was_begun_with_other_images_or_options_is_not_gone_on_with(pair, t
     before, after, _ = pair
     detector = NetworkDetector(convolutional(0))
     monkeypatch.setattr(
-        "bitemporal.scenes.prediction.make_outputs", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        "bitemporal.scenes.prediction.make_products", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     options = {"tile": 64, "overlap": 16}
     with pytest.raises(KeyboardInterrupt):
@@ -1015,7 +1035,7 @@ def test_a_summary_never_outlives_the_products_it_is_about(pair, tmp_path, monke
         return prediction.predict_unless_finished(detector, *pair[:2], outputs, SceneOptions())
 
     assert [run(detectors[0])[0] for _ in range(2)] == [False, True]
-    monkeypatch.setattr(prediction._Scene, "_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(prediction, "_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(detectors[1])
     monkeypatch.undo()
@@ -1029,7 +1049,7 @@ def test_a_summary_never_outlives_the_products_it_is_about(pair, tmp_path, monke
 def test_two_runs_never_write_the_same_output(pair, tmp_path):
     class Nested(NetworkDetector):
         def answers(self, *words):
-            with pytest.raises(DataError, match=r"c.tif: another run is writing it"):
+            with pytest.raises(OutputError, match=r"c.tif: another run is writing it"):
                 predict_scene(NetworkDetector(pointwise()), *pair[:2], tmp_path / "c.tif")
             return super().answers(*words)
 
@@ -1081,28 +1101,51 @@ def test_tiles_lie_on_the_lattice_of_networks_that_pad_themselves(name, tmp_path
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Makes a run of ``predict_scene`` end before it writes some part of a strip to the disk."""
+    """Makes a run of ``predict_scene`` end in its third strip, none, half, or all of which is in the raster by then."""
 
-    def run(part, *words, **options):
-        calls = []
-        original = Journal._put
+    def run(written, *words, **options):
+        strips = []
+        original = Journal.write
 
-        def put(self, *rest):
-            calls.append(rest)
-            if len(calls) > part:
-                raise KeyboardInterrupt
-            original(self, *rest)
+        def write(self, start, strip, *rest):
+            strips.append(start)
+            if len(strips) <= 2:
+                original(self, start, strip, *rest)
+                return
+            if written == "half":
+                torn = np.where(np.arange(strip.shape[1]) % 2, 0.9, 0.1) * np.ones_like(strip)
+                rows = torn if self.tiling.strips_are_rows else torn.T
+                left, top = (0, start) if self.tiling.strips_are_rows else (start, 0)
+                with rasterio.open(self.raster, "r+") as raster:
+                    raster.write(rows.astype(np.float32), 1, window=Window(left, top, *rows.shape[::-1]))
+            if written == "all":
+                with monkeypatch.context() as patch:
+                    patch.setattr(journal, "replacing", Mock(side_effect=KeyboardInterrupt))
+                    original(self, start, strip, *rest)
+            raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Journal, "_put", put)
+            patch.setattr(Journal, "write", write)
             predict_scene(*words, **options)
 
     return run
 
 
-@pytest.mark.parametrize("part", [4, 5])
-def test_an_interrupted_run_counts_nothing_twice_and_forgets_nothing(part, interrupt, tmp_path):
-    """It ends as it writes the probabilities, or the mask, of the third strip."""
+def test_a_strip_is_noted_only_when_it_is_on_the_disk(pair, tmp_path, monkeypatch):
+    events = []
+    for name in ("sync", "replacing"):
+        original = getattr(journal, name)
+        monkeypatch.setattr(
+            journal, name, lambda path, name=name, original=original: events.append((name, path.name)) or original(path)
+        )
+    found = predict_scene(NetworkDetector(pointwise()), *pair[:2], tmp_path / "c.tif", tile=96, overlap=16)
+    strip = [("sync", "probability.tif"), ("replacing", "journal.npz")]
+    assert events == strip[:1] + strip * axis(420, 96, 16, 8).count
+    assert found.resumed == 0
+
+
+@pytest.mark.parametrize("written", ["none", "half", "all"])
+def test_an_interrupted_run_counts_nothing_twice_and_forgets_nothing(written, interrupt, tmp_path):
     before, after = ground(1, 150, 420), ground(2, 150, 420)
     before[:, :, 20:90] = 0
     files = [write_raster(tmp_path / f"{n}.tif", date, nodata=0) for n, date in (("b", before), ("a", after))]
@@ -1110,7 +1153,7 @@ def test_an_interrupted_run_counts_nothing_twice_and_forgets_nothing(part, inter
     options = {"tile": 64, "overlap": 16}
     whole = predict_scene(detector, *files, tmp_path / "whole.tif", probability=tmp_path / "whole_p.tif", **options)
     options["probability"] = tmp_path / "p.tif"
-    interrupt(part, detector, *files, tmp_path / "c.tif", **options)
+    interrupt(written, detector, *files, tmp_path / "c.tif", **options)
     found = predict_scene(detector, *files, tmp_path / "c.tif", **options)
     assert (found.resumed, whole.resumed) == (2, 0)
     for name in ("car", "changed_pixels", "valid_pixels", "changed_hectares", "tiles", "skipped"):
@@ -1129,7 +1172,7 @@ def test_a_run_interrupted_as_it_writes_its_products_only_writes_them(length, tm
     options = {"tile": 64, "overlap": 16}
     whole = predict_scene(detector, *files, tmp_path / "whole.tif", **options)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("bitemporal.scenes.prediction.make_outputs", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr("bitemporal.scenes.prediction.make_products", Mock(side_effect=KeyboardInterrupt))
         predict_scene(detector, *files, tmp_path / "c.tif", **options)
     with monkeypatch.context() as patch:
         patch.setattr(detector, "answers", Mock(side_effect=AssertionError("predicted again")))
@@ -1144,7 +1187,7 @@ def test_an_interrupted_run_is_begun_anew_under_other_conditions(change, interru
     before, after, changed = pair
     detector = NetworkDetector(pointwise(**BRIGHTER))
     options = {"tile": 96, "overlap": 16}
-    interrupt(4, detector, before, after, tmp_path / "c.tif", **options)
+    interrupt("none", detector, before, after, tmp_path / "c.tif", **options)
     match change:
         case "threshold":
             options["threshold"] = 0.6
@@ -1154,7 +1197,7 @@ def test_an_interrupted_run_is_begun_anew_under_other_conditions(change, interru
             write_raster(after, read_all(before))
             changed = np.zeros_like(changed)
         case "cut off":
-            os.truncate(tmp_path / ".c.tif.work" / "all" / "probability.raw", 1000)
+            os.truncate(tmp_path / ".c.tif.work" / "all" / "probability.tif", 1000)
     found = predict_scene(detector, before, after, tmp_path / "c.tif", **options)
     assert found.resumed == 0
     assert np.array_equal(read(tmp_path / "c.tif"), changed)
@@ -1251,7 +1294,7 @@ def test_rasters_that_cannot_be_used_are_errors_in_words_and_leave_nothing(kind,
     good = write_raster(tmp_path / "good.tif", ground(1, 60, 80))
     wrong = broken(tmp_path, kind)
     there = sorted(tmp_path.iterdir())
-    with pytest.raises((DataError, RecipeError), match=words):
+    with pytest.raises((DataError, OptionError), match=words):
         predict_scene(
             NetworkDetector(pointwise()), wrong, good, tmp_path / "out" / "c.tif", probability=tmp_path / "p.tif"
         )
@@ -1270,7 +1313,7 @@ def test_an_image_by_another_name_is_no_output(pair, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "link.tif").symlink_to(pair[1])
     for output in (tmp_path / "out" / ".." / "before.tif", tmp_path / "link.tif"):
-        with pytest.raises(RecipeError, match="is one of the images"):
+        with pytest.raises(OptionError, match="is one of the images"):
             predict_scene(NetworkDetector(pointwise()), *pair[:2], output)
 
 
@@ -1299,13 +1342,13 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(pair, tmp_path):
         ({"tile": 0}, r"tile: found 0"),
         ({"grid": "afterr"}, r"grid: found 'afterr', expected one of before, intersection, union"),
         ({"routing": "sceen"}, r"routing: found 'sceen', expected one of tile, scene"),
-        ({"output": "s3://bucket/c.tif"}, r"mask: s3:.*c.tif is no local file"),
+        ({"output": "s3://bucket/c.tif"}, r"mask: s3:.*c.tif is not a local file; write it"),
         ({"colour": 1}, r"options: .*colour"),
         ({"bands": (1, 2, 9)}, r"bands: .*before.tif has no band 9"),
         ({"image_range": (5, 5)}, r"image_range: found \(5, 5\)"),
     ]
     for options, words in cases:
-        with pytest.raises((RecipeError, DataError), match=words):
+        with pytest.raises((OptionError, DataError), match=words):
             predict_scene(detector, before, after, **{"output": tmp_path / "c.tif"} | options)
     assert not passes.sizes
     assert {path.name for path in tmp_path.iterdir()} == {"before.tif", "after.tif"}
@@ -1314,7 +1357,7 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(pair, tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written_to(pair, tmp_path):
     (tmp_path / "out").mkdir(mode=0o555)
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         predict_scene(NetworkDetector(pointwise()), *pair[:2], tmp_path / "out" / "c.tif")
 
 
@@ -1327,7 +1370,7 @@ def test_a_disk_that_is_full_leaves_nothing(during, tmp_path):
 import resource, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import pytest
-from bitemporal.errors import DataError
+from bitemporal.errors import OutputError
 from bitemporal.inference import NetworkDetector
 from bitemporal.scenes import prediction
 from stub_networks import pointwise, register_stubs
@@ -1336,12 +1379,12 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit, during = int(sys.argv[1]), sys.argv[2]
 def set_limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-original = prediction.make_outputs
-def make_outputs(*words):
+original = prediction.make_products
+def make_products(*words):
     if during == "writing":
         set_limit()
     return original(*words)
-prediction.make_outputs = make_outputs
+prediction.make_products = make_products
 if during == "prediction":
     set_limit()
 try:
@@ -1349,7 +1392,7 @@ try:
         NetworkDetector(pointwise(scale=0.02, bias=0.0)), {str(pair[0])!r}, {str(pair[1])!r},
         {str(tmp_path / "out/c.tif")!r}, probability={str(tmp_path / "out/p.tif")!r},
     )
-except DataError as error:
+except OutputError as error:
     print(error)
 """
 
@@ -1370,7 +1413,7 @@ except DataError as error:
     for limit in (1000, size // 2, size - 10):
         text = run(limit)
         assert ".tif: cannot be written" in text
-        assert "What was predicted is kept beside" in text
+        assert "What was predicted is kept next to" in text
         assert not [path for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")]
     assert run(10 * size) == ""
     assert (tmp_path / "out/p.tif").read_bytes() == (tmp_path / "p.tif").read_bytes()
@@ -1438,7 +1481,7 @@ def test_the_cache_of_blocks_is_of_the_size_that_was_meant():
 
 @pytest.mark.parametrize("module", ["rasterio", "geopandas", "skimage"])
 def test_a_missing_extra_is_an_error_that_names_it(module):
-    script = f"import sys; sys.modules[{module!r}] = None\nimport bitemporal.scenes"
+    script = f"import sys; sys.modules[{module!r}] = None\nfrom bitemporal.scenes import predict_scene"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert f"MissingExtraError: scenes need {module}" in done.stderr
     assert "pip install bitemporal[geo]" in done.stderr

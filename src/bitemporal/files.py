@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import OutputError, RecipeError
 
 _LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|old)")
 
 
-def unwritable(path: Path, error: Exception) -> DataError:
+def unwritable(path: Path, error: Exception) -> OutputError:
     """What to say of a file or folder that cannot be written."""
-    return DataError(
-        f"{path}: cannot be written ({error}); choose another place, or mend its permissions or free space"
+    return OutputError(
+        f"{path}: cannot be written ({error}); choose another place, or correct its permissions or free space"
     )
 
 
@@ -29,7 +29,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: The target; its folder is made when missing. What stood there stays until it is replaced, durably.
 
     Raises:
-        DataError: When it cannot be written; nothing is left behind then.
+        OutputError: When it cannot be written; nothing is left behind then.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -54,7 +54,7 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: The target; an existing folder there is replaced.
 
     Raises:
-        DataError: When it cannot be written; nothing is left behind then.
+        OutputError: When it cannot be written; nothing is left behind then.
     """
     target = Path(path)
     temporary, old = (target.with_name(f".{target.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
@@ -142,7 +142,7 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
     """Write JSON; NaN and infinity, which JSON does not know, become null.
 
     Raises:
-        DataError: When it cannot be written.
+        OutputError: When it cannot be written.
     """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")

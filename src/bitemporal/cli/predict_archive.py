@@ -73,7 +73,7 @@ def predict_archive(
         1 when some scene failed, else 0.
     """
     # imported here: this needs the extra "geo"
-    from bitemporal.scenes.archive import Plan, predict_archive, threads_a_worker
+    from bitemporal.scenes.archive import Plan, predict_archive, threads_per_worker
     from bitemporal.scenes.manifest import read_manifest
 
     entries = read_manifest(manifest, assets)
@@ -85,7 +85,7 @@ def predict_archive(
         detector.scales,
         {name: file for name, file in asdict(products).items() if file is not None},
         options,
-        threads or threads_a_worker(workers),
+        threads or threads_per_worker(workers),
     )
     statuses = predict_archive(plan, entries, engine, workers, report=_print_status)
     Console(soft_wrap=True, highlight=False, markup=False).print(_table(statuses))

@@ -11,30 +11,30 @@ from shapely.geometry.base import BaseGeometry
 from bitemporal.scenes.sources import Grid
 
 _MOST_DISTORTION = 0.01
-"""Relative error of areas in a projection from which they are taken on the ellipsoid instead."""
+"""Where a projection distorts areas by a larger fraction, they are taken on the ellipsoid instead."""
 
 
 def has_areas(crs: CRS | None) -> bool:
-    """Whether pixels have a known area: local grids of unknown place and unit have none."""
+    """Whether pixels have a known area: those of local grids, of unknown place and unit, have none."""
     return crs is not None and (crs.is_geographic or crs.is_projected)
 
 
 def is_geodesic(crs: CRS, x: float, y: float) -> bool:
-    """Whether areas in a CRS are to be taken on the ellipsoid.
+    """Whether areas in a CRS must be taken on the ellipsoid.
 
-    So they are with longitude and latitude, and where a projection does not keep areas, as Web Mercator.
+    This holds for longitude and latitude, and for projections that do not keep areas, such as Web Mercator.
 
     Args:
-        crs: Of the coordinates.
+        crs: CRS of the coordinates.
         x: Coordinate of a place in the scene.
-        y: Coordinate of that place.
+        y: Coordinate of the same place.
     """
     if crs.is_geographic:
         return True
     try:
         projection = pyproj.Proj(_projected(crs))
         scale = projection.get_factors(*projection(x, y, inverse=True)).areal_scale
-    except ProjError:  # a projection that cannot tell
+    except ProjError:  # this projection has no such factors
         return False
     return bool(np.isfinite(scale) and abs(scale - 1.0) > _MOST_DISTORTION)
 
@@ -47,7 +47,7 @@ class Areas:
     """Areas of geometries in a CRS, in square metres."""
 
     def __init__(self, grid: Grid) -> None:
-        """Args: grid: Of the scene; its CRS must be one that ``has_areas``."""
+        """Args: grid: Pixels of the scene; ``has_areas`` must hold for their CRS."""
         assert grid.crs is not None
         x, y = grid.transform @ (grid.width / 2, grid.height / 2)
         self.geodesic = is_geodesic(grid.crs, x, y)
@@ -59,7 +59,7 @@ class Areas:
             self._to_degrees = pyproj.Transformer.from_crs(projected, projected.geodetic_crs, always_xy=True)
 
     def of(self, geometry: BaseGeometry) -> float:
-        """Area of a polygon, its holes left out."""
+        """Area of a polygon without its holes."""
         if not self.geodesic:
             return float(geometry.area) * self.metres**2
         if self._to_degrees is not None:
@@ -78,11 +78,11 @@ class Areas:
         return np.stack(self._to_degrees.transform(*points.T), axis=1)
 
     def of_pixels(self, grid: Grid) -> npt.NDArray[np.float64]:
-        """Area of a pixel of every row."""
+        """Area of one pixel of every row."""
         if not self.geodesic:
             return np.full(grid.height, -grid.transform.a * grid.transform.e * self.metres**2)
         middle = grid.width // 2
-        # rows change slowly: enough of them are measured, the others lie between
+        # areas change slowly from row to row: some are measured, the others interpolated
         rows = np.unique(np.linspace(0, grid.height - 1, min(grid.height, 257)).round().astype(int))
         areas = []
         for row in rows:
@@ -98,9 +98,9 @@ def changed_hectares(
     """Area of changed and of valid pixels in hectares; ``None`` for images without a place.
 
     Args:
-        grid: Of the scene.
-        changed: Changed pixels of every row.
-        valid: Valid pixels of every row.
+        grid: Pixels of the scene.
+        changed: Number of changed pixels of every row.
+        valid: Number of valid pixels of every row.
     """
     if not has_areas(grid.crs):
         return None, None

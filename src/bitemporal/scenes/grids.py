@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -21,29 +20,29 @@ from bitemporal.scenes.options import GridChoice
 from bitemporal.scenes.sources import Grid, Source, close_all, finite, has_nodata, open_raster, readable
 
 _ALIGNED = 1e-3
-"""Pixels by which grids may be apart and still count as aligned."""
+"""Grids that lie less than this part of a pixel apart count as aligned."""
 
 _MOST_TIMES = 50.0
-"""Pixels of one date that are so many times those of the other are taken for a mistake."""
+"""Ratio of the dates' pixel sizes above which something must be wrong."""
 
 _PIXELS = CRS.from_epsg(3857)
-"""Stands in where neither date has a place: GDAL's warper asks for a CRS; the same on both sides changes nothing."""
+"""Stands in where neither date has a place: GDAL's warper needs a CRS, and the same on both sides changes nothing."""
 
 
 class Shift(NamedTuple):
-    """How far date 2 lies off date 1, in pixels of date 1: what is at (column, row) there is here at plus this."""
+    """How far date 2 lies off date 1, in pixels of date 1: where date 1 shows a thing, date 2 shows it this far on."""
 
     columns: float
     rows: float
 
 
 def common_grid(before: Source, after: Source, choice: GridChoice = "before") -> Grid:
-    """The grid on which both dates are compared: pixels of date 1, over the area that is asked for.
+    """The grid on which both dates are compared: the pixels of date 1, over the area that is asked for.
 
     Args:
         before: Date 1.
         after: Date 2.
-        choice: All of date 1, what both dates cover, or what any of them covers.
+        choice: All of date 1, what both dates cover, or what either covers.
 
     Raises:
         DataError: When the dates do not overlap, or only one of them has a place on the ground.
@@ -66,8 +65,8 @@ def common_grid(before: Source, after: Source, choice: GridChoice = "before") ->
     if min(right, first.width) <= max(left, 0) or min(bottom, first.height) <= max(top, 0):
         raise DataError(
             f"{before.describe()} and {after.describe()} do not overlap: {first.describe()} against "
-            f"{second.describe()}, whose extent is {abs(left):.0f} columns and {abs(top):.0f} rows away; check that "
-            "they show the same place and that their CRS are right"
+            f"{second.describe()}, which lies {abs(left):.0f} columns and {abs(top):.0f} rows away; check that they "
+            "show the same place and that their CRS are right"
         )
     if choice == "before":
         return first
@@ -118,16 +117,8 @@ def _extent_on(grid: Grid, other: Grid, source: Source) -> tuple[float, float, f
     return left, top, right, bottom
 
 
-@dataclass(frozen=True)
-class _Aligned:
-    """Column and row of the common grid's corner in pixels of the file."""
-
-    column: int
-    row: int
-
-
-def _alignment(source: Grid, grid: Grid) -> _Aligned | None:
-    """How the common grid lies in a file, where no resampling is needed."""
+def _alignment(source: Grid, grid: Grid) -> tuple[int, int] | None:
+    """Column and row of the common grid's corner in a file; ``None`` where resampling is needed."""
     if source.crs != grid.crs:
         return None
     inverse = ~source.transform
@@ -135,11 +126,11 @@ def _alignment(source: Grid, grid: Grid) -> _Aligned | None:
     right, bottom = inverse @ (grid.transform @ (grid.width, grid.height))
     column, row = round(left), round(top)
     off = (left - column, top - row, right - (column + grid.width), bottom - (row + grid.height))
-    return _Aligned(column, row) if max(map(abs, off)) < _ALIGNED else None
+    return (column, row) if max(map(abs, off)) < _ALIGNED else None
 
 
 class DateOnGrid:
-    """A date seen on the common grid; used by one thread, which opens files of its own."""
+    """A date seen on the common grid. Every thread needs its own, as open files are not shared."""
 
     def __init__(self, source: Source, grid: Grid, shift: Shift | None = None) -> None:
         """Open the files.
@@ -147,7 +138,7 @@ class DateOnGrid:
         Args:
             source: The date.
             grid: The common grid.
-            shift: How far the date lies off, which is undone.
+            shift: How far the date lies off; it is undone.
         """
         self.source = source
         self.grid = grid
@@ -160,9 +151,9 @@ class DateOnGrid:
             self._files[path] = dataset if self._aligned else self._warped(dataset, shift)
 
     def _warped(self, dataset: DatasetReader, shift: Shift | None) -> WarpedVRT:
-        """The file on the common grid, made as it is read."""
+        """The file on the common grid, warped while it is read."""
         own, grid = self.source.grid, self.grid
-        # what belongs to a pixel of the grid lies off by the shift: it is fetched from there
+        # what belongs to a pixel of the grid lies off by the shift, and is read from there
         transform = grid.transform if shift is None else grid.transform @ Affine.translation(*shift)
         nodata = dataset.nodata if self.source.nodata is None else self.source.nodata
         marks: dict[str, Any] = {"add_alpha": True}
@@ -191,8 +182,8 @@ class DateOnGrid:
         """Values and validity of a window of the common grid, which lies within it.
 
         Args:
-            window: Columns and rows.
-            shape: Height and width to decimate to.
+            window: Columns and rows of the grid.
+            shape: Height and width to decimate to; by default those of the window.
 
         Returns:
             C x h x w of the files' type, zero where not valid, and h x w.
@@ -226,10 +217,10 @@ class DateOnGrid:
         return samples, valid
 
     def _clip(self, window: Window, shape: tuple[int, int]) -> tuple[tuple[slice, slice], Window, tuple[int, int]]:
-        """The part of a window that lies in the file: where it goes, where it comes from, and its size."""
+        """The part of a window that lies in the file: where it goes, where it comes from, and its shape."""
         assert self._aligned is not None
-        own = self.source.grid
-        left, top = int(window.col_off) + self._aligned.column, int(window.row_off) + self._aligned.row
+        own, (column, row) = self.source.grid, self._aligned
+        left, top = int(window.col_off) + column, int(window.row_off) + row
         x0, y0 = max(left, 0), max(top, 0)
         x1, y1 = min(left + int(window.width), own.width), min(top + int(window.height), own.height)
         x1, y1 = max(x0, x1), max(y0, y1)
@@ -252,7 +243,7 @@ class DateOnGrid:
 
 
 def _is_alpha_chosen(dataset: DatasetReader, bands: Sequence[int]) -> bool:
-    """Whether the file's alpha is used as data: GDAL calls the fourth of four bands so that was never meant so."""
+    """Whether the file's alpha is used as data: GDAL takes the fourth of four bands for alpha, whatever it holds."""
     return any(dataset.colorinterp[band - 1] == ColorInterp.alpha for band in bands)
 
 

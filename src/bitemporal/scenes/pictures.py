@@ -8,15 +8,13 @@ import rasterio
 from PIL import Image
 from rasterio.windows import Window
 
-from bitemporal.files import replacing
 from bitemporal.scenes.grids import DateOnGrid
-from bitemporal.scenes.journal import CHANGED
+from bitemporal.scenes.mask import CHANGED, RED
 from bitemporal.scenes.sources import Grid
-from bitemporal.scenes.styles import RED
 from bitemporal.scenes.values import ValueRange, scale_channels
 
 _SIDE = 1024
-"""Most pixels of a picture's longer side."""
+"""Largest size in pixels of a picture's longer side."""
 
 _GAP = 8
 
@@ -24,17 +22,18 @@ _GAP = 8
 def write_quicklook(
     path: Path, dates: tuple[DateOnGrid, DateOnGrid], ranges: ValueRange, mask: Path, grid: Grid
 ) -> None:
-    """Write before, after, and after with what changed in red.
+    """Write before, after, and after in grey with what changed in red, side by side.
 
     Args:
-        path: PNG; replaced when it is whole.
-        dates: Both, open.
+        path: PNG to write.
+        dates: Both dates, open.
         ranges: Values of each channel that become 0 and 255.
-        mask: The mask that has been written, with its overviews.
-        grid: Of the scene.
+        mask: Raster of the change mask.
+        grid: Pixels of the scene.
 
     Raises:
-        DataError: When it cannot be written.
+        DataError: When pixels cannot be read.
+        OSError: When it cannot be written.
     """
     shrink = max(1.0, max(grid.height, grid.width) / _SIDE)
     shape = max(1, round(grid.height / shrink)), max(1, round(grid.width / shrink))
@@ -50,18 +49,17 @@ def write_quicklook(
     panels.append(np.where(changed[..., None], np.array(RED, np.uint8), grey // 2 + 120))
     gap = np.full((shape[0], _GAP, 3), 255, np.uint8)
     joined = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
-    with replacing(path) as temporary:
-        Image.fromarray(joined).save(temporary, format="PNG", optimize=True)
+    Image.fromarray(joined).save(path, format="PNG", optimize=True)
 
 
 def _any_changed(mask: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Where anything changed in what becomes one pixel, so that small changes stay to be seen."""
+    """Where anything changed within the area of a small pixel, so that small changes stay visible."""
     with rasterio.open(mask) as source:
         height, width = source.height, source.width
         rows = np.arange(shape[0] + 1) * height // shape[0]
         columns = np.arange(shape[1]) * width // shape[1]
-        found = np.zeros(shape, np.bool_)
+        changed = np.zeros(shape, np.bool_)
         for row in range(shape[0]):
             values = source.read(1, window=Window(0, rows[row], width, rows[row + 1] - rows[row]))
-            found[row] = np.logical_or.reduceat((values == CHANGED).any(axis=0), columns)
-    return found
+            changed[row] = np.logical_or.reduceat((values == CHANGED).any(axis=0), columns)
+    return changed

@@ -1,7 +1,6 @@
 """Changed areas as polygons, with area and mean probability."""
 
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,16 +11,14 @@ import pyogrio
 import rasterio
 import shapely
 from affine import Affine
-from pyogrio.errors import DataSourceError, FeatureError
 from rasterio import features
 from shapely.coords import CoordinateSequence
 from shapely.geometry import Polygon, shape
 
-from bitemporal.files import unwritable
 from bitemporal.scenes.geography import Areas, has_areas
-from bitemporal.scenes.journal import CHANGED, Journal
+from bitemporal.scenes.mask import CHANGED
 from bitemporal.scenes.options import SceneOptions
-from bitemporal.scenes.rawrasters import raw_raster
+from bitemporal.scenes.rasters import row_windows
 from bitemporal.scenes.sources import Grid
 
 FORMATS: Mapping[str, str] = {
@@ -30,42 +27,41 @@ FORMATS: Mapping[str, str] = {
     ".geojson": "GeoJSON",
     ".json": "GeoJSON",
 }
-"""Formats by the end of the file's name."""
+"""Formats by the ending of the file's name."""
 
 _PIXELS_AT_ONCE = 4_000_000
 
 _SMALL = 16
-"""Pixels below which a polygon's stairs are not straightened."""
+"""Polygons of fewer pixels do not have their stairs straightened."""
 
 
-def write_polygons(path: Path, target: Path, journal: Journal, grid: Grid, options: SceneOptions, style: str) -> int:
+def write_polygons(path: Path, mask: Path, probability: Path, grid: Grid, options: SceneOptions, style: str) -> int:
     """Write the changed areas: pixels joined by their sides, holes kept.
 
-    Fields: ``id`` from 1, ``area_m2`` (on the ellipsoid where the CRS does not keep areas; not for images without a
+    Fields: ``id`` from 1, ``area_m2`` (on the ellipsoid where the CRS does not keep areas; empty for images without a
     place), ``pixels``, ``mean_probability``.
 
     Args:
-        path: Whose end chooses the format.
-        target: What it will be called, for messages.
-        journal: With all strips done.
-        grid: Of the scene.
-        options: Their ``minimum_area`` and ``smooth``.
+        path: File to write; its ending chooses the format.
+        mask: Raster of the change mask.
+        probability: Raster of the probabilities.
+        grid: Pixels of the scene.
+        options: How polygons are made: ``minimum_area`` and ``smooth``.
         style: QGIS style, for a GeoPackage.
 
     Returns:
         The number of polygons.
 
     Raises:
-        DataError: When it cannot be written.
+        OSError: When it cannot be written, or the rasters cannot be read.
+        DataSourceError: When GDAL cannot write it.
+        FeatureError: When GDAL cannot write a polygon.
     """
-    try:
-        outlines = np.array(list(_outlines(journal, grid)), dtype=object)
-    except OSError as error:
-        raise unwritable(target, error) from error
+    outlines = _outlines(mask, grid)
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)  # their sides are those of pixels
-    # the area is that of the pixels, whatever the corners look like
+    # areas are those of the pixels, whatever the corners look like
     if has_areas(grid.crs):
-        areas = Areas(grid).of_all(shapely.transform(outlines, partial(_on_ground, transform=grid.transform)))
+        areas = Areas(grid).of_all(_transformed(outlines, grid.transform))
         kept = areas >= options.minimum_area
     else:
         areas = np.full(len(outlines), np.nan)
@@ -77,16 +73,12 @@ def write_polygons(path: Path, target: Path, journal: Journal, grid: Grid, optio
             "id": np.arange(1, len(outlines) + 1),
             "area_m2": areas,
             "pixels": pixels,
-            "mean_probability": _means(outlines, pixels, journal),
+            "mean_probability": _means(outlines, pixels, probability),
         },
-        geometry=list(shapely.transform(drawn, partial(_on_ground, transform=grid.transform))),
+        geometry=list(_transformed(drawn, grid.transform)),
         crs=None if grid.crs is None else grid.crs.to_wkt(),
     )
-    try:
-        _write(table, path, FORMATS[path.suffix.lower()], path.stem, style)
-    except (DataSourceError, FeatureError, OSError) as error:
-        path.unlink(missing_ok=True)
-        raise unwritable(target, error) from error
+    _write(table, path, FORMATS[path.suffix.lower()], path.stem, style)
     return len(table)
 
 
@@ -128,34 +120,22 @@ def _keep_style(path: Path, layer: str, style: str) -> None:
     pyogrio.write_dataframe(rows, path, layer="layer_styles", driver="GPKG", append=False)
 
 
-def _outlines(journal: Journal, grid: Grid) -> Iterator[Polygon]:
-    """Polygons of changed pixels, in columns and rows; GDAL reads them line by line."""
-    # a raster of its own, without no data, which GDAL would outline too, and without a place, which it would apply
-    file = journal.folder / "changed.raw"
-    step = max(1, _PIXELS_AT_ONCE // journal.width) * journal.width
-    with journal.mask_file.open("rb") as masks, file.open("wb") as changed:
-        while values := masks.read(step):
-            changed.write((np.frombuffer(values, np.uint8) == CHANGED).tobytes())
-    raster = file.with_suffix(".vrt")
-    bare = Grid(None, Affine.identity(), grid.width, grid.height)
-    raster.write_text(raw_raster(file, bare, "Byte", "0", {}), encoding="utf-8")
-    with rasterio.open(raster) as source:
+def _outlines(mask: Path, grid: Grid) -> npt.NDArray[np.object_]:
+    """Polygons of changed pixels, in columns and rows; GDAL reads the mask line by line."""
+    with rasterio.open(mask) as source:
         band = rasterio.band(source, 1)
-        for geometry, _ in features.shapes(band, mask=band, connectivity=4):
-            yield cast(Polygon, shape(geometry))
-    file.unlink()
+        # the mask of itself: unchanged pixels, which are 0, are not outlined
+        outlines = [
+            shape(geometry) for geometry, value in features.shapes(band, mask=band, connectivity=4) if value == CHANGED
+        ]
+    # GDAL gives places on the ground; corners of pixels are whole columns and rows
+    return shapely.transform(_transformed(np.array(outlines, dtype=object), ~grid.transform), np.rint)
 
 
-def _on_ground(points: npt.NDArray[np.float64], transform: Affine) -> npt.NDArray[np.float64]:
-    """From columns and rows to coordinates, n x 2."""
-    columns, rows = points.T
-    return np.stack(
-        (
-            transform.a * columns + transform.b * rows + transform.c,
-            transform.d * columns + transform.e * rows + transform.f,
-        ),
-        axis=1,
-    )
+def _transformed(geometries: npt.NDArray[np.object_], transform: Affine) -> npt.NDArray[np.object_]:
+    """Geometries with every point transformed."""
+    turn = np.array([[transform.a, transform.d], [transform.b, transform.e]])
+    return shapely.transform(geometries, lambda points: points @ turn + (transform.c, transform.f))
 
 
 def _smoothed(polygon: Polygon) -> Polygon:
@@ -179,24 +159,23 @@ def _cut(coordinates: CoordinateSequence) -> npt.NDArray[np.float64]:
 
 
 def _means(
-    outlines: npt.NDArray[np.object_], pixels: npt.NDArray[np.int64], journal: Journal
+    outlines: npt.NDArray[np.object_], pixels: npt.NDArray[np.int64], probability: Path
 ) -> npt.NDArray[np.float64]:
-    """Mean probability of the pixels of every polygon; rows are read once, some at a time."""
+    """Mean probability of the pixels of every polygon; every row is read once, some rows at a time."""
     sums = np.zeros(len(outlines))
     _, tops, _, bottoms = shapely.bounds(outlines).T if len(outlines) else np.zeros((4, 0))
-    step = max(1, _PIXELS_AT_ONCE // journal.width)
-    for top in range(0, journal.height, step):
-        bottom = min(top + step, journal.height)
-        here = np.flatnonzero((tops < bottom) & (bottoms > top))
-        if not len(here):
-            continue
-        numbers = features.rasterize(
-            zip(outlines[here], range(1, len(here) + 1), strict=True),
-            out_shape=(bottom - top, journal.width),
-            transform=Affine.translation(0, top),
-            dtype=np.int32,
-        )
-        inside = numbers > 0
-        values = journal.probabilities(slice(top, bottom), slice(None))[inside]
-        sums[here] += np.bincount(numbers[inside], weights=values, minlength=len(here) + 1)[1:]
+    with rasterio.open(probability) as source:
+        for window in row_windows(source, _PIXELS_AT_ONCE):
+            here = np.flatnonzero((tops < window.row_off + window.height) & (bottoms > window.row_off))
+            if not len(here):
+                continue
+            numbers = features.rasterize(
+                zip(outlines[here], range(1, len(here) + 1), strict=True),
+                out_shape=(window.height, window.width),
+                transform=Affine.translation(0, window.row_off),
+                dtype=np.int32,
+            )
+            inside = numbers > 0
+            values = source.read(1, window=window)[inside]
+            sums[here] += np.bincount(numbers[inside], weights=values, minlength=len(here) + 1)[1:]
     return sums / np.maximum(pixels, 1)

@@ -12,20 +12,20 @@ from bitemporal.scenes.sources import Source
 _COARSE = 1024
 _SIDE = 512
 _FINE = 5
-"""Windows a side in which the shift is refined."""
+"""Windows per side in which the shift is refined."""
 
 _SMALLEST, _FEWEST = 48, 4
-"""Pixels of a window's side, and windows that must have a say, at least."""
+"""Least size of a window in pixels, and least number of windows that must show a shift."""
 
 _MOST_SPREAD = 2.0
-"""Pixels by which half of the windows may differ from their median, before the estimate is refused."""
+"""The estimate is refused when half of the windows differ by more pixels than this from their median."""
 
 
 def estimate_shift(before: Source, after: Source) -> Shift:
     """Estimate how far date 2 lies off date 1.
 
     Phase correlation (Kuglin and Hines 1975; refined to a fraction of a pixel as in Guizar-Sicairos et al. 2008, by
-    scikit-image): of the whole scene decimated first, then of windows at full resolution, of which the median counts.
+    scikit-image), first of the whole scene decimated, then of windows at full resolution; their median counts.
 
     Args:
         before: Date 1.
@@ -42,12 +42,12 @@ def estimate_shift(before: Source, after: Source) -> Shift:
         coarse = _correlate(*(_grey(*date.read(whole, shape)) for date in (first, second)))
         if coarse is None:
             raise DataError(
-                f"{before.describe()}, {after.describe()}: share too few valid pixels, or show nothing, to be "
+                f"{before.describe()}, {after.describe()}: share too few valid pixels, or show too little, to be "
                 "registered; leave --register out, or check that they show the same place"
             )
         down, across = round(coarse[0] * grid.height / shape[0]), round(coarse[1] * grid.width / shape[1])
-        found = []
-        # small scenes have small windows: three a side at least, or nothing could disagree
+        shifts = []
+        # small scenes have small windows: at least three per side, or nothing could disagree
         side = min(_SIDE, max(_SMALLEST, min(grid.height, grid.width) // 3))
         for window in windows_on(grid, _FINE, side):
             x0, y0 = max(int(window.col_off), -across, 0), max(int(window.row_off), -down, 0)
@@ -59,20 +59,19 @@ def estimate_shift(before: Source, after: Source) -> Shift:
             there = Window(x0 + across, y0 + down, x1 - x0, y1 - y0)
             fine = _correlate(_grey(*first.read(here)), _grey(*second.read(there)))
             if fine is not None:
-                found.append((down + fine[0], across + fine[1]))
-    if len(found) < _FEWEST:
+                shifts.append((down + fine[0], across + fine[1]))
+    if len(shifts) < _FEWEST:
         raise DataError(
-            f"{before.describe()}, {after.describe()}: share only {len(found)} windows of {side} pixels in which a "
+            f"{before.describe()}, {after.describe()}: share only {len(shifts)} windows of {side} pixels in which a "
             f"shift can be seen, expected {_FEWEST} or more; leave --register out"
         )
-    shifts = np.array(found)
     median = np.median(shifts, axis=0)
-    spread = float(np.median(np.abs(shifts - median).max(axis=1)))
+    spread = float(np.median(np.abs(np.array(shifts) - median).max(axis=1)))
     if spread > _MOST_SPREAD:
         raise DataError(
-            f"{before.describe()}, {after.describe()}: cannot be registered by one shift; {len(found)} windows ask for "
-            f"shifts that lie {spread:.1f} pixels around their median {median[1]:+.1f}, {median[0]:+.1f}: leave "
-            "--register out, or align them with a tool that warps"
+            f"{before.describe()}, {after.describe()}: cannot be registered by one shift; those of {len(shifts)} "
+            f"windows lie {spread:.1f} pixels around their median {median[1]:+.1f}, {median[0]:+.1f}: leave "
+            "--register out, or align the dates with a tool that warps"
         )
     return Shift(columns=float(median[1]), rows=float(median[0]))
 
@@ -95,7 +94,6 @@ def _correlate(
     """Rows and columns by which the second image lies off the first."""
     if first is None or second is None or min(first.shape) < 8:
         return None
-    # what it gives moves the second image back onto the first
-    # scikit-image ships no types
+    # its answer moves the second image back onto the first; scikit-image ships no types
     shift, _, _ = phase_cross_correlation(first, second, upsample_factor=20)  # type: ignore[no-untyped-call]
     return -float(shift[0]), -float(shift[1])

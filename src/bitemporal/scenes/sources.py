@@ -1,4 +1,4 @@
-"""One date of a scene: a file with several bands, or a file a band, opened through GDAL and read by windows."""
+"""One date of a scene, opened through GDAL: a file with several bands, or a file for each band."""
 
 import os
 import warnings
@@ -17,16 +17,16 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import DataError, OptionError
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """One raster, or one for each band; paths, or addresses that GDAL opens (``https://``, ``s3://``)."""
 
 _CACHE = 256 * 2**20
-"""Bytes of GDAL's cache of blocks; its default grows with the machine's memory."""
+"""Size of GDAL's cache of blocks in bytes; its default grows with the machine's memory."""
 
 CHANNELS = 3
-"""Of the images that detectors take."""
+"""Channels of the images that detectors take."""
 
 
 @contextmanager
@@ -89,8 +89,9 @@ class Source:
         return f"{self.name} ({', '.join(self.files)})"
 
 
-def _address(file: str | os.PathLike[str]) -> str:
-    return os.fspath(file)
+def is_remote(files: Sequence[str]) -> bool:
+    """Whether any of the files is read over a network."""
+    return any("://" in file or file.startswith("/vsi") for file in files)
 
 
 def open_raster(path: str) -> DatasetReader:
@@ -99,7 +100,7 @@ def open_raster(path: str) -> DatasetReader:
     Raises:
         DataError: When GDAL cannot.
     """
-    if "://" not in path and not path.startswith("/vsi") and ":" not in path[2:]:
+    if not is_remote([path]) and ":" not in path[2:]:
         local = Path(path)
         if not local.exists():
             raise DataError(f"{path}: does not exist, or is a link to nothing; expected a raster")
@@ -117,39 +118,39 @@ def open_raster(path: str) -> DatasetReader:
 
 
 def open_source(files: Files, name: str, bands: Sequence[int] | None = None, nodata: float | None = None) -> Source:
-    """Look at one date and check that it can be used.
+    """Open one date and check that it can be used.
 
     Args:
         files: One raster, or one for each band.
         name: ``before`` or ``after``.
-        bands: Bands to use, from 1, of a single raster: three, or one that is repeated. By default all where there are
-            three besides alpha, or one.
-        nodata: Value that stands for no data.
+        bands: Bands of a single raster to use, counted from 1: three, or one that is repeated. By default all but
+            alpha, where that leaves three or one.
+        nodata: Value that stands for no data, instead of what the files say.
 
     Raises:
         DataError: When a file cannot be used, or the files of one date do not belong together.
-        RecipeError: When the bands do not exist, or are not said where there is a choice.
+        OptionError: When the bands do not exist, or are not named where there is a choice.
     """
-    paths = [_address(files)] if isinstance(files, str | os.PathLike) else [_address(file) for file in files]
+    paths = [os.fspath(file) for file in ([files] if isinstance(files, str | os.PathLike) else files)]
     if not paths:
-        raise RecipeError(f"{name}: no file is given; expected a raster, or one for each band")
+        raise OptionError(f"{name}: found no file, expected a raster, or one for each band")
     if len(paths) > 1 and bands is not None:
-        raise RecipeError(f"bands: are chosen, but {name} has a file for each band; put these files in order instead")
+        raise OptionError(f"bands: are chosen, but {name} has a file for each band; list its files in order instead")
     if len(paths) not in (1, CHANNELS):
-        raise RecipeError(f"{name}: found {len(paths)} files, expected one raster, or {CHANNELS} of one band each")
+        raise OptionError(f"{name}: found {len(paths)} files, expected one raster, or {CHANNELS} of one band each")
     grids: list[Grid] = []
     dtypes: dict[str, str] = {}
     channels: list[tuple[str, int]] = []
     for path in paths:
         with open_raster(path) as dataset:
             chosen = _bands(dataset, path, bands, alone=len(paths) == 1)
-            found = {dataset.dtypes[band - 1] for band in chosen}
-            if len(found) > 1:
+            types = {dataset.dtypes[band - 1] for band in chosen}
+            if len(types) > 1:
                 raise DataError(
-                    f"{path}: its bands are of several types, {', '.join(sorted(found))}; expected one: convert them "
+                    f"{path}: its bands are of several types, {', '.join(sorted(types))}; expected one: convert them "
                     "with `gdal_translate -ot`, or choose other bands"
                 )
-            dtypes[path] = found.pop()
+            dtypes[path] = types.pop()
             grids.append(_grid(dataset, path))
             channels += [(path, band) for band in chosen]
     for path, grid in zip(paths[1:], grids[1:], strict=True):
@@ -174,7 +175,7 @@ def open_source(files: Files, name: str, bands: Sequence[int] | None = None, nod
 
 
 def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, alone: bool) -> list[int]:
-    """Bands of a file to use: all of a file a band, the chosen ones, or those that leave no choice."""
+    """Bands of a file to use: the chosen ones, or all but alpha where that leaves no choice."""
     if dataset.count == 0:
         inside = dataset.subdatasets
         hint = f"give one of the {len(inside)} rasters in it, such as {inside[0]}" if inside else "give another file"
@@ -182,17 +183,19 @@ def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, alone
     colours = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha]
     if not alone:
         if len(colours) != 1:
-            raise DataError(f"{path}: has {len(colours)} bands; expected one, as every band has a file of its own")
+            raise DataError(f"{path}: has {len(colours)} bands; expected one, because every band has its own file")
         return colours
     if bands is not None:
         missing = [band for band in bands if not 1 <= band <= dataset.count]
         if missing:
-            raise RecipeError(f"bands: {path} has no band {missing[0]}; it has {dataset.count}, counted from 1")
+            raise OptionError(
+                f"bands: {path} has no band {missing[0]}; it has {dataset.count}, counted from 1; choose among them"
+            )
         if len(bands) not in (1, CHANNELS):
-            raise RecipeError(f"bands: found {len(bands)}, expected {CHANNELS}, or one that is repeated")
+            raise OptionError(f"bands: found {len(bands)}, expected {CHANNELS}, or one that is repeated; list so many")
         return list(bands)
     if len(colours) not in (1, CHANNELS):
-        raise RecipeError(
+        raise OptionError(
             f"bands: {path} has {len(colours)}, and the network takes {CHANNELS}; name them in the order red, green, "
             f"blue, as in --bands 3,2,1"
         )
@@ -200,10 +203,10 @@ def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, alone
 
 
 def _grid(dataset: DatasetReader, path: str) -> Grid:
-    """The grid of a raster, refused where it cannot be worked with.
+    """The grid of a raster.
 
     Raises:
-        DataError: When it is rotated, upside down, or absurd.
+        DataError: When it is rotated, upside down, or impossible.
     """
     transform, crs = dataset.transform, dataset.crs
     gcps, _ = dataset.gcps
@@ -216,15 +219,18 @@ def _grid(dataset: DatasetReader, path: str) -> Grid:
         return Grid(None, Affine.identity(), dataset.width, dataset.height)
     if crs is None:
         raise DataError(
-            f"{path}: has a transform but no CRS; expected both: say which it is with `gdal_edit.py -a_srs EPSG:CODE`"
+            f"{path}: has a transform but no CRS; expected both: set the CRS with `gdal_edit.py -a_srs EPSG:CODE`"
         )
     if not placed:
         raise DataError(
-            f"{path}: has the CRS {crs.to_string()} but no transform; expected both: set it with `gdal_edit.py -a_ullr`"
+            f"{path}: has the CRS {crs.to_string()} but no transform; expected both: set the transform with "
+            "`gdal_edit.py -a_ullr`"
         )
     values = np.array(transform[:6])
     if not np.isfinite(values).all() or transform.a == 0 or transform.e == 0:
-        raise DataError(f"{path}: its transform {tuple(transform[:6])} is absurd; set it with `gdal_edit.py -a_ullr`")
+        raise DataError(
+            f"{path}: its transform {tuple(transform[:6])} is impossible; set it with `gdal_edit.py -a_ullr`"
+        )
     if abs(transform.b) > 1e-6 * abs(transform.a) or abs(transform.d) > 1e-6 * abs(transform.e):
         raise DataError(f"{path}: its pixels are rotated against the axes; expected north up: run gdalwarp on it first")
     if transform.a < 0 or transform.e > 0:
@@ -237,14 +243,14 @@ def _grid(dataset: DatasetReader, path: str) -> Grid:
         )
     if not 1e-3 < transform.a / -transform.e < 1e3:
         raise DataError(
-            f"{path}: its pixels are {transform.a:g} x {-transform.e:g} units, which is absurd; set its transform with "
-            "`gdal_edit.py -a_ullr`"
+            f"{path}: its pixels are {transform.a:g} x {-transform.e:g} units, which is impossible; set its transform "
+            "with `gdal_edit.py -a_ullr`"
         )
     return Grid(crs, transform, dataset.width, dataset.height)
 
 
 def has_nodata(dataset: DatasetReader) -> bool:
-    """Whether the raster itself marks pixels without data, by a value, a mask or alpha."""
+    """Whether the raster marks pixels without data itself, by a value, a mask or alpha."""
     return any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums)
 
 
@@ -258,7 +264,7 @@ def finite(samples: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
 @contextmanager
 def readable(path: str) -> Iterator[None]:
-    """Turn GDAL's failures while reading pixels into an error of ours that names the file."""
+    """Turn GDAL's failures while pixels are read into an error that names the file."""
     try:
         yield
     except RasterioError as error:
@@ -270,7 +276,7 @@ def readable(path: str) -> Iterator[None]:
 
 
 def close_all(datasets: Sequence[DatasetReader]) -> None:
-    """Close datasets, whatever state they are in."""
+    """Close datasets, whatever their state."""
     for dataset in datasets:
         with suppress(RasterioError):
             dataset.close()

@@ -1,19 +1,22 @@
 """How a scene is cut into tiles, and how their answers become one map without seams.
 
 Every tile has a core, and around it a margin that only gives context. Neighbouring answers are blended over a band on
-both sides of the border between their cores, with weights of a Hann window, which add up to one; what is nearer to a
-tile's own edge is dropped. Tiles begin on one lattice whatever their size: a network that strides sees the same
-phase.
+both sides of the border between their cores, with the weights of a Hann window, which add up to one. What is nearer to
+a tile's own edge is dropped. Tiles begin at multiples of the network's stride, whatever their size, so that it sees
+the scene in the same phase everywhere.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from bitemporal.errors import RecipeError
+from bitemporal.errors import OptionError
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 USUAL_TILE = 512
 
@@ -26,7 +29,7 @@ class Axis:
     """Tiles along one axis.
 
     Attributes:
-        length: Of the scene.
+        length: Pixels of the scene.
         core: Pixels that a tile answers for.
         margin: Context on both sides of a core.
     """
@@ -46,11 +49,11 @@ class Axis:
         return math.ceil(self.length / self.core)
 
     def start(self, index: int) -> int:
-        """Where a tile begins, perhaps before the scene."""
+        """Where a tile begins; negative where it begins before the scene."""
         return index * self.core - self.margin
 
     def answered(self, index: int) -> tuple[int, int]:
-        """First pixel that a tile's answer has a weight for, and the one behind the last."""
+        """The first pixel for which a tile's answer has a weight, and the one after the last."""
         low = 0 if index == 0 else index * self.core - BLEND // 2
         high = self.length if index == self.count - 1 else (index + 1) * self.core + BLEND // 2
         return low, min(high, self.length)
@@ -74,18 +77,18 @@ class Axis:
 
 
 def axis(length: int, tile: int | None, overlap: int, multiple: int) -> Axis:
-    """Tiles of at most a size along an axis, of equal cores that fit the scene as well as the lattice allows.
+    """Cut an axis into tiles of equal cores, no larger than asked for.
 
-    A scene that fits into one tile is one, without margins.
+    A scene that fits into one tile is one tile, without margins.
 
     Args:
-        length: Of the scene in pixels.
-        tile: Most pixels of a tile; by default 512, or more where the margins take up half of that.
-        overlap: Pixels that neighbouring tiles share at least, beside the band in which they are blended.
-        multiple: Of which tile, core and margin must be.
+        length: Pixels of the scene.
+        tile: Largest size of a tile in pixels; by default 512, or more where the margins take up half of that.
+        overlap: Least number of pixels that neighbouring tiles share, besides the band in which they are blended.
+        multiple: Tile, core and margin are multiples of this.
 
     Raises:
-        RecipeError: When the tile is too small for its margins.
+        OptionError: When the tile is too small for its margins.
     """
     margin = multiple * math.ceil((overlap + BLEND) / 2 / multiple)
     tile = max(USUAL_TILE, 4 * margin) if tile is None else tile
@@ -95,9 +98,9 @@ def axis(length: int, tile: int | None, overlap: int, multiple: int) -> Axis:
     most = tile // multiple * multiple - 2 * margin
     if most < max(multiple, BLEND):
         needed = 2 * margin + multiple * math.ceil(max(multiple, BLEND) / multiple)
-        raise RecipeError(
+        raise OptionError(
             f"tile: is {tile}, too small for an overlap of {overlap} (margins of {margin} on both sides, multiples of "
-            f"{multiple}); expected at least {needed}, or a smaller overlap"
+            f"{multiple}); expected at least {needed}; or choose a smaller overlap"
         )
     number = math.ceil(length / most)
     core = min(most, multiple * math.ceil(max(length / number, BLEND) / multiple))
@@ -138,7 +141,7 @@ class Tiling:
 
 
 class Blend:
-    """Sums the weighted answers of a strip's tiles, and keeps what the next strip goes on with.
+    """Sums the weighted answers to a strip's tiles, and keeps what the next strip is blended with.
 
     Arrays lie as the strips do: the first axis is the one on which strips follow each other.
     """
@@ -147,8 +150,8 @@ class Blend:
         """Begin with a strip.
 
         Args:
-            tiling: Of the scene.
-            strip: The first one.
+            tiling: Tiles of the scene.
+            strip: The first strip.
             carried: What the strip before left for it.
         """
         self.tiling = tiling
@@ -161,14 +164,19 @@ class Blend:
         self.sums = np.zeros((high - low, self.tiling.along.length), np.float32)
         self.sums[: len(self.carried)] = self.carried
 
-    def add(self, index: int, answer: npt.NDArray[np.float32]) -> None:
-        """Add the answer of one tile of the strip, the whole tile, rows first."""
+    def own(self, index: int, tile: npt.NDArray[_Value]) -> tuple[slice, npt.NDArray[_Value]]:
+        """Cut out the pixels of a tile that have a weight in the strip: their columns along it, and their values."""
         across, along = self.tiling.across, self.tiling.along
-        answer = answer if self.tiling.strips_are_rows else answer.T
         (top, bottom), (left, right) = across.answered(self.strip), along.answered(index)
         y, x = across.start(self.strip), along.start(index)
-        weights = across.weights(self.strip)[:, None] * along.weights(index)
-        self.sums[:, left:right] += answer[top - y : bottom - y, left - x : right - x] * weights
+        tile = tile if self.tiling.strips_are_rows else tile.T
+        return slice(left, right), tile[top - y : bottom - y, left - x : right - x]
+
+    def add(self, index: int, answer: npt.NDArray[np.float32]) -> None:
+        """Add the answer to one tile of the strip, the whole tile, rows first."""
+        columns, own = self.own(index, answer)
+        weights = self.tiling.across.weights(self.strip)[:, None] * self.tiling.along.weights(index)
+        self.sums[:, columns] += own * weights
 
     def finish(self) -> tuple[int, npt.NDArray[np.float32]]:
         """End the strip: its first pixel across, and all pixels that are final now; the rest waits for the next one."""

@@ -16,10 +16,10 @@ ValueRange = tuple[tuple[float, float], ...]
 
 _PERCENTILES = (1.0, 99.0)
 _FEW = 10_000
-"""Values with which the percentiles are not trusted yet."""
+"""Percentiles of fewer values are not trusted."""
 
 _SIDE = 1024
-"""Pixels of the longer side of the overview that is looked at."""
+"""Pixels of the longer side of the overview that is read."""
 
 
 def value_range(before: Source, after: Source, given: Sequence[float] | None = None) -> ValueRange:
@@ -36,7 +36,7 @@ def value_range(before: Source, after: Source, given: Sequence[float] | None = N
 
     Raises:
         DataError: When the dates differ in type, or no value is valid.
-        OptionError: When what is given is no range.
+        OptionError: When what is given is not a range.
     """
     if before.dtype != after.dtype:
         raise DataError(
@@ -72,12 +72,12 @@ def _samples(source: Source) -> npt.NDArray[np.float64]:
         shape = max(1, round(grid.height / shrink)), max(1, round(grid.width / shrink))
         whole = Window(0, 0, grid.width, grid.height), shape
         if shrink == 1.0 or all(map(_has_overviews, source.files)):
-            found = [date.read(*whole)]
+            reads = [date.read(*whole)]
         else:
-            found = [date.read(window) for window in windows_on(grid, 8, _SIDE // 8)]
-            if sum(int(valid.sum()) for _, valid in found) < _FEW:  # what is valid lies between the windows
-                found = [date.read(*whole)]
-    return np.concatenate([values[:, valid] for values, valid in found], axis=1).astype(np.float64)
+            reads = [date.read(window) for window in windows_on(grid, 8, _SIDE // 8)]
+            if sum(int(valid.sum()) for _, valid in reads) < _FEW:  # what is valid lies between the windows
+                reads = [date.read(*whole)]
+    return np.concatenate([values[:, valid] for values, valid in reads], axis=1).astype(np.float64)
 
 
 def _has_overviews(path: str) -> bool:

@@ -1,0 +1,142 @@
+"""A scene, ready to be predicted: both dates opened, on a common grid that is cut into tiles."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bitemporal import __version__
+from bitemporal.errors import OptionError
+from bitemporal.inference import Detector, OriginPartition
+from bitemporal.scenes.geography import has_areas
+from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid
+from bitemporal.scenes.options import SceneOptions
+from bitemporal.scenes.outputs import Outputs, check_outputs
+from bitemporal.scenes.registration import estimate_shift
+from bitemporal.scenes.sources import Files, Grid, Source, is_remote, open_raster, open_source
+from bitemporal.scenes.tiling import Tiling, axis
+from bitemporal.scenes.values import ValueRange, value_range
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that the prediction of one scene needs.
+
+    Attributes:
+        detector: The detector that answers its tiles.
+        outputs: Files to write.
+        options: How it is read, predicted and drawn.
+        before: Date 1.
+        after: Date 2.
+        grid: Pixels of the result, on which both dates are compared.
+        tiling: Tiles of the grid.
+        ranges: Values of each channel that become 0 and 255.
+        shift: How far date 2 lies off date 1; ``None`` when it was not registered.
+        started: When the work on it began, by ``time.perf_counter``.
+    """
+
+    detector: Detector
+    outputs: Outputs
+    options: SceneOptions
+    before: Source
+    after: Source
+    grid: Grid
+    tiling: Tiling
+    ranges: ValueRange
+    shift: Shift | None
+    started: float
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any of its files is read over a network."""
+        return is_remote((*self.before.files, *self.after.files))
+
+    def open_dates(self) -> tuple[DateOnGrid, DateOnGrid]:
+        """Open both dates on the common grid, for one thread."""
+        return DateOnGrid(self.before, self.grid), DateOnGrid(self.after, self.grid, self.shift)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the result depends on, in JSON types."""
+        grid = self.grid
+        return {
+            "version": __version__,
+            "detector": self.detector.identity(),
+            "before": [_state(file) for file in self.before.files],
+            "after": [_state(file) for file in self.after.files],
+            "channels": [[[file, band] for file, band in source.channels] for source in (self.before, self.after)],
+            "ranges": self.ranges,
+            "shift": self.shift,
+            "grid": [str(grid.crs), tuple(grid.transform), grid.width, grid.height],
+            "tiling": asdict(self.tiling),
+            "options": asdict(self.options),
+        }
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of the rasters: how they were made."""
+        tags = {
+            "SOFTWARE": f"bitemporal {__version__}",
+            "DETECTOR": json.dumps(self.settings["detector"]),
+            "BEFORE": ", ".join(f"{Path(file).name}:{band}" for file, band in self.before.channels),
+            "AFTER": ", ".join(f"{Path(file).name}:{band}" for file, band in self.after.channels),
+            "VALUE_RANGE": json.dumps(self.ranges),
+            "THRESHOLD": f"{self.options.threshold:g}",
+            "GRID": self.options.grid,
+            "TILE": f"{self.tiling.rows.tile} x {self.tiling.columns.tile}",
+            "OVERLAP": f"{self.options.overlap}",
+        }
+        if isinstance(self.detector, OriginPartition):
+            tags["ROUTING"] = self.options.routing
+        if self.shift is not None:
+            tags["SHIFT"] = f"{self.shift.columns:+.2f} columns, {self.shift.rows:+.2f} rows"
+        return tags
+
+
+def open_scene(detector: Detector, before: Files, after: Files, outputs: Outputs, options: SceneOptions) -> Scene:
+    """Open both dates, find their common grid, and cut it into tiles.
+
+    Args:
+        detector: Any detector.
+        before: Date 1.
+        after: Date 2.
+        outputs: Files to write.
+        options: How the scene is read, predicted and drawn.
+
+    Raises:
+        DataError: When a raster cannot be used, or the dates do not fit.
+        OptionError: When an option or an output cannot be used.
+    """
+    started = time.perf_counter()
+    if options.routing == "scene" and not isinstance(detector, OriginPartition):
+        raise OptionError(
+            "routing: found scene, which is for Origin-Partition alone, without augmentation or other bundles; give "
+            "the bundle of Origin-Partition only, or leave routing out"
+        )
+    first = open_source(before, "before", options.bands, options.nodata)
+    second = open_source(after, "after", options.bands, options.nodata)
+    grid = common_grid(first, second, options.grid)
+    check_outputs(outputs, (*first.files, *second.files), has_areas(grid.crs))
+    rows, columns = (axis(side, options.tile, options.overlap, detector.multiple) for side in (grid.height, grid.width))
+    return Scene(
+        detector=detector,
+        outputs=outputs,
+        options=options,
+        before=first,
+        after=second,
+        grid=grid,
+        tiling=Tiling(rows, columns),
+        ranges=value_range(first, second, options.image_range),
+        shift=estimate_shift(first, second) if options.register else None,
+        started=started,
+    )
+
+
+def _state(file: str) -> list[Any]:
+    """A file, with those that it names (VRT) or that belong to it, and what shows that they have changed."""
+    with open_raster(file) as dataset:
+        parts = [file, *sorted(dataset.files)]
+    states = [(path, path.stat()) for path in map(Path, dict.fromkeys(parts)) if path.is_file()]
+    return [file, *([str(path.resolve()), state.st_size, state.st_mtime_ns] for path, state in states)]
