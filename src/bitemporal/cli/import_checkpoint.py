@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bitemporal import __version__
-from bitemporal.errors import BundleError
+from bitemporal.errors import OutputError
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.interop.opencd import import_network
 from bitemporal.interop.opencd.checkpoint import Part
@@ -14,30 +14,32 @@ from bitemporal.interop.opencd.checkpoint import Part
 def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part = "student") -> None:
     """Turn a checkpoint of Open-CD or MTKD-CD into a bundle.
 
-    No code from the file is run. Every key has to be used; entries that the reference itself never uses are named and
-    left out. A checkpoint of multi-teacher distillation holds four networks, of which one is taken.
+    No code from the file is run. Every entry has to be used; entries that the reference itself never uses are left out
+    and listed. A checkpoint of multi-teacher distillation holds four networks, of which one is taken.
 
     Args:
         checkpoint: File (.pth): a state dict, or a dict with one under state_dict.
         model: Name of the same network here; `bitemporal models` lists them.
         output: Bundle folder to write; a bundle there is replaced.
-        part: Which network of a distillation checkpoint: student, or the small, medium or large teacher.
+        part: Network to take from a distillation checkpoint: student, or the small, medium or large teacher.
     """
     folder = Path(output)
     if folder.exists() and not (folder / "bundle.json").is_file():
-        raise BundleError(f"{output}: exists and is no bundle; choose another place (-o)")
-    found = import_network(checkpoint, model, part)
-    metadata = {"imported": found.provenance, "bitemporal": __version__}
-    save_bundle(folder, found.model, metadata)
+        raise OutputError(f"{output}: exists and is not a bundle; choose another folder (-o)")
+    imported = import_network(checkpoint, model, part)
+    metadata = {"imported": imported.provenance, "bitemporal": __version__}
+    save_bundle(folder, imported.model, metadata)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{found.entries} entries of {checkpoint} ({part}) are {model}; bundle: {output}")
-    if found.unused:
-        console.print(f"left out, {len(found.unused)} entries that the reference holds and never uses:")
-        for key in found.unused:
+    console.print(f"{imported.entries} entries of {checkpoint} ({part}) are {model}; bundle: {output}")
+    if imported.unused:
+        console.print(f"left out, {len(imported.unused)} entries that the reference holds and never uses:")
+        for key in imported.unused:
             console.print(f"  {key}")
-    for other, count in found.other_parts.items():
+    for other, count in imported.other_parts.items():
         console.print(f"left out, {count} entries of another network in the file: --part {other}")
-    if found.checkpoint.beside:
-        console.print(f"left out, no weights: {', '.join(found.checkpoint.beside)}")
-    if "ema_state_dict" in found.checkpoint.beside:
-        console.print("note: these weights are the moving averages; mmengine keeps the plain ones in ema_state_dict")
+    if imported.checkpoint.others:
+        console.print(f"left out, not weights: {', '.join(imported.checkpoint.others)}")
+    if "ema_state_dict" in imported.checkpoint.others:
+        console.print(
+            "note: these weights are the moving averages; mmengine keeps the unaveraged ones in ema_state_dict"
+        )

@@ -1,44 +1,34 @@
 """BIT."""
 
-from bitemporal.interop.opencd.rules import Family, Rules, resnet
+from bitemporal.interop.opencd.rules import Rules, resnet, under
 
-
-def _block(theirs: str, ours: str) -> Rules:
-    """Rules of a transformer block; the patterns have one group before those here, or none."""
-    first = theirs.count(r"(\d)") + 1
-    return (
-        *(
-            (rf"{theirs}attn\.to_{short}\.(\w+)", rf"{ours}.attention.{name}.\{first}")
-            for short, name in (("q", "query"), ("k", "key"), ("v", "value"))
-        ),
-        (rf"{theirs}attn\.fc_out\.0\.(\w+)", rf"{ours}.attention.output.\{first}"),
-        (rf"{theirs}ff\.0\.(\w+)", rf"{ours}.feed.0.\{first}"),
-        (rf"{theirs}ff\.3\.(\w+)", rf"{ours}.feed.2.\{first}"),  # a dropout left out
-        (rf"{theirs}norm1_\.(\w+)", rf"{ours}.norm_tokens.\{first}"),
-        (rf"{theirs}(norm[12])\.(\w+)", rf"{ours}.\{first}.\{first + 1}"),
-    )
+_BLOCK = {
+    "attn.to_q": "attention.query",
+    "attn.to_k": "attention.key",
+    "attn.to_v": "attention.value",
+    "attn.fc_out.0": "attention.output",
+    "ff.0": "feed.0",
+    "ff.3": "feed.2",  # without a dropout
+    "norm1_": "norm_tokens",
+    "norm*": "norm*",
+}
 
 
 def token_decoder(theirs: str, ours: str = "decoder") -> Rules:
-    """Rules of Open-CD's ``BITHead`` without the classifier, which is ``bit.TokenDecoder`` here.
-
-    Args:
-        theirs: Pattern of its prefix, with the dot, without groups.
-        ours: Prefix here.
-    """
-    return (
-        (rf"{theirs}pre_process\.1\.conv\.(\w+)", rf"{ours}.reduce.\1"),
-        (rf"{theirs}conv_att\.conv\.(\w+)", rf"{ours}.tokenise.\1"),
-        (rf"{theirs}enc_pos_embedding", f"{ours}.position"),
-        *_block(rf"{theirs}encoder\.0\.", f"{ours}.relate"),
-        *_block(rf"{theirs}decoder\.(\d)\.", rf"{ours}.refine.\1"),
-    )
+    """Rules of Open-CD's ``BITHead`` without the classifier, which is ``bit.TokenDecoder`` here."""
+    return {
+        f"{theirs}.pre_process.1.conv": f"{ours}.reduce",
+        f"{theirs}.conv_att.conv": f"{ours}.tokenise",
+        f"{theirs}.enc_pos_embedding": f"{ours}.position",
+        **under(f"{theirs}.encoder.0", f"{ours}.relate", _BLOCK),
+        **under(f"{theirs}.decoder.*", f"{ours}.refine.*", _BLOCK),
+    }
 
 
-_BIT: Rules = (
-    *resnet(r"backbone\."),
-    *token_decoder(r"decode_head\."),
-    (r"decode_head\.conv_seg\.(\w+)", r"decoder.classify.1.\1"),
-)
+_BIT: Rules = {
+    **resnet("backbone"),
+    **token_decoder("decode_head"),
+    "decode_head.conv_seg": "decoder.classify.1",
+}
 
-FAMILIES = {"bit_r18": Family(_BIT)}
+FAMILIES = {"bit_r18": _BIT}

@@ -1,13 +1,11 @@
 """ChangeFormer."""
 
-from bitemporal.interop.opencd.rules import Family, Rules, fusion, mix_transformer, mix_transformer_entries
+from bitemporal.interop.opencd.rules import Rules, fusion, mix_transformer
 
-_CHANGEFORMER: Rules = (
-    *mix_transformer(r"backbone\."),
-    *fusion(r"decode_head\.", "head.fusion"),
-    (r"decode_head\.conv_seg\.(\w+)", r"head.classify.1.\1"),
-)
-
-FAMILIES = {
-    name: Family(_CHANGEFORMER, mix_transformer_entries) for name in ("changeformer_mit_b0", "changeformer_mit_b1")
+_CHANGEFORMER: Rules = {
+    **mix_transformer("backbone"),
+    **fusion("decode_head", "head.fusion"),
+    "decode_head.conv_seg": "head.classify.1",
 }
+
+FAMILIES = {"changeformer_mit_b0": _CHANGEFORMER, "changeformer_mit_b1": _CHANGEFORMER}

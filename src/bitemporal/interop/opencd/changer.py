@@ -1,26 +1,18 @@
 """Changer on all its encoders."""
 
-from bitemporal.interop.opencd.rules import (
-    Family,
-    Rules,
-    fusion,
-    mix_feed_forward,
-    mix_transformer,
-    mix_transformer_entries,
-    resnet,
-)
+from bitemporal.interop.opencd.rules import Rules, fusion, mix_feed_forward, mix_transformer, resnet
 
-_HEAD: Rules = (
-    *fusion(r"decode_head\.", "head.fusion"),
-    (r"decode_head\.neck_layer\.flow_make\.([03])\.(\w+)", r"head.alignment.flow.\1.\2"),
-    *mix_feed_forward(r"decode_head\.discriminator\.", "head.discriminator"),
-    (r"decode_head\.conv_seg\.(\w+)", r"head.classify.1.\1"),
-)
+_HEAD: Rules = {
+    **fusion("decode_head", "head.fusion"),
+    "decode_head.neck_layer.flow_make": "head.alignment.flow",
+    **mix_feed_forward("decode_head.discriminator", "head.discriminator"),
+    "decode_head.conv_seg": "head.classify.1",
+}
+
+_MIX_TRANSFORMER: Rules = {**mix_transformer("backbone"), **_HEAD}
+_RESNET: Rules = {**resnet("backbone"), **_HEAD}
 
 FAMILIES = {
-    **{
-        name: Family((*mix_transformer(r"backbone\."), *_HEAD), mix_transformer_entries)
-        for name in ("changer_mit_b0", "changer_mit_b1")
-    },
-    **{name: Family((*resnet(r"backbone\."), *_HEAD)) for name in ("changer_r18", "changer_s50", "changer_s101")},
+    **dict.fromkeys(("changer_mit_b0", "changer_mit_b1"), _MIX_TRANSFORMER),
+    **dict.fromkeys(("changer_r18", "changer_s50", "changer_s101"), _RESNET),
 }

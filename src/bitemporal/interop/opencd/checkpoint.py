@@ -1,7 +1,7 @@
-"""Checkpoint files of Open-CD and MTKD-CD, read without running any code that stands in them.
+"""Checkpoint files of Open-CD and MTKD-CD, read without running any code that they contain.
 
-A file that mmengine saved during training pickles its log too: a class of its own and numpy arrays. Only their names
-are let through, as objects that do nothing; whatever else asks for code is refused.
+A file that mmengine saves during training also pickles its log: a class of its own and numpy arrays. Only these names
+are accepted, and replaced by objects that do nothing. A file that asks for any other code is refused.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _TEACHERS: dict[str, str] = {"small": "teacher_s.", "medium": "teacher_m.", "lar
 
 
 class _Inert:
-    """What a pickled log becomes: takes any arguments and any state, and does nothing."""
+    """Takes the place of a pickled log: accepts any arguments and any state, and does nothing."""
 
     def __new__(cls, *args: object, **options: object) -> Self:
         return super().__new__(cls)
@@ -44,7 +44,7 @@ class _Inert:
 
 _LOG_NAMES = (
     "mmengine.logging.history_buffer.HistoryBuffer",
-    "builtins.getattr",  # of the log's own statistics methods; never called, since it is an _Inert too
+    "builtins.getattr",  # for the log's own statistics methods; never called, because it becomes an _Inert too
     "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray._reconstruct",
@@ -56,27 +56,27 @@ _LOG_NAMES = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What stands in a checkpoint file.
+    """The content of a checkpoint file.
 
     Attributes:
         path: The file.
-        entries: Its state dict, on the CPU, mapped from the file where its format allows.
-        beside: Names of what else it holds, such as the state of an optimiser; no weights of the network.
-        meta: What it says of itself: short texts and numbers.
+        entries: Its state dict, on the CPU, mapped from the file if its format allows.
+        others: Names of what else it holds, such as the state of an optimiser; no weights of the network.
+        meta: Its own description: short texts and numbers.
     """
 
     path: Path
     entries: dict[str, Tensor]
-    beside: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     meta: dict[str, str | int | float | bool] = field(default_factory=dict)
 
     def parts(self) -> dict[str, dict[str, Tensor]]:
-        """State dicts of the networks in it, in plain names: the student (or the only one), then the teachers."""
-        found: dict[str, dict[str, Tensor]] = {"student": {}, **{part: {} for part in _TEACHERS}}
+        """State dicts of its networks under their plain names: the student (or the only network), then the teachers."""
+        networks: dict[str, dict[str, Tensor]] = {"student": {}, **{part: {} for part in _TEACHERS}}
         for key, value in self.entries.items():
             part = next((part for part, prefix in _TEACHERS.items() if key.startswith(prefix)), "student")
-            found[part][key.removeprefix(_TEACHERS.get(part, ""))] = value
-        return {part: entries for part, entries in found.items() if entries}
+            networks[part][key.removeprefix(_TEACHERS.get(part, ""))] = value
+        return {part: entries for part, entries in networks.items() if entries}
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class Imported:
 
     Attributes:
         model: In eval mode on the CPU.
-        checkpoint: Where it is from.
+        checkpoint: The file that it comes from.
         entries: Number of entries that were used.
         unused: Keys that were left out because the reference never uses them.
         other_parts: Number of entries of each other network in the file, by part.
-        provenance: For the bundle; JSON types only.
+        provenance: Description of the file for the bundle; JSON types only.
     """
 
     model: ChangeModel
@@ -106,18 +106,18 @@ def import_network(path: str | os.PathLike[str], name: str, part: Part = "studen
     Args:
         path: The file; a raw state dict, or a dict with one under ``state_dict``.
         name: Registered name of the same network here.
-        part: Which network of a distillation checkpoint; a checkpoint of one network is all ``student``.
+        part: Network to take from a distillation checkpoint; in a checkpoint of one network it is ``student``.
 
     Raises:
         UnknownModelError: When no network has that name.
-        WeightsError: When the file is no checkpoint, would run code, holds moving averages, lacks the part, or does not
-            fit the network; every key that does not fit is listed.
+        WeightsError: When the file is not a checkpoint, would run code, holds moving averages, lacks the part, or does
+            not fit the network. Every key that does not fit is listed.
     """
     model_card(name)
     checkpoint = read_checkpoint(path)
     parts = checkpoint.parts()
     if part not in parts:
-        raise WeightsError(f"{path}: holds no part {part!r}; found {', '.join(parts)}; take one of them (--part)")
+        raise WeightsError(f"{path}: holds no part {part!r}; found {', '.join(parts)}; choose one of them (--part)")
     entries = parts[part]
     converted, problems = misfits(name, entries)
     if problems:
@@ -148,53 +148,53 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         path: A raw state dict, or a dict with one under ``state_dict``, saved by ``torch.save``.
 
     Raises:
-        WeightsError: When the file is no checkpoint, would run code, or holds moving averages.
+        WeightsError: When the file is not a checkpoint, would run code, or holds moving averages.
     """
     path = Path(path)
     content = _load(path)
-    beside: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     meta: dict[str, str | int | float | bool] = {}
     if isinstance(content, Mapping) and "state_dict" in content:
-        beside = tuple(str(key) for key in content if key != "state_dict")
+        others = tuple(str(key) for key in content if key != "state_dict")
         said = content.get("meta")
         if isinstance(said, Mapping):
             meta = {str(key): value for key, value in said.items() if _is_short(value)}
         content = content["state_dict"]
     elif isinstance(content, Mapping) and "ema_state_dict" in content:
         raise WeightsError(
-            f"{path}: holds moving averages only (ema_state_dict); save them again as {{'state_dict': ...}} with the "
-            "prefix 'module.' and the entry 'steps' taken away, if it is them you want"
+            f"{path}: holds only moving averages (ema_state_dict). To use them, save them again as "
+            "{'state_dict': ...}, without the prefix 'module.' and the entry 'steps'"
         )
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(
             f"{path}: holds {type(content).__name__}, expected a state dict, or a dict with one under 'state_dict'"
         )
-    strange = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
-    if strange:
-        listed = ", ".join(f"{key} ({type(content[key]).__name__})" for key in strange)
+    wrong = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if wrong:
+        listed = ", ".join(f"{key} ({type(content[key]).__name__})" for key in wrong)
         raise WeightsError(
-            f"{path}: expected a state dict, names with a tensor each, or a dict with one under 'state_dict'; these "
-            f"entries are none: {listed}"
+            f"{path}: expected a state dict (names and tensors), or a dict with one under 'state_dict'; these entries "
+            f"are not tensors: {listed}. Save the state dict alone"
         )
     entries = dict(content)
     _refuse_averages(path, entries)
     if all(key.startswith("module.") for key in entries):  # saved from inside DistributedDataParallel
         entries = {key.removeprefix("module."): value for key, value in entries.items()}
-    return Checkpoint(path, entries, beside, meta)
+    return Checkpoint(path, entries, others, meta)
 
 
 def _refuse_averages(path: Path, entries: Mapping[str, Tensor]) -> None:
     averages = [key for key in entries if key.startswith("ema_")]
     if averages:
         raise WeightsError(
-            f"{path}: holds moving averages (EMA) beside the weights, as mmcv 1.x saved them: {len(averages)} entries "
-            f"such as {averages[0]}. Which of the two is wanted has to be decided: save the file again with one of "
-            "them, under the plain names"
+            f"{path}: holds moving averages (EMA) as well as the weights, as mmcv 1.x saves them: {len(averages)} "
+            f"entries such as {averages[0]}. Choose one of the two: save the file again with it alone, under the plain "
+            "names"
         )
     if "steps" in entries and any(key.startswith("module.") for key in entries):
         raise WeightsError(
-            f"{path}: is an averaged model (EMA: entry 'steps', names under 'module.'); if the averages are wanted, "
-            "save them again without 'steps' and without the prefix 'module.'"
+            f"{path}: is an averaged model (EMA: entry 'steps', names under 'module.'). To use the averages, save them "
+            "again without 'steps' and without the prefix 'module.'"
         )
 
 
@@ -210,31 +210,31 @@ def _load(path: Path) -> object:
         try:
             content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
-            names = _asked_for(path, zipped, str(error))
+            names = _code_names(path, zipped, str(error))
             if names:
                 raise WeightsError(
                     f"{path}: refused, because reading it would run code ({', '.join(names)}); weights need none. If "
-                    "you trust where it is from, save its weights alone there: "
+                    "you trust its source, save its weights alone there: "
                     f"torch.save({{'state_dict': torch.load('{path.name}', weights_only=False)['state_dict']}}, "
                     "'weights.pth')"
                 ) from error
-            raise _no_checkpoint(path) from error
+            raise _not_a_checkpoint(path) from error
         except Exception as error:  # a damaged pickle can raise anything
-            raise _no_checkpoint(path) from error
+            raise _not_a_checkpoint(path) from error
     return content
 
 
-def _no_checkpoint(path: Path) -> WeightsError:
+def _not_a_checkpoint(path: Path) -> WeightsError:
     with path.open("rb") as stream:
         start = stream.read(24)
     return WeightsError(
-        f"{path}: is no PyTorch checkpoint, or a damaged one ({path.stat().st_size} bytes, beginning {start!r}); "
-        "expected a file of torch.save. Fetch it again"
+        f"{path}: is not a PyTorch checkpoint, or is damaged ({path.stat().st_size} bytes, starting with {start!r}); "
+        "expected a file written by torch.save. Fetch it again"
     )
 
 
-def _asked_for(path: Path, zipped: bool, message: str) -> list[str]:
-    """Names of the code that a pickle asks for; found without unpickling anything."""
+def _code_names(path: Path, zipped: bool, message: str) -> list[str]:
+    """Names of the code that a pickle would run, found without unpickling anything."""
     if zipped:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     named = re.findall(r"GLOBAL (\S+)", message)
@@ -264,10 +264,10 @@ def _hint(name: str, entries: Mapping[str, Tensor]) -> str:
         return "no network here has such keys"
     other, wrong = best
     if other == name:
-        return "no other network here is nearer"
+        return "no other network here fits better"
     if wrong == 0:
-        return f"all its entries fit {other}: name that one (--model {other})"
-    return f"nearest is {other}, where {wrong} entries do not fit"
+        return f"all its entries fit {other}: use that one (--model {other})"
+    return f"the nearest is {other}, where {wrong} entries do not fit"
 
 
 def closest_network(entries: Mapping[str, Tensor]) -> tuple[str, int] | None:
@@ -279,13 +279,13 @@ def closest_network(entries: Mapping[str, Tensor]) -> tuple[str, int] | None:
     Returns:
         Its name and the number of entries that do not fit; ``None`` when no network knows half of the keys.
     """
-    shares = {family: known_share(name, entries) for name, family in FAMILIES.items()}
+    shares = {name: known_share(name, entries) for name in FAMILIES}
     most = max(shares.values())
     if most < 0.5:
         return None
     counts: dict[str, int] = {}
-    for name, family in FAMILIES.items():
-        if shares[family] == most:
+    for name, share in shares.items():
+        if share == most:
             counts[name] = len(misfits(name, entries)[1])
             if counts[name] == 0:  # the others need not be built
                 break

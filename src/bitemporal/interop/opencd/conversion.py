@@ -5,8 +5,10 @@ filled.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
+import torch
 from torch import Tensor
 
 from bitemporal.errors import WeightsError
@@ -27,52 +29,42 @@ from bitemporal.interop.opencd import (
     tinycd_v2,
     ttp,
 )
-from bitemporal.interop.opencd.rules import Family, Rules
+from bitemporal.interop.opencd.rules import Rules
 from bitemporal.models import create_model
 
-FAMILIES: dict[str, Family] = {
-    **fully_convolutional.FAMILIES,
-    **tinycd.FAMILIES,
-    **changer.FAMILIES,
-    **ttp.FAMILIES,
-    **tinycd_v2.FAMILIES,
-    **snunet.FAMILIES,
-    **lightcdnet.FAMILIES,
-    **changeformer.FAMILIES,
-    **ifn.FAMILIES,
-    **stanet.FAMILIES,
-    **bit.FAMILIES,
-    **changestar.FAMILIES,
+FAMILIES: dict[str, Rules] = {
     **ban.FAMILIES,
-    **hanet.FAMILIES,
+    **bit.FAMILIES,
     **cgnet.FAMILIES,
+    **changeformer.FAMILIES,
+    **changer.FAMILIES,
+    **changestar.FAMILIES,
+    **fully_convolutional.FAMILIES,
+    **hanet.FAMILIES,
+    **ifn.FAMILIES,
+    **lightcdnet.FAMILIES,
+    **snunet.FAMILIES,
+    **stanet.FAMILIES,
+    **tinycd.FAMILIES,
+    **tinycd_v2.FAMILIES,
+    **ttp.FAMILIES,
 }
-"""How the checkpoints of each network are read, by its registered name."""
+"""The renaming table of each network, by its registered name."""
 
 
-def _rename(rules: Rules, key: str) -> str | None:
-    for pattern, replacement in rules:
-        match = re.fullmatch(pattern, key)
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\*", r"([^.]+)") + r"(\..+)?")
+
+
+def _names_here(rules: Rules, key: str) -> tuple[int, tuple[str, ...]] | None:
+    """The place in the table of the rule for a key, and the names that it gives: none for an unused entry."""
+    for place, (pattern, names) in enumerate(rules.items()):
+        match = _compiled(pattern).fullmatch(key)
         if match:
-            return match.expand(replacement)
+            names = (names,) if isinstance(names, str) else names or ()
+            return place, tuple((name.replace("*", "{}") + "{}").format(*match.groups("")) for name in names)
     return None
-
-
-def _renamed(rules: Rules, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Entries under their new names, and the keys that no rule knows."""
-    renamed: dict[str, Tensor] = {}
-    unknown: list[str] = []
-    for key, value in state_dict.items():
-        name = _rename(rules, key)
-        if name is None:
-            unknown.append(key)
-        else:
-            renamed[name] = value
-    return renamed, unknown
-
-
-def _matches(patterns: Iterable[str], key: str) -> bool:
-    return any(re.fullmatch(pattern, key) for pattern in patterns)
 
 
 def unused_entries(name: str, state_dict: Mapping[str, Tensor]) -> list[str]:
@@ -82,8 +74,19 @@ def unused_entries(name: str, state_dict: Mapping[str, Tensor]) -> list[str]:
         name: Registered name of the same network here.
         state_dict: As in the checkpoint's ``state_dict`` entry.
     """
-    family = FAMILIES[name]
-    return [key for key in family.prepare(state_dict) if _matches(family.unused, key)]
+    rule_of = {key: _names_here(FAMILIES[name], key) for key in state_dict}
+    return [key for key, rule in rule_of.items() if rule is not None and not rule[1]]
+
+
+def known_share(name: str, state_dict: Mapping[str, Tensor]) -> float:
+    """Share of the keys, in [0, 1], that the importer of a network knows; shapes are not looked at.
+
+    Args:
+        name: Registered name of a network in ``FAMILIES``.
+        state_dict: As in the checkpoint's ``state_dict`` entry.
+    """
+    known = sum(_names_here(FAMILIES[name], key) is not None for key in state_dict)
+    return known / max(len(state_dict), 1)
 
 
 def misfits(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -94,7 +97,7 @@ def misfits(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tens
         state_dict: As in the checkpoint's ``state_dict`` entry.
 
     Returns:
-        The entries under their names here, and a line for every key left over, missing or of another shape; without
+        The entries under their names here, and a line for every key left over, missing or of another shape. Without
         such a line, ``create_model(name)`` loads the entries strictly.
 
     Raises:
@@ -102,32 +105,43 @@ def misfits(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tens
     """
     if name not in FAMILIES:
         raise WeightsError(f"no Open-CD checkpoint can be read for {name!r}; known are {', '.join(sorted(FAMILIES))}")
-    rules, prepare, unused = FAMILIES[name]
-    used = {key: value for key, value in prepare(state_dict).items() if not _matches(unused, key)}
-    converted, unknown = _renamed(rules, used)
-    expected = create_model(name).state_dict()
-    problems = [f"not known: {key}" for key in unknown]
+    expected = {key: value.shape for key, value in create_model(name).state_dict().items()}
+    pieces: dict[str, dict[int, Tensor]] = {}
+    problems = []
+    for key, value in state_dict.items():
+        rule = _names_here(FAMILIES[name], key)
+        if rule is None:
+            problems.append(f"not known: {key}")
+        else:
+            place, names = rule
+            for new, piece in _split(value, names, expected):
+                pieces.setdefault(new, {})[place] = piece
+    converted = {key: _joined(parts, expected.get(key)) for key, parts in pieces.items()}
     problems += [f"missing: {key}" for key in sorted(expected.keys() - converted.keys())]
     problems += [f"not in the network: {key}" for key in sorted(converted.keys() - expected.keys())]
     problems += [
-        f"{key} is {tuple(converted[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in converted and converted[key].shape != value.shape
+        f"{key} is {tuple(converted[key].shape)}, expected {tuple(shape)}"
+        for key, shape in expected.items()
+        if key in converted and converted[key].shape != shape
     ]
     return converted, problems
 
 
-def known_share(name: str, state_dict: Mapping[str, Tensor]) -> float:
-    """Share of the keys, in [0, 1], that the importer of a network knows; shapes are not looked at.
+def _split(value: Tensor, names: Sequence[str], expected: Mapping[str, torch.Size]) -> Iterator[tuple[str, Tensor]]:
+    """The parts of an entry by their names; the whole entry for each name when it cannot be split as expected."""
+    sizes = [expected[name][0] for name in names] if len(names) > 1 and expected.keys() >= set(names) else []
+    fits = sizes and value.dim() and sum(sizes) == len(value)
+    return zip(names, value.split(sizes) if fits else [value] * len(names), strict=True)
 
-    Args:
-        name: Registered name of a network in ``FAMILIES``.
-        state_dict: As in the checkpoint's ``state_dict`` entry.
-    """
-    rules, prepare, unused = FAMILIES[name]
-    entries = prepare(state_dict)
-    known = sum(_matches(unused, key) or _rename(rules, key) is not None for key in entries)
-    return known / max(len(entries), 1)
+
+def _joined(parts: Mapping[int, Tensor], expected: torch.Size | None) -> Tensor:
+    """One entry from its parts, in the shape expected if only dimensions of size 1 differ."""
+    ordered = [parts[place] for place in sorted(parts)]
+    alike = len({part.shape[1:] for part in ordered}) == 1 and ordered[0].dim()
+    value = torch.cat(ordered) if len(ordered) > 1 and alike else ordered[0]
+    if expected is not None and [n for n in value.shape if n != 1] == [n for n in expected if n != 1]:
+        return value.reshape(expected)
+    return value
 
 
 def convert(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

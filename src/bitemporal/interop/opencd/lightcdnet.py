@@ -1,46 +1,33 @@
 """LightCDNet in its three sizes."""
 
-from bitemporal.interop.opencd.rules import NORM, Family, Rules, conv_module
+from bitemporal.interop.opencd.rules import Rules, conv_module
 
-# The reference counts all units and attentions in one list: units 0-3, attention 4, units 5-12, attention 13, units
-# 14-17, attention 18. Its outputs are the results of 3, 11 and 15.
-_UNITS = (
-    *((i, f"encoder.quarter.{i}") for i in range(4)),
-    *((5 + i, f"encoder.eighth.{i}") for i in range(7)),
-    (12, "encoder.eighth_last"),
-    *((14 + i, f"encoder.sixteenth.{i}") for i in range(2)),
-)
-_ATTENTIONS = ((4, "encoder.quarter_attention"), (13, "encoder.eighth_attention"))
+_LIGHTCDNET: Rules = {
+    "backbone.conv1": "dates.stem",
+    "backbone.fusion_conv.stages.0": "dates.expand",
+    # these units follow the expansion in one list
+    **{f"backbone.fusion_conv.stages.{i + 1}": f"dates.blocks.{i}" for i in range(16)},
+    "backbone.fusion_conv.single_conv": "dates.project",
+    "backbone.fusion_conv.time_attn.mlp": "fusion.weights",
+    "backbone.fusion_conv.final_conv": "fusion.join",
+    # units 0-3, attention 4, units 5-12, attention 13, units 14-17, attention 18; the results of 3, 11 and 15 are used
+    **{f"backbone.stages.{i}": f"encoder.quarter.{i}" for i in range(4)},
+    **{f"backbone.stages.{i + 5}": f"encoder.eighth.{i}" for i in range(7)},
+    "backbone.stages.12": "encoder.eighth_last",
+    **{f"backbone.stages.{i + 14}": f"encoder.sixteenth.{i}" for i in range(2)},
+    "backbone.stages.4.cca.*_conv": "encoder.quarter_attention.*",
+    "backbone.stages.4.cca.gamma": "encoder.quarter_attention",
+    "backbone.stages.13.cca.*_conv": "encoder.eighth_attention.*",
+    "backbone.stages.13.cca.gamma": "encoder.eighth_attention",
+    "backbone.stages.16": None,
+    "backbone.stages.17": None,
+    "backbone.stages.18": None,
+    "neck.lateral_convs.*.conv": "pyramid.lateral.*",
+    "neck.fpn_convs.*.conv": "pyramid.refine.*",
+    **conv_module("decode_head.scale_heads.*.0", "sum.project.*"),
+    "decode_head.conv_seg": "classify.1",
+    **conv_module("auxiliary_head.convs.0", "auxiliary.0"),
+    "auxiliary_head.conv_seg": "auxiliary.1.1",
+}
 
-_RULES: Rules = (
-    (r"backbone\.conv1\.([01])\.(\w+)", r"dates.stem.\1.\2"),
-    (rf"backbone\.fusion_conv\.stages\.0\.([01])\.{NORM}", r"dates.expand.\1.\2"),
-    # its units follow the expansion in one list, and are counted from 1
-    *(
-        (rf"backbone\.fusion_conv\.stages\.{i + 1}\.branch2\.(\d)\.{NORM}", rf"dates.blocks.{i}.branch2.\1.\2")
-        for i in range(16)
-    ),
-    (rf"backbone\.fusion_conv\.single_conv\.([01])\.{NORM}", r"dates.project.\1.\2"),
-    (rf"backbone\.fusion_conv\.time_attn\.mlp\.(\d)\.{NORM}", r"fusion.weights.\1.\2"),
-    (rf"backbone\.fusion_conv\.final_conv\.([01])\.{NORM}", r"fusion.join.\1.\2"),
-    *((rf"backbone\.stages\.{i}\.(branch[12])\.(\d)\.{NORM}", rf"{ours}.\1.\2.\3") for i, ours in _UNITS),
-    *(
-        rule
-        for i, ours in _ATTENTIONS
-        for rule in (
-            (rf"backbone\.stages\.{i}\.cca\.(query|key|value)_conv\.(\w+)", rf"{ours}.\1.\2"),
-            (rf"backbone\.stages\.{i}\.cca\.gamma\.scale", rf"{ours}.scale"),
-        )
-    ),
-    (r"neck\.lateral_convs\.(\d)\.conv\.(\w+)", r"pyramid.lateral.\1.\2"),
-    (r"neck\.fpn_convs\.(\d)\.conv\.(\w+)", r"pyramid.refine.\1.\2"),
-    (r"decode_head\.scale_heads\.(\d)\.0\.conv\.(weight)", r"sum.project.\1.0.\2"),
-    (rf"decode_head\.scale_heads\.(\d)\.0\.bn\.{NORM}", r"sum.project.\1.1.\2"),
-    (r"decode_head\.conv_seg\.(\w+)", r"classify.1.\1"),
-    *conv_module(r"auxiliary_head\.convs\.0", "auxiliary.0"),
-    (r"auxiliary_head\.conv_seg\.(\w+)", r"auxiliary.1.1.\1"),
-)
-
-_UNUSED = (r"backbone\.stages\.(16|17|18)\..+",)
-
-FAMILIES = {name: Family(_RULES, unused=_UNUSED) for name in ("lightcdnet_s", "lightcdnet_b", "lightcdnet_l")}
+FAMILIES = dict.fromkeys(("lightcdnet_s", "lightcdnet_b", "lightcdnet_l"), _LIGHTCDNET)

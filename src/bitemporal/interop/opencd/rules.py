@@ -1,126 +1,72 @@
-"""What the rename rules of the families are made of.
+"""What the renaming tables of the families are made of."""
 
-A family is a list of rename rules, tried in order; the first whose pattern matches the whole key decides.
+Rules = dict[str, str | tuple[str, ...] | None]
+"""A table from the names of entries in the reference to their names here; the first pattern that matches decides.
+
+A pattern stands for the entry of that name and for all entries below it; whatever follows the pattern is kept. Each
+``*`` stands for one or more characters other than a dot, which take the place of the corresponding ``*`` in the name
+here. Tensors whose shapes differ only by dimensions of size 1 fit each other: a 1 x 1 convolution there may be a linear
+layer here. Beyond renaming:
+
+- Entries that get the same name are concatenated along the first dimension, in the order of the table.
+- With a tuple of names, the entry is split along the first dimension.
+- ``None`` stands for layers whose results the reference does not use; the network here does not have them.
 """
 
-import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
-from torch import Tensor
+def under(theirs: str, ours: str, rules: dict[str, str]) -> Rules:
+    """The same rules below a prefix.
 
-Rules = tuple[tuple[str, str], ...]
-"""Pairs of a pattern that a whole key must match, and its replacement."""
-
-NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
-
-
-def same_entries(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries as they are."""
-    return dict(state_dict)
-
-
-class Family(NamedTuple):
-    """How the checkpoints of one network are read.
-
-    Attributes:
-        rules: Rename rules.
-        prepare: What happens to the entries before they are renamed.
-        unused: Patterns of whole keys (after ``prepare``) of layers that the reference holds but whose results it does
-            not use; the network here does not have them.
+    Args:
+        theirs: Prefix in the reference.
+        ours: Prefix here.
+        rules: Rules without the prefixes.
     """
-
-    rules: Rules
-    prepare: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = same_entries
-    unused: tuple[str, ...] = ()
+    return {f"{theirs}.{key}": f"{ours}.{name}" for key, name in rules.items()}
 
 
 def conv_module(theirs: str, ours: str) -> Rules:
-    """Rules of an mmcv ``ConvModule`` with batch normalisation, which is ``Sequential(conv, norm, act)`` here.
-
-    Args:
-        theirs: Pattern of its prefix, without groups.
-        ours: Prefix here.
-    """
-    return ((rf"{theirs}\.conv\.(weight|bias)", rf"{ours}.0.\1"), (rf"{theirs}\.bn\.{NORM}", rf"{ours}.1.\1"))
+    """Rules of an mmcv ``ConvModule`` with batch normalisation, which is ``Sequential(conv, norm, act)`` here."""
+    return under(theirs, ours, {"conv": "0", "bn": "1"})
 
 
 def mix_transformer(theirs: str, ours: str = "encoder") -> Rules:
-    """Rules of mmseg's ``MixVisionTransformer``, after ``mix_transformer_entries``.
-
-    Args:
-        theirs: Pattern of its prefix, with the dot, without groups.
-        ours: Prefix of the stages here.
-    """
-    block = rf"{theirs}layers\.(\d)\.1\.(\d+)\."
-    return (
-        (rf"{theirs}layers\.(\d)\.0\.projection\.(\w+)", rf"{ours}.\1.0.proj.\2"),
-        (rf"{theirs}layers\.(\d)\.0\.norm\.(\w+)", rf"{ours}.\1.0.norm.\2"),
-        (rf"{block}(norm[12])\.(\w+)", rf"{ours}.\1.1.\2.\3.\4"),
-        (rf"{block}attn\.(q|kv)\.(\w+)", rf"{ours}.\1.1.\2.attn.\3.\4"),
-        (rf"{block}attn\.attn\.out_proj\.(\w+)", rf"{ours}.\1.1.\2.attn.proj.\3"),
-        (rf"{block}attn\.(sr|norm)\.(\w+)", rf"{ours}.\1.1.\2.attn.\3.\4"),
-        (rf"{block}ffn\.layers\.0\.(\w+)", rf"{ours}.\1.1.\2.mlp.fc1.\3"),
-        (rf"{block}ffn\.layers\.1\.(\w+)", rf"{ours}.\1.1.\2.mlp.dwconv.dwconv.\3"),
-        (rf"{block}ffn\.layers\.4\.(\w+)", rf"{ours}.\1.1.\2.mlp.fc2.\3"),
-        (rf"{theirs}layers\.(\d)\.2\.(\w+)", rf"{ours}.\1.2.\2"),
-    )
-
-
-def mix_transformer_entries(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Split the joint projections into query and key-value, and make the 1 x 1 convolutions of the MLPs linear."""
-    entries: dict[str, Tensor] = {}
-    for key, value in state_dict.items():
-        projection = re.fullmatch(r"(.*\.layers\.\d\.1\.\d+\.attn)\.attn\.in_proj_(weight|bias)", key)
-        if projection and len(value) % 3 == 0:
-            third = len(value) // 3
-            prefix, kind = projection.groups()
-            entries[f"{prefix}.q.{kind}"] = value[:third]
-            entries[f"{prefix}.kv.{kind}"] = value[third:]
-        elif re.fullmatch(r".*\.layers\.\d\.1\.\d+\.ffn\.layers\.[04]\.weight", key):
-            entries[key] = value.flatten(1)
-        else:
-            entries[key] = value
-    return entries
+    """Rules of mmseg's ``MixVisionTransformer``; its joint projections are query and key-value here."""
+    block = {
+        "norm*": "norm*",
+        "attn.attn.out_proj": "attn.proj",
+        "attn.sr": "attn.sr",
+        "attn.norm": "attn.norm",
+        "ffn.layers.0": "mlp.fc1",
+        "ffn.layers.1": "mlp.dwconv.dwconv",
+        "ffn.layers.4": "mlp.fc2",
+    }
+    return {
+        f"{theirs}.layers.*.0.projection": f"{ours}.*.0.proj",
+        f"{theirs}.layers.*.0.norm": f"{ours}.*.0.norm",
+        f"{theirs}.layers.*.1.*.attn.attn.in_proj_*": (f"{ours}.*.1.*.attn.q.*", f"{ours}.*.1.*.attn.kv.*"),
+        **under(f"{theirs}.layers.*.1.*", f"{ours}.*.1.*", block),
+        f"{theirs}.layers.*.2": f"{ours}.*.2",
+    }
 
 
 def resnet(theirs: str, ours: str = "encoder") -> Rules:
-    """Rules of mmseg's ``ResNetV1c`` and ``ResNeSt`` (deep stem), which are ``encoders.resnet_v1c`` here.
-
-    Args:
-        theirs: Pattern of its prefix, with the dot, without groups.
-        ours: Prefix of the stages here.
-    """
-    return (
-        (rf"{theirs}stem\.([01346])\.{NORM}", rf"{ours}.0.conv1.\1.\2"),
-        (rf"{theirs}stem\.7\.{NORM}", rf"{ours}.0.bn1.\1"),
-        *((rf"{theirs}layer{i + 1}\.(.+)", rf"{ours}.{i}.blocks.\1") for i in range(4)),
-    )
+    """Rules of mmseg's ``ResNetV1c`` and ``ResNeSt`` (deep stem), which are ``encoders.resnet_v1c`` here."""
+    return {
+        f"{theirs}.stem.7": f"{ours}.0.bn1",
+        f"{theirs}.stem.*": f"{ours}.0.conv1.*",
+        **{f"{theirs}.layer{i + 1}": f"{ours}.{i}.blocks" for i in range(4)},
+    }
 
 
 def fusion(theirs: str, ours: str) -> Rules:
-    """Rules of the levels that SegFormer's head joins, which are ``layers.Fusion`` here.
-
-    Args:
-        theirs: Pattern of the head's prefix, with the dot, without groups.
-        ours: Prefix here.
-    """
-    return (
-        (rf"{theirs}convs\.(\d)\.conv\.(weight)", rf"{ours}.project.\1.0.\2"),
-        (rf"{theirs}convs\.(\d)\.bn\.{NORM}", rf"{ours}.project.\1.1.\2"),
-        *conv_module(rf"{theirs}fusion_conv", f"{ours}.join"),
-    )
+    """Rules of the levels that SegFormer's head joins, which are ``layers.Fusion`` here."""
+    return {
+        **conv_module(f"{theirs}.convs.*", f"{ours}.project.*"),
+        **conv_module(f"{theirs}.fusion_conv", f"{ours}.join"),
+    }
 
 
 def mix_feed_forward(theirs: str, ours: str) -> Rules:
-    """Rules of Open-CD's ``MixFFN``, which is ``layers.MixFeedForward`` here, a dropout left out.
-
-    Args:
-        theirs: Pattern of its prefix, with the dot, and with groups, if any, named in ``ours`` from 1.
-        ours: Prefix here.
-    """
-    group = re.compile(theirs).groups + 1
-    return (
-        (rf"{theirs}layers\.([01])\.(\w+)", rf"{ours}.layers.\{group}.\{group + 1}"),
-        (rf"{theirs}layers\.4\.(\w+)", rf"{ours}.layers.3.\{group}"),
-    )
+    """Rules of Open-CD's ``MixFFN``, which is ``layers.MixFeedForward`` here, without a dropout."""
+    return under(f"{theirs}.layers", f"{ours}.layers", {"0": "0", "1": "1", "4": "3"})
