@@ -18,7 +18,7 @@ class Calibration:
     A network that learned from pairs with little change finds little in any pair, and one that learned from pairs with
     much change finds much: their priors differ. A constant corrects the prior, and leaves the order of the pixels as it
     is (Saerens et al., Adjusting the outputs of a classifier to new a priori probabilities, Neural Computation 2002).
-    The JL1-CD paper does not need it: its teachers see pairs of their own part only (section on MTKD).
+    The JL1-CD paper has no such step: its teachers see pairs of their own part only (paper, section on MTKD).
     """
 
     def __init__(self) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from bitemporal.errors import PartitionError
 from bitemporal.imagery.masks import IGNORE
+from bitemporal.method.equal_counts import equal_count_thresholds
 
 if TYPE_CHECKING:  # processes that only read files start without torch
     import torch
@@ -24,7 +25,7 @@ PAPER_THRESHOLDS = {2: (0.10,), 3: (0.05, 0.20)}
 
 
 def change_area_ratio(mask: "npt.ArrayLike | torch.Tensor", ignore: int | None = IGNORE) -> float:
-    """Share of changed pixels among the valid pixels of one mask.
+    """Share of changed pixels among the valid pixels of one mask (JL1-CD paper, section on O-P).
 
     Args:
         mask: Decoded change mask of any shape: 0 unchanged, ``ignore`` invalid, anything else changed; or booleans.
@@ -42,7 +43,7 @@ def change_area_ratio(mask: "npt.ArrayLike | torch.Tensor", ignore: int | None =
 
 
 def change_area_ratios(masks: "torch.Tensor", ignore: int = IGNORE) -> "torch.Tensor":
-    """CAR of every mask of a batch, counted on its device.
+    """CAR of every mask of a batch (JL1-CD paper, section on O-P), counted on its device.
 
     Args:
         masks: Decoded masks, N x ..., integer: 0 unchanged, ``ignore`` invalid, anything else changed.
@@ -70,51 +71,9 @@ def _part_names(count: int) -> tuple[str, ...]:
             return tuple(f"part{i + 1}" for i in range(count))
 
 
-def _even_cuts(bounds: npt.NDArray[np.int64], parts: int) -> list[int]:
-    """Indices into ``bounds`` that part it with the least sum of squared differences.
-
-    Exact dynamic programming; the best last cut moves right with the end, so each layer is solved by halving.
-
-    Args:
-        bounds: Rising numbers of pairs, from 0 to all.
-        parts: At most ``len(bounds) - 1``.
-    """
-    ends = len(bounds)
-    cost = bounds.astype(np.float64) ** 2
-    layers: list[npt.NDArray[np.int64]] = []
-    for part in range(2, parts + 1):
-        best, cut = np.full(ends, np.inf), np.zeros(ends, dtype=np.int64)
-        ranges = [(part if part < parts else ends - 1, ends, part - 1, ends)]  # of the last layer, its end is enough
-        while ranges:
-            first, last, low, high = ranges.pop()
-            if first >= last:
-                continue
-            end = (first + last) // 2
-            options = cost[low : min(high, end)] + (bounds[end] - bounds[low : min(high, end)]) ** 2.0
-            chosen = low + int(np.argmin(options))
-            best[end], cut[end] = options[chosen - low], chosen
-            ranges += [(first, end, low, chosen + 1), (end + 1, last, chosen, high)]
-        cost = best
-        layers.append(cut)
-    cuts = [ends - 1]
-    for cut in reversed(layers):
-        cuts.append(int(cut[cuts[-1]]))
-    return cuts[:0:-1]
-
-
-def _short_decimal(low: float, high: float) -> float:
-    """The shortest decimal in [low, high)."""
-    for digits in range(1, 17):
-        rounded = round(low, digits)
-        for candidate in (rounded, round(rounded + 10.0**-digits, digits)):
-            if low <= candidate < high:
-                return candidate
-    return low
-
-
 @dataclass(frozen=True)
 class CarPartition:
-    """Partition of pairs by CAR.
+    """Partition of pairs by CAR (JL1-CD paper, section on O-P).
 
     Attributes:
         thresholds: Upper bounds of all parts but the last, strictly increasing, each in [0, 1). A CAR equal to a
@@ -174,9 +133,7 @@ class CarPartition:
             raise PartitionError(
                 f"found {parts} parts for {values.size} pairs with a CAR, expected at least one of each"
             )
-        distinct, counts = np.unique(values, return_counts=True)
-        cuts = _even_cuts(np.concatenate([[0], np.cumsum(counts)]), min(parts, distinct.size))
-        return cls(tuple(_short_decimal(float(distinct[i - 1]), float(distinct[i])) for i in cuts))
+        return cls(equal_count_thresholds(values, parts))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -186,8 +143,8 @@ class CarPartition:
     def indices(self, cars: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Part number of every CAR, from 0; -1 where the CAR is NaN."""
         values = np.asarray(cars, dtype=np.float64)
-        found = np.searchsorted(np.asarray(self.thresholds, dtype=np.float64), values, side="left")
-        return np.where(np.isnan(values), -1, found).astype(np.int64)
+        numbers = np.searchsorted(np.asarray(self.thresholds, dtype=np.float64), values, side="left")
+        return np.where(np.isnan(values), -1, numbers).astype(np.int64)
 
     def part(self, car: float) -> str:
         """Name of the part that a CAR belongs to; the empty string when the CAR is NaN."""

@@ -49,7 +49,7 @@ def kl(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Criterion(NamedTuple):
-    """How a student is compared with a teacher.
+    """How a student is compared with a teacher (paper, section on MTKD).
 
     Attributes:
         distance: Takes the outputs of student and teacher, n x K x h x w, and gives the distance of each element.

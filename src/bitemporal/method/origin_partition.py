@@ -45,7 +45,7 @@ def route_car(car: float, partition: CarPartition) -> str:
 
 
 def check_teachers(parts: Iterable[str], partition: CarPartition) -> None:
-    """Refuse teachers that are not named after parts.
+    """Refuse teachers that are not named after parts (JL1-CD paper, section on Origin-Partition).
 
     Raises:
         PartitionError: When a name is not a part of the partition.

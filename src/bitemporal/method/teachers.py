@@ -24,7 +24,7 @@ View = Callable[[ChangeModel, ModelOutput], Tensor]
 def log_odds(network: ChangeModel, outputs: ModelOutput) -> Tensor:
     """Log-odds of change, N x 1 x h x w float32: they mean the same for every network.
 
-    The paper compares networks of one architecture only, by their raw outputs (section on MTKD).
+    The paper (section on MTKD) compares networks of one architecture only, by their raw outputs.
     """
     return network.log_odds(outputs.logits.float())
 
@@ -35,7 +35,7 @@ def raw_outputs(network: ChangeModel, outputs: ModelOutput) -> Tensor:
 
 
 class Target(NamedTuple):
-    """What one teacher says about some samples of a batch.
+    """What one teacher says about some samples of a batch (paper, section on MTKD).
 
     Attributes:
         values: The teacher's log-odds or raw outputs, n x K x h x w float32.
@@ -49,7 +49,7 @@ class Target(NamedTuple):
 
 
 class Teachers(ABC):
-    """Frozen networks, one for each part of the partition.
+    """Frozen networks, one for each part of the partition (paper, section on MTKD).
 
     Deliberately not an ``nn.Module``: whatever holds it does not see the teachers' parameters. They are in no
     optimiser, no checkpoint and no parameter count, and ``train()`` of the student cannot reach them.

@@ -1,0 +1,64 @@
+"""Thresholds for parts of equal size, for data whose CARs are spread otherwise than those of the paper's data."""
+
+import numpy as np
+import numpy.typing as npt
+
+
+def equal_count_thresholds(values: npt.NDArray[np.float64], parts: int) -> tuple[float, ...]:
+    """Thresholds that divide pairs into parts as equal as ties in CAR allow.
+
+    The paper has fixed thresholds (section on O-P). Quantiles would not do: most data sets have many pairs without any
+    change, several quantiles then fall on CAR 0, and the other parts become very unequal.
+
+    Args:
+        values: CAR of every pair, in [0, 1].
+        parts: Number of parts wanted; fewer come out when there are fewer different CARs.
+
+    Returns:
+        The shortest decimals that give the least sum of squared counts.
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    cuts = _even_cuts(np.concatenate([[0], np.cumsum(counts)]), min(parts, distinct.size))
+    return tuple(_short_decimal(float(distinct[i - 1]), float(distinct[i])) for i in cuts)
+
+
+def _even_cuts(bounds: npt.NDArray[np.int64], parts: int) -> list[int]:
+    """Indices into ``bounds`` that divide it with the least sum of squared differences.
+
+    Exact dynamic programming. The best last cut moves right with the end, so each layer is solved by halving.
+
+    Args:
+        bounds: Rising numbers of pairs, from 0 to all.
+        parts: At most ``len(bounds) - 1``.
+    """
+    ends = len(bounds)
+    cost = bounds.astype(np.float64) ** 2
+    layers: list[npt.NDArray[np.int64]] = []
+    for part in range(2, parts + 1):
+        best, cut = np.full(ends, np.inf), np.zeros(ends, dtype=np.int64)
+        ranges = [(part if part < parts else ends - 1, ends, part - 1, ends)]  # of the last layer, its end is enough
+        while ranges:
+            first, last, low, high = ranges.pop()
+            if first >= last:
+                continue
+            end = (first + last) // 2
+            options = cost[low : min(high, end)] + (bounds[end] - bounds[low : min(high, end)]) ** 2.0
+            chosen = low + int(np.argmin(options))
+            best[end], cut[end] = options[chosen - low], chosen
+            ranges += [(first, end, low, chosen + 1), (end + 1, last, chosen, high)]
+        cost = best
+        layers.append(cut)
+    cuts = [ends - 1]
+    for cut in reversed(layers):
+        cuts.append(int(cut[cuts[-1]]))
+    return cuts[:0:-1]
+
+
+def _short_decimal(low: float, high: float) -> float:
+    """The shortest decimal in [low, high)."""
+    for digits in range(1, 17):
+        rounded = round(low, digits)
+        for candidate in (rounded, round(rounded + 10.0**-digits, digits)):
+            if low <= candidate < high:
+                return candidate
+    return low

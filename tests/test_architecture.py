@@ -1,0 +1,105 @@
+"""The house: which room imports which, and where the method's functions come from."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import bitemporal
+from bitemporal import method
+
+PACKAGE = Path(bitemporal.__file__).parent
+
+LEVELS = (
+    {"errors", "tables", "_torchvision"},
+    {"files"},
+    {"imagery"},
+    {"pairs", "synthetic", "datasets"},
+    {"losses", "metrics"},
+    {"models"},
+    {"method"},
+    {"inference", "interop"},
+    {"scenes", "evaluation"},
+    {"run"},
+    {"report"},
+    {"cli"},
+)
+"""Rooms from the lowest to the highest, as docs/architecture.md has them: a room imports lower ones, and itself."""
+
+
+def module_name(path: Path) -> str:
+    parts = ("bitemporal", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports anywhere, in functions and for type checkers too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:  # of a module or of something in it
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in MODULES else str(node.module))
+    return {name for name in found if name in MODULES}
+
+
+def room(module: str) -> str:
+    """First name below the package; the package itself is the public face above all rooms."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def level(name: str) -> int:
+    (found,) = (number for number, rooms in enumerate(LEVELS) if name in rooms)
+    return found
+
+
+def test_every_room_has_a_level():
+    assert {room(module) for module in MODULES} - {""} == set().union(*LEVELS)
+
+
+def test_rooms_import_lower_rooms_only():
+    upwards = [
+        f"{module} imports {other}"
+        for module, path in MODULES.items()
+        for other in imports(path)
+        if room(module) and room(other) and room(other) != room(module) and level(room(other)) >= level(room(module))
+    ]
+    assert not upwards
+
+
+def test_no_module_imports_itself_in_a_circle():
+    """The package's own ``__init__`` holds the version, which every room may read."""
+    graph = {
+        name: {other for other in imports(path) if other != "bitemporal"}
+        for name, path in MODULES.items()
+        if room(name)
+    }
+    for name in graph:  # importing a module runs the ``__init__`` of its package
+        graph[name] = graph[name] - {name}
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def public_functions():
+    for info in pkgutil.iter_modules(method.__path__):
+        module = importlib.import_module(f"bitemporal.method.{info.name}")
+        for name, function in vars(module).items():
+            own = getattr(function, "__module__", "") == module.__name__
+            if own and not name.startswith("_") and (inspect.isfunction(function) or inspect.isclass(function)):
+                yield f"{info.name}.{name}", function
+
+
+@pytest.mark.parametrize(("name", "function"), list(public_functions()), ids=lambda value: str(value))
+def test_what_is_public_in_the_method_names_its_source(name, function):
+    text = inspect.getdoc(function) or ""
+    assert re.search(r"\bpaper\b.{0,60}\bsection|\bsection.{0,60}\bpaper\b", text, flags=re.DOTALL), name
