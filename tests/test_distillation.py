@@ -19,8 +19,9 @@ from bitemporal.method.loss import CRITERIA, DistillationLoss, kl, valid_shares,
 from bitemporal.method.teachers import AllTeachers, PartTeachers, Target, Teachers, calibrate, log_odds
 from bitemporal.models import ModelOutput, Normalisation, create_model
 from bitemporal.pairs.batch import Batch
-from bitemporal.run.fit import make_fabric, training_step
+from bitemporal.run.fit import training_step
 from bitemporal.run.learner import Learner, Optimisation
+from bitemporal.run.processes import make_fabric
 from bitemporal.run.recipe import TrainRecipe
 
 OPTIMISATION = Optimisation(lr=1e-3, weight_decay=0.0, rules=(), steps=10, warmup_steps=0)

@@ -14,6 +14,7 @@ from bitemporal.pairs import FolderCheck, Pair, PairFolder, check_pairs
 from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
 from bitemporal.pairs.splits import stratified_split, write_split
 from bitemporal.run.folder import RunFolder
+from bitemporal.run.processes import is_first_process
 from bitemporal.run.recipe import TrainRecipe
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -56,8 +57,9 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, run: RunFolder, c
         OutputError: When the run folder lies inside the data, or is a file.
     """
     check_run_folder(run.path, Path(recipe.data))
-    for written in run.written_to():
-        clear_leftovers(written)
+    if is_first_process():
+        for written in run.written_to():
+            clear_leftovers(written)
     resumes = run.has_checkpoint()
     folder, check = _check(recipe, images=not resumes, console=console)  # a run that resumes has read the images before
     source = _training_split(folder)
@@ -68,14 +70,16 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, run: RunFolder, c
     if resumes:
         _check_same_pairs(run.partition, rows)
     if sets_aside:
-        write_split(run.splits, rows)
+        if is_first_process():
+            write_split(run.splits, rows)
         count = sum(row.split == VAL for row in rows)
         say(
             console,
             f"no val split: {count} of the training pairs set aside, stratified by CAR part (seed {recipe.seed}), "
             f"listed in {run.splits}",
         )
-    write_partition(run.partition, rows)
+    if is_first_process():
+        write_partition(run.partition, rows)
     data = _collect(folder, rows, source)
     for split in (s for s in (TRAIN, VAL, TEST) if s in data.pairs):
         counts = Counter(data.parts[split, pair.stem] for pair in data.pairs[split])

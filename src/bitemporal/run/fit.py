@@ -33,10 +33,10 @@ from bitemporal.pairs.batch import Batch
 from bitemporal.run.folder import StageFolder
 from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.loading import TrainingSamples, ValidationPairs, derive_seed, training_loader, validation_loader
-from bitemporal.run.progress import MetricsTable, StageProgress, loggers_for
+from bitemporal.run.processes import is_first_process, make_fabric, process_count, wait_for_all_processes
+from bitemporal.run.progress import MetricsTable, StageProgress
 from bitemporal.run.recipe import TrainRecipe
 
-_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 _VALIDATIONS_PER_STAGE = 20
 _ROWS_PER_VALIDATION = 5
 
@@ -86,6 +86,7 @@ def check_fit(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
     cuda = torch.cuda.is_available()
     if recipe.precision == "fp16" and not cuda:
         raise DeviceError("precision: fp16 needs a CUDA device, and there is none; use bf16 or fp32")
+    processes = process_count(recipe)
     if cuda and recipe.devices > torch.cuda.device_count():
         raise DeviceError(f"devices: found {recipe.devices}, but this machine has {torch.cuda.device_count()} GPU(s)")
     size, multiple, minimum = recipe.crop_size, card.multiple, card.minimum
@@ -93,10 +94,10 @@ def check_fit(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
         raise RecipeError(
             f"crop_size: {size} pixels do not suit {name}, which needs a multiple of {multiple} and at least {minimum}"
         )
-    if batch_size(recipe, card) % recipe.devices:
+    if batch_size(recipe, card) % processes:
         raise RecipeError(
-            f"batch_size: {batch_size(recipe, card)} pairs, the default of {name}, do not divide over "
-            f"{recipe.devices} devices; give a multiple of {recipe.devices}"
+            f"batch_size: {batch_size(recipe, card)} pairs, the default of {name}, do not divide over {processes} "
+            f"devices; give a multiple of {processes}"
         )
 
 
@@ -132,7 +133,8 @@ def train_stage(
         if not pairs:
             raise DataError(f"{folder.root}: stage {stage.name} has no labelled {split} pairs")
     stage.folder.path.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(stage.folder.path)
+    if is_first_process():
+        clear_leftovers(stage.folder.path)
     first_step = resume_step(stage.folder)
     Fabric.seed_everything(derive_seed(recipe.seed, stage.stream, "start") % 2**32, verbose=False)
     learner = build()
@@ -151,18 +153,10 @@ def train_stage(
                 highlight=False,
             )
             raise
-    return _finish(stage, recipe, learner.model)
-
-
-def make_fabric(recipe: TrainRecipe, folder: StageFolder | None = None) -> Fabric:
-    """Devices, processes and precision of a recipe, with the loggers of a stage's folder."""
-    return Fabric(
-        accelerator="cuda" if torch.cuda.is_available() else "cpu",
-        devices=recipe.devices,
-        strategy="ddp_spawn" if recipe.devices > 1 else "auto",
-        precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]  # one of its literals
-        loggers=[] if folder is None else loggers_for(folder.path),
-    )
+    if is_first_process():
+        _finish(stage, recipe, learner.model)
+    wait_for_all_processes()
+    return stage.folder.bundle
 
 
 def fit(
@@ -389,7 +383,7 @@ def _resume(
     return content["step"], content["best"]
 
 
-def _finish(stage: Stage, recipe: TrainRecipe, model: ChangeModel) -> Path:
+def _finish(stage: Stage, recipe: TrainRecipe, model: ChangeModel) -> None:
     """Turn the best weights into the bundle; after this the stage counts as finished."""
     best = read_checkpoint(stage.folder.checkpoint)["best"]
     model.load_state_dict(load_file(stage.folder.best))
@@ -406,4 +400,3 @@ def _finish(stage: Stage, recipe: TrainRecipe, model: ChangeModel) -> Path:
     }
     save_bundle(stage.folder.bundle, model, metadata)
     stage.folder.best.unlink()
-    return stage.folder.bundle

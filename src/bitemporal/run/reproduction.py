@@ -23,9 +23,10 @@ from bitemporal.models import create_model, model_card
 from bitemporal.models.facts import PublishedScore, all_facts, model_facts
 from bitemporal.pairs.batch import Batch
 from bitemporal.run.augmentation import augment
-from bitemporal.run.fit import batch_size, check_fit, make_fabric, training_step
+from bitemporal.run.fit import batch_size, check_fit, training_step
 from bitemporal.run.folder import O_P, ORIGIN, STUDENT
 from bitemporal.run.learner import Learner, Optimisation
+from bitemporal.run.processes import make_fabric
 from bitemporal.run.recipe import DistillRecipe, Precision
 from bitemporal.run.stages import DistillationRun
 from bitemporal.synthetic import write_folder

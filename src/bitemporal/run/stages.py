@@ -23,6 +23,7 @@ from bitemporal.run.fit import Stage, batch_size, check_fit, train_stage
 from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT, RunFolder, teacher_stage
 from bitemporal.run.learner import Learner
 from bitemporal.run.loading import training_loader
+from bitemporal.run.processes import is_first_process
 from bitemporal.run.recipe import DistillRecipe, TrainRecipe, check_same_run
 from bitemporal.run.verdict import reach_verdict
 
@@ -43,12 +44,13 @@ class TrainingRun:
             DataError: When the pairs cannot be used.
         """
         self.recipe, self.folder = recipe, RunFolder(recipe.out)
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, quiet=not is_first_process())
         self.partition = recipe.partition if isinstance(recipe, DistillRecipe) else CarPartition()
         _check_networks(recipe)
         check_same_run(recipe, self.folder)
         self.data = prepare_data(recipe, self.partition, self.folder, self.console)
-        recipe.to_yaml(self.folder.recipe)
+        if is_first_process():
+            recipe.to_yaml(self.folder.recipe)
 
     def origin(self) -> Path:
         """Train the origin on all training pairs.
@@ -94,7 +96,7 @@ class DistillationRun(TrainingRun):
                     self.control()
                 case "student":
                     self.student()
-                case "verdict":
+                case "verdict" if is_first_process():
                     evaluations = self.verdict()
         return evaluations
 
