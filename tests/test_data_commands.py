@@ -45,8 +45,8 @@ def run(capsys, *words):
 
 def row(text, first):
     """Words of the table row that starts with ``first``."""
-    (line,) = [line for line in text.splitlines() if re.match(rf"{re.escape(first)}\s", line)]
-    return line[len(first) :].split()
+    (line,) = [line for line in text.splitlines() if re.match(rf"\s*{re.escape(first)}\s", line)]
+    return line.strip()[len(first) :].split()
 
 
 # -------------------------------------------------------------------------------------------------------- check
@@ -112,11 +112,11 @@ def test_stats_counts_and_partition_file(tmp_path, capsys):
     out_folder = tmp_path / "stats"
     status, out, _ = run(capsys, "data", "stats", root, "-o", out_folder)
     assert status == 0 and snapshot(root) == before
-    assert row(out.split("pairs a part")[0], "pairs") == ["9", "2"] and row(out, "labelled") == ["9", "1"]
+    assert row(out.split("pairs per part")[0], "pairs") == ["9", "2"] and row(out, "labelled") == ["9", "1"]
     assert row(out, "CAR 0") == ["2", "(22.2%)", "0", "(0.0%)"] and row(out, "CAR 1") == ["1", "(11.1%)", "0", "(0.0%)"]
     assert row(out, "CAR median") == ["0.2000", "0.1000"]
     assert row(out, "CAR 25 %")[0] == "0.0500" and row(out, "CAR max")[0] == "1.0000"
-    papers, equal = out.split("pairs a part at ")[1:]
+    papers, equal = out.split("pairs per part at ")[1:]
     assert papers.startswith("the paper's thresholds: small <= 0.05 < medium <= 0.2 < large")
     assert [row(papers, part)[0] for part in ("small", "medium", "large")] == ["3", "2", "4"]
     assert "equal counts (from train)" in equal

@@ -1,3 +1,4 @@
+import csv
 import random
 from collections import Counter
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from bitemporal.errors import PartitionError
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs.partition import PartitionRow
-from bitemporal.pairs.splits import apply_split, read_split, stratified_split, write_split
+from bitemporal.pairs.splits import stratified_split, write_split
 
 NAN = float("nan")
 PARTITION = CarPartition()
@@ -110,7 +111,7 @@ def test_what_cannot_be_split_is_an_error(rows, options, text):
         stratified_split(rows, **options)
 
 
-def test_a_written_split_repeats_on_the_rows_of_the_disk(tmp_path):
+def test_a_written_split_names_every_pair_in_any_order(tmp_path):
     # stems of train and test overlap, as in JL1-CD-like sets that count from 1
     disk = [
         PartitionRow(s, f"{i}, \u00e9 \udce9", 0.01 * i, PARTITION.part(0.01 * i))
@@ -121,37 +122,10 @@ def test_a_written_split_repeats_on_the_rows_of_the_disk(tmp_path):
     path = tmp_path / "new" / "split.csv"
     write_split(path, split)
     assert path.read_bytes().startswith(b"split,stem\n")
-    assert apply_split(disk, read_split(path)) == split
-    assert set(read_split(path)) == {(r.split, r.stem) for r in split}
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        rows = [(line["split"], line["stem"]) for line in csv.DictReader(stream)]
+    assert rows == sorted((r.split, r.stem) for r in split)
     assert [p.name for p in path.parent.iterdir()] == ["split.csv"]
     again = tmp_path / "again.csv"
     write_split(again, reversed(split))
     assert again.read_bytes() == path.read_bytes()
-
-
-def test_a_split_for_other_pairs_is_an_error(tmp_path):
-    disk = rows_of("train", 20)
-    path = tmp_path / "split.csv"
-    write_split(path, stratified_split(disk))
-    with pytest.raises(PartitionError, match=r"1 stem\(s\) of 'train' stand on one side"):
-        apply_split(disk[1:], read_split(path))
-    with pytest.raises(PartitionError, match="in 'train' and 'val'"):
-        apply_split(disk, [*read_split(path), ("val", "train_0"), ("train", "train_0")])
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        (None, "no such file"),
-        ("stem\n1\n", "'split'"),
-        ("split,stem\nval,\n", "line 2: split or stem is empty"),
-        ("split,stem\nval\n", "line 2: split or stem is empty"),
-        ("split,stem\nval,1\nval,1\n", "'1' more than once"),
-    ],
-)
-def test_a_broken_split_file_is_an_error_that_names_the_line(tmp_path, content, text):
-    path = tmp_path / "split.csv"
-    if content is not None:
-        path.write_text(content, encoding="utf-8")
-    with pytest.raises(PartitionError, match=text):
-        read_split(path)

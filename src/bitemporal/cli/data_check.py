@@ -4,10 +4,10 @@ import math
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from bitemporal.pairs import FolderCheck, PairFolder, PairRecord, check_pairs
+from bitemporal.tables import make_table, print_table
 
 
 def check(
@@ -32,45 +32,44 @@ def check(
         workers: Processes that read files; as many as fit the folder and the machine when left out.
     """
     folder = PairFolder(path, label_values=label_values, label_threshold=label_threshold, image_range=image_range)
-    scan = check_pairs(folder, workers, progress=sys.stderr.isatty())
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(scan.decoding.describe() if scan.decoding else _undecoded(scan), soft_wrap=True)
-    console.print(_overview(folder.splits, scan))
-    for warning in scan.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True)
-    console.print(scan.report() if scan.faults else f"{path}: no faults", soft_wrap=True)
-    return 1 if scan.faults else 0
+    checked = check_pairs(folder, workers, progress=sys.stderr.isatty())
+    print(checked.decoding.describe() if checked.decoding else _undecoded(checked))
+    print_table(_overview(folder.splits, checked))
+    for warning in checked.warnings:
+        print(f"warning: {warning}")
+    print(checked.report() if checked.faults else f"{path}: no faults")
+    return 1 if checked.faults else 0
 
 
-def _undecoded(scan: FolderCheck) -> str:
-    if any(record.labelled for record in scan.records):
+def _undecoded(checked: FolderCheck) -> str:
+    if any(record.labelled for record in checked.records):
         return "labels: their values cannot be decoded, see the faults"
     return "labels: none"
 
 
-def _sizes(records: Sequence[PairRecord]) -> str:
-    sizes = sorted({(record.height, record.width) for record in records if record.height})
-    if not sizes:
-        return "-"
-    if len(sizes) == 1:
-        return f"{sizes[0][0]} x {sizes[0][1]}"
-    heights, widths = zip(*sizes, strict=True)
-    return f"{min(heights)}-{max(heights)} x {min(widths)}-{max(widths)}"
-
-
-def _overview(splits: Sequence[str], scan: FolderCheck) -> Table:
-    table = Table("split", box=None, pad_edge=False)
-    for column in ("pairs", "labelled", "height x width", "with change", "mean CAR"):
-        table.add_column(column, justify="right")
+def _overview(splits: Sequence[str], checked: FolderCheck) -> Table:
+    rows = []
     for split in splits:
-        records = [record for record in scan.records if record.split == split]
+        records = [record for record in checked.records if record.split == split]
         cars = [record.car for record in records if not math.isnan(record.car)]
-        table.add_row(
-            split,
-            f"{len(records):,}",
-            f"{sum(record.labelled for record in records):,}",
-            _sizes(records),
-            f"{sum(car > 0 for car in cars):,}" if cars else "-",
-            f"{sum(cars) / len(cars):.4f}" if cars else "-",
+        rows.append(
+            (
+                split,
+                f"{len(records):,}",
+                f"{sum(record.labelled for record in records):,}",
+                _sizes(records),
+                f"{sum(car > 0 for car in cars):,}" if cars else "-",
+                f"{sum(cars) / len(cars):.4f}" if cars else "-",
+            )
         )
-    return table
+    return make_table(("split", "pairs", "labelled", "height x width", "with change", "mean CAR"), rows)
+
+
+def _sizes(records: Sequence[PairRecord]) -> str:
+    heights = {record.height for record in records if record.height}
+    widths = {record.width for record in records if record.height}
+    return " x ".join(_span(sides) for sides in (heights, widths)) if heights else "-"
+
+
+def _span(sides: set[int]) -> str:
+    return f"{min(sides)}" if len(sides) == 1 else f"{min(sides)}-{max(sides)}"

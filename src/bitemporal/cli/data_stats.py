@@ -3,28 +3,27 @@
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
-from rich.console import Console
+from matplotlib.ticker import PercentFormatter
 from rich.table import Table
 
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.files import replacing
 from bitemporal.method.car import PAPER_THRESHOLDS, CarPartition
 from bitemporal.pairs import FolderCheck, PairFolder, check_pairs
 from bitemporal.pairs.partition import write_partition
+from bitemporal.tables import make_table, print_table
 
 Cars = npt.NDArray[np.float64]
 
-_QUANTILES = (0, 5, 25, 50, 75, 95, 100)
-_LEAST = 1e-4  # left end of the picture's logarithmic axis; rarer change is shown in its first bar
-_GIVEN, _EQUAL, _BARS = "#b2182b", "#1b7837", "#4575b4"
+_QUANTILES = {0: "min", 5: "5 %", 25: "25 %", 50: "median", 75: "75 %", 95: "95 %", 100: "max"}
+_LEAST = 1e-4  # left end of the picture's logarithmic axis
+_BINS = np.array([-_LEAST, 0.0, *np.geomspace(_LEAST, 1.0, 41)])  # CAR 0, rarer than the least, and the others
 
 
 def stats(
@@ -55,125 +54,104 @@ def stats(
         workers: Processes that read files; as many as fit the folder and the machine when left out.
     """
     if parts is not None and thresholds is not None:
-        raise RecipeError(f"parts: found {parts} beside thresholds {thresholds}, expected one of the two; drop one")
+        raise OptionError(f"parts: found {parts} beside thresholds {thresholds}, expected one of the two; drop one")
     if parts is not None and parts < 1:
-        raise RecipeError(f"parts: found {parts}, expected a number of at least 1")
+        raise OptionError(f"parts: found {parts}, expected a number of at least 1")
     target = _outside(Path(output), Path(path))
     given = None if thresholds is None else CarPartition(thresholds)
     folder = PairFolder(path, label_values=label_values, label_threshold=label_threshold)
-    scan = check_pairs(folder, workers, progress=sys.stderr.isatty(), images=False)
-    _refuse_label_faults(scan)
-    cars = _cars(folder.splits, scan)
-    base, base_name = _base(cars)
+    check = check_pairs(folder, workers, progress=sys.stderr.isatty(), images=False)
+    _refuse_label_faults(check)
+    cars = {
+        split: np.array([r.car for r in check.records if r.split == split and not math.isnan(r.car)])
+        for split in folder.splits
+    }
+    # the pairs that teachers would be trained on decide what equal means
+    from_train = cars.get("train", np.array([])).size > 0
     count = len(given.names) if given else parts or 3
-    equal = CarPartition.of_equal_counts(base, count)
+    equal = CarPartition.of_equal_counts(cars["train"] if from_train else np.concatenate(list(cars.values())), count)
     if given is None and count in PAPER_THRESHOLDS:
         given = CarPartition.of_paper(count)
-    label = "given thresholds" if thresholds is not None else "the paper's thresholds"
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    if scan.decoding:
-        console.print(scan.decoding.describe(), soft_wrap=True)
-    for warning in scan.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True)
-    if scan.faults:
-        console.print(
-            f"warning: {len(scan.faults):,} fault(s) that do not touch the labels' CAR, such as missing partners; "
-            f"`bitemporal data check {path}` lists them",
-            soft_wrap=True,
+    if check.decoding:
+        print(check.decoding.describe())
+    for warning in check.warnings:
+        print(f"warning: {warning}")
+    if check.faults:
+        print(
+            f"warning: {len(check.faults):,} fault(s) that do not affect the CAR of labels, such as missing partners; "
+            f"`bitemporal data check {path}` lists them"
         )
-    console.print(_distribution(cars, scan))
-    for title, partition in ((label, given), (f"thresholds of equal counts (from {base_name})", equal)):
+    print_table(_distribution(cars, check))
+    named = {
+        "the paper's thresholds" if thresholds is None else "given thresholds": given,
+        f"thresholds of equal counts (from {'train' if from_train else 'all pairs'})": equal,
+    }
+    for name, partition in named.items():
         if partition is not None:
-            console.print(f"\npairs a part at {title}: {partition.describe()}", soft_wrap=True)
-            console.print(_parts(partition, cars))
+            print(f"\npairs per part at {name}: {partition.describe()}")
+            print_table(_parts(partition, cars))
     written = given or equal
-    write_partition(target / "partition.csv", scan.rows(written.part))
+    write_partition(target / "partition.csv", check.rows(written.part))
     save_histogram(target / "car_histogram.png", cars, given, equal)
-    console.print(
-        f"\nwritten to {target}: partition.csv ({len(scan.records):,} pairs, {written.describe()}), car_histogram.png",
-        soft_wrap=True,
+    print(
+        f"\nwritten to {target}: partition.csv ({len(check.records):,} pairs, {written.describe()}), car_histogram.png"
     )
 
 
 def _outside(target: Path, data: Path) -> Path:
     if target.resolve().is_relative_to(data.resolve()):
-        raise RecipeError(
+        raise OutputError(
             f"output: {target} lies inside the data folder {data}, which is never written to; name a folder "
-            "elsewhere by --output"
+            "elsewhere with --output"
         )
     if target.exists() and not target.is_dir():
-        raise RecipeError(f"output: {target} is a file, expected a folder (new or existing); name another by --output")
+        raise OutputError(
+            f"output: {target} is a file, expected a folder (new or existing); name another with --output"
+        )
     return target
 
 
-def _refuse_label_faults(scan: FolderCheck) -> None:
+def _refuse_label_faults(check: FolderCheck) -> None:
     """A distribution with holes would mislead.
 
     Raises:
         DataError: With the report of all unreadable and undecodable labels, or when there is no label.
     """
-    faults = [fault for fault in scan.faults if fault.kind in ("file", "label")]
+    faults = [fault for fault in check.faults if fault.kind in ("file", "label")]
     if faults:
-        raise DataError(FolderCheck(scan.root, faults=faults).report())
-    if all(math.isnan(record.car) for record in scan.records):
+        raise DataError(FolderCheck(check.root, faults=faults).report())
+    if all(math.isnan(record.car) for record in check.records):
         raise DataError(
-            f"{scan.root}: found {len(scan.records)} pairs, none of them with a label that has a valid pixel; CAR is "
+            f"{check.root}: found {len(check.records)} pairs, none of them with a label that has a valid pixel; CAR is "
             "defined by labels, add change masks in the folder label"
         )
 
 
-def _cars(splits: Sequence[str], scan: FolderCheck) -> dict[str, Cars]:
-    values: dict[str, list[float]] = {split: [] for split in splits}
-    for record in scan.records:
-        if not math.isnan(record.car):
-            values[record.split].append(record.car)
-    return {split: np.asarray(own, dtype=np.float64) for split, own in values.items()}
-
-
-def _base(cars: Mapping[str, Cars]) -> tuple[Cars, str]:
-    """The pairs that teachers would be trained on decide what equal means."""
-    if "train" in cars and cars["train"].size:
-        return cars["train"], "train"
-    return np.concatenate(list(cars.values())), "all splits" if len(cars) > 1 else next(iter(cars))
-
-
-def _distribution(cars: Mapping[str, Cars], scan: FolderCheck) -> Table:
-    """A column a split, so that any number of figures fits a narrow terminal."""
-    names = ["min" if q == 0 else "max" if q == 100 else "median" if q == 50 else f"{q} %" for q in _QUANTILES]
-    columns: list[list[str]] = [["pairs", "labelled", *(f"CAR {name}" for name in names), "CAR mean", "CAR 0", "CAR 1"]]
+def _distribution(cars: Mapping[str, Cars], check: FolderCheck) -> Table:
+    """One column per split, so that any number of figures fits a narrow terminal."""
+    columns = [["pairs", "labelled", *(f"CAR {name}" for name in _QUANTILES.values()), "CAR mean", "CAR 0", "CAR 1"]]
     for split, values in cars.items():
-        records = [record for record in scan.records if record.split == split]
-        column = [f"{len(records):,}", f"{sum(record.labelled for record in records):,}"]
+        labelled = [record.labelled for record in check.records if record.split == split]
+        column = [f"{len(labelled):,}", f"{sum(labelled):,}"]
         if values.size:
-            column += [f"{value:.4f}" for value in (*np.percentile(values, _QUANTILES), values.mean())]
-            column += [_share(int((values == end).sum()), values.size) for end in (0, 1)]
-        else:
-            column += ["-"] * (len(_QUANTILES) + 3)
-        columns.append(column)
-    return _table("", list(cars), zip(*columns, strict=True))
+            column += [f"{value:.4f}" for value in (*np.percentile(values, list(_QUANTILES)), values.mean())]
+            column += [_share((values == end).sum(), values.size) for end in (0, 1)]
+        columns.append(column + ["-"] * (len(columns[0]) - len(column)))
+    return make_table(["", *cars], zip(*columns, strict=True))
+
+
+def _parts(partition: CarPartition, cars: Mapping[str, Cars]) -> Table:
+    parts = {split: partition.indices(own) for split, own in cars.items()}
+    rows = (
+        [name, *(_share((own == index).sum(), own.size) for own in parts.values())]
+        for index, name in enumerate(partition.names)
+    )
+    return make_table(["part", *cars], rows)
 
 
 def _share(count: int, total: int) -> str:
     return f"{count:,} ({count / max(total, 1):.1%})"
-
-
-def _parts(partition: CarPartition, cars: Mapping[str, Cars]) -> Table:
-    counts = {split: np.bincount(partition.indices(own), minlength=len(partition.names)) for split, own in cars.items()}
-    rows = (
-        (name, *(_share(int(counts[split][index]), own.size) for split, own in cars.items()))
-        for index, name in enumerate(partition.names)
-    )
-    return _table("part", list(cars), rows)
-
-
-def _table(first: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(first, box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def save_histogram(
@@ -182,10 +160,10 @@ def save_histogram(
     given: CarPartition | None,
     equal: CarPartition | None,
 ) -> None:
-    """Save a picture of the CAR distribution, a row of axes for every split with labels.
+    """Save a picture of the CAR distribution, one histogram per split with labels.
 
-    CAR 0 has a bar of its own beside a logarithmic axis; bars show the share of the split's labelled pairs. The bar
-    of CAR 0 names its share, and is cut off where it is more than twice as high as any other.
+    Bars show the share of the split's labelled pairs over CAR on a logarithmic axis. CAR 0 has a bar of its own at the
+    left, which names its share, and is cut off where it is more than twice as high as any other.
 
     Args:
         path: PNG file; appears whole or not at all.
@@ -195,57 +173,31 @@ def save_histogram(
     """
     shown = {split: values for split, values in cars.items() if values.size}
     figure = Figure(figsize=(8, 1.1 + 1.9 * len(shown)), layout="constrained")
-    axes = figure.subplots(
-        len(shown), 2, squeeze=False, sharey="row", sharex="col", gridspec_kw={"width_ratios": [1, 14], "wspace": 0.02}
-    )
-    edges = np.geomspace(_LEAST, 1.0, 41)
-    for (zero, rest), (split, values) in zip(axes, shown.items(), strict=True):
-        changed = np.clip(values[values > 0], _LEAST, 1.0)
-        heights = np.histogram(changed, edges)[0] / values.size
-        rest.bar(edges[:-1], heights, np.diff(edges), align="edge", color=_BARS, edgecolor="white", linewidth=0.4)
-        unchanged = float((values == 0).mean())
-        top = 1.18 * max(min(unchanged, 2.0 * heights.max()) or unchanged, heights.max())
-        zero.set_ylim(0, top)
-        zero.bar([0], [unchanged], width=0.6, color=_BARS, alpha=0.55)  # leaves the axes where it dwarfs all others
-        cut = unchanged > top
-        text = f"↑\n{unchanged:.0%}" if cut else f"{unchanged:.0%}"
-        zero.text(0, 0.84 * top if cut else unchanged + 0.02 * top, text, ha="center", fontsize="small")
-        _style(zero, rest)
-        zero.set_ylabel(f"{split}\n{values.size:,} pairs")
-        for partition, colour, line in ((given, _GIVEN, "-"), (equal, _EQUAL, "--")):
-            for limit in partition.thresholds if partition else ():
-                (rest if limit > 0 else zero).axvline(max(limit, 0.35 if limit == 0 else _LEAST), color=colour, ls=line)
-    lines = [
-        (name, partition, colour, style)
+    axes = figure.subplots(len(shown), squeeze=False, sharex=True)[:, 0]
+    for axis, (split, values) in zip(axes, shown.items(), strict=True):
+        binned = np.where(values == 0, -_LEAST / 2, values)
+        heights, _, _ = axis.hist(binned, _BINS, weights=np.full(values.size, 1 / values.size), color="#4575b4")
+        unchanged, top = heights[0], min(heights[0], 2 * heights[1:].max()) or heights[0]
+        axis.set_ylim(0, 1.2 * max(top, *heights[1:]))
+        axis.annotate(f" {unchanged:.0%} at CAR 0", (0, top), va="bottom", fontsize="small")
+        axis.set_ylabel(f"{split}\n{values.size:,} pairs")
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         for name, partition, colour, style in (
-            ("thresholds", given, _GIVEN, "-"),
-            ("equal counts", equal, _EQUAL, "--"),
-        )
-        if partition and partition.thresholds
-    ]
-    figure.suptitle("share of each split's labelled pairs by change area ratio", x=0.01, ha="left", fontsize="medium")
-    handles = [axes[0, 1].plot([], [], color=colour, ls=style)[0] for _, _, colour, style in lines]
-    texts = [f"{name}: {', '.join(f'{100 * t:g} %' for t in p.thresholds)}" for name, p, _, _ in lines if p]
-    figure.legend(handles, texts, loc="outside lower center", ncols=2, frameon=False)
-    axes[-1, 1].set_xlabel("change area ratio (logarithmic; pairs without any change have the bar at 0)")
+            ("thresholds", given, "#b2182b", "-"),
+            ("equal counts", equal, "#1b7837", "--"),
+        ):
+            if partition is None:
+                continue
+            for threshold in partition.thresholds:
+                axis.axvline(threshold, color=colour, linestyle=style, label=f"{name}: {partition.describe()}")
+    axes[-1].set_xscale("symlog", linthresh=_LEAST, linscale=0.25)
+    axes[-1].set_xlim(-_LEAST, 1)
+    ticks = [-_LEAST / 2, 1e-4, 1e-3, 1e-2, 1e-1, 1]
+    axes[-1].set_xticks(ticks, ["0", *(f"{100 * tick:g} %" for tick in ticks[1:])])
+    axes[-1].minorticks_off()
+    axes[-1].set_xlabel("change area ratio (logarithmic)")
+    figure.suptitle("share of each split's labelled pairs by change area ratio", fontsize="medium")
+    lines = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))  # one for all lines of a name
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", frameon=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-
-
-def _style(zero: Axes, rest: Axes) -> None:
-    def percent(value: float, _: int) -> str:
-        return f"{100 * value:g} %"
-
-    zero.set_xlim(-0.5, 0.5)
-    zero.set_xticks([0], ["0"])
-    rest.set_xscale("log")
-    rest.set_xlim(_LEAST, 1.0)
-    rest.xaxis.set_major_formatter(FuncFormatter(percent))
-    rest.xaxis.set_minor_formatter(NullFormatter())
-    zero.yaxis.set_major_formatter(FuncFormatter(percent))
-    rest.tick_params(axis="y", left=False)
-    for axes in (zero, rest):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.3)
-        axes.set_axisbelow(True)
-    rest.spines["left"].set_visible(False)

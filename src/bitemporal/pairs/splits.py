@@ -11,13 +11,10 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from bitemporal.errors import PartitionError
 from bitemporal.files import replacing
 from bitemporal.pairs.partition import PartitionRow
-
-_COLUMNS = ("split", "stem")
 
 
 def stratified_split(
@@ -103,17 +100,13 @@ def _wanted(sizes: dict[str, int], fraction: float, count: int | None, source: s
 
 
 def _quotas(sizes: dict[str, int], wanted: int) -> dict[str, int]:
-    """Shares in proportion to size, summing to ``wanted``; one or more of two rows or more, at most all but one."""
-    total = sum(sizes.values())
-    exact = {part: wanted * size / total for part, size in sizes.items()}
-    quotas = {part: min(max(math.floor(exact[part]), 1), size - 1) for part, size in sizes.items()}
-    while (short := wanted - sum(quotas.values())) != 0:
-        step = 1 if short > 0 else -1
-        open_parts = [
-            part for part, size in sizes.items() if (quotas[part] < size - 1 if step > 0 else quotas[part] > 1)
-        ]
-        chosen = max(open_parts, key=lambda part: (step * (exact[part] - quotas[part]), part))
-        quotas[chosen] += step
+    """How many pairs each part gives: in proportion to its size, at least one of two or more, at most all but one."""
+    shares = {part: wanted * size / sum(sizes.values()) for part, size in sizes.items()}
+    quotas = {part: min(max(math.floor(shares[part]), 1), size - 1) for part, size in sizes.items()}
+    while missing := wanted - sum(quotas.values()):
+        step = 1 if missing > 0 else -1
+        free = [part for part, size in sizes.items() if 1 <= quotas[part] + step < size]
+        quotas[max(free, key=lambda part: (step * (shares[part] - quotas[part]), part))] += step
     return quotas
 
 
@@ -131,70 +124,5 @@ def write_split(path: str | os.PathLike[str], rows: Iterable[PartitionRow]) -> N
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(_COLUMNS)
+        writer.writerow(("split", "stem"))
         writer.writerows(sorted({(row.split, row.stem) for row in rows}))
-
-
-def read_split(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """Read a file of ``write_split``.
-
-    Returns:
-        (split, stem) in the file's order.
-
-    Raises:
-        PartitionError: When the file is missing, lacks a column, has an empty cell, or names a pair twice.
-    """
-    origin = Path(path)
-    if not origin.is_file():
-        raise PartitionError(f"{origin}: no such file; `write_split` writes one")
-    with origin.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        reader = csv.DictReader(stream)
-        missing = set(_COLUMNS) - set(reader.fieldnames or ())
-        if missing:
-            raise PartitionError(f"{origin}: column(s) {sorted(missing)} missing, expected split,stem")
-        found: list[tuple[str, str]] = []
-        for line in reader:
-            if not line["split"] or not line["stem"]:
-                raise PartitionError(f"{origin}, line {reader.line_num}: split or stem is empty, expected both")
-            found.append((line["split"], line["stem"]))
-    twice = [pair for pair, times in Counter(found).items() if times > 1]
-    if twice:
-        raise PartitionError(f"{origin}: split {twice[0][0]!r} names {twice[0][1]!r} more than once")
-    return found
-
-
-def apply_split(
-    rows: Sequence[PartitionRow], assignment: Iterable[tuple[str, str]], source: str = "train", target: str = "val"
-) -> list[PartitionRow]:
-    """Repeat a split that was written to a file.
-
-    Args:
-        rows: The pairs as they lie on disk.
-        assignment: What ``read_split`` gives.
-        source: Split on disk that gave.
-        target: Split that received.
-
-    Returns:
-        All rows in their order, with ``split`` changed where the file says so. Other splits of the file are not used.
-
-    Raises:
-        PartitionError: When the stems of ``source`` on disk are not those of ``source`` and ``target`` in the file,
-            or a stem is in both.
-    """
-    listed = {source: set[str](), target: set[str]()}
-    for split, stem in assignment:
-        if split in listed:
-            listed[split].add(stem)
-    both = listed[source] & listed[target]
-    if both:
-        raise PartitionError(
-            f"the split file puts {len(both)} stem(s) in {source!r} and {target!r}, first {min(both)!r}"
-        )
-    on_disk = {row.stem for row in rows if row.split == source}
-    wrong = on_disk ^ (listed[source] | listed[target])
-    if wrong:
-        raise PartitionError(
-            f"the split file does not fit these pairs: {len(wrong)} stem(s) of {source!r} stand on one side only, "
-            f"first {min(wrong)!r}; it was made for other pairs"
-        )
-    return [replace(row, split=target) if row.split == source and row.stem in listed[target] else row for row in rows]
