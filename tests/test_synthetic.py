@@ -12,7 +12,7 @@ from scipy import ndimage as ndi
 from synthetic_difficulty import best_iou, measure
 
 from bitemporal.cli.main import main
-from bitemporal.errors import DataError, MissingExtraError, RecipeError
+from bitemporal.errors import MissingExtraError, OptionError, OutputError
 from bitemporal.pairs import PairFolder, check_pairs
 from bitemporal.synthetic import (
     CHANGE_KINDS,
@@ -114,7 +114,7 @@ def test_unusable_arguments_are_named() -> None:
         ({"seed": 0, "kinds": ["bridge"]}, "bridge"),
         ({"seed": 0, "kinds": []}, "kinds"),
     ):
-        with pytest.raises(RecipeError, match=word):
+        with pytest.raises(OptionError, match=word):
             make_pair(**arguments)
 
 
@@ -145,9 +145,9 @@ def test_default_distribution_fills_the_papers_parts() -> None:
     small, medium, large = (cars <= 0.05).mean(), ((cars > 0.05) & (cars <= 0.2)).mean(), (cars > 0.2).mean()
     assert abs(small - 0.45) < 0.04 and abs(medium - 0.35) < 0.04 and abs(large - 0.20) < 0.04
     assert abs((cars == 0).mean() - 0.12) < 0.03 and 0 < (cars == 1).mean() < 0.05
-    with pytest.raises(RecipeError, match="above 0"):
+    with pytest.raises(OptionError, match="above 0"):
         CarDistribution(0, 0, 0, 0, 0)
-    with pytest.raises(RecipeError, match="at least 0"):
+    with pytest.raises(OptionError, match="at least 0"):
         CarDistribution(small=-0.1)
 
 
@@ -253,27 +253,27 @@ def test_a_folder_with_anything_else_is_left_alone(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     write_folder(root, {"train": 1}, size=32)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
-    with pytest.raises(DataError, match="seed"):
+    with pytest.raises(OutputError, match="seed"):
         write_folder(root, {"train": 1}, size=32, seed=1)
     (root / "train/A/synth_00000.png").unlink()
-    with pytest.raises(DataError, match=r"train/A/synth_00000\.png"):
+    with pytest.raises(OutputError, match=r"train/A/synth_00000\.png"):
         write_folder(root, {"train": 1}, size=32)
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"no synthetic\.json"):
+    with pytest.raises(OutputError, match=r"no synthetic\.json"):
         write_folder(other, {"train": 1}, size=32)
-    with pytest.raises(DataError, match="found a file"):
+    with pytest.raises(OutputError, match="found a file"):
         write_folder(other / "notes.txt", {"train": 1}, size=32)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="size"):
+    with pytest.raises(OptionError, match="size"):
         write_folder(tmp_path / "set", {"train": 1}, size=8)
-    with pytest.raises(RecipeError, match="cars"):
+    with pytest.raises(OptionError, match="cars"):
         write_folder(tmp_path / "set", {"train": 1}, cars=[2.0])
-    with pytest.raises(RecipeError, match="pairs"):
+    with pytest.raises(OptionError, match="pairs"):
         write_folder(tmp_path / "set", {"train": 0})
     assert list(tmp_path.iterdir()) == []
 

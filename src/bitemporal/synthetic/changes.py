@@ -1,8 +1,8 @@
 """What changes between the dates, where, and over exactly which area.
 
-Every footprint is given by a *gauge*: a plane that tells how far a shape must be blown up until it covers a pixel. The
-pixels of smallest gauge make a footprint of any wanted area, exact to the pixel, whatever part of it lies outside the
-product or on ground that must stay.
+Every footprint is defined by a *gauge*: a plane that gives, for each pixel, how far a shape must be enlarged to cover
+it. The pixels of smallest gauge form a footprint of any wanted area, exact to the pixel, no matter how much of the
+shape lies outside the product or on ground that must not change.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ CHANGE_KINDS: tuple[ChangeKind, ...] = get_args(ChangeKind)
 Cover = Literal[
     "crop", "grass", "wood", "bare", "paved", "water", "greenhouse", "photovoltaic", "road", "track", "roof"
 ]
-"""Class of land cover; a change is a change of it."""
+"""Class of land cover. A pixel is changed when its class is."""
 COVERS: tuple[Cover, ...] = get_args(Cover)
 
 COVER_OF: dict[Use, Cover] = {
@@ -65,12 +65,12 @@ _RESULT: dict[ChangeKind, Use] = {
     "photovoltaic": "photovoltaic",
 }
 _ALIKE: dict[ChangeKind, frozenset[Cover]] = {
-    # ground that such a change would leave as it is
+    # ground that such a change would leave unchanged
     kind: frozenset({COVER_OF[use]})
     for kind, use in _RESULT.items()
 } | {"road": frozenset({"road", "paved"}), "hard-surface": frozenset({"paved", "road"})}
 _AREAS: dict[ChangeKind, tuple[float, float]] = {
-    # square metres that one change of this kind takes, about
+    # typical area of one change of this kind in square metres
     "building": (25.0, 4200.0),
     "road": (150.0, 1800.0),
     "hard-surface": (60.0, 6000.0),
@@ -90,12 +90,12 @@ _KIND_SHARES: dict[ChangeKind, float] = {
 }
 _TRIES = 14
 _ZONE_FROM = 0.32
-"""CAR from which whole quarters of a tile are turned over instead of single objects."""
+"""CAR from which whole quarters of a tile are converted instead of single objects."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change of ground, as it is at the date when it shows.
+    """One change of ground, at the date when it shows.
 
     Attributes:
         kind: What it is.
@@ -104,7 +104,7 @@ class Change:
         mask: Its footprint within the window.
         use: Use of the ground in the footprint at that date; ``None`` where buildings alone are changed.
         buildings: Buildings that stand at that date only.
-        traces: Number of the parcel whose crop is gone at that date because of building works, no change; or -1.
+        traces: Number of the parcel that has lost its crop to building works at that date, which is no change; else -1.
     """
 
     kind: ChangeKind
@@ -118,14 +118,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to change, decided before the ground is drawn, so that the ground suits it.
+    """What will change, decided before the ground is drawn so that the ground suits it.
 
     Attributes:
         pixels: Changed pixels wanted in the product.
         kinds: Kinds to choose from, each with its share.
-        lead: Kind that most changes are of.
-        zone: Whether whole quarters are turned over; then the kinds of them, in order.
-        cut: Whether a change of woodland is a wood cut down; else one planted, or gone.
+        lead: Most frequent kind of change.
+        zone: Kinds to which whole quarters are converted, in order; empty when single objects change.
+        cut: Whether a change of woodland is a wood cut down, and not one planted or gone.
         setting: Setting that the ground must have, if any.
         only: Use that all parcels must have, if any.
         avoid: Uses that the ground must not have.
@@ -146,7 +146,7 @@ class Plan:
 
 
 def make_plan(rng: np.random.Generator, grid: Grid, car: float, kinds: Sequence[ChangeKind] | None) -> Plan:
-    """Decide what is to change.
+    """Decide what will change.
 
     Args:
         rng: Source of randomness.
@@ -159,7 +159,7 @@ def make_plan(rng: np.random.Generator, grid: Grid, car: float, kinds: Sequence[
     options, weights = list(shares), np.array(list(shares.values()))
     lead = options[int(rng.choice(len(options), p=weights / weights.sum()))]
     if car < _ZONE_FROM and not (car > 0.2 and rng.random() < 0.4):
-        # greenhouses replace cropland, so there has to be some
+        # greenhouses replace cropland, so the scene needs some
         setting: Setting | None = "farmland" if lead == "greenhouse" else None
         return Plan(pixels, shares, lead, setting=setting)
     if len(options) > 1 and "road" in options:
@@ -173,7 +173,7 @@ def make_plan(rng: np.random.Generator, grid: Grid, car: float, kinds: Sequence[
     if "building" in zone:
         avoid |= {"houses", "halls", "estate"}
     if "woodland" in zone:
-        # scattered trees beside a wood would make it hard to say what is wood
+        # scattered trees next to a wood would blur the border of the wood
         avoid |= {"scrub"}
     only: Use | None = "wood" if cut else "crop" if "greenhouse" in zone else None
     roads = car < 0.9 and not ({"road", "hard-surface"} & set(zone) and car > 0.7)
@@ -203,13 +203,13 @@ def _within(cover: npt.NDArray[np.uint8], covers: frozenset[Cover]) -> Mask:
 
 @dataclass(frozen=True)
 class _Shape:
-    """A shape at unit size: its gauge on the pixels of a window, and what to build at a size."""
+    """A shape at unit size: its gauge on the pixels of a window, and the buildings it has at a given size."""
 
     window: tuple[slice, slice]
     gauge: Plane
     build: Callable[[float], tuple[Building, ...]] | None = None
     whole: bool = False
-    """Whether ground that must stay may not cut into the shape."""
+    """Whether the shape is rejected where ground that must not change cuts into it."""
     sizes: tuple[float, float] = (0.0, np.inf)
 
 
@@ -231,7 +231,7 @@ class Planner:
             rng: Source of randomness.
             grid: The canvas.
             parcels: The ground before any change.
-            cover: Its cover, as of ``cover_map``.
+            cover: Its cover, as given by ``cover_map``.
             plan: What is wanted.
             rough: Noise of deviation 1 that roughens natural outlines, H x W.
         """
@@ -248,7 +248,7 @@ class Planner:
         """Place everything that was planned.
 
         Returns:
-            Changes whose footprints, cut to the product, have the wanted area together.
+            Changes; within the product their footprints together have the wanted area.
         """
         if self.plan.pixels == 0:
             return []
@@ -259,14 +259,14 @@ class Planner:
         for _ in range(3):
             left = self._fill(left) if left else 0
         if left > 0.02 * self.plan.pixels:
-            # what grows or is water fits ground of any outline; roofs and panels do not
+            # vegetation and water fit ground of any outline; roofs and panels do not
             natural: list[ChangeKind] = ["woodland", "water", "hard-surface"]
             kinds = [kind for kind in natural if kind in self.plan.kinds] or list(self.plan.kinds)
             self._zone((kinds[int(self.rng.integers(len(kinds)))],), left)
         return self.changes
 
     def _fill(self, pixels: int) -> int:
-        """Place one change of so many pixels, or two of half as many, and so on; returns the pixels left over."""
+        """Place one change of this many pixels, or two of half as many, and so on; returns the pixels left over."""
         if self._place(pixels):
             return 0
         if pixels * self.grid.gsd**2 < 50:
@@ -285,13 +285,13 @@ class Planner:
         return sorted((int(a) for a in areas), reverse=True)
 
     def _place(self, pixels: int) -> bool:
-        """Place one change of so many pixels somewhere; whether that was possible."""
+        """Place one change of this many pixels somewhere; returns whether that was possible."""
         area = pixels * self.grid.gsd**2
         fits = {k: w * (1.0 if _AREAS[k][0] <= area <= _AREAS[k][1] else 0.03) for k, w in self.plan.kinds.items()}
         options, weights = list(fits), np.array(list(fits.values()))
         lead = fits[self.plan.lead] >= self.plan.kinds[self.plan.lead] and self.rng.random() < self.focus
         for attempt in range(_TRIES):
-            # a kind that is harder to place gets several places before another takes its turn
+            # a kind that is hard to place gets several attempts before another kind is drawn
             if attempt % 4 == 0:
                 drawn = options[int(self.rng.choice(len(options), p=weights / weights.sum()))]
                 kind = self.plan.lead if lead and attempt < 8 else drawn
@@ -315,7 +315,7 @@ class Planner:
         return None
 
     def _settle(self, kind: ChangeKind, shape: _Shape, covers: frozenset[Cover], pixels: int, cut: bool) -> bool:
-        """Blow a shape up to the wanted area and take it, unless the place does not suit it."""
+        """Enlarge a shape to the wanted area and accept it if the place suits it."""
         window = shape.window
         open_ground = self.free[window] & _within(self.cover[window], covers)
         countable = open_ground & self.product[window] & np.isfinite(shape.gauge)
@@ -345,9 +345,9 @@ class Planner:
         cut: bool,
         buildings: tuple[Building, ...],
     ) -> None:
-        """Note a change, and keep later ones off its ground and off the surroundings of its buildings."""
+        """Record a change, and keep later ones away from its ground and its buildings."""
         use: Use | None = None if buildings else "cleared" if cut else _RESULT[kind]
-        # what is built is mostly new, what grows or is water comes and goes
+        # structures are mostly new; vegetation and water appear and disappear
         forward = self.rng.random() < (0.85 if cut or kind not in ("woodland", "water") else 0.4)
         if kind == "woodland" and not cut:
             forward = bool(self.rng.random() < 0.25)
@@ -364,7 +364,7 @@ class Planner:
     # --- shapes -----------------------------------------------------------------------------------------------------
 
     def _plan_axes(self, window: tuple[slice, slice], centre: tuple[float, float]) -> tuple[Plane, Plane]:
-        """Plan coordinates relative to a point, so that a shape follows the parcels, one of the two axes first."""
+        """Plan coordinates relative to a point, in random order of the axes, so that a shape follows the parcels."""
         row, col = self.grid.pixel(*centre)
         a, b = self.parcels.u[window] - self.parcels.u[row, col], self.parcels.v[window] - self.parcels.v[row, col]
         return (a, b) if self.rng.random() < 0.5 else (b, a)
@@ -527,7 +527,7 @@ class Planner:
     # --- large conversions ------------------------------------------------------------------------------------------
 
     def _zone(self, kinds: tuple[ChangeKind, ...], pixels: int) -> None:
-        """Turn a whole quarter of the product over to one kind of use after another."""
+        """Convert a whole quarter of the product, one kind of use after another."""
         rng, grid, cover = self.rng, self.grid, self.cover
         everything = slice(0, grid.shape[0]), slice(0, grid.shape[1])
         cut = self.plan.cut
@@ -563,7 +563,7 @@ class Planner:
 
 
 def _edge(axis: Plane, shift: float, length: float) -> Plane:
-    """Growth at which the interval of ``length`` around ``shift``, both growing, covers each value of ``axis``.
+    """Growth at which an interval of ``length`` around ``shift``, when both grow, covers each value of ``axis``.
 
     The interval runs from shift - length / 2 < 0 to shift + length / 2 > 0.
     """

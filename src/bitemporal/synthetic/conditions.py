@@ -1,4 +1,4 @@
-"""What differs between two images of one unchanged place: season, sun, air, sensor, registration."""
+"""What differs between two images of an unchanged place: season, sun, atmosphere, sensor, registration."""
 
 from dataclasses import dataclass
 
@@ -15,20 +15,20 @@ class Conditions:
     """How one image was taken.
 
     Attributes:
-        season: Of the vegetation.
-        azimuth: Of the sun, radians clockwise from north.
-        elevation: Of the sun above the horizon, radians.
-        gain: Brightness of the whole image.
-        gamma: Of the tone curve; 1 leaves it.
-        cast: Factors of red, green and blue.
-        saturation: 0 grey, 1 as it is.
-        shade: Light that reaches shadows, as a share.
-        tilt: Of the camera from straight down, radians; what is high leans by it.
-        heading: Where it leans to, radians clockwise from north.
-        haze: Mean opacity of the veil.
-        veil: How uneven it is.
-        blur: Deviation of the point spread function in pixels.
-        noise: Deviation of the sensor's noise in digital numbers of 255.
+        season: Season of the vegetation.
+        azimuth: Azimuth of the sun, radians clockwise from north.
+        elevation: Elevation of the sun above the horizon, radians.
+        gain: Brightness factor of the whole image.
+        gamma: Exponent of the tone curve; 1 changes nothing.
+        cast: Colour cast, factors of red, green and blue.
+        saturation: 0 is grey, 1 changes nothing.
+        shade: Share of the light that reaches shadows.
+        tilt: Tilt of the camera from straight down, radians; high objects lean by it.
+        heading: Direction in which they lean, radians clockwise from north.
+        haze: Mean opacity of the haze.
+        veil: Unevenness of the haze.
+        blur: Standard deviation of the point spread function in pixels.
+        noise: Standard deviation of the sensor noise, on the scale of 0 to 255.
         shift: Misregistration in pixels, along columns and rows.
         rotation: Misregistration in radians about the centre.
     """
@@ -52,11 +52,11 @@ class Conditions:
 
 
 def draw_conditions(rng: np.random.Generator, registered: bool) -> Conditions:
-    """Draw how an image was taken.
+    """Draw random conditions for one image.
 
     Args:
         rng: Source of randomness.
-        registered: Whether the image defines the grid; the other date is shifted by up to about 1.5 pixels against it.
+        registered: Whether the image defines the grid; the other date is shifted against it by up to about 1.5 pixels.
     """
     warm, green = rng.normal(0, 0.045), rng.normal(0, 0.02)
     hazy = rng.random() < 0.35
@@ -86,19 +86,19 @@ def draw_conditions(rng: np.random.Generator, registered: bool) -> Conditions:
 
 
 def lit(colour: Plane, height: Plane, grid: Grid, conditions: Conditions) -> Plane:
-    """Light and shadow of the sun on coloured relief.
+    """Apply sunlight and shadows to coloured relief.
 
     Args:
-        colour: H x W x 3 of the canvas, as in full sun on flat ground. Changed in place.
+        colour: Colours of the canvas in full sun on flat ground, H x W x 3. Changed in place.
         height: Metres above ground, H x W.
         grid: The canvas.
-        conditions: Of the date.
+        conditions: Conditions of the date.
 
     Returns:
         The lit colours, H x W x 3.
     """
     east, south = np.sin(conditions.azimuth), -np.cos(conditions.azimuth)
-    # edges of the height raster are stairs; a little smoothing keeps them from glittering
+    # the height raster has stepped edges; slight smoothing avoids glitter along them
     slopes = np.gradient(ndi.gaussian_filter(height, 0.7, truncate=3), grid.gsd)
     slope_y, slope_x = (np.clip(slope, -1.3, 1.3) for slope in slopes)
     tilt = (slope_x * np.float32(east) + slope_y * np.float32(south)) / np.float32(np.tan(conditions.elevation))
@@ -112,7 +112,7 @@ def lit(colour: Plane, height: Plane, grid: Grid, conditions: Conditions) -> Pla
 
 
 def _sunlit(height: Plane, grid: Grid, east: float, south: float, elevation: float) -> Plane:
-    """1 where the sun shines, 0 in a cast shadow: every pixel looks towards the sun for something high enough."""
+    """1 in the sun, 0 in a cast shadow: every pixel searches towards the sun for something high enough."""
     highest = float(height.max())
     rise = np.tan(elevation) * grid.gsd
     steps = min(int(highest / rise) + 1, 160)
@@ -127,17 +127,17 @@ def _sunlit(height: Plane, grid: Grid, east: float, south: float, elevation: flo
 
 
 def leaned(colour: Plane, height: Plane, solid: Mask, grid: Grid, conditions: Conditions) -> Plane:
-    """The view of a camera that does not look straight down: what is high leans, and walls come into sight.
+    """The view of a camera that does not look straight down: high objects lean, and walls become visible.
 
     Args:
         colour: Lit ground, H x W x 3 of the canvas.
         height: Metres above ground, H x W.
-        solid: Buildings, which have walls; H x W.
+        solid: Whether a pixel belongs to a building, which has walls; H x W.
         grid: The canvas.
-        conditions: Of the date.
+        conditions: Conditions of the date.
 
     Returns:
-        The colours as seen, H x W x 3, in the place of the ground below them.
+        The colours as seen, H x W x 3; what leans hides the ground below it.
     """
     slope = float(np.tan(conditions.tilt))
     east, south = float(np.sin(conditions.heading)), float(-np.cos(conditions.heading))
@@ -166,13 +166,13 @@ def leaned(colour: Plane, height: Plane, solid: Mask, grid: Grid, conditions: Co
 
 
 def sensed(colour: Plane, grid: Grid, conditions: Conditions, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """The image that a sensor delivers of lit ground.
+    """The sensor's image of lit ground.
 
     Args:
         colour: Lit ground, H x W x 3 of the canvas. Changed in place.
         grid: The canvas.
-        conditions: Of the date.
-        rng: Source of the veil and the noise.
+        conditions: Conditions of the date.
+        rng: Source of the haze and the noise.
 
     Returns:
         The product, height x width x 3.
@@ -202,7 +202,7 @@ def sensed(colour: Plane, grid: Grid, conditions: Conditions, rng: np.random.Gen
 
 
 def _moved(colour: Plane, grid: Grid, conditions: Conditions) -> Plane:
-    """The product's part of a canvas, seen by a slightly shifted and turned camera."""
+    """The product's part of a canvas, seen by a slightly shifted and rotated camera."""
     cos, sin = np.cos(conditions.rotation), np.sin(conditions.rotation)
     matrix = np.array([[cos, -sin], [sin, cos]])
     middle = np.array([(grid.height - 1) / 2, (grid.width - 1) / 2])

@@ -50,7 +50,7 @@ _DISTRICT = 280.0
 _ROAD_SIDE, _TRACK_SIDE = 150.0, 85.0
 EDGE, TRACK, ROAD = 0, 1, 2
 _KEPT = 1 << 20
-"""Pixels from which copies of noise planes are made anew each time rather than kept."""
+"""Canvas size in pixels from which copies of noise planes are recomputed each time rather than kept."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def power_noise(
 
 
 class Noise:
-    """The noise planes that every texture of a scene is made of; rolled copies serve as further ones."""
+    """The noise planes behind every texture of a scene; rolled copies serve as additional planes."""
 
     def __init__(self, rng: np.random.Generator, grid: Grid) -> None:
         """Draw the planes.
@@ -150,7 +150,7 @@ class Noise:
         self.line = rng.standard_normal(4096).astype(np.float32)
 
     def plane(self, name: Literal["broad", "patchy", "fine"], copy: int = 0) -> Plane:
-        """One plane; every ``copy`` shows other values at a place.
+        """One plane; every ``copy`` has other values at a given pixel.
 
         Args:
             name: ``broad`` varies over tens of metres, ``patchy`` over metres, ``fine`` over single pixels.
@@ -163,7 +163,7 @@ class Noise:
             return self._copies[name, copy]
         height, width = self.shape
         rolled = np.roll(plane, (height * 7 * copy // 19, width * 5 * copy // 13), (0, 1))
-        # every other copy is turned by 180 degrees, so that few copies do not show the same figure twice
+        # every other copy is turned by 180 degrees, so that the same figure rarely shows twice
         turned = rolled[::-1, ::-1].copy() if copy % 2 else rolled
         if plane.size < _KEPT:
             self._copies[name, copy] = turned
@@ -208,7 +208,7 @@ class Parcels:
 def _split(
     rng: np.random.Generator, whole: tuple[float, float, float, float], roads: bool, parcel: float
 ) -> tuple[list[tuple[float, ...]], list[tuple[int, ...]], list[tuple[float, ...]]]:
-    """Halve a rectangle again and again; the long cuts are roads, the middling ones tracks, the short ones edges."""
+    """Halve a rectangle repeatedly; long cuts are roads, medium ones tracks, short ones field edges."""
     sides: tuple[tuple[int, ...], tuple[float, ...]] = (EDGE,) * 4, (0.4,) * 4
     stack = [(whole, *sides)]
     rectangles: list[tuple[float, ...]] = []
@@ -240,7 +240,7 @@ def _split(
 def _uses(
     rng: np.random.Generator, centres: Plane, setting: Setting | None, avoid: frozenset[Use], only: Use | None
 ) -> list[Use]:
-    """A use for every parcel: districts of some hundred metres have a setting each, unless one is given."""
+    """A use for every parcel; districts of a few hundred metres have a setting each, unless one is given."""
     names, shares = list(_SETTING_SHARES), np.array(list(_SETTING_SHARES.values()))
     cells: dict[tuple[int, int], Setting] = {}
     uses: list[Use] = []
@@ -331,7 +331,7 @@ class Ways:
 def make_ways(parcels: Parcels) -> Ways:
     """Where the boundaries of parcels run."""
     far = np.float32(1e3)
-    found = {kind: np.full(parcels.ids.shape, far, np.float32) for kind in (EDGE, TRACK, ROAD)}
+    rims = {kind: np.full(parcels.ids.shape, far, np.float32) for kind in (EDGE, TRACK, ROAD)}
     centre = np.full(parcels.ids.shape, far, np.float32)
     direction = np.zeros(parcels.ids.shape, np.uint8)
     crossing = np.zeros(parcels.ids.shape, np.uint8)
@@ -340,10 +340,10 @@ def make_ways(parcels: Parcels) -> Ways:
         bound = parcels.rectangles[:, side][parcels.ids]
         distance = np.abs(axis - bound)
         kinds, half = parcels.boundary[:, side], parcels.half_width[:, side]
-        for kind, nearest in found.items():
+        for kind, nearest in rims.items():
             if not (kinds == kind).any():
                 continue
-            # an infinite retreat takes the parcels out whose side is of another kind
+            # an infinite distance excludes parcels with another kind of side
             reach = np.where(kinds == kind, half, -far).astype(np.float32)[parcels.ids]
             rim = distance - reach
             if kind == ROAD:
@@ -353,4 +353,4 @@ def make_ways(parcels: Parcels) -> Ways:
                 direction = np.where(closer, np.uint8(1 - side % 2), direction)
             np.minimum(nearest, rim, out=nearest)
     along = np.where(direction == 1, parcels.v, parcels.u)
-    return Ways(found[ROAD], found[TRACK], found[EDGE], centre, along, direction, crossing > 1)
+    return Ways(rims[ROAD], rims[TRACK], rims[EDGE], centre, along, direction, crossing > 1)

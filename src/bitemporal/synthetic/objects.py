@@ -12,7 +12,7 @@ from bitemporal.synthetic.surfaces import Colour, roof_colour
 Roof = Literal["gable", "hip", "flat", "metal"]
 
 WING = 0.52
-"""Length of a wing in shares of its house's; above one half, so that a house grown about its centre covers itself."""
+"""Length of a wing relative to its house; above one half, so that a house enlarged about its centre covers itself."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Building:
 
     @property
     def radius(self) -> float:
-        """Of a circle around the centre that holds the building, metres."""
+        """Radius in metres of a circle around the centre that holds the building."""
         return float(np.hypot(self.length, self.width * (1 + 2 * self.wing)) / 2)
 
 
@@ -61,15 +61,15 @@ class Trees:
     evergreen: Plane
 
     def __len__(self) -> int:
-        """Their number."""
+        """The number of trees."""
         return len(self.x)
 
     def select(self, keep: Mask) -> "Trees":
-        """Those that ``keep`` marks."""
+        """The trees that ``keep`` marks."""
         return Trees(*(values[keep] for values in vars(self).values()))
 
     def join(self, other: "Trees") -> "Trees":
-        """These and others."""
+        """These trees and others."""
         return Trees(*(np.concatenate(both) for both in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
@@ -93,7 +93,7 @@ class Layer:
         return cls(np.zeros((*shape, 3), np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32))
 
     def copy(self) -> "Layer":
-        """A layer of its own with the same things."""
+        """An independent copy."""
         return Layer(self.colour.copy(), self.alpha.copy(), self.height.copy())
 
 
@@ -178,7 +178,7 @@ def stamp_building(layer: Layer, grid: Grid, building: Building) -> None:
 
 @lru_cache(maxsize=512)
 def _crown(size: int, variant: int, gsd: float) -> tuple[Plane, Plane]:
-    """Height in shares of the tree's, and brightness, of a crown of ``size`` half pixels of radius."""
+    """Height relative to the tree, and brightness, of a crown with a radius of ``size`` half pixels."""
     rng = np.random.default_rng([size, variant, 77])
     radius = size / 2
     reach = int(np.ceil(radius * 1.3))
@@ -213,12 +213,12 @@ class Canopy:
         return cls(*(np.zeros(shape, np.float32) for _ in range(3)))
 
     def copy(self) -> "Canopy":
-        """A canopy of its own with the same trees."""
+        """An independent copy."""
         return Canopy(self.height.copy(), self.tone.copy(), self.evergreen.copy())
 
 
 def stamp_trees(canopy: Canopy, grid: Grid, trees: Trees) -> None:
-    """Draw trees into a canopy; the higher one hides the lower."""
+    """Draw trees into a canopy; higher trees hide lower ones."""
     height, width = grid.shape
     rows = np.floor(trees.y / grid.gsd).astype(int) + grid.pad
     cols = np.floor(trees.x / grid.gsd).astype(int) + grid.pad
@@ -241,7 +241,7 @@ def stamp_trees(canopy: Canopy, grid: Grid, trees: Trees) -> None:
 def scatter_trees(
     rng: np.random.Generator, grid: Grid, where: Mask, spacing: float, radius: tuple[float, float], keep: float = 1.0
 ) -> Trees:
-    """Trees on a shaken grid where a mask allows them.
+    """Trees on a jittered grid where a mask allows them.
 
     Args:
         rng: Source of randomness.
@@ -290,7 +290,7 @@ def make_house(rng: np.random.Generator, x: float, y: float, angle: float, scale
 
 
 def make_hall(rng: np.random.Generator, x: float, y: float, length: float, width: float, angle: float) -> Building:
-    """A hall, block or large building of given measures."""
+    """A hall, block or large building of given dimensions."""
     roof: Roof = "metal" if rng.random() < 0.65 else "flat"
     height = float(rng.uniform(6, 12)) if roof == "metal" else float(rng.choice([9.0, 15.0, 24.0], p=[0.4, 0.4, 0.2]))
     wing = float(rng.uniform(0.3, 0.6)) if roof == "flat" and rng.random() < 0.4 else 0.0
@@ -300,17 +300,17 @@ def make_hall(rng: np.random.Generator, x: float, y: float, length: float, width
 
 def _houses(rng: np.random.Generator, parcels: Parcels, grid: Grid, number: int) -> list[Building]:
     u0, v0, u1, v1 = (float(c) for c in parcels.rectangles[number])
-    # a village is close-built, an estate of villas loose
+    # houses stand close in a village, and apart on an estate of villas
     pitch = rng.uniform(11.5, 20)
     pitch_u, pitch_v = pitch * rng.uniform(0.95, 1.15), pitch * rng.uniform(0.85, 1.05)
     density, scale = rng.uniform(0.55, 0.97), min(1.1, pitch / 16) * rng.uniform(0.85, 1.05)
-    found = []
+    houses = []
     for u in np.arange(u0 + pitch_u * 0.6, u1 - pitch_u * 0.4, pitch_u):
         for v in np.arange(v0 + pitch_v * 0.6, v1 - pitch_v * 0.4, pitch_v):
             if rng.random() < density:
                 x, y = parcels.place(grid, u + rng.normal(0, 0.9), v + rng.normal(0, 0.9))
-                found.append(make_house(rng, x, y, parcels.angle, scale))
-    return found
+                houses.append(make_house(rng, x, y, parcels.angle, scale))
+    return houses
 
 
 def _halls(rng: np.random.Generator, parcels: Parcels, grid: Grid, number: int) -> list[Building]:
@@ -320,7 +320,7 @@ def _halls(rng: np.random.Generator, parcels: Parcels, grid: Grid, number: int) 
     if min(width, depth) < 12:
         return []
     columns, rows = max(1, round(width / rng.uniform(28, 60))), max(1, round(depth / rng.uniform(24, 50)))
-    found = []
+    halls = []
     for i in range(columns):
         for j in range(rows):
             if rng.random() < 0.12:
@@ -332,43 +332,43 @@ def _halls(rng: np.random.Generator, parcels: Parcels, grid: Grid, number: int) 
             length, breadth = (across, along) if turned else (along, across)
             if breadth > 8:
                 angle = parcels.angle + (np.pi / 2 if turned else 0)
-                found.append(make_hall(rng, x, y, float(length), float(breadth), float(angle)))
-    return found
+                halls.append(make_hall(rng, x, y, float(length), float(breadth), float(angle)))
+    return halls
 
 
 def _blocks(rng: np.random.Generator, parcels: Parcels, grid: Grid, number: int) -> list[Building]:
-    """Rows of like blocks of flats."""
+    """Rows of identical blocks of flats."""
     u0, v0, u1, v1 = (float(c) for c in parcels.rectangles[number])
     length, width, height = rng.uniform(28, 58), rng.uniform(11, 15), float(rng.choice([12.0, 18.0, 27.0]))
     colour, turned = roof_colour(rng, large=False), rng.random() < 0.5
     pitch_a, pitch_b = length + rng.uniform(8, 14), width + rng.uniform(0.7, 1.1) * height + 6
     pitch_u, pitch_v = (pitch_b, pitch_a) if turned else (pitch_a, pitch_b)
     angle = parcels.angle + (np.pi / 2 if turned else 0)
-    found = []
+    blocks = []
     for u in np.arange(u0 + pitch_u * 0.55, u1 - pitch_u * 0.45, pitch_u):
         for v in np.arange(v0 + pitch_v * 0.55, v1 - pitch_v * 0.45, pitch_v):
             x, y = parcels.place(grid, float(u), float(v))
             roof: Roof = "hip" if height < 15 and rng.random() < 0.3 else "flat"
             variant = int(rng.integers(64))
-            found.append(Building(x, y, float(length), float(width), float(angle), height, roof, colour, 0.0, variant))
-    return found
+            blocks.append(Building(x, y, float(length), float(width), float(angle), height, roof, colour, 0.0, variant))
+    return blocks
 
 
 def make_buildings(rng: np.random.Generator, grid: Grid, parcels: Parcels, ways: Ways) -> list[Building]:
-    """The houses and halls of all parcels that have such a use, wherever they may show on the canvas."""
-    found: list[Building] = []
+    """The houses, halls and blocks of flats of all parcels with such a use, as far as they can show on the canvas."""
+    buildings: list[Building] = []
     for number, use in enumerate(parcels.uses):
         if use == "houses":
-            found += _houses(rng, parcels, grid, number)
+            buildings += _houses(rng, parcels, grid, number)
         elif use == "halls":
-            found += _halls(rng, parcels, grid, number)
+            buildings += _halls(rng, parcels, grid, number)
         elif use == "estate":
-            found += _blocks(rng, parcels, grid, number)
+            buildings += _blocks(rng, parcels, grid, number)
     rim = grid.pad * grid.gsd
     right, bottom = grid.width * grid.gsd + rim, grid.height * grid.gsd + rim
     return [
         b
-        for b in found
+        for b in buildings
         if -rim - b.radius < b.x < right + b.radius
         and -rim - b.radius < b.y < bottom + b.radius
         and min(ways.road[at := grid.pixel(b.x, b.y)], ways.track[at]) > 0.5 * b.width + 0.5
@@ -397,11 +397,11 @@ def make_trees(rng: np.random.Generator, grid: Grid, parcels: Parcels, ways: Way
         clear: Where no tree may stand, H x W: on roads and roofs.
     """
     use_of = np.array(parcels.uses)
-    found = grow(rng, np.empty(0, np.float32), np.empty(0, np.float32), (1.0, 2.0))
+    trees = grow(rng, np.empty(0, np.float32), np.empty(0, np.float32), (1.0, 2.0))
     for use, (spacing, radius, keep) in _STANDS.items():
         if use in parcels.uses:
             where = (use_of == use)[parcels.ids] & ~clear
-            found = found.join(scatter_trees(rng, grid, where, spacing, radius, keep * float(rng.uniform(0.6, 1.1))))
+            trees = trees.join(scatter_trees(rng, grid, where, spacing, radius, keep * float(rng.uniform(0.6, 1.1))))
     margin = grid.pad * grid.gsd
     for number in np.flatnonzero(use_of == "orchard"):
         u0, v0, u1, v1 = (float(c) for c in parcels.rectangles[number])
@@ -411,19 +411,19 @@ def make_trees(rng: np.random.Generator, grid: Grid, parcels: Parcels, ways: Way
         ]
         if places:
             x, y = np.array(places, np.float32).T
-            found = found.join(grow(rng, x, y, (1.3, 2.0)))
+            trees = trees.join(grow(rng, x, y, (1.3, 2.0)))
     hedges = np.zeros(len(parcels.uses), bool)
     hedges[rng.random(len(parcels.uses)) < 0.14] = True
-    beside = ((ways.road > 1.0) & (ways.road < 2.2) & (rng.random() < 0.45)) | ((ways.edge < 0.4) & hedges[parcels.ids])
-    if beside.any():
-        found = found.join(scatter_trees(rng, grid, beside & ~clear, 1.6, (1.2, 2.4), 0.45))
-    inside = (found.x > -margin) & (found.y > -margin)
-    return found.select(inside)
+    lined = ((ways.road > 1.0) & (ways.road < 2.2) & (rng.random() < 0.45)) | ((ways.edge < 0.4) & hedges[parcels.ids])
+    if lined.any():
+        trees = trees.join(scatter_trees(rng, grid, lined & ~clear, 1.6, (1.2, 2.4), 0.45))
+    inside = (trees.x > -margin) & (trees.y > -margin)
+    return trees.select(inside)
 
 
 @dataclass(frozen=True)
 class Car:
-    """A car: centre and axis as of a building, and its colour."""
+    """A car: centre and axis as for a building, and its colour."""
 
     x: float
     y: float
@@ -436,7 +436,7 @@ _PAINT: list[Colour] = [(0.85, 0.85, 0.85), (0.15, 0.15, 0.17), (0.5, 0.5, 0.52)
 
 
 def make_cars(rng: np.random.Generator, grid: Grid, parcels: Parcels, ways: Ways, paved: Mask) -> list[Car]:
-    """Cars of one moment: in the lanes of roads, and parked on paved ground.
+    """The cars of one date: in the lanes of roads, and parked on paved ground.
 
     Args:
         rng: Source of randomness.

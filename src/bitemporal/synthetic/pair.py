@@ -1,4 +1,4 @@
-"""Synthetic pairs: one call, one pair of images and the mask of what changed between them."""
+"""Synthetic pairs: two images of one place, and the mask of what changed between them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bitemporal.errors import RecipeError
+from bitemporal.errors import OptionError
 from bitemporal.synthetic.changes import CHANGE_KINDS, Change, ChangeKind, Plan, Planner, cover_map, make_plan
 from bitemporal.synthetic.conditions import draw_conditions
 from bitemporal.synthetic.ground import Grid, Mask, Noise, Use, make_parcels, make_ways
@@ -31,14 +31,14 @@ Image = npt.NDArray[np.uint8]
 class CarDistribution:
     """Shares of pairs by change area ratio (CAR); they need not sum to 1.
 
-    Within a share the CAR is drawn evenly (small ones on a logarithmic scale). The default fills all three parts of
+    Within a share the CAR is drawn uniformly (small ones on a logarithmic scale). The default fills all three parts of
     the paper's partition.
 
     Attributes:
         none: Pairs in which nothing changes, CAR 0.
         small: CAR in [0.003, 0.05].
         medium: CAR in (0.05, 0.20].
-        large: CAR in (0.20, 0.75], the smaller ones more often.
+        large: CAR in (0.20, 0.75], lower values more often.
         full: Pairs in which everything changes, CAR 1.
     """
 
@@ -52,18 +52,20 @@ class CarDistribution:
         """Check the shares.
 
         Raises:
-            RecipeError: When one is negative, or all are 0.
+            OptionError: When one is negative, or all are 0.
         """
         values = vars(self)
         if any(not share >= 0 for share in values.values()) or not sum(values.values()) > 0:
-            raise RecipeError(f"CAR shares: found {values}, expected numbers of at least 0, one of them above 0")
+            raise OptionError(
+                f"CAR shares: found {values}, expected numbers of at least 0, at least one of them above 0"
+            )
 
     def draw(self, rng: np.random.Generator, at: float | None = None) -> float:
         """One CAR in [0, 1].
 
         Args:
             rng: Source of randomness.
-            at: Point in [0, 1) of the cumulated shares that chooses the share; random when ``None``.
+            at: Point in [0, 1) of the cumulated shares that selects the share; random when ``None``.
         """
         limits = np.cumsum(list(vars(self).values()))
         at = float(rng.random()) if at is None else at
@@ -109,15 +111,15 @@ def make_pair(
     Args:
         seed: Number of the pair, at least 0; equal arguments give equal pairs.
         size: Height and width in pixels, at least 32.
-        car: Change area ratio wanted, in [0, 1]; drawn from the default ``CarDistribution`` when ``None``.
-        gsd: Metres of a pixel, in [0.2, 2].
+        car: Wanted change area ratio, in [0, 1]; drawn from the default ``CarDistribution`` when ``None``.
+        gsd: Metres per pixel, in [0.2, 2].
         kinds: Kinds of change allowed; all when ``None``.
 
     Returns:
-        The pair. Its CAR is the wanted one within 5 % (0 and 1 exactly).
+        The pair. Its CAR is within 5 % of the wanted one (0 and 1 exactly).
 
     Raises:
-        RecipeError: When an argument is outside its range.
+        OptionError: When an argument is outside its range.
     """
     return make_scene(seed, size, size, car, gsd, kinds)
 
@@ -130,21 +132,21 @@ def make_scene(
     gsd: float = 0.5,
     kinds: Sequence[ChangeKind] | None = None,
 ) -> SyntheticPair:
-    """Make one pair of any size: roads run through, and the mixture of uses varies over some hundred metres.
+    """Make one pair of any size. Roads run through it, and the mixture of uses varies over a few hundred metres.
 
     Args:
         seed: Number of the scene, at least 0; equal arguments give equal scenes.
-        height: In pixels, at least 32.
-        width: In pixels, at least 32. A scene of 4,096 x 4,096 pixels takes about 4 GB while it is made.
-        car: Change area ratio wanted, in [0, 1]; drawn from the default ``CarDistribution`` when ``None``.
-        gsd: Metres of a pixel, in [0.2, 2].
+        height: Pixels, at least 32.
+        width: Pixels, at least 32. Making a scene of 4,096 x 4,096 pixels needs about 4 GB of memory.
+        car: Wanted change area ratio, in [0, 1]; drawn from the default ``CarDistribution`` when ``None``.
+        gsd: Metres per pixel, in [0.2, 2].
         kinds: Kinds of change allowed; all when ``None``.
 
     Returns:
-        The scene. Its CAR is the wanted one within 5 % (0 and 1 exactly).
+        The scene. Its CAR is within 5 % of the wanted one (0 and 1 exactly).
 
     Raises:
-        RecipeError: When an argument is outside its range.
+        OptionError: When an argument is outside its range.
     """
     _check(seed, height, width, car, gsd, kinds)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(8)]
@@ -170,16 +172,16 @@ def _check(
     seed: int, height: int, width: int, car: float | None, gsd: float, kinds: Sequence[ChangeKind] | None
 ) -> None:
     if seed < 0:
-        raise RecipeError(f"seed: found {seed}, expected an integer of at least 0")
+        raise OptionError(f"seed: found {seed}, expected an integer of at least 0")
     if min(height, width) < 32:
-        raise RecipeError(f"size: found {height} x {width} pixels, expected at least 32 x 32")
+        raise OptionError(f"size: found {height} x {width} pixels, expected at least 32 x 32")
     if car is not None and not 0 <= car <= 1:
-        raise RecipeError(f"car: found {car}, expected a change area ratio in [0, 1]")
+        raise OptionError(f"car: found {car}, expected a change area ratio in [0, 1]")
     if not 0.2 <= gsd <= 2:
-        raise RecipeError(f"gsd: found {gsd} metres, expected a pixel size in [0.2, 2]")
+        raise OptionError(f"gsd: found {gsd} metres, expected a pixel size in [0.2, 2]")
     unknown = sorted(set(kinds or ()) - set(CHANGE_KINDS))
     if unknown or (kinds is not None and not kinds):
-        raise RecipeError(f"kinds: found {unknown or 'none'}, expected some of {', '.join(CHANGE_KINDS)}")
+        raise OptionError(f"kinds: found {unknown or 'none'}, expected some of {', '.join(CHANGE_KINDS)}")
 
 
 def _in_product(grid: Grid, change: Change) -> bool:
@@ -192,10 +194,10 @@ def _in_product(grid: Grid, change: Change) -> bool:
 def _stage(
     grid: Grid, plan: Plan, rng: np.random.Generator, change_rng: np.random.Generator
 ) -> tuple[Ground, list[Building], Trees, list[Change]]:
-    """Draw the ground before any change, place the changes, and draw what stands at both dates.
+    """Draw the ground before any change, place the changes, and draw what exists at both dates.
 
     Returns:
-        The ground; the buildings and trees that stand at one date only; the changes.
+        The ground; the buildings and trees that exist at one date only; the changes.
     """
     noise = Noise(rng, grid)
     parcels = make_parcels(rng, grid, plan.setting, plan.avoid, plan.only, plan.roads, plan.straight)
@@ -238,7 +240,7 @@ def _state(
     date: int,
     rng: np.random.Generator,
 ) -> State:
-    """The ground at one date: what stands at both, and what the changes show or hide."""
+    """The ground at one date: what exists at both, and what the changes show or hide."""
     grid, parcels = ground.grid, ground.parcels
     ids, uses = parcels.ids.copy(), list(parcels.uses)
     shown = np.zeros(grid.shape, bool)
@@ -249,7 +251,7 @@ def _state(
     own: list[Building] = []
     added: list[Use] = []
     for change in changes:
-        # both dates number the patches alike, so that a parcel keeps its looks
+        # both dates number the patches alike, so that a parcel keeps its appearance
         number = len(uses) + len(added)
         added.append(change.use or "bare")
         if change.date != date:

@@ -29,7 +29,7 @@ from bitemporal.synthetic.surfaces import (
 
 @dataclass
 class Ground:
-    """What is the same at both dates and needed to draw either.
+    """What both dates share and need for drawing.
 
     Attributes:
         grid: The canvas.
@@ -72,7 +72,7 @@ class State:
 
 
 def _paint(colour: Plane, alpha: Plane, paint: Plane) -> None:
-    """Lay a paint, one colour or one for every pixel, over the pixels whose alpha is above 0."""
+    """Paint one colour, or one colour per pixel, over the pixels with an alpha above 0."""
     on = np.flatnonzero(alpha)
     flat = colour.reshape(-1, 3)
     below = flat[on]
@@ -113,7 +113,7 @@ def _base(ground: Ground, state: State, table: SurfaceTable, date: int) -> Plane
 
 
 def _banks(ground: Ground, state: State, colour: Plane, height: Plane) -> None:
-    """Water lies lower than its banks, which are bare."""
+    """Lower water below its banks, and make the banks bare."""
     water = np.array([use == "water" for use in state.uses])
     if not water.any():
         return
@@ -130,7 +130,7 @@ def _banks(ground: Ground, state: State, colour: Plane, height: Plane) -> None:
 
 
 def draw_ways(rng: np.random.Generator, grid: Grid, noise: Noise, ways: Ways) -> Layer:
-    """Field edges, dirt tracks, and paved roads with their lanes, all without light.
+    """Field edges, dirt tracks, and paved roads with their lanes, before lighting.
 
     Args:
         rng: Source of their colours.
@@ -189,7 +189,7 @@ def _hash(values: npt.NDArray[np.int64], noise: Noise) -> Plane:
 
 
 def _straight(ground: Ground, on: npt.NDArray[np.int64], turned: Mask) -> tuple[Plane, Plane]:
-    """Coordinates along and across the plan's axes without its bend, for what is built straight."""
+    """Coordinates along and across the plan's axes without its bend, for straight structures."""
     grid, angle = ground.grid, ground.parcels.angle
     row, col = np.divmod(on, grid.shape[1])
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -241,7 +241,7 @@ def _panels(ground: Ground, on: npt.NDArray[np.int64], piece: npt.NDArray[np.int
 
 
 def _bays(ground: Ground, on: npt.NDArray[np.int64], piece: npt.NDArray[np.int32], colour: Plane) -> Plane:
-    """The roof of a large works: bay beside bay, each with a low ridge, some with roof lights."""
+    """The roof of a large factory: bay next to bay, each with a low ridge, some with roof lights."""
     noise = ground.noise
     number = piece.astype(np.int64)
     along, across = _straight(ground, on, _hash(number, noise) > 0)
@@ -257,7 +257,7 @@ def _bays(ground: Ground, on: npt.NDArray[np.int64], piece: npt.NDArray[np.int32
 
 
 def _paving(ground: Ground, on: npt.NDArray[np.int64], piece: npt.NDArray[np.int32], colour: Plane) -> None:
-    """Joints of slabs, and the marks of parking bays on some."""
+    """Joints between slabs, and on some the lines of parking bays."""
     parcels, noise = ground.parcels, ground.noise
     u, v = parcels.u.ravel()[on], parcels.v.ravel()[on]
     joint = (np.mod(u, 5.0) < 0.5) | (np.mod(v, 5.0) < 0.5)

@@ -104,7 +104,7 @@ class Surface:
 
 
 def _near(rng: np.random.Generator, colour: Colour, spread: float = 0.06) -> Colour:
-    """A colour close by: brighter or darker as a whole, and slightly of another hue."""
+    """A similar colour: brighter or darker overall, and of a slightly different hue."""
     gain = 1 + spread * rng.standard_normal()
     red, green, blue = (float(c * gain * (1 + 0.25 * spread * rng.standard_normal())) for c in colour)
     return red, green, blue
@@ -120,7 +120,7 @@ def _blend(first: Colour, second: Colour, share: float) -> Colour:
 
 
 def roof_colour(rng: np.random.Generator, large: bool) -> Colour:
-    """Colour of a roof; large ones are of metal or concrete, seldom of tiles."""
+    """Colour of a roof; large roofs are metal or concrete, rarely tiles."""
     colours, shares = zip(*_ROOFS, strict=True)
     weights = np.array(shares) * (np.array([0.1, 0.4, 1.2, 0.8, 1.6, 2.0, 1.4, 1.0]) if large else 1.0)
     return _near(rng, colours[int(rng.choice(len(colours), p=weights / weights.sum()))], 0.08)
@@ -132,7 +132,7 @@ def asphalt_colour(rng: np.random.Generator) -> Colour:
 
 
 def leaf_colours(rng: np.random.Generator, season: Season) -> tuple[Colour, Colour]:
-    """Colours of the deciduous and of the evergreen trees of a scene at one date."""
+    """Colours of a scene's deciduous and evergreen trees at one date."""
     return _near(rng, _LEAVES[season], 0.08), _near(rng, EVERGREEN, 0.08)
 
 
@@ -204,7 +204,7 @@ def make_surface(use: Use, season: Season, stable: np.random.Generator, dated: n
 
 @dataclass(frozen=True)
 class SurfaceTable:
-    """The surfaces of all pieces of ground as arrays, to be indexed by the numbers of the pieces."""
+    """The surfaces of all pieces of ground as arrays, indexed by the number of the piece."""
 
     first: Plane
     second: Plane

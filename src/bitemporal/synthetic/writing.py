@@ -16,13 +16,13 @@ import numpy.typing as npt
 from PIL import Image
 from rich.progress import track
 
-from bitemporal.errors import DataError, MissingExtraError, RecipeError
+from bitemporal.errors import MissingExtraError, OptionError, OutputError
 from bitemporal.files import replacing
 from bitemporal.synthetic.changes import ChangeKind
 from bitemporal.synthetic.pair import CarDistribution, make_pair, make_scene
 
 GENERATOR = 1
-"""Rises whenever equal settings would give other pairs than before."""
+"""Increases whenever equal settings would give different pairs than before."""
 
 GOLDEN = 0.5 * (5**0.5 - 1)
 
@@ -61,11 +61,11 @@ def _jobs(
     for split, count in pairs.items():
         start = float(np.random.default_rng([seed, zlib.crc32(split.encode())]).random())
         for k in range(count):
-            # by split and number in it, so that a longer set begins with the shorter one
+            # by split and number within it, so that a larger set begins with the smaller one
             source = np.random.SeedSequence([seed, zlib.crc32(split.encode()), k])
             own, draw = source.spawn(2)
             if isinstance(cars, CarDistribution):
-                # steps of the golden ratio fill the shares evenly, so that a small split holds every part, too
+                # steps of the golden ratio fill the shares evenly, so that even a small split holds every part
                 car = cars.draw(np.random.default_rng(draw), (start + k * GOLDEN) % 1.0)
             else:
                 car = cars[k % len(cars)]
@@ -77,7 +77,7 @@ def _jobs(
 def _write_pair(job: _Job) -> None:
     pair = make_pair(job.seed, job.size, job.car, job.gsd, job.kinds)
     for name, pixels in (("A", pair.before), ("B", pair.after), ("label", pair.label * np.uint8(255))):
-        # the least effort that pays: noise compresses badly
+        # noise compresses badly, so more effort would gain little
         Image.fromarray(pixels).save(job.folder / name / f"{job.stem}.png", compress_level=3)
 
 
@@ -94,35 +94,35 @@ def write_folder(
 ) -> None:
     """Write a set of pairs as ``ROOT/SPLIT/{A,B,label}/synth_00000.png``, labels 0 and 255.
 
-    ``ROOT/synthetic.json`` holds all settings. The folder appears whole or not at all. When it is there already and
-    holds exactly this set, nothing is done.
+    ``ROOT/synthetic.json`` holds all settings. The folder appears whole or not at all. If it already holds exactly this
+    set, nothing is done.
 
     Args:
-        root: Folder to write; it must not exist, be empty, or hold this very set.
+        root: Folder to write. It must be new or empty, or hold exactly this set.
         pairs: Number of pairs by split; 210 for train, 45 for val and 45 for test when ``None``.
         size: Height and width in pixels, at least 32.
-        seed: At least 0. Equal settings give equal files, whatever the number of workers; a set with more pairs in a
+        seed: At least 0. Equal settings give equal files, whatever the number of workers; a set with more pairs per
             split begins with those of the smaller set.
-        cars: Distribution that change area ratios are drawn from, or a list that every split goes through again and
-            again; the default ``CarDistribution`` when ``None``.
-        gsd: Metres of a pixel, in [0.2, 2].
+        cars: Distribution of change area ratios, or a list of them that every split repeats; the default
+            ``CarDistribution`` when ``None``.
+        gsd: Metres per pixel, in [0.2, 2].
         kinds: Kinds of change allowed; all when ``None``.
         workers: Processes to use, at least 1. With more than one, a script must call this under
             ``if __name__ == "__main__":``.
         progress: Whether to show a progress bar.
 
     Raises:
-        DataError: When the folder holds anything else.
-        RecipeError: When a setting is outside its range.
+        OutputError: When the folder holds anything else.
+        OptionError: When a setting is outside its range.
     """
     pairs = dict(DEFAULT_PAIRS if pairs is None else pairs)
     cars = CarDistribution() if cars is None else cars
     if not pairs or any(count < 0 for count in pairs.values()) or not sum(pairs.values()):
-        raise RecipeError(f"pairs: found {pairs}, expected numbers of pairs by split, at least one pair in all")
+        raise OptionError(f"pairs: found {pairs}, expected the number of pairs by split, at least one in all")
     if not isinstance(cars, CarDistribution) and (not cars or any(not 0 <= car <= 1 for car in cars)):
-        raise RecipeError(f"cars: found {list(cars)}, expected change area ratios in [0, 1]")
+        raise OptionError(f"cars: found {list(cars)}, expected change area ratios in [0, 1]")
     if seed < 0 or workers < 1:
-        raise RecipeError(f"seed, workers: found {seed} and {workers}, expected at least 0 and 1")
+        raise OptionError(f"seed, workers: found {seed} and {workers}, expected at least 0 and at least 1")
     target = Path(root)
     settings: dict[str, Any] = {
         "generator": GENERATOR,
@@ -145,7 +145,7 @@ def write_folder(
                 (partial / split / name).mkdir(parents=True)
         _run(jobs, workers, progress)
         (partial / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        # takes the place of an empty folder, and of nothing else
+        # replaces an empty folder, and nothing else
         if target.exists():
             target.rmdir()
         partial.rename(target)
@@ -168,31 +168,33 @@ def _run(jobs: Sequence[_Job], workers: int, progress: bool) -> None:
 
 
 def _already_there(target: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a folder holds exactly the set of these settings.
+    """Whether a folder holds exactly the set with these settings.
 
     Raises:
-        DataError: When it holds anything else.
+        OutputError: When it holds anything else.
     """
     if not target.exists():
         return False
     if not target.is_dir():
-        raise DataError(f"{target}: found a file, expected a folder to write synthetic pairs into; give another name")
+        raise OutputError(
+            f"{target}: found a file, expected a folder to write synthetic pairs into; choose another name"
+        )
     if not any(target.iterdir()):
         return False
     try:
-        found = json.loads((target / SETTINGS).read_text(encoding="utf-8"))
+        present = json.loads((target / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise DataError(
+        present = None
+    if not isinstance(present, dict):
+        raise OutputError(
             f"{target}: found files but no {SETTINGS}, expected an empty folder or one with synthetic pairs; "
-            "give another name or empty it"
+            "choose another name, or empty it"
         )
-    differing = sorted(key for key in settings.keys() | found.keys() if settings.get(key) != found.get(key))
+    differing = sorted(key for key in settings.keys() | present.keys() if settings.get(key) != present.get(key))
     if differing:
-        raise DataError(
-            f"{target}: holds a synthetic set of other settings ({', '.join(differing)} differ); "
-            "give another name or remove it"
+        raise OutputError(
+            f"{target}: holds a synthetic set with other settings ({', '.join(differing)} differ); "
+            "choose another name, or remove it"
         )
     expected = {
         Path(split, name, f"synth_{k:05d}.png")
@@ -200,12 +202,12 @@ def _already_there(target: Path, settings: Mapping[str, Any]) -> bool:
         for name in ("A", "B", "label")
         for k in range(count)
     } | {Path(SETTINGS)}
-    present = {path.relative_to(target) for path in target.rglob("*") if path.is_file()}
-    if present != expected:
-        example = min(present ^ expected)
-        raise DataError(
-            f"{target}: differs from the set that its {SETTINGS} describes by {len(present ^ expected)} file(s), "
-            f"such as {example}; remove the folder and write it anew"
+    files = {path.relative_to(target) for path in target.rglob("*") if path.is_file()}
+    if files != expected:
+        example = min(files ^ expected)
+        raise OutputError(
+            f"{target}: differs from the set that its {SETTINGS} describes by {len(files ^ expected)} file(s), "
+            f"such as {example}; remove the folder and write it again"
         )
     return True
 
@@ -229,24 +231,24 @@ def write_scene(
         before: File of the first date, three bands of uint8.
         after: File of the second date.
         label: File of the change mask, one band: 0 unchanged, 255 changed.
-        seed: As of ``make_scene``, like the next five.
-        height: In pixels.
-        width: In pixels.
-        car: Change area ratio wanted.
-        gsd: Metres of a pixel.
+        seed: See ``make_scene``, as for the next five.
+        height: Pixels.
+        width: Pixels.
+        car: Wanted change area ratio.
+        gsd: Metres per pixel.
         kinds: Kinds of change allowed.
-        epsg: Code of the coordinate reference system, in metres.
+        epsg: EPSG code of a coordinate reference system in metres.
         origin: Easting and northing of the top left corner of the top left pixel.
 
     Raises:
         MissingExtraError: When rasterio is not installed.
-        RecipeError: When an argument is outside its range.
+        OptionError: When an argument is outside its range.
     """
     try:
         import rasterio
     except ImportError as error:
         raise MissingExtraError(
-            "GeoTIFFs are written by rasterio, which is not installed: pip install 'bitemporal[geo]'"
+            "writing GeoTIFFs needs rasterio, which is not installed: pip install 'bitemporal[geo]'"
         ) from error
     scene = make_scene(seed, height, width, car, gsd, kinds)
     profile = {
