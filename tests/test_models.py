@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitemporal._torchvision import torchvision
-from bitemporal.errors import InputSizeError, RecipeError, UnknownModelError, WeightsError
+from bitemporal.errors import InputSizeError, OptionError, UnknownModelError, WeightsError
 from bitemporal.method.car import CarPartition
 from bitemporal.method.loss import CRITERIA, DistillationLoss, view_for
 from bitemporal.method.teachers import PartTeachers
@@ -434,7 +434,7 @@ def test_an_unknown_name_is_an_error_with_near_names():
 
 @every_model
 def test_an_unknown_option_is_an_error(name):
-    with pytest.raises(RecipeError, match="wings"):
+    with pytest.raises(OptionError, match="wings"):
         create_model(name, wings=2)
 
 

@@ -20,25 +20,25 @@ from segmentation_models_pytorch.encoders import get_encoder
 from timm.layers import Format
 from torch import Tensor, nn
 
-from bitemporal.errors import RecipeError, WeightsError
+from bitemporal.errors import OptionError, WeightsError
 from bitemporal.models.base import Normalisation
 from bitemporal.models.encoders import TIMM_HUB, fetch_weights
 from bitemporal.models.layers import rescaled_levels
 
 WeightsFile = str | os.PathLike[str]
 
-_PROBLEMS_TOLD = 20
+_PROBLEMS_LISTED = 20
 
 
 @dataclass(frozen=True)
 class Levels:
-    """What an encoder gives, and what its pretrained weights are.
+    """The levels of features that an encoder returns, and the facts about its pretrained weights.
 
     Attributes:
-        channels: Of the levels, from the finest to the coarsest.
-        strides: Of the levels, in pixels; those of a Vision Transformer of patch 14 begin with 3.5.
-        normalisation: Of the images that the weights expect.
-        licence: Of the weights.
+        channels: Channels of the levels, from the finest to the coarsest.
+        strides: Strides of the levels, in pixels; a Vision Transformer of patch 14 has a finest stride of 3.5.
+        normalisation: Normalisation of the images that the weights expect.
+        licence: Licence of the weights.
     """
 
     channels: Sequence[int]
@@ -48,10 +48,10 @@ class Levels:
 
 
 class TimmEncoder(nn.Module):
-    """Encoder of timm; a plain Vision Transformer, whose blocks all have one stride, becomes a pyramid of four levels.
+    """Encoder of timm. A plain Vision Transformer, all of one stride, becomes a pyramid of four levels.
 
     Attributes:
-        levels: What it gives.
+        levels: The levels that it returns.
     """
 
     def __init__(
@@ -65,25 +65,25 @@ class TimmEncoder(nn.Module):
         """Build the encoder.
 
         Args:
-            name: In timm.
+            name: Name in timm.
             in_channels: Channels of the image; timm adapts weights for three.
             pretrained: Fetch its weights.
-            weights: File with the weights of the whole network, instead.
-            finest: Number of levels to keep, the finest ones; all by default. timm drops the layers behind them in
-                most networks, not in the likes of EfficientNet.
+            weights: File with the weights of the whole network, instead of fetching them.
+            finest: Keep only this number of levels, the finest ones; all by default. timm drops the layers behind them
+                in most networks, but not in those like EfficientNet.
 
         Raises:
             WeightsError: When the file does not fit.
         """
         super().__init__()
-        with torch.device("meta"):  # takes no memory: only to see what the network is made of
+        with torch.device("meta"):  # without memory: only its structure is of interest
             whole = timm.create_model(name)
         reductions = [info["reduction"] for info in getattr(whole.feature_info, "info", whole.feature_info)]
         plain = len(set(reductions)) == 1
         if plain:
             indices = [len(reductions) * part // 4 - 1 for part in (1, 2, 3, 4)]
         else:
-            # the last features of each stride; those at full size cost much and tell little
+            # the last features of each stride; those at full size cost much and contribute little
             indices = list({stride: i for i, stride in enumerate(reductions) if stride > 1}.values())[:finest]
         any_size = {"dynamic_img_size": True, "strict_img_size": False}
         taken = inspect.signature(type(whole).__init__).parameters
@@ -101,7 +101,7 @@ class TimmEncoder(nn.Module):
             state = _weights_of_timm(whole, whole.pretrained_cfg, weights)
             self.body = build(pretrained=True, pretrained_cfg_overlay={"state_dict": state})
             for module in self.body.modules():
-                getattr(module, "pretrained_cfg", {}).pop("state_dict", None)  # timm would keep them
+                getattr(module, "pretrained_cfg", {}).pop("state_dict", None)  # or timm keeps them in memory
         self.channels_last = getattr(self.body, "output_fmt", None) == Format.NHWC
         channels: list[int] = self.body.feature_info.channels()
         strides: list[float] = self.body.feature_info.reduction()
@@ -128,7 +128,7 @@ class SmpEncoder(nn.Module):
     """Encoder of segmentation-models-pytorch.
 
     Attributes:
-        levels: What it gives.
+        levels: The levels that it returns.
     """
 
     def __init__(
@@ -137,10 +137,10 @@ class SmpEncoder(nn.Module):
         """Build the encoder.
 
         Args:
-            name: In segmentation-models-pytorch.
+            name: Name in segmentation-models-pytorch.
             in_channels: Channels of the image; weights for three are adapted.
-            pretrained: Fetch its weights: those of ImageNet, where there are several.
-            weights: File with its weights, instead.
+            pretrained: Fetch its weights: those of ImageNet where there are several.
+            weights: File with its weights, instead of fetching them.
 
         Raises:
             WeightsError: When the file does not fit.
@@ -159,7 +159,7 @@ class SmpEncoder(nn.Module):
             except (RuntimeError, KeyError) as error:
                 raise _misfit(weights, f"{name} in segmentation-models-pytorch", state, expected) from error
             self.body.set_in_channels(in_channels, pretrained=True)
-        # first comes the image itself; encoders without features at stride 2 give none, of no channels, there
+        # the first entry is the image itself; an encoder without features at stride 2 has 0 channels there
         self.kept = [i for i, channels in enumerate(self.body.out_channels) if i > 0 and channels > 0]
         self.levels = Levels(
             [self.body.out_channels[i] for i in self.kept],
@@ -177,21 +177,23 @@ class SmpEncoder(nn.Module):
 def any_encoder(
     name: str, in_channels: int, pretrained: bool, weights: WeightsFile | None, finest: int | None = None
 ) -> TimmEncoder | SmpEncoder:
-    """Build an encoder by its name: timm's, or where timm has none of that name, that of segmentation-models-pytorch.
+    """Build an encoder by its name in timm or, where timm has no such name, in segmentation-models-pytorch.
 
     Args:
-        name: The name; one of timm may have the tag of its weights, ``resnet18.a1_in1k``.
+        name: The name; in timm it may include the tag of the weights, as in ``resnet18.a1_in1k``.
         in_channels: Channels of the image.
         pretrained: Fetch its weights.
-        weights: File with its weights, instead: safetensors, or of ``torch.save``.
-        finest: Number of levels to keep, of an encoder of timm.
+        weights: File with its weights, instead of fetching them: safetensors, or written by ``torch.save``.
+        finest: Keep only this number of levels of an encoder of timm, the finest ones.
 
     Raises:
-        RecipeError: When neither library has it, it gives no features, or two sources of weights are named.
+        OptionError: When neither library has it, it returns no features, or two sources of weights are given.
         WeightsError: When the weights cannot be fetched, or the file does not fit.
     """
     if pretrained and weights is not None:
-        raise RecipeError(f"weights: {weights} are named, and pretrained=True would fetch others; choose one of both")
+        raise OptionError(
+            f"weights: found both {weights} and pretrained=True, expected one source; drop one of the two"
+        )
     in_timm = timm.is_model(name)
     if not in_timm and name not in smp_encoders:
         near = [
@@ -199,8 +201,8 @@ def any_encoder(
             for library, known in (("timm", timm.list_models()), ("segmentation-models-pytorch", list(smp_encoders)))
             if (names := difflib.get_close_matches(name, known, n=3))
         ]
-        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists most of them"
-        raise RecipeError(f"encoder: neither timm nor segmentation-models-pytorch has {name!r}; {hint}")
+        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists those of timm"
+        raise OptionError(f"encoder: neither timm nor segmentation-models-pytorch has {name!r}; {hint}")
 
     def build() -> TimmEncoder | SmpEncoder:
         if in_timm:
@@ -213,27 +215,26 @@ def any_encoder(
         return build()
     except WeightsError:
         raise
-    # networks that are no encoders fail in their own ways
+    # a network that is not an encoder fails in its own way
     except Exception as error:
-        raise RecipeError(
-            f"encoder: {name!r} cannot be built with features for a decoder ({type(error).__name__}: {error}); choose "
-            f"another"
+        raise OptionError(
+            f"encoder: {name!r} cannot be built as an encoder ({type(error).__name__}: {error}); choose another"
         ) from error
 
 
 def has_batch_norm(module: nn.Module) -> bool:
-    """Whether what it gives for one image in training depends on the others of the batch."""
+    """Whether batch normalisation makes the features of one image depend on the rest of the batch in training."""
     return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
 
 def accepted_sizes(encoder: TimmEncoder | SmpEncoder, in_channels: int) -> tuple[int, int]:
-    """Multiple that height and width must have, and the smallest of them with which one pair can be trained.
+    """The multiple for height and width, in pixels, and the smallest size with which one pair can be trained.
 
-    Found by trying, for some encoders take fewer sizes than their strides allow: those with fixed windows want
-    multiples of them, and those with positions for one size take nothing else.
+    Both are found by trying, because some encoders accept fewer sizes than their strides allow: fixed windows need
+    multiples of the window, and position embeddings may fit one size only.
 
     Raises:
-        RecipeError: When the encoder takes one size only.
+        OptionError: When the encoder accepts one size only.
     """
     stride = math.ceil(max(encoder.levels.strides))
     refusal: Exception | None = None
@@ -245,30 +246,31 @@ def accepted_sizes(encoder: TimmEncoder | SmpEncoder, in_channels: int) -> tuple
                     positions, _ = (
                         _coarsest(encoder, in_channels, smallest, smallest + more) for more in (0, multiple)
                     )
-                except Exception as error:  # every network refuses in its own way
+                except Exception as error:  # every network refuses a size in its own way
                     refusal = error
                     continue
-                # one value a channel has no variance: batch normalisation cannot train on it
+                # one value per channel has no variance, and batch normalisation cannot train on it
                 return multiple, smallest + multiple if positions == 1 and has_batch_norm(encoder) else smallest
     finally:
         encoder.train()
-    raise RecipeError(
-        f"encoder: takes images of one size only ({refusal}); choose one that takes any, such as a convolutional one"
+    raise OptionError(
+        f"encoder: accepts images of one size only ({refusal}); choose one that accepts any, such as a convolutional "
+        "one"
     )
 
 
 @torch.no_grad()
 def _coarsest(encoder: TimmEncoder | SmpEncoder, in_channels: int, height: int, width: int) -> int:
-    """Positions in the coarsest features of an image of that size."""
+    """Number of positions in the coarsest features of an image of this size."""
     *_, features = encoder(torch.zeros(1, in_channels, height, width))
     return int(features[0, 0].numel())
 
 
 def read_weights(path: WeightsFile) -> dict[str, Tensor]:
-    """Read a state dict from a safetensors file, or one of ``torch.save`` that holds tensors only.
+    """Read a state dict from a safetensors file, or from a file of ``torch.save`` that holds tensors only.
 
     Raises:
-        WeightsError: When there is none.
+        WeightsError: When the file is missing or holds no state dict.
     """
     file = Path(path)
     if not file.is_file():
@@ -278,11 +280,11 @@ def read_weights(path: WeightsFile) -> dict[str, Tensor]:
             content: object = load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    # damaged files and those with code in them raise anything
+    # damaged files, and files with code in them, raise all kinds of errors
     except Exception as error:
         raise WeightsError(
             f"{file}: cannot be read as weights ({type(error).__name__}: {error}); expected a safetensors file, or "
-            f"one of torch.save that holds tensors only"
+            f"a file of torch.save that holds tensors only"
         ) from error
     while isinstance(content, Mapping):
         inner = next((content[key] for key in ("state_dict", "model") if key in content), None)
@@ -291,16 +293,16 @@ def read_weights(path: WeightsFile) -> dict[str, Tensor]:
         content = inner
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(
-            f"{file}: holds no state dict; expected names and tensors, as module.state_dict() gives them"
+            f"{file}: found no state dict; expected names and tensors, as module.state_dict() returns them"
         )
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
 def _weights_of_timm(whole: nn.Module, config: Mapping[str, Any], path: WeightsFile) -> dict[str, Tensor]:
-    """Weights from a file in the names of a network of timm (on the meta device), the classifier left out.
+    """Weights from a file under the names of a network of timm (on the meta device), without the classifier.
 
-    Files of other libraries are understood where timm knows how to translate them, or where their entries are the same
-    ones in the same order under other names.
+    A file of another library is accepted where timm can translate it, or where it has the same entries in the same
+    order under other names.
     """
     state, expected = read_weights(path), whole.state_dict()
     if state.keys() != expected.keys():
@@ -308,7 +310,7 @@ def _weights_of_timm(whole: nn.Module, config: Mapping[str, Any], path: WeightsF
         if _same_entries(state, expected):
             state = dict(zip(expected, state.values(), strict=True))
         elif translate is not None:
-            with suppress(Exception):  # made for the files it knows, and for no others
+            with suppress(Exception):  # it fails on files that it was not written for
                 state = dict(translate(dict(state), whole))
     names = config.get("classifier") or ()
     classifier = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
@@ -331,12 +333,12 @@ def _misfit(
     ]
     problems += [f"missing: {key}" for key in expected if key not in state]
     problems += [f"not in the encoder: {key}" for key in state if key not in expected]
-    told = "; ".join(problems[:_PROBLEMS_TOLD]) + ("; ..." if len(problems) > _PROBLEMS_TOLD else "")
-    return WeightsError(f"{path}: is not of {network}. {len(problems)} entries do not fit: {told}")
+    listed = "; ".join(problems[:_PROBLEMS_LISTED]) + ("; ..." if len(problems) > _PROBLEMS_LISTED else "")
+    return WeightsError(f"{path}: does not fit {network}. {len(problems)} entries differ: {listed}")
 
 
 def _same_entries(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> bool:
-    """Whether the entries are the same in number, order, kind (weight, bias, ...) and shape."""
+    """Whether both have the same number, order, kinds (weight, bias, ...) and shapes of entries."""
     return len(theirs) == len(ours) and all(
         a.rpartition(".")[2] == b.rpartition(".")[2] and theirs[a].shape == ours[b].shape
         for a, b in zip(theirs, ours, strict=True)

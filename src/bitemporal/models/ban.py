@@ -34,7 +34,7 @@ class Bridge(nn.Module):
     """Brings tokens of the foundation model into a level of the side network."""
 
     def __init__(self, foundation: FoundationModel, channels: int, heads: int) -> None:
-        """Args: foundation: Gives the tokens. channels: Of the level. heads: Of the attention."""
+        """Args: foundation: Source of the tokens. channels: Channels of the level. heads: Heads of the attention."""
         super().__init__()
         self.grid = foundation.grid
         projection = nn.Linear(foundation.channels, channels)
@@ -44,10 +44,10 @@ class Bridge(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
         self.norm2 = LayerNorm2d(channels, eps=1e-5)
-        self.feed = MixFeedForward(channels, 4)  # four channels, not four times as many, as in the reference
+        self.feed = MixFeedForward(channels, 4)  # four hidden channels, as in the reference, not four times as many
 
     def forward(self, level: Tensor, tokens: Tensor) -> Tensor:
-        """Refine a level N x C x H x W by tokens N x L x D; the same shape again."""
+        """Refine a level N x C x H x W by tokens N x L x D; the shape stays."""
         size = level.shape[-2:]
         general = self.project(tokens)
         pixels = self.norm1(level.flatten(2).transpose(1, 2))
@@ -60,10 +60,10 @@ class Bridge(nn.Module):
 
 
 class FusionDecoder(nn.Module):
-    """Logits at stride 4 from the fused levels of both dates; goes with a Mix Transformer."""
+    """Logits at stride 4 from the fused levels of both dates; follows a Mix Transformer."""
 
     def __init__(self, in_channels: Sequence[int], width: int, classes: int) -> None:
-        """Args: in_channels: Of the levels. width: Channels of one date. classes: Number of logits."""
+        """Args: in_channels: Channels of the levels. width: Channels of one date. classes: Number of logits."""
         super().__init__()
         self.fusion = Fusion(in_channels, width, width)
         self.discriminator = MixFeedForward(2 * width, 2 * width)
@@ -77,10 +77,10 @@ class FusionDecoder(nn.Module):
 
 
 class BAN(ChangeModel):
-    """Frozen foundation model beside a trained side network; bridges carry tokens of the first into the second.
+    """Frozen foundation model and a trained side network; bridges carry tokens from the first into the second.
 
-    The foundation model sees the input resized to its own size. A Mix Transformer goes on to ``FusionDecoder`` (logits
-    at stride 4), a ResNet to BIT's ``TokenDecoder`` (logits at full size).
+    The foundation model sees the input resized to its own size. After a Mix Transformer comes ``FusionDecoder`` (logits
+    at stride 4), after a ResNet BIT's ``TokenDecoder`` (logits at full size).
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class BAN(ChangeModel):
         x = torch.cat((before, after))
         tokens = self.foundation(x)
         levels = []
-        plain = len(self.side) - len(self.bridges)  # finest stages that have no bridge
+        plain = len(self.side) - len(self.bridges)  # number of the finest stages, which have no bridge
         for index, stage in enumerate(self.side):
             x = stage_by_date(stage, x) if self.batch_statistics else stage(x)
             if index >= plain:
@@ -148,7 +148,7 @@ def _card(foundation: str, side: str, licence: str, pixels: int = 224, notes: st
         side: Name of the Mix Transformer, such as MiT-b0.
         licence: Licence of the foundation model's weights.
         pixels: Height and width to which the foundation model resizes the input.
-        notes: What else there is to know.
+        notes: Further notes.
     """
     weights = f"smp-hub/{side.lower().replace('-', '_')}.imagenet"
     return ModelCard(

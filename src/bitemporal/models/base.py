@@ -1,4 +1,4 @@
-"""The contract of every change network: what it is given, what it returns, what it says about itself."""
+"""The contract of every change network: its input, its output, and the card that describes it."""
 
 import math
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ class Normalisation:
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         values = images.to(torch.float32)
-        # in place where it is a copy already
+        # in place where the values are a copy already
         return (values - mean if values is images else values.sub_(mean)).div_(std)
 
 
@@ -46,15 +46,15 @@ class ParameterRule:
 
 @dataclass(frozen=True)
 class TrainingDefaults:
-    """How a network is trained when nothing else is said: the values of the reference's configuration.
+    """How a network is trained by default: the values of the reference's configuration.
 
     Attributes:
         lr: Peak learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
         rules: Multipliers of learning rate and weight decay for groups of parameters.
-        batch_size: Pairs a step.
-        augmentation: ``standard`` or ``changer`` (paper's recipes; see ``bitemporal.run.augmentation``).
-        clip_norm: Largest norm of the gradient of all parameters together; ``None`` does not clip.
+        batch_size: Pairs per step.
+        augmentation: ``standard`` or ``changer`` (the paper's recipes; see ``bitemporal.run.augmentation``).
+        clip_norm: Limit of the norm of the gradient over all parameters; ``None`` for no limit.
         schedule: Decay of the learning rate after the warm-up, to zero at the last step: ``linear`` (polynomial of
             power 1) or ``cosine``.
         distillation_weight: Weight lambda of the ``mse`` distillation term (JL1-CD paper v1, Table II).
@@ -75,18 +75,19 @@ class ModelCard:
     """What is known about a registered network.
 
     Attributes:
-        title: Name used in papers and tables.
+        title: Name in papers and tables.
         paper: Authors, title, venue.
-        url: Where the paper is.
+        url: Address of the paper.
         licence: Licence of the weights that ``pretrained=True`` fetches; ``none`` when there are none.
         multiple: Height and width of the input must be multiples of this.
-        minimum: Smallest height and width that the network can take.
-        stride: Pixels by which images must be moved for the answer to move along, where that is not ``multiple``.
+        minimum: Smallest height and width, with which one pair can be trained.
+        stride: Number of pixels whose multiples shift the answer exactly as they shift the images, where ``multiple``
+            is too small.
         training: Default recipe.
-        normalisation: Of the input.
-        exports: Whether ``torch.export`` takes the network with batch, height and width left open.
-        compiles: Whether ``torch.compile`` takes it as a whole.
-        notes: Deviations from the reference, and anything a user should know.
+        normalisation: Normalisation of the input.
+        exports: Whether ``torch.export`` accepts the network with dynamic batch, height and width.
+        compiles: Whether ``torch.compile`` accepts it as one graph.
+        notes: Deviations from the reference, and anything else that a user should know.
     """
 
     title: str
@@ -105,7 +106,7 @@ class ModelCard:
 
 @dataclass
 class ModelOutput:
-    """Everything the losses need from one pass.
+    """The outputs of one pass, from which losses are computed.
 
     Attributes:
         logits: Output of the main head at the head's own stride, N x K x h x w, K being 1 or 2.
@@ -133,23 +134,23 @@ class ChangeModel(nn.Module, ABC):
     """The network's own decision threshold on the sigmoid of a single logit."""
 
     def __init__(self, reference_losses: bool = False) -> None:
-        """Start a network.
+        """Initialise the base of a network.
 
         Args:
-            reference_losses: Compute the losses exactly as the reference (Open-CD) does, mistakes included; the
-                published numbers come from these. Its losses are averaged over ignored pixels too.
+            reference_losses: Compute the losses exactly as the reference (Open-CD) does, including its mistakes; the
+                published numbers come from them. They are averaged over ignored pixels too.
         """
         super().__init__()
         self.reference_losses = reference_losses
 
     @property
     def loss_pixels(self) -> Pixels:
-        """What losses are averaged over."""
+        """Which pixels losses are averaged over."""
         return "all" if self.reference_losses else "valid"
 
     @abstractmethod
     def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
-        """What the losses need: head logits at the head's own stride, and the auxiliary outputs.
+        """Head logits at the head's own stride, and the auxiliary outputs, which losses are computed from.
 
         Args:
             before: Normalised images of date 1, N x C x H x W.
@@ -176,12 +177,12 @@ class ChangeModel(nn.Module, ABC):
     def distillation_tensor(self, outputs: ModelOutput) -> Tensor:
         """The tensor that the paper's criterion compares between networks of one architecture: the main head's output.
 
-        Its batch is that of the outputs, or a multiple of it where a network answers several times a pair.
+        Its batch size is that of the outputs, or a multiple of it where a network has several answers per pair.
         """
         return outputs.logits
 
     def head_logits(self, before: Tensor, after: Tensor) -> Tensor:
-        """What prediction needs: the logits of ``outputs``. A network whose other heads can be skipped does so here."""
+        """The logits of ``outputs``, for prediction. A network that can skip its other heads overrides this."""
         return self.outputs(before, after).logits
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
@@ -195,7 +196,7 @@ class ChangeModel(nn.Module, ABC):
             N x K x H x W.
 
         Raises:
-            InputSizeError: When the shapes differ, or height or width cannot be taken.
+            InputSizeError: When the shapes differ, or the network does not accept the height or width.
         """
         self.check_size(before, after)
         logits = self.head_logits(before, after)
@@ -204,11 +205,11 @@ class ChangeModel(nn.Module, ABC):
         return logits
 
     def card_of(self, card: ModelCard) -> ModelCard:
-        """The card of this very network: the registered one, unless something in it depends on the arguments."""
+        """The card of this network: the registered one, unless something in it depends on the arguments."""
         return card
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training or evaluation; ``frozen_modules`` stay in evaluation."""
+        """Switch to training or evaluation mode; ``frozen_modules`` stay in evaluation mode."""
         super().train(mode)
         if mode:
             for module in self.frozen_modules():
@@ -216,14 +217,14 @@ class ChangeModel(nn.Module, ABC):
         return self
 
     def frozen_modules(self) -> list[nn.Module]:
-        """Parts that are never trained, such as a foundation model under adapters; none by default."""
+        """Modules that are never trained, such as a foundation model under adapters; none by default."""
         return []
 
     def check_size(self, before: Tensor, after: Tensor) -> None:
-        """Refuse an input that the network cannot take.
+        """Refuse an input that the network does not accept.
 
         Raises:
-            InputSizeError: With the multiple to pad to.
+            InputSizeError: When it is refused; the text gives the multiple to pad to.
         """
         if before.shape != after.shape:
             raise InputSizeError(
@@ -235,11 +236,11 @@ class ChangeModel(nn.Module, ABC):
             raise InputSizeError(
                 f"{self.name}: input is {height} x {width}; height and width must be multiples of {multiple} and at "
                 f"least {minimum}. Pad it right and bottom with zeros after normalisation "
-                f"(`bitemporal.load(...).predict` does this by itself)"
+                f"(`bitemporal.load(...).predict` does so)"
             )
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest height and width, in pixels, that hold an image and suit the network."""
+        """The smallest height and width, in pixels, that the network accepts and that hold an image of this size."""
         multiple, minimum = self.card.multiple, self.card.minimum
         padded = [math.ceil(max(side, minimum) / multiple) * multiple for side in (height, width)]
         return padded[0], padded[1]

@@ -34,7 +34,13 @@ class TokenAttention(nn.Module):
     """
 
     def __init__(self, channels: int, inner: int, heads: int) -> None:
-        """Args: channels: Of vectors and tokens. inner: Of all heads together. heads: Number of heads."""
+        """Build the layers.
+
+        Args:
+            channels: Channels of vectors and tokens.
+            inner: Channels of all heads together.
+            heads: Number of heads.
+        """
         super().__init__()
         self.heads = heads
         self.scale = channels**-0.5
@@ -64,10 +70,10 @@ class Block(nn.Module):
         """Build the block.
 
         Args:
-            channels: Of vectors and tokens.
-            inner: Of the heads together, and of the hidden layer.
+            channels: Channels of vectors and tokens.
+            inner: Channels of the heads together, and of the hidden layer.
             heads: Number of heads.
-            own_tokens: The tokens are the vectors themselves; otherwise they have a normalisation of their own.
+            own_tokens: The tokens are the vectors themselves; otherwise they have their own normalisation.
         """
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
@@ -85,7 +91,7 @@ class Block(nn.Module):
 
 
 class TokenDecoder(nn.Module):
-    """Few tokens a date, which see each other and then refine their date's pixels; logits from the difference."""
+    """A few tokens per date attend to each other, then refine their date's pixels; logits from the difference."""
 
     def __init__(
         self, in_channels: int, classify: nn.Module, width: int = 32, heads: int = 8, depth: int = 8, tokens: int = 4
@@ -93,12 +99,12 @@ class TokenDecoder(nn.Module):
         """Build the decoder.
 
         Args:
-            in_channels: Of the features.
+            in_channels: Channels of the features.
             classify: Maps N x width x h x w to logits, point by point.
             width: Channels of pixels and tokens; the heads together have twice as many.
             heads: Number of heads.
             depth: Blocks that refine the pixels.
-            tokens: Number of tokens a date.
+            tokens: Number of tokens per date.
         """
         super().__init__()
         self.reduce = _convolution(in_channels, width, 3)
@@ -150,7 +156,7 @@ class BIT(ChangeModel):
             width: Channels of pixels and tokens; the heads together have twice as many.
             heads: Number of heads.
             depth: Blocks that refine the pixels.
-            tokens: Number of tokens a date.
+            tokens: Number of tokens per date.
             reference_losses: See ``ChangeModel``.
 
         Raises:

@@ -30,7 +30,7 @@ class ChangeGuide(nn.Module):
     """Attention over all pixels, in which those that the change prior calls changed weigh more; residual."""
 
     def __init__(self, channels: int) -> None:
-        """Args: channels: Of input and output."""
+        """Args: channels: Channels of input and output."""
         super().__init__()
         self.query = nn.Conv2d(channels, channels // 8, 1)
         self.key = nn.Conv2d(channels, channels // 8, 1)
@@ -59,7 +59,7 @@ class Decoder(nn.Module):
     """Fuses the dates level by level, makes a first map of the deepest level, and lets it guide the way up."""
 
     def __init__(self, channels: tuple[int, int, int, int], hidden: int) -> None:
-        """Args: channels: Of the levels of one date. hidden: Channels before a map."""
+        """Args: channels: Channels of the levels of one date. hidden: Channels before a map."""
         super().__init__()
         a, b, c, d = channels
         self.fuse = nn.ModuleList(Conv2dNormActivation(2 * width, width) for width in channels)

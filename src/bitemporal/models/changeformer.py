@@ -22,7 +22,13 @@ class Head(nn.Module):
     """SegFormer's head on levels that hold both dates."""
 
     def __init__(self, in_channels: Sequence[int], width: int, classes: int) -> None:
-        """Args: in_channels: Of the levels. width: Of every hidden layer. classes: Number of logits."""
+        """Build the layers.
+
+        Args:
+            in_channels: Channels of the levels.
+            width: Channels of every hidden layer.
+            classes: Number of logits.
+        """
         super().__init__()
         self.fusion = Fusion(in_channels, width, width)
         self.classify = segmentation_head(width, classes)

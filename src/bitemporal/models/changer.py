@@ -46,7 +46,7 @@ class FlowAlignment(nn.Module):
     """Flow-based dual alignment fusion: each date is warped onto the other, and the differences are kept."""
 
     def __init__(self, channels: int) -> None:
-        """Args: channels: Of one date."""
+        """Args: channels: Channels of one date."""
         super().__init__()
         both = 2 * channels
         self.flow = nn.Sequential(
@@ -69,7 +69,9 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     outside is 0.
     """
     height, width = features.shape[-2:]
-    dtype = torch.promote_types(features.dtype, torch.float32)  # half precision cannot tell columns of a wide map apart
+    dtype = torch.promote_types(
+        features.dtype, torch.float32
+    )  # half precision cannot distinguish the columns of a wide map
     x = _coordinates(width, flow.device, dtype).view(1, 1, -1) + flow[:, 0].to(dtype) / width
     y = _coordinates(height, flow.device, dtype).view(1, -1, 1) + flow[:, 1].to(dtype) / height
     grid = torch.stack((x, y), dim=-1)
@@ -77,7 +79,7 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
 
 
 def _coordinates(count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """From -1 to 1; not linspace, with which an export could not leave the size open."""
+    """Coordinates from -1 to 1; ``linspace`` would fix the size in an export."""
     return torch.arange(count, device=device, dtype=dtype) * (2.0 / (count - 1)) - 1.0
 
 
@@ -85,7 +87,13 @@ class Head(nn.Module):
     """Fusion of levels by date, alignment of the dates, logits."""
 
     def __init__(self, in_channels: Sequence[int], width: int, classes: int) -> None:
-        """Args: in_channels: Of the levels. width: Channels of both dates together. classes: Number of logits."""
+        """Build the layers.
+
+        Args:
+            in_channels: Channels of the levels.
+            width: Channels of both dates together.
+            classes: Number of logits.
+        """
         super().__init__()
         self.fusion = Fusion(in_channels, width, width // 2)
         self.alignment = FlowAlignment(width // 2)
@@ -180,8 +188,8 @@ CHANGER_R18 = replace(
     ),
 )
 _RESNEST_NOTES = (
-    "The reference starts the encoder from scratch, and cannot train on one pair a step, where the attention of the "
-    "encoder has one value a channel to normalise: here the running statistics do it."
+    "The reference starts the encoder from scratch, and cannot train on one pair per step, where the attention of "
+    "the encoder has one value per channel to normalise: here it is normalised by the running statistics."
 )
 CHANGER_S50 = replace(
     CHANGER_R18,

@@ -28,7 +28,7 @@ class SceneRelation(nn.Module):
     """Weighs the pixels of a level by how well they go with the scene as a whole (foreground-scene relation)."""
 
     def __init__(self, scene_channels: int, channels: int) -> None:
-        """Args: scene_channels: Of the scene. channels: Of the level and of the result."""
+        """Args: scene_channels: Channels of the scene. channels: Channels of the level and of the result."""
         super().__init__()
         self.scene = nn.Sequential(
             nn.Conv2d(scene_channels, channels, 1), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 1)
@@ -49,7 +49,13 @@ class UpBlocks(nn.Sequential):
     """3 x 3 convolutions that each double the size, or a single one that does not."""
 
     def __init__(self, in_channels: int, out_channels: int, doublings: int) -> None:
-        """Args: in_channels: Of the input. out_channels: Of the result. doublings: Of the size."""
+        """Build the layers.
+
+        Args:
+            in_channels: Channels of the input.
+            out_channels: Channels of the result.
+            doublings: How often the size is doubled.
+        """
         layers: list[nn.Module] = []
         for i in range(max(1, doublings)):
             layers.append(conv_module(out_channels if i else in_channels, out_channels, 3))
@@ -62,7 +68,7 @@ class FarSeg(nn.Module):
     """FarSeg without its classifier: a feature pyramid, related to the scene, brought to one map."""
 
     def __init__(self, in_channels: Sequence[int], width: int) -> None:
-        """Args: in_channels: Of the levels. width: Channels of the result; the pyramid has twice as many."""
+        """Args: in_channels: Channels of the levels. width: Channels of the result; the pyramid has twice as many."""
         super().__init__()
         inner = 2 * width
         self.pyramid = FeaturePyramid(in_channels, inner, partial(nn.Conv2d, inner, inner, 3, padding=1))
@@ -79,14 +85,14 @@ class FarSeg(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """Features pooled to grids of 1, 2, 3 and 6 cells a side, beside the features themselves (PSPNet)."""
+    """The features, joined with their means over grids of 1, 2, 3 and 6 cells per side (PSPNet)."""
 
     def __init__(self, in_channels: int, width: int) -> None:
-        """Args: in_channels: Of the input. width: Channels of each grid and of the result."""
+        """Args: in_channels: Channels of the input. width: Channels of each grid and of the result."""
         super().__init__()
         self.cells = (1, 2, 3, 6)
         project = [conv_module(in_channels, width) for _ in self.cells]
-        project[0][1] = PooledBatchNorm2d(width)  # a single cell: one pair must be able to train
+        project[0][1] = PooledBatchNorm2d(width)  # a single cell: training on one pair must work
         self.project = nn.ModuleList(project)
         self.join = conv_module(in_channels + len(self.cells) * width, width, 3)
 
@@ -104,7 +110,7 @@ class UPerNet(nn.Module):
     """UPerNet without its classifier: pyramid pooling on top of a feature pyramid, all levels joined."""
 
     def __init__(self, in_channels: Sequence[int], width: int) -> None:
-        """Args: in_channels: Of the levels. width: Channels of the result and of all between."""
+        """Args: in_channels: Channels of the levels. width: Channels of the result and of all between."""
         super().__init__()
         self.pool = PyramidPooling(in_channels[-1], width)
         self.lateral = nn.ModuleList(conv_module(channels, width) for channels in in_channels[:-1])
@@ -131,8 +137,8 @@ class ChangeStar(ChangeModel):
     """Shared segmentation network whose features of both dates, in both orders, give the change (ChangeMixin 1x96).
 
     The main output is date 1 to date 2; the auxiliary output ``reversed`` is date 2 to date 1. With
-    ``reference_losses=True`` the Dice loss of FarSeg is the reference's, which wants the unchanged pixels instead of
-    the changed ones and ignored pixels to be unlike them.
+    ``reference_losses=True`` the Dice loss of FarSeg is the reference's, which rewards the unchanged pixels instead of
+    the changed ones, and counts ignored pixels.
     """
 
     num_logits: ClassVar[int] = 1
@@ -150,7 +156,7 @@ class ChangeStar(ChangeModel):
         """Build the network.
 
         Args:
-            segmentation: Network that gives the features; FarSeg is trained with a Dice loss too.
+            segmentation: Network that extracts the features; FarSeg is trained with a Dice loss too.
             encoder: ResNet under it.
             pretrained: Fetch its ImageNet weights.
             in_channels: Channels of one date.

@@ -31,8 +31,8 @@ def fetch_weights(build: Callable[[], _Encoder], encoder: str, source: str) -> _
 
     Args:
         build: Builds the encoder and loads its weights.
-        encoder: Its name, for the error.
-        source: Where the weights are, for the error.
+        encoder: Name of the encoder, for the error.
+        source: Source of the weights, for the error.
 
     Raises:
         WeightsError: When the weights cannot be fetched or do not fit.
@@ -40,20 +40,20 @@ def fetch_weights(build: Callable[[], _Encoder], encoder: str, source: str) -> _
     try:
         with _cache_only_when_unreachable():
             return build()
-    # Fetching fails in many ways (network, proxy, disk, damaged file), and every library has own classes for them.
+    # Fetching fails in many ways (network, proxy, disk, damaged file), and every library has its own errors for them.
     except Exception as error:
         raise WeightsError(
-            f"pretrained weights of {encoder} could not be had from {source} ({type(error).__name__}: {error}). "
+            f"pretrained weights of {encoder} are unavailable from {source} ({type(error).__name__}: {error}). "
             f"Connect to {constants.ENDPOINT} (or to a mirror, HF_ENDPOINT), or copy the Hugging Face cache of a "
             f"machine that has them (HF_HOME), or start without them (pretrained=False)"
         ) from error
 
 
 def refuse_pretrained(name: str, pretrained: bool) -> None:
-    """Of networks that are trained from scratch.
+    """Refuse pretrained weights for a network that is trained from scratch.
 
     Raises:
-        WeightsError: When weights are asked for.
+        WeightsError: When ``pretrained`` is true.
     """
     if pretrained:
         raise WeightsError(f"{name} has no pretrained weights; it is trained from scratch (pretrained=False)")
@@ -74,16 +74,16 @@ def _reachable(url: str) -> bool:
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_REACH_SECONDS).close()
     except urllib.error.HTTPError:
-        return True  # it answered
+        return True  # the server answered
     except OSError:
         return False
     return True
 
 
 class Pyramid(nn.ModuleList):
-    """Stages of an encoder, run one after the other; each result is a level of features.
+    """Stages of an encoder, run one after the other; each returns a level of features.
 
-    Networks that work between the stages iterate over them.
+    A network that works between the stages iterates over them.
     """
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -140,7 +140,7 @@ def resnet_v1c(
             shortcuts only: it averages before their 1 x 1 convolution, where V1c strides.
         in_channels: Channels of the image; with weights, timm adapts the first convolution.
         stages: Number of stages to keep.
-        dense: The third stage does not stride: its features are at stride 8.
+        dense: The third stage does not stride, so that its features are at stride 8.
 
     Returns:
         The stages, and the channels of each.
@@ -153,7 +153,7 @@ def resnet_v1c(
         build = partial(timm.create_model, _RESNET_IN_TIMM[name], pretrained=pretrained, in_chans=in_channels)
         whole = fetch_weights(build, _RESNET_IN_TIMM[name], TIMM_HUB) if pretrained else build()
         for module in whole.modules():
-            if isinstance(module, SplitAttn):  # one value a channel and image: one pair must be able to train
+            if isinstance(module, SplitAttn):  # one value per channel and image: training on one pair must work
                 pooled = PooledBatchNorm2d(module.bn1.num_features)
                 pooled.load_state_dict(module.bn1.state_dict())
                 module.bn1 = pooled

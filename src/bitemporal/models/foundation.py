@@ -1,4 +1,4 @@
-"""Frozen foundation models: the first blocks of Vision Transformers of timm, whose tokens other networks adapt.
+"""Frozen foundation models: the first blocks of timm's Vision Transformers, whose tokens other networks adapt.
 
 CLIP: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021,
 https://arxiv.org/abs/2103.00020. GeoRSCLIP: Zhang et al., RS5M and GeoRSCLIP, TGRS 2024,
@@ -22,7 +22,7 @@ FoundationName = Literal["clip_b16", "clip_l14", "georsclip_b32", "in21k_b16", "
 
 
 class _Origin(NamedTuple):
-    """Where a model is in timm, whether timm has its weights, and the blocks whose tokens are taken, from 0."""
+    """Name of a model in timm, whether timm has its weights, and the blocks, from 0, whose tokens are taken."""
 
     name: str
     has_weights: bool
@@ -44,7 +44,7 @@ class FoundationModel(nn.Module):
     Its parameters take no gradient, and nothing before it can: it runs without recording any.
 
     Attributes:
-        channels: Of the tokens.
+        channels: Channels of the tokens.
         grid: Rows and columns of the tokens.
     """
 
@@ -87,7 +87,7 @@ class FoundationModel(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Tokens N x rows * columns x C of each block that is asked, of images N x C x H x W of any size."""
+        """Tokens N x (rows * columns) x C of each of the blocks, for images N x C x H x W of any size."""
         size = self.vit.patch_embed.img_size
         resized = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
         tokens: list[Tensor] = self.vit.forward_intermediates(

@@ -26,7 +26,7 @@ class Unit(nn.Sequential):
     """Convolution (transposed in the decoder), batch normalisation, ReLU, dropout of channels."""
 
     def __init__(self, convolution: type[nn.Conv2d | nn.ConvTranspose2d], in_channels: int, out_channels: int) -> None:
-        """Args: convolution: Kind. in_channels: Of the input. out_channels: Of the output."""
+        """Args: convolution: Kind. in_channels: Channels of the input. out_channels: Channels of the output."""
         super().__init__(
             convolution(in_channels, out_channels, 3, padding=1),
             nn.BatchNorm2d(out_channels),
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
     """Four stages with 2, 2, 3 and 3 convolutions; every stage works at half the size of the one before."""
 
     def __init__(self, in_channels: int, width: int) -> None:
-        """Args: in_channels: Of the image. width: Channels of the first stage; every stage doubles them."""
+        """Args: in_channels: Channels of the image. width: Channels of the first stage; every stage doubles them."""
         super().__init__()
         a, b, c, d = (width * 2**i for i in range(4))
         self.stages = nn.ModuleList(

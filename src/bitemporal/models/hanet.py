@@ -33,7 +33,7 @@ class Encoder(nn.Module):
     """Four feature extraction cells; every one works at half the size of the one before."""
 
     def __init__(self, in_channels: int, widths: Sequence[int]) -> None:
-        """Args: in_channels: Of the image. widths: Channels of the levels."""
+        """Args: in_channels: Channels of the image. widths: Channels of the levels."""
         super().__init__()
         self.stem = nn.Conv2d(in_channels, widths[0], 5, padding=2)
         inner = (widths[0], *widths[:-1])
@@ -67,7 +67,7 @@ class AxisAttention(nn.Module):
     """Attention along rows, each by itself, or along columns when given transposed; residual."""
 
     def __init__(self, channels: int) -> None:
-        """Args: channels: Of input and output."""
+        """Args: channels: Channels of input and output."""
         super().__init__()
         self.projection = nn.Linear(channels, 3 * channels)
         # the reference draws three convolutions, for query, key and value
@@ -76,7 +76,7 @@ class AxisAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as the features N x H x W x C (channels last); along W."""
-        x = x.contiguous()  # once, and not at every use
+        x = x.contiguous()  # once instead of at every use
         query, key, value = self.projection(x).chunk(3, dim=-1)
         return self.gamma * unscaled_attention(query, key, value) + x
 
@@ -85,7 +85,12 @@ class Level(nn.Module):
     """One size of the hierarchy: fuses the dates, then attends over channels, columns and rows."""
 
     def __init__(self, channels: int, hidden: int) -> None:
-        """Args: channels: Of one date and of the result. hidden: Channels between which channel attention runs."""
+        """Build the layers.
+
+        Args:
+            channels: Channels of one date and of the result.
+            hidden: Channels between which channel attention runs.
+        """
         super().__init__()
         self.dilated = nn.ModuleList(
             nn.Conv2d(2 * channels, channels, 3, padding=dilation, dilation=dilation, groups=channels // 2)
@@ -145,7 +150,7 @@ class HANet(ChangeModel):
         return ModelOutput(self.head(self._joined(maps)))
 
     def _joined(self, maps: Sequence[Tensor]) -> Tensor:
-        """One map at full size from those of all levels, from full size down.
+        """One map at full size from the maps of all levels, the first of them at full size.
 
         The reference doubles the size of the deepest map, concatenates it with the next one, and so on, and reduces the
         channels of the result. Here every map is reduced first: convolution of single pixels and interpolation of

@@ -24,7 +24,7 @@ class Unit(nn.Sequential):
     """Convolution, PReLU, batch normalisation, in this order."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        """Args: in_channels: Of the input. out_channels: Of the output."""
+        """Args: in_channels: Channels of the input. out_channels: Channels of the output."""
         super().__init__(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.PReLU(), nn.BatchNorm2d(out_channels))
 
 
@@ -49,7 +49,7 @@ class Stage(nn.Module):
         """Build a stage.
 
         Args:
-            channels: Of both dates and the deeper stage together, then the widths of the units.
+            channels: Channels of both dates and the deeper stage together, then the widths of the units.
             deeper: Channels of the deeper stage's result, which is brought to this size; 0 for the deepest stage.
         """
         super().__init__()
@@ -79,7 +79,7 @@ class Stage(nn.Module):
 class IFN(ChangeModel):
     """Frozen VGG-16, whose features of both dates are fused from the coarsest to full size; every size is supervised.
 
-    The encoder is never trained, with or without pretrained weights. The network calls a pixel changed from a
+    The encoder is never trained, with or without pretrained weights. A pixel is changed above a
     probability of 0.3, as in the reference, which sets no threshold and so gets the default of its library.
     """
 

@@ -1,4 +1,4 @@
-"""Pieces that several families share."""
+"""Blocks that several families share."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -9,14 +9,14 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 _LARGE_IMAGES, _LARGE_FEATURES = 2**16, 2**21
-"""Pixels, and values, of a batch of one date from which a CPU takes the dates faster one after the other."""
+"""From this number of pixels, or of values, in a batch of one date, a CPU is faster with one date after the other."""
 
 
 def _one_by_one(encoder: nn.Module, date: Tensor) -> bool:
-    """Whether the dates pass an encoder one after the other, rather than as one batch."""
+    """Whether the dates pass an encoder one after the other, not as one batch."""
     if encoder.training:
         return True
-    if torch.compiler.is_compiling() or date.device.type != "cpu":  # an export leaves the sizes open
+    if torch.compiler.is_compiling() or date.device.type != "cpu":  # in an export the sizes are dynamic
         return False
     return date.shape[0] * date.shape[-2] * date.shape[-1] >= _LARGE_IMAGES or date.numel() >= _LARGE_FEATURES
 
@@ -62,7 +62,7 @@ def stage_by_date(stage: nn.Module, joint: Tensor) -> Tensor:
 
 def split_dates(joint: Tensor) -> tuple[Tensor, Tensor]:
     """Both dates, N x ... each, of a joint batch 2N x ... with date 1 first."""
-    count = joint.shape[0] // 2  # not chunk(2): an export could not leave N open
+    count = joint.shape[0] // 2  # not chunk(2), which would fix N in an export
     return joint[:count], joint[count:]
 
 
@@ -110,9 +110,9 @@ def conv_module(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn
     """A convolution without bias, batch normalisation, ReLU; kaiming initialisation as in the reference.
 
     Args:
-        in_channels: Of the input.
-        out_channels: Of the output.
-        kernel_size: Odd; the size stays.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Height and width of the kernel, odd; the size of the map stays.
     """
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
     initialise(convolution)
@@ -123,7 +123,14 @@ class ShortcutBlock(nn.Module):
     """Two convolutions with a shortcut from the first convolution's result, before its normalisation."""
 
     def __init__(self, in_channels: int, channels: int, kernel_size: int = 3, bias: bool = True) -> None:
-        """Args: in_channels: Of the input. channels: Of the output. kernel_size, bias: Of the second convolution."""
+        """Build the layers.
+
+        Args:
+            in_channels: Channels of the input.
+            channels: Channels of the output.
+            kernel_size: Kernel of the second convolution, odd.
+            bias: Whether the second convolution has a bias.
+        """
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.norm1 = nn.BatchNorm2d(channels)
@@ -141,10 +148,10 @@ def rescaled_levels(channels: Sequence[int]) -> tuple[nn.ModuleList, list[int]]:
     """Layers that make a pyramid of four maps of one size: 4, 2, 1 and 1/2 times that size (ViTDet's, of one map).
 
     Args:
-        channels: Of the maps, from the one that becomes the finest.
+        channels: Channels of the maps, from the one that becomes the finest.
 
     Returns:
-        The layers, one a map, and the channels that they give.
+        The layers, one per map, and the channels of their results.
     """
     a, b, c, d = channels
     layers = [
@@ -165,7 +172,7 @@ class PooledBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation of features pooled over the whole image, N x C x 1 x 1.
 
     A batch of one has no variance there, and torch (and the reference) refuses to train on it; here such a batch is
-    normalised by the running statistics, which it leaves as they are.
+    normalised by the running statistics, which stay unchanged.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,7 +186,7 @@ def date_weights(in_channels: int, channels: int) -> nn.Sequential:
     """A bottleneck that gives the weights in (0, 1) of the channels of both dates, N x 2C x 1 x 1.
 
     Args:
-        in_channels: Of the features pooled over the whole image, N x in_channels x 1 x 1.
+        in_channels: Channels of the features pooled over the whole image, N x in_channels x 1 x 1.
         channels: C, of one date.
     """
     hidden = max(channels // 16, 8)
@@ -205,9 +212,9 @@ class Fusion(nn.Module):
         """Build the layers.
 
         Args:
-            in_channels: Of the levels.
+            in_channels: Channels of the levels.
             width: Channels of each projected level.
-            out_channels: Of the result.
+            out_channels: Channels of the result.
             join: Builds what joins the concatenated levels, from its numbers of input and output channels.
         """
         super().__init__()
@@ -238,7 +245,7 @@ class MixFeedForward(nn.Module):
     """Feed-forward layers of SegFormer on maps: 1 x 1, depth-wise 3 x 3, GELU, 1 x 1; without the residual."""
 
     def __init__(self, channels: int, hidden: int) -> None:
-        """Args: channels: Of input and output. hidden: Of the layers between."""
+        """Args: channels: Channels of input and output. hidden: Channels of the hidden layers."""
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(channels, hidden, 1),
@@ -257,7 +264,7 @@ class ChannelAttention(nn.Module):
     """Weights of channels from their means and maxima, as in CBAM: one shared bottleneck for both, without bias."""
 
     def __init__(self, channels: int, hidden: int) -> None:
-        """Args: channels: Of the input. hidden: Channels of the bottleneck."""
+        """Args: channels: Channels of the input. hidden: Channels of the bottleneck."""
         super().__init__()
         self.squeeze = nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU(inplace=True))
         self.expand = nn.Conv2d(hidden, channels, 1, bias=False)
@@ -276,7 +283,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 _FEW_ENERGIES = 2**26
-"""Up to so many, 256 MiB of them, a CPU is faster with all energies at once than with a fused kernel on padded ones."""
+"""Up to this number of energies (256 MiB), a CPU is faster with all at once than with a fused kernel on padded ones."""
 
 
 def unscaled_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -290,7 +297,7 @@ def unscaled_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Returns:
         N x L x E, or N x heads x L x E.
     """
-    if query.dim() == 3:  # fused kernels want heads, and no more
+    if query.dim() == 3:  # fused kernels need exactly one dimension of heads
         return unscaled_attention(query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)).squeeze(1)
     missing = value.shape[-1] - query.shape[-1]
     if missing and query.device.type == "cpu":  # its fused kernel takes one width only; zeros change no energy

@@ -39,7 +39,13 @@ class ShuffleUnit(nn.Module):
     """Unit of ShuffleNetV2; torchvision's gives the same numbers, and copies the map once more."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        """Args: in_channels: Of the input. out_channels: As many, if stride is 1. stride: 2 halves the size."""
+        """Build the layers.
+
+        Args:
+            in_channels: Channels of the input.
+            out_channels: Channels of the output, the same if stride is 1.
+            stride: 2 halves the size.
+        """
         super().__init__()
         self.stride = stride
         half = out_channels // 2
@@ -57,7 +63,7 @@ class ShuffleUnit(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Half of the channels stay as they are; when striding all pass both branches."""
+        """With stride 1 half of the channels stay unchanged; with stride 2 all pass both branches."""
         if self.stride == 2:
             return interleave(self.branch1(x), self.branch2(x))
         kept, worked = x.chunk(2, dim=1)
@@ -68,7 +74,13 @@ class DateEncoder(nn.Module):
     """Shallow features of one date at half the size."""
 
     def __init__(self, in_channels: int, channels: int, blocks: int) -> None:
-        """Args: in_channels: Of the image. channels: Of the features. blocks: Number of shuffling units."""
+        """Build the layers.
+
+        Args:
+            in_channels: Channels of the image.
+            channels: Channels of the features.
+            blocks: Number of shuffling units.
+        """
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, stride=2, padding=1, bias=False), LayerNorm2d(channels), nn.GELU()
@@ -89,7 +101,7 @@ class TimeFusion(nn.Module):
     """Features of both dates, weighed by channel and date, in one map."""
 
     def __init__(self, channels: int) -> None:
-        """Args: channels: Of one date, and of the map."""
+        """Args: channels: Channels of one date, and of the map."""
         super().__init__()
         self.weights = date_weights(2 * channels, channels)
         self.join = Conv2dNormActivation(2 * channels, channels, kernel_size=1)
@@ -106,7 +118,7 @@ class CrissCrossAttention(nn.Module):
     """Each pixel attends to its column and its row, twice with the same weights, so that it sees the whole image."""
 
     def __init__(self, channels: int) -> None:
-        """Args: channels: Of input and output."""
+        """Args: channels: Channels of input and output."""
         super().__init__()
         self.query = nn.Conv2d(channels, channels // 8, 1)
         self.key = nn.Conv2d(channels, channels // 8, 1)
@@ -146,12 +158,18 @@ class Encoder(nn.Module):
     """Three stages over the fused map, strides 4, 8 and 16, with criss-cross attention between them.
 
     What goes to the pyramid is not what goes to the next stage: the features before the attention, and in the second
-    stage those before its last unit. So the reference's indices have it, and so it was trained. They also leave the
-    last two units and the last attention of its third stage without use; these are not here.
+    stage those before its last unit. This follows from the indices of the reference, and so it was trained. They also
+    leave the last two units and the last attention of its third stage unused; these are not here.
     """
 
     def __init__(self, channels: int, widths: Sequence[int], depths: Sequence[int]) -> None:
-        """Args: channels: Of the fused map. widths: Of the stages. depths: Units of the stages that are used."""
+        """Build the layers.
+
+        Args:
+            channels: Channels of the fused map.
+            widths: Channels of the stages.
+            depths: Units of the stages that are used.
+        """
         super().__init__()
         quarter, eighth, sixteenth = widths
         self.quarter = stage(channels, quarter, depths[0])

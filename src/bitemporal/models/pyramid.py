@@ -13,15 +13,15 @@ from bitemporal.models.layers import conv_module
 
 
 class FeaturePyramid(nn.Module):
-    """Every level takes in the level above it, coarse to fine, and is refined."""
+    """Every level is added to the next finer one, from coarse to fine, and refined."""
 
     def __init__(self, in_channels: Sequence[int], width: int, refine: Callable[[], nn.Module]) -> None:
         """Build the pyramid, initialised as in the reference.
 
         Args:
-            in_channels: Of the levels, from the finest to the coarsest.
+            in_channels: Channels of the levels, from the finest to the coarsest.
             width: Channels of every level of the result.
-            refine: Builds what follows the sum at a level; from ``width`` channels to as many.
+            refine: Builds the layer that follows the sum at a level; it keeps the number of channels.
         """
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in in_channels)
@@ -41,10 +41,10 @@ class FeaturePyramid(nn.Module):
 
 
 class LevelSum(nn.Module):
-    """A 1 x 1 convolution a level, and their sum at the finest level's size."""
+    """A 1 x 1 convolution per level, and their sum at the size of the finest level."""
 
     def __init__(self, levels: int, width: int) -> None:
-        """Args: levels: How many. width: Channels of each, and of the result."""
+        """Args: levels: Number of levels. width: Channels of each, and of the result."""
         super().__init__()
         self.project = nn.ModuleList(conv_module(width, width) for _ in range(levels))
 

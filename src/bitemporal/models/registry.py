@@ -5,7 +5,7 @@ import fnmatch
 from collections.abc import Callable
 from typing import TypeVar
 
-from bitemporal.errors import RecipeError, UnknownModelError
+from bitemporal.errors import OptionError, UnknownModelError
 from bitemporal.models.base import ChangeModel, ModelCard
 
 _Entry = TypeVar("_Entry", bound=Callable[..., ChangeModel])
@@ -41,7 +41,7 @@ def model_card(name: str) -> ModelCard:
     """Card of a registered network.
 
     Raises:
-        UnknownModelError: With the nearest names.
+        UnknownModelError: When no network has this name; the text gives the nearest names.
     """
     return _entry(name)[1]
 
@@ -54,12 +54,12 @@ def create_model(name: str, pretrained: bool = False, in_channels: int = 3, **ov
         pretrained: Start the encoder from the weights that the card names; they are fetched by timm or
             segmentation-models-pytorch.
         in_channels: Channels of one date.
-        **overrides: Arguments of the network's entry function. ``weights``, where it takes them, names a file to
-            start from; like ``pretrained`` it does not go into the network's ``config``.
+        **overrides: Arguments of the network's entry function. ``weights``, where a network has this argument, names a
+            file to start from; like ``pretrained`` it is not part of the network's ``config``.
 
     Raises:
-        UnknownModelError: With the nearest names.
-        RecipeError: When an override is not an argument of the network.
+        UnknownModelError: When no network has this name; the text gives the nearest names.
+        OptionError: When an override is not an argument of the network.
         WeightsError: When pretrained weights do not exist or cannot be fetched.
     """
     entry, card = _entry(name)
@@ -67,10 +67,10 @@ def create_model(name: str, pretrained: bool = False, in_channels: int = 3, **ov
         model = entry(pretrained=pretrained, in_channels=in_channels, **overrides)
     except TypeError as error:
         if overrides and "unexpected keyword" in str(error):
-            raise RecipeError(f"model {name!r} takes no such option: {error}") from error
+            raise OptionError(f"model {name!r} takes no such option: {error}") from error
         raise
     model.name = name
     model.card = model.card_of(card)
-    # where the first weights came from is no part of what the network is: a bundle holds its own
+    # the source of the initial weights does not belong to the configuration: a bundle holds its own weights
     model.config = {"in_channels": in_channels} | {key: v for key, v in overrides.items() if key != "weights"}
     return model

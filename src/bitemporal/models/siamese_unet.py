@@ -13,7 +13,7 @@ from segmentation_models_pytorch.base.initialization import initialize_decoder, 
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
-from bitemporal.errors import RecipeError
+from bitemporal.errors import OptionError
 from bitemporal.models.any_encoder import WeightsFile, accepted_sizes, any_encoder, has_batch_norm
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import refuse_pretrained
@@ -56,12 +56,12 @@ class SiameseUNet(ChangeModel):
                 pixels in their means.
 
         Raises:
-            RecipeError: When neither library has the encoder, it does not suit, or the fusion is unknown.
+            OptionError: When neither library has the encoder, it does not suit, or the fusion is unknown.
             WeightsError: When weights cannot be fetched or do not fit.
         """
         super().__init__(reference_losses)
         if fusion not in get_args(Fusion):
-            raise RecipeError(f"fusion: is {fusion!r}, expected one of {', '.join(get_args(Fusion))}")
+            raise OptionError(f"fusion: found {fusion!r}, expected one of {', '.join(get_args(Fusion))}")
         self.fusion: Fusion = fusion
         self.encoder_name = encoder
         self.encoder = any_encoder(encoder, in_channels, pretrained, weights, finest)
@@ -130,7 +130,7 @@ def siamese_unet(
     weights: WeightsFile | None = None,
     reference_losses: bool = False,
 ) -> SiameseUNet:
-    """U-Net on an encoder of one's choice; with ResNet-18 14.3 M parameters."""
+    """U-Net on any encoder; 14.3 M parameters with ResNet-18."""
     return SiameseUNet(encoder, fusion, pretrained, weights, in_channels, reference_losses=reference_losses)
 
 

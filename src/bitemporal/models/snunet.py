@@ -32,7 +32,7 @@ class Encoder(nn.Module):
     """The levels that both dates pass; every level works at half the size of the one before."""
 
     def __init__(self, in_channels: int, widths: Sequence[int]) -> None:
-        """Args: in_channels: Of the image. widths: Channels of the levels."""
+        """Args: in_channels: Channels of the image. widths: Channels of the levels."""
         super().__init__()
         inner = (in_channels, *widths[:-1])
         self.levels = nn.ModuleList(ShortcutBlock(a, b) for a, b in zip(inner, widths, strict=True))
@@ -46,7 +46,13 @@ class Node(nn.Module):
     """A node of the dense decoder: joins all earlier nodes of its level with the one below in the column before."""
 
     def __init__(self, channels: int, below: int, earlier: int) -> None:
-        """Args: channels: Of the level. below: Channels of the level below. earlier: Features the level has so far."""
+        """Build the layers.
+
+        Args:
+            channels: Channels of the level.
+            below: Channels of the level below.
+            earlier: Number of features that the level has so far.
+        """
         super().__init__()
         self.up = nn.ConvTranspose2d(below, below, 2, stride=2)
         self.block = ShortcutBlock(channels * earlier + below, channels)
@@ -58,10 +64,15 @@ class Node(nn.Module):
 
 
 class Column(nn.Module):
-    """The nodes of one column, from full size down; every column has a level less than the one before."""
+    """The nodes of one column, from full size down; every column has one level less than the column before."""
 
     def __init__(self, widths: Sequence[int], earlier: int) -> None:
-        """Args: widths: Channels of the levels of the column before. earlier: Features every level has so far."""
+        """Build the layers.
+
+        Args:
+            widths: Channels of the levels of the column before.
+            earlier: Number of features that every level has so far.
+        """
         super().__init__()
         self.nodes = nn.ModuleList(Node(channels, below, earlier) for channels, below in pairwise(widths))
 
@@ -79,7 +90,7 @@ class EnsembleChannelAttention(nn.Module):
     """Joins the four results of the decoder: channels are weighed in their sum, and in their concatenation."""
 
     def __init__(self, channels: int, count: int) -> None:
-        """Args: channels: Of one result. count: Number of results."""
+        """Args: channels: Channels of one result. count: Number of results."""
         super().__init__()
         self.within = ChannelAttention(channels, max(1, channels // 4))
         self.across = ChannelAttention(count * channels, max(1, count * channels // 16))

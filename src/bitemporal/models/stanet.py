@@ -43,7 +43,7 @@ class BlockAttention(nn.Module):
         """Build the projections.
 
         Args:
-            channels: Of input and output; queries and keys have an eighth.
+            channels: Channels of input and output; queries and keys have an eighth.
             blocks: The image is cut into as many by as many blocks, whatever its size.
             normalise: Batch normalisation of queries and keys.
         """
@@ -82,7 +82,7 @@ class BasicAttention(nn.Module):
     """Basic spatial-temporal attention module (BAM): every pixel attends to all pixels of both dates."""
 
     def __init__(self, channels: int) -> None:
-        """Args: channels: Of input and output."""
+        """Args: channels: Channels of input and output."""
         super().__init__()
         self.attention = BlockAttention(channels, blocks=1, normalise=False)
         self.attention.apply(_initialise)
@@ -97,7 +97,7 @@ class PyramidAttention(nn.Module):
     """Pyramid spatial-temporal attention module (PAM): attention inside 1, 4, 16 and 64 blocks of the image."""
 
     def __init__(self, channels: int) -> None:
-        """Args: channels: Of input and output."""
+        """Args: channels: Channels of input and output."""
         super().__init__()
         self.scales = nn.ModuleList(BlockAttention(channels, blocks, normalise=True) for blocks in (1, 2, 4, 8))
         self.join = nn.Conv2d(4 * channels, channels, 1, bias=False)

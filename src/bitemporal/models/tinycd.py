@@ -49,7 +49,7 @@ class PixelMLP(nn.Sequential):
 
 
 class MaskBlock(nn.Module):
-    """Mix and attention mask block: one weight a pixel from both dates."""
+    """Mix and attention mask block: one weight per pixel from both dates."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         """Args: channels: Channels of one date, then the widths of the pixel-wise MLP, ending in 1."""
@@ -67,7 +67,7 @@ class UpMask(nn.Module):
     """Doubles the size, weighs by a mask, refines."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        """Args: in_channels: Of the input. out_channels: Of the output."""
+        """Args: in_channels: Channels of the input. out_channels: Channels of the output."""
         super().__init__()
         self.refine = nn.Sequential(
             nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels),

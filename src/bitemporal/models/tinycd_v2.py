@@ -30,7 +30,7 @@ class PriorAttention(nn.Module):
     """Channels of both dates weighed by how much the dates differ in them over the whole image."""
 
     def __init__(self, channels: int) -> None:
-        """Args: channels: Of one date."""
+        """Args: channels: Channels of one date."""
         super().__init__()
         self.weights = date_weights(channels, channels)
 
@@ -46,7 +46,7 @@ class StemBlock(nn.Module):
     """Inverted residual over each date, with attention to their difference inside."""
 
     def __init__(self, channels: int) -> None:
-        """Args: channels: Of one date."""
+        """Args: channels: Channels of one date."""
         super().__init__()
         hidden = 4 * channels
         self.expand = nn.Sequential(
@@ -67,7 +67,13 @@ class PriorFusion(nn.Module):
     """Features of both dates at half the size, and one map made of them."""
 
     def __init__(self, in_channels: int, channels: int, blocks: int) -> None:
-        """Args: in_channels: Of the image. channels: Of one date, and of the map. blocks: Number of blocks."""
+        """Build the layers.
+
+        Args:
+            in_channels: Channels of the image.
+            channels: Channels of one date, and of the map.
+            blocks: Number of blocks.
+        """
         super().__init__()
         self.stem = Conv2dNormActivation(in_channels, channels, 3, stride=2, activation_layer=nn.ReLU6)
         self.blocks = nn.Sequential(*(StemBlock(channels) for _ in range(blocks)))
@@ -90,7 +96,7 @@ class StripAttention(nn.Module):
     """Features weighed by what long strips in both directions gather around each pixel; residual."""
 
     def __init__(self, channels: int, length: int) -> None:
-        """Args: channels: Of input and output. length: Of a strip in pixels; odd."""
+        """Args: channels: Channels of input and output. length: Length of a strip in pixels, odd."""
         super().__init__()
         self.strips = nn.Sequential(
             nn.Conv2d(channels, channels, 1),
@@ -120,7 +126,13 @@ class Head(nn.Module):
     """Sum of the pyramid's levels, weighed by the difference of the early features."""
 
     def __init__(self, early: int, width: int, classes: int) -> None:
-        """Args: early: Channels of the early features of a date. width: Of the levels. classes: Number of logits."""
+        """Build the layers.
+
+        Args:
+            early: Channels of the early features of one date.
+            width: Channels of the levels.
+            classes: Number of logits.
+        """
         super().__init__()
         self.sum = LevelSum(4, width)
         self.difference = nn.Conv2d(early, width, 1)

@@ -36,7 +36,7 @@ class LoraLinear(nn.Linear):
     DROPOUT = 0.01
 
     def __init__(self, base: nn.Linear, rank: int) -> None:
-        """Args: base: Layer whose weight and bias are taken over. rank: Of the update."""
+        """Args: base: Layer whose weight and bias are taken over. rank: Rank of the update."""
         super().__init__(base.in_features, base.out_features, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.down = nn.Parameter(torch.empty(rank, base.in_features))
@@ -55,8 +55,8 @@ def partition(x: Tensor, side: int, fill: Tensor) -> Tensor:
 
     Args:
         x: The maps.
-        side: Of a window.
-        fill: What the maps are padded with right and bottom, C values.
+        side: Side of a window.
+        fill: C values that the maps are padded with right and bottom.
     """
     count, height, width, channels = x.shape
     rows, columns = _windows(height, side), _windows(width, side)
@@ -78,7 +78,7 @@ def join(windows: Tensor, count: int, height: int, width: int) -> Tensor:
 
 def _windows(length: int, side: int) -> int:
     if torch.compiler.is_exporting():
-        return length // side + 1  # always some padding: an export could not leave open whether there is any
+        return length // side + 1  # always some padding: an export would fix whether there is any
     return -(-length // side)
 
 
@@ -89,7 +89,7 @@ def relative_positions(table: Tensor, count: int) -> Tensor:
         table: Embeddings of the distances from 1 - n to n - 1, (2n - 1) x C; resized linearly where n is not ``count``.
         count: Positions.
     """
-    # with n = count this changes nothing; no test for that, with which an export could not leave the size open
+    # changes nothing where n is count; testing for that would fix the size in an export
     resized = F.interpolate(table.T[None], size=2 * count - 1, mode="linear")[0].T
     position = torch.arange(count, device=table.device)
     return resized[position[:, None] - position[None, :] + count - 1]
@@ -102,9 +102,9 @@ class Attention(nn.Module):
         """Wrap an attention of timm.
 
         Args:
-            attention: Whose layers are taken over.
+            attention: Attention of timm; its layers are taken over.
             window: Side of the windows in tokens; 0 attends to everything.
-            rank: Of the update of the joint projection.
+            rank: Rank of the update of the joint projection.
         """
         super().__init__()
         self.qkv = LoraLinear(attention.qkv, rank)
@@ -121,8 +121,8 @@ class Attention(nn.Module):
         if not self.window:
             attended = self._attend(qkv)
         else:
-            # The padding of the windows is attended to, as in the reference: zeros, whose projection is the bias. It
-            # costs nothing here but the attention itself.
+            # The padding of the windows is attended to, as in the reference: zeros, whose projection is the bias.
+            # Here it costs only the attention itself.
             windows = self._attend(partition(qkv, self.window, self.qkv.bias))
             attended = join(windows, count, height, width)
         projected: Tensor = self.proj(attended)
@@ -155,7 +155,7 @@ class TimeFusion(nn.Module):
     """Each date takes up the other where a gate over both is open; date 2 sees date 1 after its update."""
 
     def __init__(self, channels: int) -> None:
-        """Args: channels: Of one date."""
+        """Args: channels: Channels of one date."""
         super().__init__()
         self.gate = nn.Conv2d(2 * channels, 1, 1, bias=False)
         nn.init.constant_(self.gate.weight, 1.0 / (2 * channels))
@@ -174,7 +174,7 @@ class Block(nn.Module):
     """Transformer block of SAM; a windowed one ends with the exchange between the dates."""
 
     def __init__(self, block: SamBlock, rank: int) -> None:
-        """Args: block: Of timm, whose layers are taken over. rank: Of the adapters."""
+        """Args: block: Block of timm; its layers are taken over. rank: Rank of the adapters."""
         super().__init__()
         self.norm1: nn.LayerNorm = block.norm1
         self.attn = Attention(block.attn, block.window_size, rank)
@@ -244,7 +244,7 @@ def position_embeddings(embeddings: Tensor, height: int, width: int) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """SAM's image encoder for both dates; only adapters, the biases beside them and, if wanted, time fusion train."""
+    """SAM's image encoder for both dates; only the adapters, their biases and, optionally, time fusion are trained."""
 
     def __init__(
         self, name: EncoderName, pretrained: bool, in_channels: int, rank: int, train_time_fusion: bool
@@ -252,10 +252,10 @@ class Encoder(nn.Module):
         """Build the encoder.
 
         Args:
-            name: Which.
+            name: Name of the encoder.
             pretrained: Fetch SAM's weights.
             in_channels: Channels of one date.
-            rank: Of the adapters.
+            rank: Rank of the adapters.
             train_time_fusion: Whether time fusion is trained.
 
         Raises:
@@ -283,7 +283,7 @@ class SimplePyramid(nn.Module):
     """Five levels from one map (ViTDet's simple feature pyramid): 4, 2, 1, 1/2 and 1/4 times its size."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        """Args: in_channels: Of the map. out_channels: Of every level."""
+        """Args: in_channels: Channels of the map. out_channels: Channels of every level."""
         super().__init__()
         self.scale, channels = rescaled_levels([in_channels] * 4)
         self.project = nn.ModuleList(
@@ -309,7 +309,14 @@ class Head(nn.Module):
     """Brings all levels to one fixed size and classifies pixel by pixel."""
 
     def __init__(self, channels: int, levels: int, classes: int, side: int) -> None:
-        """Args: channels: Of each level. levels: How many. classes: Number of logits. side: Of the logits."""
+        """Build the layers.
+
+        Args:
+            channels: Channels of each level.
+            levels: Number of levels.
+            classes: Number of logits.
+            side: Side of the logits.
+        """
         super().__init__()
         self.project = nn.ModuleList(conv_module(channels, channels) for _ in range(levels))
         self.join = conv_module(levels * channels, channels)
@@ -329,7 +336,7 @@ class Head(nn.Module):
 class TTP(ChangeModel):
     """SAM's encoder for both dates at once, a simple feature pyramid over their concatenation, an MLP head.
 
-    The encoder is frozen; low-rank adapters of its attention, the biases beside them, the layers of time fusion, the
+    The encoder is frozen; low-rank adapters of its attention with their biases, the layers of time fusion, the
     pyramid and the head are trained.
     """
 
@@ -351,12 +358,12 @@ class TTP(ChangeModel):
             pretrained: Fetch SAM's weights. Without them the frozen encoder stays random: only for loading trained
                 weights afterwards, and for tests.
             in_channels: Channels of one date.
-            rank: Of the adapters.
+            rank: Rank of the adapters.
             width: Channels of pyramid and head.
             side: Height and width of the head's logits, whatever the size of the input.
             train_time_fusion: Train the layers that mix the dates. In the reference they are frozen together with the
-                encoder, at the random values they start from (its adapter library freezes all that it does not know):
-                the published numbers come from ``False``.
+                encoder, at the random values they start from (its adapter library freezes all layers that it does not
+                know): the published numbers come from ``False``.
             reference_losses: See ``ChangeModel``.
 
         Raises:
