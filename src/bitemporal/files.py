@@ -74,6 +74,17 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def check_new_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse an output folder that is not new or empty.
+
+    Raises:
+        OutputError: When it holds something, or is a file or a link.
+    """
+    target = Path(path)
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise OutputError(f"{target}: exists and is not an empty folder; remove it, or choose another one")
+
+
 def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path], bool], what: str) -> None:
     """Refuse an output file that would replace something else than an earlier output of the same kind.
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bitemporal.errors import OptionError, OutputError
+from bitemporal.errors import OptionError
+from bitemporal.files import check_new_folder
 from bitemporal.synthetic import CarDistribution, ChangeKind, write_folder, write_scene
 
 
@@ -60,11 +61,7 @@ def synth(
     """
     console = Console()
     if scene is not None:
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise OutputError(
-                f"{root}: found a file or a folder with files, expected a new or empty folder for the scene; choose "
-                "another one"
-            )
+        check_new_folder(root)
         car = cars[0] if cars else 0.05
         before, after, label = (root / name for name in ("before.tif", "after.tif", "label.tif"))
         write_scene(before, after, label, seed, scene, scene, car, gsd, kinds)

@@ -21,7 +21,8 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from bitemporal.datasets.catalog import Archive, DatasetCard, Direct, Hub, Manual, dataset_card, manual_text
 from bitemporal.datasets.layout import compare_with_card, find_splits, is_hidden
 from bitemporal.datasets.unpack import archive_stem, check_space, is_archive, safe_extract
-from bitemporal.errors import DownloadError, OptionError, OutputError
+from bitemporal.errors import DownloadError, OptionError
+from bitemporal.files import check_new_folder
 
 Progress = Callable[[str, int, int | None], None]
 """Called for every chunk of a direct download: file name, bytes so far, bytes in all if known."""
@@ -57,14 +58,15 @@ def download(
     """
     card = dataset_card(name)
     folder = Path(os.path.abspath(target if target is not None else Path("data") / card.name))
+    if isinstance(card.source, Manual):
+        raise DownloadError(f"{card.name} has to be fetched by hand; nothing was fetched.\n{manual_text(card)}")
     if revision is not None and not isinstance(card.source, Hub):
         raise OptionError(f"revision: found {revision!r}, but {card.name} does not come from a hub; leave it out")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"{folder}: exists and is not an empty folder; remove it, or choose another one (-o)")
+    check_new_folder(folder)
     staging = folder.with_name(f"{folder.name}.download")
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        origin = _fetch(card, revision, staging, progress)
+        origin = _fetch(card, card.source, revision, staging, progress)
         _unpack_all(staging)
         _arrange(card, staging, folder, origin)
     except OSError as error:
@@ -83,13 +85,13 @@ def _holds_data(staging: Path) -> bool:
     )
 
 
-def _fetch(card: DatasetCard, revision: str | None, staging: Path, progress: Progress | None) -> dict[str, Any]:
+def _fetch(
+    card: DatasetCard, source: Hub | Direct, revision: str | None, staging: Path, progress: Progress | None
+) -> dict[str, Any]:
     """Fetch all files of a data set; returns what ``source.json`` says of their origin."""
     url = ""
     try:
-        match card.source:
-            case Manual():
-                raise DownloadError(f"{card.name} has to be fetched by hand; nothing was fetched.\n{manual_text(card)}")
+        match source:
             case Hub(repo_id, pinned):
                 url = f"{constants.ENDPOINT}/datasets/{repo_id}"
                 # the commit is settled first, so that an interrupted download never mixes two

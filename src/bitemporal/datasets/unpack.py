@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any, BinaryIO, cast
 
-from bitemporal.errors import BitemporalError, DownloadError, OutputError
-from bitemporal.files import replacing_folder
+from bitemporal.errors import BitemporalError, DownloadError
+from bitemporal.files import check_new_folder, replacing_folder
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """Endings of the archives that ``safe_extract`` can read."""
@@ -95,8 +95,7 @@ def safe_extract(
         OutputError: When ``target`` holds something.
     """
     source, folder = Path(archive), Path(target)
-    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise OutputError(f"{folder}: exists and is not an empty folder; remove it, or choose another one")
+    check_new_folder(folder)
     with replacing_folder(folder) as temporary:
         try:
             _extract(source, _Writer(source, temporary, limits or ExtractLimits()))
