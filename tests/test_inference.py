@@ -1,8 +1,10 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import warnings
+from pathlib import Path
 
 import huggingface_hub.errors
 import numpy as np
@@ -353,6 +355,19 @@ def test_a_pair_without_a_valid_pixel_goes_to_the_first_part():
         "small",
         "large",
     ]
+
+
+def test_the_detector_of_the_documentation_works():
+    page = (Path(__file__).parents[1] / "docs/inference.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "(Detector)" in block)
+    names = {}
+    exec(code, names)
+    sizes = [(5, 6), (7, 8), (5, 6)]
+    batch = [images(i, *size) for i, size in enumerate(sizes)]
+    detector = Ensemble([names["Brightness"]()])
+    assert [p.mask.sum() for p in detector.predict(batch, batch)] == [0, 0, 0]
+    assert detector.predict(np.zeros((4, 5, 3), np.uint8), np.full((4, 5, 3), 255, np.uint8)).mask.all()
+    assert detector.probabilities(*torch.zeros(2, 3, 3, 9, 7, dtype=torch.uint8)).shape == (3, 1, 9, 7)
 
 
 def test_teacher_of_no_part_is_refused(tmp_path):
