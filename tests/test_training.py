@@ -377,8 +377,10 @@ def test_fp16_without_cuda_is_refused(tiny_pairs, tmp_path):
 @pytest.mark.full
 def test_two_processes_train_as_one(tiny_pairs, tmp_path):
     """Two processes share each batch, whether the run or torchrun has started them."""
-    bundle = stages.train(recipe(tiny_pairs, tmp_path / "run", devices=2), QUIET)
-    assert read_description(bundle)["metadata"]["steps"] == 6
+    for name in ("run", "again"):
+        bundle = stages.train(recipe(tiny_pairs, tmp_path / name, devices=2), QUIET)
+        assert read_description(bundle)["metadata"]["steps"] == 6
+    assert_equal(weights(tmp_path / "run"), weights(tmp_path / "again"))
     arguments = ["train", "--model=test_tinycd", f"--data={tiny_pairs}", f"--out={tmp_path / 'torchrun'}"]
     arguments += ["--max-steps=6", "--validate-every=2", "--batch-size=4", "--crop-size=32", "--workers=0"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -146,7 +146,9 @@ def train_stage(
         try:
             # a console cannot be sent to other processes; they make their own
             shown = show if recipe.devices == 1 else None
-            fabric.launch(partial(fit, learner=learner, stage=stage, recipe=recipe, folder=folder, console=shown))
+            # as an argument of its own the learner is copied, or processes would share one set of weights
+            launch: Callable[..., None] = fabric.launch
+            launch(partial(fit, stage=stage, recipe=recipe, folder=folder, console=shown), learner)
         except KeyboardInterrupt:
             show.print(
                 f"{stage.name}: run the same command again, and the run resumes at step {resume_step(stage.folder)}",
