@@ -78,13 +78,15 @@ def _shown_name(parameter: inspect.Parameter) -> str:
 def _argument(parameter: inspect.Parameter) -> tuple[list[str], dict[str, Any]]:
     """What ``add_argument`` needs to know: names, and settings other than the help."""
     name, hint, required = _shown_name(parameter), parameter.annotation, parameter.default is parameter.empty
+    choices = (hint, *typing.get_args(hint))
+    tuples = [choice for choice in choices if typing.get_origin(choice) is tuple]
     settings: dict[str, Any] = {} if required else {"default": parameter.default}
     if hint is bool:
         settings["action"] = "store_true"
-    elif list[str] in (hint, *typing.get_args(hint)):
+    elif list[str] in choices:
         settings |= {"type": str, "nargs": "+"}
     else:
-        settings["type"] = _Numbers.of(hint) or hint
+        settings["type"] = _Numbers(typing.get_args(tuples[0])) if tuples else hint
     if parameter.kind is parameter.POSITIONAL_ONLY:
         return [name], settings if required else settings | {"nargs": "?"}
     return [f"--{name.replace('_', '-')}", *_MORE_NAMES.get(name, ())], settings | {"dest": name, "required": required}
@@ -92,27 +94,17 @@ def _argument(parameter: inspect.Parameter) -> tuple[list[str], dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class _Numbers:
-    """A reader of ``1,2`` (command line) and ``[1, 2]`` (YAML); ``length`` is ``None`` for any number of numbers."""
+    """Reads ``1,2`` (command line) and ``[1, 2]`` (YAML); ``kinds`` are the arguments of a tuple's annotation."""
 
-    kind: type[int] | type[float]
-    length: int | None
-
-    @classmethod
-    def of(cls, hint: object) -> "_Numbers | None":
-        """The reader for a tuple of numbers, or for one that may be ``None``; ``None`` for other types."""
-        for choice in (hint, *typing.get_args(hint)):
-            if typing.get_origin(choice) is tuple:
-                kinds = typing.get_args(choice)
-                return cls(kinds[0], None if kinds[-1] is Ellipsis else len(kinds))
-        return None
+    kinds: tuple[Any, ...]
 
     def __call__(self, value: str | Sequence[Any]) -> tuple[Any, ...]:
         words = value.strip("[]() ").split(",") if isinstance(value, str) else value
-        if self.length not in (None, len(words)):
+        if Ellipsis not in self.kinds and len(words) != len(self.kinds):
             raise ValueError(f"expected {self}, found {value!r}")
-        return tuple(self.kind(str(word)) for word in words)
+        return tuple(self.kinds[0](str(word)) for word in words)
 
     def __repr__(self) -> str:
         """What the help and the errors say."""
-        count = "" if self.length is None else f"{self.length} "
-        return f"{count}comma-separated {'integers' if self.kind is int else 'numbers'}"
+        count = "" if Ellipsis in self.kinds else f"{len(self.kinds)} "
+        return f"{count}comma-separated {'integers' if self.kinds[0] is int else 'numbers'}"

@@ -5,12 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
-from rich.table import Table
-
 from bitemporal.cli.detector import DetectorOptions
 from bitemporal.errors import OptionError
 from bitemporal.scenes import SceneOptions
+from bitemporal.tables import make_table, print_table
 
 if TYPE_CHECKING:
     from bitemporal.scenes.archive import SceneStatus
@@ -85,10 +83,12 @@ def predict_archive(
         detector.scales,
         {name: file for name, file in asdict(products).items() if file is not None},
         options,
-        threads or threads_per_worker(workers),
+        threads or threads_per_worker(max(1, workers)),
     )
     statuses = predict_archive(plan, entries, engine, workers, report=_print_status)
-    Console(soft_wrap=True, highlight=False, markup=False).print(_table(statuses))
+    print_table(
+        make_table(("scene", "status", "CAR", "hectares", "seconds", "tries"), map(_row, statuses), text_columns=2)
+    )
     failed = [status for status in statuses if status.status == "failed"]
     for status in failed:
         print(f"{status.id}: {status.error}", file=sys.stderr)
@@ -101,10 +101,7 @@ def _print_status(status: "SceneStatus") -> None:
     print(f"{status.id}: {status.status}{': ' + status.error if status.error else ''}", flush=True)
 
 
-def _table(statuses: list["SceneStatus"]) -> Table:
-    table = Table("scene", "status", "CAR", "hectares", "seconds", "tries")
-    for status in statuses:
-        numbers = ((status.car, ".4f"), (status.changed_hectares, ".2f"), (status.seconds, ".1f"))
-        cells = ["-" if value is None else format(value, form) for value, form in numbers]
-        table.add_row(status.id, status.status, *cells, str(status.attempts))
-    return table
+def _row(status: "SceneStatus") -> list[str]:
+    numbers = ((status.car, ".4f"), (status.changed_hectares, ".2f"), (status.seconds, ".1f"))
+    cells = ["-" if value is None else format(value, form) for value, form in numbers]
+    return [status.id, status.status, *cells, str(status.attempts)]
