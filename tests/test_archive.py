@@ -409,6 +409,30 @@ def test_options_that_do_not_go_together_are_refused(words, status, said, archiv
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("words", [["predict-archive", "--manifest", "m.csv"], ["predict-scene", "b.tif", "a.tif"]])
+def test_a_missing_extra_is_named_by_the_command(words, archive):
+    script = (
+        f"import sys; sys.modules['rasterio'] = None\nfrom bitemporal.cli.main import main; sys.exit(main({words!r}"
+    )
+    script += f" + ['--bundle', {str(archive / 'bundle')!r}, '-o', 'c.tif']))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=archive, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"bitemporal {words[0]}: scenes need rasterio" in done.stderr and "bitemporal[geo]" in done.stderr
+
+
+def test_no_worker_is_refused_by_the_command(archive, tmp_path, capsys):
+    words = [
+        "--manifest",
+        str(archive / "scenes.csv"),
+        "--bundle",
+        str(archive / "bundle"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert main(["predict-archive", *words, "--workers", "0"]) == 1
+    assert "bitemporal predict-archive: workers: found 0" in capsys.readouterr().err
+
+
 def test_no_worker_is_refused(archive, tmp_path):
     with pytest.raises(OptionError, match="workers: found 0"):
         predict_archive(plan(archive, tmp_path), [], workers=0)

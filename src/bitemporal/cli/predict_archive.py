@@ -3,15 +3,12 @@
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from bitemporal import scenes
 from bitemporal.cli.detector import DetectorOptions
 from bitemporal.errors import OptionError
-from bitemporal.scenes import SceneOptions
 from bitemporal.tables import make_table, print_table
-
-if TYPE_CHECKING:
-    from bitemporal.scenes.archive import SceneStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,7 @@ def predict_archive(
     threads: int | None = None,
     products: Products,
     detector: DetectorOptions,
-    options: SceneOptions,
+    options: scenes.SceneOptions,
 ) -> int:
     """Map what changed in every scene of an archive, on several processes or a Ray cluster.
 
@@ -70,12 +67,8 @@ def predict_archive(
     Returns:
         1 when some scene failed, else 0.
     """
-    # imported here: this needs the extra "geo"
-    from bitemporal.scenes.archive import Plan, predict_archive, threads_per_worker
-    from bitemporal.scenes.manifest import read_manifest
-
-    entries = read_manifest(manifest, assets)
-    plan = Plan(
+    entries = scenes.read_manifest(manifest, assets)
+    plan = scenes.Plan(
         tuple(detector.bundle),
         output,
         detector.device,
@@ -83,9 +76,9 @@ def predict_archive(
         detector.scales,
         {name: file for name, file in asdict(products).items() if file is not None},
         options,
-        threads or threads_per_worker(max(1, workers)),
+        threads or scenes.threads_per_worker(max(1, workers)),
     )
-    statuses = predict_archive(plan, entries, engine, workers, report=_print_status)
+    statuses = scenes.predict_archive(plan, entries, engine, workers, report=_print_status)
     print_table(
         make_table(("scene", "status", "CAR", "hectares", "seconds", "tries"), map(_row, statuses), text_columns=2)
     )
@@ -97,11 +90,11 @@ def predict_archive(
     return 1 if failed else 0
 
 
-def _print_status(status: "SceneStatus") -> None:
+def _print_status(status: "scenes.SceneStatus") -> None:
     print(f"{status.id}: {status.status}{': ' + status.error if status.error else ''}", flush=True)
 
 
-def _row(status: "SceneStatus") -> list[str]:
+def _row(status: "scenes.SceneStatus") -> list[str]:
     numbers = ((status.car, ".4f"), (status.changed_hectares, ".2f"), (status.seconds, ".1f"))
     cells = ["-" if value is None else format(value, form) for value, form in numbers]
     return [status.id, status.status, *cells, str(status.attempts)]

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from bitemporal import scenes
 from bitemporal.cli.detector import DetectorOptions
 from bitemporal.errors import OptionError
-from bitemporal.scenes import SceneOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ def predict_scene(
     after: list[str] | None = None,
     files: Products,
     detector: DetectorOptions,
-    options: SceneOptions,
+    options: scenes.SceneOptions,
 ) -> None:
     """Map what changed between two rasters of one place, of any size.
 

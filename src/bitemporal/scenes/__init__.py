@@ -7,7 +7,9 @@ from bitemporal.errors import MissingExtraError
 from bitemporal.scenes.options import SceneOptions
 
 if TYPE_CHECKING:
+    from bitemporal.scenes.archive import Plan, SceneStatus, predict_archive, threads_per_worker
     from bitemporal.scenes.grids import Shift
+    from bitemporal.scenes.manifest import read_manifest
     from bitemporal.scenes.outputs import Outputs
     from bitemporal.scenes.prediction import SceneResult, predict_scene
     from bitemporal.scenes.sources import Files
@@ -16,12 +18,29 @@ if TYPE_CHECKING:
 _HOMES = {
     "Files": "sources",
     "Outputs": "outputs",
+    "Plan": "archive",
     "SceneResult": "prediction",
+    "SceneStatus": "archive",
     "Shift": "grids",
+    "predict_archive": "archive",
     "predict_scene": "prediction",
+    "read_manifest": "manifest",
+    "threads_per_worker": "archive",
 }
 
-__all__ = ["Files", "Outputs", "SceneOptions", "SceneResult", "Shift", "predict_scene"]
+__all__ = [
+    "Files",
+    "Outputs",
+    "Plan",
+    "SceneOptions",
+    "SceneResult",
+    "SceneStatus",
+    "Shift",
+    "predict_archive",
+    "predict_scene",
+    "read_manifest",
+    "threads_per_worker",
+]
 
 
 def __getattr__(name: str) -> object:
