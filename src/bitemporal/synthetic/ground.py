@@ -1,7 +1,8 @@
 """The ground of a synthetic scene: pixel grid, noise, and parcels bounded by roads, tracks and field edges.
 
 Lengths are metres, x to the east and y to the south, from the top left corner of the product. Arrays cover the
-*canvas*: the product and a margin around it, so that shadows enter from outside and a shifted image has no empty rim.
+*canvas*: the product and a margin around it, so that shadows can fall in from outside and a shifted image has no empty
+border.
 """
 
 from dataclasses import dataclass
@@ -108,15 +109,15 @@ def smoothstep(values: Plane, low: float, high: float) -> Plane:
 def power_noise(
     rng: np.random.Generator, shape: tuple[int, int], gsd: float, longest: float, shortest: float, slope: float
 ) -> Plane:
-    """Noise of mean 0 and deviation 1 whose amplitude falls with frequency to the power ``slope``.
+    """Noise with mean 0 and standard deviation 1; its amplitude falls with frequency to the power ``slope``.
 
     Args:
         rng: Source of randomness.
         shape: H x W.
-        gsd: Metres of a pixel.
-        longest: Wavelength in metres above which nothing more is added.
+        gsd: Metres per pixel.
+        longest: Wavelength in metres above which the spectrum is empty.
         shortest: Wavelength in metres below which the spectrum is cut off softly.
-        slope: Exponent of the fall; 1 gives fractal ground, 0 even noise.
+        slope: Exponent of the decay; 1 gives fractal ground, 0 white noise.
     """
     height, width = (scipy.fft.next_fast_len(n, real=True) for n in shape)
     fy = np.fft.fftfreq(height, gsd).astype(np.float32)[:, None]
@@ -176,11 +177,11 @@ class Parcels:
 
     Attributes:
         ids: Number of the parcel at every pixel, H x W.
-        u: Coordinate along the plan's first axis in metres, H x W; the plan is turned and gently bent.
+        u: Coordinate along the plan's first axis in metres, H x W; the plan is rotated and gently bent.
         v: Coordinate along its second axis.
         angle: Angle of the u axis against x, in radians.
         uses: Use of every parcel.
-        rectangles: Bounds of every parcel as (u0, v0, u1, v1), N x 4.
+        rectangles: Bounds of every parcel, (u0, v0, u1, v1), N x 4.
         boundary: What runs along each of its four sides (EDGE, TRACK or ROAD), N x 4, in the order of the bounds.
         half_width: Half of that boundary's width in metres, N x 4.
     """
@@ -310,13 +311,13 @@ class Ways:
     """Roads and tracks between the parcels, and the edges of fields.
 
     Attributes:
-        road: Signed distance to the rim of the nearest road in metres, H x W: negative on the road, large far off.
+        road: Signed distance to the rim of the nearest road in metres, H x W: negative on the road, large far from it.
         track: The same for tracks.
         edge: The same for edges of fields.
         centre: Distance to the centre line of the nearest road in metres.
         along: Coordinate along that road in metres.
-        direction: Angle of that road against the plan's u axis: 0 or 1 quarter turns.
-        crossing: Where two roads meet.
+        direction: Angle between that road and the plan's u axis, in quarter turns: 0 or 1.
+        crossing: Whether two roads cross there.
     """
 
     road: Plane

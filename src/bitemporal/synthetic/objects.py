@@ -22,14 +22,14 @@ class Building:
     Attributes:
         x: Centre, metres east.
         y: Centre, metres south.
-        length: Along its own axis, metres.
-        width: Across, metres.
-        angle: Of its axis against x, radians.
-        height: Of the eaves, metres.
+        length: Length along its own axis, metres.
+        width: Width across that axis, metres.
+        angle: Angle between its axis and x, radians.
+        height: Height of the eaves, metres.
         roof: Shape of the roof.
-        colour: Of the roof.
-        wing: Length and width of a wing at one end that makes an L, as shares of length and width; 0 for none.
-        variant: Number that varies details.
+        colour: Colour of the roof.
+        wing: How far a wing at one end projects, relative to the width; it makes the building an L. 0 for none.
+        variant: Number that selects details.
     """
 
     x: float
@@ -78,7 +78,7 @@ class Layer:
     """Things seen from above, over transparent ground.
 
     Attributes:
-        colour: H x W x 3; without light.
+        colour: Colours before lighting, H x W x 3.
         alpha: Cover in [0, 1], H x W.
         height: Metres above ground, H x W.
     """
@@ -247,7 +247,7 @@ def scatter_trees(
         rng: Source of randomness.
         grid: The canvas.
         where: Pixels on which a trunk may stand, H x W.
-        spacing: Mean distance of neighbours in metres.
+        spacing: Mean distance between neighbours in metres.
         radius: Range of crown radii in metres.
         keep: Share of places that have a tree.
     """

@@ -36,10 +36,10 @@ class Ground:
         noise: Its noise planes.
         parcels: The plan.
         ways: Its roads, tracks and edges.
-        tracks: Those as they look, colours premultiplied.
+        tracks: The same as drawn, colours premultiplied.
         roofs: The buildings that stand at both dates.
         canopy: The trees that stand at both dates.
-        seed: Of the looks of surfaces.
+        seed: Seed for the appearance of surfaces.
     """
 
     grid: Grid
@@ -57,11 +57,11 @@ class State:
     """The ground at one date.
 
     Attributes:
-        ids: Number of the piece of ground at every pixel, H x W: a parcel, or beyond them a patch of a change.
+        ids: Number of the piece of ground at every pixel, H x W: first the parcels, then the patches of changes.
         uses: Use of every piece.
-        buildings: That stand at this date only.
-        trees: That stand at this date only.
-        cars: Of this date.
+        buildings: Buildings that exist at this date only.
+        trees: Trees that exist at this date only.
+        cars: Cars of this date.
     """
 
     ids: npt.NDArray[np.int32]
@@ -280,11 +280,11 @@ def draw(
     """Draw the image of one date.
 
     Args:
-        ground: What is the same at both dates.
+        ground: What both dates share.
         state: The ground at this date.
         conditions: How the image is taken.
         date: 0 or 1.
-        rng: Source of the air and the sensor's noise.
+        rng: Source of the haze and the sensor's noise.
 
     Returns:
         Height x width x 3 of the product.

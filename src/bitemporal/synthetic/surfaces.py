@@ -1,6 +1,6 @@
 """Colours and textures of ground by use and season.
 
-Colours are what a display shows of flat ground in full sun, as red, green, blue in [0, 1].
+Colours are red, green, blue in [0, 1], as a display shows flat ground in full sun.
 """
 
 from collections.abc import Sequence
@@ -81,14 +81,14 @@ class Surface:
     Attributes:
         first: Main colour.
         second: Colour of its patches.
-        patches: Share of the second colour, about [0, 1].
+        patches: Share of the second colour, about 0 to 1.
         broad: Amplitude of brightness over tens of metres.
         patchy: Amplitude over metres.
         fine: Amplitude over single pixels.
         rows: Amplitude of the rows of a crop.
-        period: Distance of the rows in metres.
+        period: Distance between the rows in metres.
         across: Whether the rows run along the plan's v axis.
-        strips: Amplitude of brightness from one strip of work to the next.
+        strips: Amplitude of brightness between strips of tillage.
     """
 
     first: Colour
@@ -140,7 +140,7 @@ def make_surface(use: Use, season: Season, stable: np.random.Generator, dated: n
     """The look of one piece of ground at one date.
 
     Args:
-        use: What it is used for.
+        use: Use of the ground.
         season: Season of the date.
         stable: Randomness that is the same at both dates: soil, paving, direction of the rows.
         dated: Randomness of the date: stage of the crop, colour of the water, mowing.
