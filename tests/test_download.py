@@ -6,8 +6,11 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -293,6 +296,12 @@ def test_a_damaged_zip_member_leaves_nothing(place):
     refused(archive, place, "cannot be unpacked")
 
 
+def test_a_zip_with_a_name_that_is_falsely_called_utf8_is_refused(place):
+    archive = make_zip(place / "a.zip", [("\u00e9\u00e9.png", b"1")])
+    archive.write_bytes(archive.read_bytes().replace("\u00e9\u00e9".encode(), b"\xd1\xb5\xff\xfe"))
+    refused(archive, place, "cannot be unpacked")
+
+
 @pytest.mark.parametrize(
     ("content", "text"), [(b"", "cannot"), (b"<html>not found", "cannot"), (b"Rar!\x1a\x07", "7-Zip")]
 )
@@ -309,6 +318,7 @@ class RangeServer(http.server.BaseHTTPRequestHandler):
     files: dict = {}  # noqa: RUF012 - filled by the fixture
     ranges = True
     cut_after: int | None = None
+    stalled = threading.Event()
     asked: list = []  # noqa: RUF012 - emptied by the fixture
 
     def do_GET(self):
@@ -328,6 +338,7 @@ class RangeServer(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         self.wfile.write(content[start : self.cut_after])
+        self.stalled.wait()
 
     def log_message(self, *_):
         pass
@@ -336,8 +347,9 @@ class RangeServer(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     RangeServer.files, RangeServer.ranges, RangeServer.cut_after, RangeServer.asked = {}, True, None, []
+    RangeServer.stalled.set()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), RangeServer) as running:
-        thread = threading.Thread(target=running.serve_forever)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{running.server_port}"
         running.shutdown()
@@ -389,6 +401,31 @@ def test_an_interrupted_transfer_goes_on(server, tmp_path, ranges):
     fetch_file(archive, tmp_path / "f")
     assert tree(tmp_path) == {"f": content}
     assert RangeServer.asked[-1][1] == "bytes=120000-"
+
+
+def test_a_transfer_resumes_after_a_kill(server, tmp_path):
+    content = os.urandom(5_000_000)
+    archive = served(server, content)
+    RangeServer.cut_after = 3_000_000
+    RangeServer.stalled.clear()
+    code = (
+        "import sys; from pathlib import Path; from bitemporal.datasets.catalog import Archive; "
+        "from bitemporal.datasets.download import fetch_file; fetch_file(Archive(*sys.argv[1:4]), Path(sys.argv[4]))"
+    )
+    words = [archive.url, archive.filename, archive.digest, str(tmp_path / "f")]
+    part = tmp_path / "f.part"
+    with subprocess.Popen([sys.executable, "-c", code, *words]) as process:
+        deadline = time.monotonic() + 60
+        while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+    RangeServer.stalled.set()
+    RangeServer.cut_after = None
+    have = part.stat().st_size
+    assert 0 < have < len(content)
+    fetch_file(archive, tmp_path / "f")
+    assert tree(tmp_path) == {"f": content}
+    assert RangeServer.asked[-1][1] == f"bytes={have}-"
 
 
 @pytest.mark.parametrize("extra", [b"", b"more"])
@@ -476,6 +513,21 @@ def test_two_places_for_one_split_are_an_error(tmp_path):
     write_tree(tmp_path, files_of("train", 1, pattern="old/{split}/{folder}/{i}.png"))
     with pytest.raises(
         DownloadError, match=r"/old/train/A and .*/train/A look like the same folder of train; keep one"
+    ):
+        find_splits(tmp_path)
+
+
+def test_images_below_a_folder_of_images_belong_to_no_split(tmp_path):
+    write_tree(tmp_path, files_of("train", 2))
+    write_tree(tmp_path, {"train/A/thumbnails/train_0.png": png(), "train/sample/A/x.png": png()})
+    split = find_splits(tmp_path)["train"]
+    assert (split.before, split.pairs, split.odd) == (tmp_path / "train" / "A", 2, 0)
+
+
+def test_two_folders_for_one_role_are_an_error(tmp_path):
+    write_tree(tmp_path, files_of("train", 1) | {"train/mask/train_0.png": png()})
+    with pytest.raises(
+        DownloadError, match=r"train/label and .*train/mask look like the same folder of train; keep one"
     ):
         find_splits(tmp_path)
 
