@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from bitemporal.cli.main import main
-from bitemporal.errors import DataError, OptionError
+from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.evaluation import Evaluation, evaluate, read_result, score_tables
 from bitemporal.inference import NetworkDetector, OriginPartition, load, predict_files, save_origin_partition
 from bitemporal.inference.bundle import save_bundle
@@ -231,7 +231,7 @@ def test_a_result_that_cannot_be_written(data, tmp_path):
     folder = folder_of(data)
     found = evaluate(load(tmp_path / "bundle", "cpu"), folder, folder.pairs("test"))
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DataError, match=r"scores\.confusions\.csv"):
+    with pytest.raises(OutputError, match=r"scores\.confusions\.csv"):
         written(found, tmp_path / "file" / "scores.json")
 
 

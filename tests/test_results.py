@@ -207,8 +207,8 @@ def test_results_that_cannot_be_used_are_errors_in_words(data, tmp_path):
             read_result(path)
     path.write_text(whole)
     for text, message in (
-        ("stem,tn\na,1\n", "something else than counts of pairs"),
-        (table.replace("p1,", "p1,x"), "something else than counts of pairs"),
+        ("stem,tn\na,1\n", "something other than counts of pairs"),
+        (table.replace("p1,", "p1,x"), "something other than counts of pairs"),
         (table.replace("p1,", "p2,"), "a stem that occurs twice"),
         ("\n".join(table.splitlines()[:-1]) + "\n", "is not the file that was written with .*expects 12 pairs"),
         (table.replace(",medium,", ",large,", 1), "is not the file that was written with"),
@@ -525,7 +525,7 @@ def test_how_masks_were_made_is_stated_in_the_protocol(data, tmp_path, capsys):
     capsys.readouterr()
     for options, words in (
         (["--threshold", "40"], "threshold: found 40, expected a probability"),
-        (["--stride", "8"], "stride: found 8 without a tile size"),
+        (["--stride", "8"], "stride: found 8 without a tile"),
         (["--tile", "8", "--stride", "16"], "stride: found 16, expected 1 to the tile's side, 8"),
         (["--tile", "0"], "tile: found 0, expected 1 or more"),
         (["--seed", "-7"], "seed: found -7, expected 0 or more"),

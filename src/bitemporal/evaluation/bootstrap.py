@@ -1,11 +1,12 @@
 """Intervals: how far a score would move with other images, and with other seeds.
 
-Images are resampled with replacement (Efron 1979). Where a detector was trained with several seeds, every resample
-also gets an error of the mean over the seeds, drawn from Student's t distribution with the seeds' own spread:
-resampling two or three seeds would find hardly more than their smallest and largest score. With one seed nothing is
-known of others, and the interval is that of the trained network on other images. Two detectors are compared on the
-same resamples, so that what both find hard does not count as a difference, and seed by seed where they have the same
-seeds.
+Images are resampled with replacement (Efron 1979). If a detector was trained with several seeds, every resample also
+gets an error of the mean over the seeds, drawn from Student's t distribution with the spread of the seeds. Resampling
+two or three seeds instead would hardly reach beyond their smallest and largest score. With one seed nothing is known
+about others, and the interval is that of the trained network on other images.
+
+Two detectors are compared on the same resamples, so that images which are hard for both make no difference, and seed by
+seed if they have the same seeds.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from bitemporal.metrics import METRICS, Averaging, image_metric, metric_of
 RESAMPLES = 2000
 LEVEL = 0.95
 MINIMUM_IMAGES = 5
-"""Images without which there is no interval: resamples of fewer are too much alike."""
+"""Fewest images for an interval: resamples of fewer are too much alike."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,11 +37,11 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Replicates:
-    """Confusion counts of one detector's seeds over the same images.
+    """Confusion counts of one detector, trained with several seeds, on the same images.
 
     Attributes:
         counts: Seeds x images x 4.
-        seeds: Their numbers, -1 for an unknown one; detectors with the same ones are compared seed by seed.
+        seeds: The seeds, -1 for an unknown one. Detectors with the same seeds are compared seed by seed.
     """
 
     counts: npt.NDArray[np.int64]
@@ -53,11 +54,11 @@ class Replicates:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often each image stands in each resample.
+    """How often each image occurs in each resample.
 
     Attributes:
         images: Resamples x images.
-        generator_seed: The same one draws the same.
+        generator_seed: Equal seeds draw equal resamples.
     """
 
     images: Floats
@@ -66,19 +67,19 @@ class Resampling:
 
     @classmethod
     def of(cls, images: int, resamples: int = RESAMPLES, seed: int = 0) -> "Resampling":
-        """Draw.
+        """Draw resamples.
 
         Args:
             images: Number of images, at least one.
             resamples: Number of resamples.
-            seed: The same one draws the same.
+            seed: Equal seeds draw equal resamples.
         """
         generator = np.random.default_rng(seed)
         drawn = generator.multinomial(images, np.full(images, 1 / images), size=resamples)
         return cls(drawn.astype(np.float64), seed)
 
     def errors(self, degrees: int) -> Floats:
-        """An error for each resample: evenly spaced quantiles of Student's t, in random order."""
+        """One error per resample: evenly spaced quantiles of Student's t distribution, in random order."""
         if degrees not in self._errors:
             levels = (np.arange(len(self.images)) + 0.5) / len(self.images)
             order = np.random.default_rng([self.generator_seed, degrees]).permutation(len(levels))
@@ -97,11 +98,6 @@ def _scores(counts: npt.NDArray[np.int64], weights: Floats, metric: str, averagi
     count = weights @ known.astype(np.float64).T
     means: Floats = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return means
-
-
-def score(replicates: Replicates, metric: str, averaging: Averaging) -> float:
-    """A metric, the mean over the seeds."""
-    return float(_by_seed(replicates, metric, averaging).mean())
 
 
 def _by_seed(replicates: Replicates, metric: str, averaging: Averaging) -> Floats:
@@ -124,17 +120,17 @@ def _error_of_mean(values: Floats) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def _interval(value: float, found: Floats) -> Estimate:
-    known = found[np.isfinite(found)]
-    # what most resamples cannot tell has no interval
-    if len(known) < LEVEL * len(found) or not np.isfinite(value):
+def _interval(value: float, resampled: Floats) -> Estimate:
+    known = resampled[np.isfinite(resampled)]
+    # no interval if the score is undefined for many resamples
+    if len(known) < LEVEL * len(resampled) or not np.isfinite(value):
         return Estimate(value, float("nan"), float("nan"))
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high))
 
 
 def _too_few(replicates: Replicates) -> bool:
-    """Whether resamples of the images that count anything would be too much alike."""
+    """Whether there are too few images with a valid pixel."""
     return int((replicates.counts[0].sum(1) > 0).sum()) < MINIMUM_IMAGES
 
 
@@ -148,14 +144,14 @@ def estimate(
     """A metric with its 95 % interval.
 
     Args:
-        replicates: Of one detector.
+        replicates: The detector's counts.
         metric: One of ``bitemporal.metrics.METRICS``.
         averaging: See ``bitemporal.metrics``.
-        resampling: Of the images.
-        images: Which of them count, N; all by default.
+        resampling: Resamples of the images.
+        images: Which images count, N; all by default.
 
     Returns:
-        The mean over the seeds and the percentile interval; NaN where undefined, and no interval for fewer than
+        The mean over the seeds and the percentile interval; NaN where undefined. There is no interval for fewer than
         ``MINIMUM_IMAGES`` images with valid pixels.
     """
     own = replicates.of(images)
@@ -164,10 +160,11 @@ def estimate(
     values = _by_seed(own, metric, averaging)
     if _too_few(own):
         return Estimate(float(values.mean()), float("nan"), float("nan"))
-    found = _resampled(replicates, images, resampling, metric, averaging)
+    resampled = _resampled(replicates, images, resampling, metric, averaging)
     if error := _error_of_mean(values):
-        found = np.clip(found + error * resampling.errors(len(values) - 1), METRICS[metric].lowest, 1.0)
-    return _interval(float(values.mean()), found)
+        resampled = resampled + error * resampling.errors(len(values) - 1)
+        resampled = np.clip(resampled, METRICS[metric].lowest, 1.0)
+    return _interval(float(values.mean()), resampled)
 
 
 def difference(
@@ -181,17 +178,17 @@ def difference(
     """The paired difference of two detectors with its 95 % interval.
 
     Args:
-        first: Of one detector.
-        second: Of another one, over the same images in the same order.
+        first: Counts of one detector.
+        second: Counts of another one, over the same images in the same order.
         metric: One of ``bitemporal.metrics.METRICS``.
         averaging: See ``bitemporal.metrics``.
-        resampling: Of the images.
-        images: Which of them count, N; all by default.
+        resampling: Resamples of the images.
+        images: Which images count, N; all by default.
 
     Returns:
-        First minus second. With the same seeds, seeds are paired; else the errors of both means add up, with the
-        degrees of freedom of Welch and Satterthwaite, rounded down. No interval for fewer than ``MINIMUM_IMAGES``
-        images with valid pixels.
+        First minus second. Equal seeds are paired; otherwise the errors of both means add up, with the degrees of
+        freedom of Welch and Satterthwaite, rounded down. There is no interval for fewer than ``MINIMUM_IMAGES`` images
+        with valid pixels.
     """
     return mean_difference([(first, second)], metric, averaging, resampling, images)
 
@@ -203,19 +200,18 @@ def mean_difference(
     resampling: Resampling,
     images: npt.NDArray[np.bool_] | None = None,
 ) -> Estimate:
-    """The mean of several differences, as of one method on several networks, with its 95 % interval.
+    """The mean of several paired differences, such as of one method on several networks, with its 95 % interval.
 
     Args:
-        pairs: Two detectors each, all over the same images in the same order.
-        metric: This and all that follows as for ``difference``.
-        averaging: See there.
-        resampling: See there.
-        images: See there.
+        pairs: Counts of two detectors each, all over the same images in the same order.
+        metric: One of ``bitemporal.metrics.METRICS``.
+        averaging: See ``bitemporal.metrics``.
+        resampling: Resamples of the images.
+        images: Which images count, N; all by default.
 
     Returns:
-        The mean of what ``difference`` gives. Its interval is over images and seeds: these networks are given, and of
-        others nothing is said. Errors of the seeds add up, with the degrees of freedom of Welch and Satterthwaite,
-        rounded down.
+        The mean of the differences. Its interval covers other images and other seeds, not other networks. Errors of
+        the seeds add up, with the degrees of freedom of Welch and Satterthwaite, rounded down.
     """
     values, variances, degrees = [], [], []
     for first, second in pairs:
@@ -228,7 +224,7 @@ def mean_difference(
     value = float(np.mean(values))
     if not np.isfinite(value) or _too_few(pairs[0][0].of(images)):
         return Estimate(value, float("nan"), float("nan"))
-    found = np.mean(
+    resampled = np.mean(
         [
             _resampled(first, images, resampling, metric, averaging)
             - _resampled(second, images, resampling, metric, averaging)
@@ -238,11 +234,11 @@ def mean_difference(
     )
     if variances:
         freedom = sum(variances) ** 2 / sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
-        # what is a whole number but for its own rounding stays one
-        found = found + np.sqrt(sum(variances)) * resampling.errors(max(1, int(freedom + 1e-9)))
-    return _interval(value, found)
+        # a whole number must not be rounded down because of floating-point error
+        resampled = resampled + np.sqrt(sum(variances)) * resampling.errors(max(1, int(freedom + 1e-9)))
+    return _interval(value, resampled)
 
 
 def significant(interval: Estimate) -> bool:
-    """Whether a difference's interval leaves zero out."""
+    """Whether the interval of a difference leaves zero out."""
     return bool(interval.low > 0 or interval.high < 0)

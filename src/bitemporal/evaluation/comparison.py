@@ -1,4 +1,4 @@
-"""Several detectors side by side, with intervals, and what can be told apart."""
+"""Several detectors compared on the same pairs, with intervals."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ class Comparison:
     """Detectors over the same pairs.
 
     Attributes:
-        names: Of the detectors, the baseline first.
-        replicates: Confusion counts of each one's seeds.
-        scores: By detector, then by metric and averaging.
-        differences: To the baseline, for all others.
+        names: Names of the detectors, the baseline first.
+        replicates: Confusion counts of each detector, for each of its seeds.
+        scores: Scores by detector, then by metric and averaging.
+        differences: Differences to the baseline, for all other detectors.
         by_part: Differences of dataset mIoU by CAR part.
-        partition: Of the parts: the first result's.
-        description: What was compared, in a line.
+        partition: The CAR parts, those of the first result.
+        description: The conditions in one line.
     """
 
     names: tuple[str, ...]
@@ -37,13 +37,13 @@ class Comparison:
     description: str
 
     def to_json(self) -> dict[str, Any]:
-        """Everything in JSON types."""
+        """The comparison in JSON types."""
 
         def plain(values: dict[tuple[str, Averaging], Estimate]) -> dict[str, Any]:
-            found: dict[str, Any] = defaultdict(dict)
+            by_averaging: dict[str, Any] = {averaging: {} for averaging in AVERAGINGS}
             for (metric, averaging), value in values.items():
-                found[averaging][metric] = value._asdict()
-            return dict(found)
+                by_averaging[averaging][metric] = value._asdict()
+            return by_averaging
 
         return {
             "description": self.description,
@@ -66,12 +66,12 @@ def compare(results: Sequence[Result], baseline: str | None = None) -> Compariso
     """Compare detectors that were evaluated under one protocol.
 
     Args:
-        results: Those of one name are seeds of one detector.
-        baseline: Name that the others are compared with; the first one by default.
+        results: Results of one name are seeds of one detector.
+        baseline: Name of the detector that the others are compared with; the first one by default.
 
     Raises:
         DataError: When protocols differ, a seed occurs twice, or results of one name are of different networks.
-        OptionError: When the baseline is none of the detectors.
+        OptionError: When there is no result, or no detector of the baseline's name.
     """
     if not results:
         raise OptionError("results: none is given; expected one at least")
@@ -126,7 +126,7 @@ def _replicates(name: str, group: Sequence[Result], reference: Result) -> Replic
         )
     for result in group:
         if set(result.evaluation.stems) != set(reference.evaluation.stems):
-            raise DataError(f"{result}: its counts are of other pairs than those of {reference}; evaluate both again")
+            raise DataError(f"{result}: was evaluated on other pairs than {reference}; evaluate both again")
     places = {stem: i for i, stem in enumerate(reference.evaluation.stems)}
     counts = []
     for result in ordered:
@@ -161,30 +161,30 @@ def seed_count(comparison: Comparison, name: str) -> str:
 
 
 def verdict_sentence(comparison: Comparison, detector: str = "student") -> str:
-    """What the comparison of a detector with its baseline shows, in a sentence.
+    """What a comparison shows about a detector and the baseline, in a sentence.
 
     Args:
-        comparison: Whose baseline is the control, if the sentence is to be about distillation.
-        detector: Its name.
+        comparison: If its baseline is the control, the sentence is about distillation.
+        detector: Name of the detector.
     """
     baseline = comparison.names[0]
     if detector not in comparison.differences:
         return f"No verdict on distillation: no {detector} was compared with a control."
-    found = comparison.differences[detector]["miou", "dataset"]
-    if not np.isfinite(found.low):
+    difference = comparison.differences[detector]["miou", "dataset"]
+    if not np.isfinite(difference.low):
         return f"No verdict: the difference of {detector} and {baseline} has no interval on these pairs."
-    told = (
-        f"{detector} minus {baseline} is {100 * found.value:+.2f} points of dataset mIoU, 95 % interval "
-        f"{100 * found.low:+.2f} to {100 * found.high:+.2f} ({comparison.description}; "
-        f"{seed_count(comparison, detector)})."
+    value, low, high = (f"{100 * number:+.2f}" for number in difference)
+    measured = (
+        f"{detector} minus {baseline} is {value} points of dataset mIoU, 95 % interval {low} to {high} "
+        f"({comparison.description}; {seed_count(comparison, detector)})."
     )
     if baseline != "control":
-        told += " Of distillation this says nothing: no control was trained as long without teachers."
-    if not significant(found):
-        return f"No difference could be shown: {told}"
-    better = "better" if found.value > 0 else "worse"
+        measured += " This says nothing about distillation: no control was trained as long without teachers."
+    if not significant(difference):
+        return f"No difference could be shown: {measured}"
+    better = "better" if difference.value > 0 else "worse"
     if any(len(comparison.replicates[name].seeds) == 1 for name in (detector, baseline)):
-        return f"On these pairs this {detector} is {better} than its {baseline}, but one seed may be chance: {told}"
+        return f"On these pairs this {detector} is {better} than its {baseline}, but one seed may be chance: {measured}"
     if baseline != "control":
-        return f"The {detector} is {better} than its {baseline}: {told}"
-    return f"Distillation {'helped' if found.value > 0 else 'hurt'}: {told}"
+        return f"The {detector} is {better} than its {baseline}: {measured}"
+    return f"Distillation {'helped' if difference.value > 0 else 'hurt'}: {measured}"

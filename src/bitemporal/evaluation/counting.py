@@ -19,8 +19,9 @@ OBJECT_SIZES = (64, 1024)
 """Largest small object and largest medium object, in pixels: 8 x 8 and 32 x 32."""
 
 SIZE_NAMES = ("small", "medium", "large")
+FATES = ("found", "missed", "invented")
 BINS = 100
-"""Of probabilities: bin ``k`` holds k/100 < p <= (k+1)/100, the first one 0 too."""
+"""Bins of probabilities: bin ``k`` holds k/100 < p <= (k+1)/100, and the first one also 0."""
 
 _BOUNDS = np.arange(1, BINS, dtype=np.float32) / np.float32(BINS)
 _EIGHT = np.ones((3, 3), np.bool_)
@@ -37,9 +38,9 @@ class Shapes:
     """Boundaries and objects of one pair, or sums over several.
 
     Attributes:
-        boundary: Pixels of the predicted boundary, those of them within the tolerance of the label's, pixels of the
-            label's boundary, those of them within the tolerance of the predicted one; int64.
-        objects: Rows small, medium, large (by ``OBJECT_SIZES``); columns found, missed, invented; int64.
+        boundary: Four int64 counts: pixels of the predicted boundary, those within the tolerance of the label's
+            boundary, pixels of the label's boundary, and those within the tolerance of the predicted boundary.
+        objects: 3 x 3 int64. Rows are ``SIZE_NAMES`` by ``OBJECT_SIZES``, columns ``FATES``.
     """
 
     boundary: Integers
@@ -49,10 +50,10 @@ class Shapes:
 def count_shapes(mask: npt.ArrayLike, label: npt.ArrayLike) -> Shapes:
     """Compare the boundaries and the objects of a mask with those of a label.
 
-    A boundary pixel is a changed pixel with an unchanged, valid one above, below, left or right of it; the image's edge
-    is none. Objects are changed pixels joined by sides or corners. A label's object is found when at least half of
-    its pixels are predicted, else missed; a predicted object is invented when fewer than half of its pixels have
-    changed.
+    A boundary pixel is a changed pixel with an unchanged, valid one above, below, left or right of it. The edge of the
+    image is no boundary. Objects are changed pixels joined by sides or corners. An object of the label is found when
+    at least half of its pixels are predicted, else missed. A predicted object is invented when fewer than half of its
+    pixels have changed.
 
     Args:
         mask: Predicted mask, H x W: 0 unchanged, anything else changed.
@@ -61,7 +62,7 @@ def count_shapes(mask: npt.ArrayLike, label: npt.ArrayLike) -> Shapes:
     target = np.asarray(label)
     valid = target != IGNORE
     predicted, true = (np.asarray(mask) != 0) & valid, (target != 0) & valid
-    boundary, objects = np.zeros(4, np.int64), np.zeros((len(SIZE_NAMES), 3), np.int64)
+    boundary, objects = np.zeros(4, np.int64), np.zeros((len(SIZE_NAMES), len(FATES)), np.int64)
     box = _bounding_box(predicted | true, TOLERANCE + 1)
     if box is None:
         return Shapes(boundary, objects)
@@ -110,11 +111,11 @@ def _by_size(sizes: Integers) -> Integers:
 
 @dataclass(frozen=True)
 class ProbabilityCounts:
-    """How often each probability of change was given, and how often it was right.
+    """How often each probability of change was predicted, and how often it was right.
 
     Attributes:
         unchanged: Valid unchanged pixels by bin of their probability, ``BINS`` int64.
-        changed: Changed pixels likewise.
+        changed: Changed pixels by bin of their probability, ``BINS`` int64.
         total: Sum of the probabilities in each bin, ``BINS`` float64.
     """
 

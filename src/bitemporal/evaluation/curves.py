@@ -1,4 +1,4 @@
-"""What follows from the probabilities: scores at every threshold, and calibration."""
+"""Scores at every threshold, and calibration, from the counts of probabilities."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ class ThresholdCurve:
 
     @property
     def best(self) -> int:
-        """Position of the largest F1; the threshold nearest to 0.5 where several are best."""
+        """Position of the largest F1; of several, the one nearest to the threshold 0.5."""
         values = np.nan_to_num(self.f1, nan=-1.0)
         candidates = np.flatnonzero(values == values.max())
         return int(candidates[np.argmin(np.abs(self.thresholds[candidates] - 0.5))])
@@ -40,16 +40,15 @@ class ThresholdCurve:
     def average_precision(self) -> float:
         """Area under precision over recall, by steps: sum of (R_n - R_(n-1)) P_n from the highest threshold down.
 
-        At every hundredth, so that it is rough where all probabilities lie close together.
+        Thresholds are a hundredth apart, so the area is rough where all probabilities lie close together.
         """
         recall, precision = self.recall[::-1], np.nan_to_num(self.precision[::-1])
         return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
 def threshold_curve(counts: ProbabilityCounts) -> ThresholdCurve:
-    """Scores at every threshold, over all pixels that were counted."""
-    above = [np.concatenate([np.cumsum(values[::-1])[::-1]]) for values in (counts.unchanged, counts.changed)]
-    false_positives, true_positives = above
+    """Scores at every threshold, over all counted pixels."""
+    false_positives, true_positives = (np.cumsum(v[::-1])[::-1] for v in (counts.unchanged, counts.changed))
     true_negatives = counts.unchanged.sum() - false_positives
     false_negatives = counts.changed.sum() - true_positives
     matrices = np.stack([true_negatives, false_positives, false_negatives, true_positives], axis=-1)
@@ -63,14 +62,14 @@ def threshold_curve(counts: ProbabilityCounts) -> ThresholdCurve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often what is called probable is so.
+    """How often pixels with a given probability of change have changed.
 
     Attributes:
         predicted: Mean probability of change in each bin of a tenth; NaN where empty.
-        observed: Share of pixels of the bin that are changed; NaN where empty.
-        pixels: In each bin.
-        expected_error: Expected calibration error: mean distance of both, weighted by pixels (Guo et al. 2017,
-            equation 3), of the probability of change.
+        observed: Share of changed pixels in each bin; NaN where empty.
+        pixels: Pixels in each bin.
+        expected_error: Expected calibration error: mean distance of the two, weighted by pixels (Guo et al. 2017,
+            equation 3).
     """
 
     predicted: Floats
@@ -80,7 +79,7 @@ class Calibration:
 
 
 def calibration(counts: ProbabilityCounts) -> Calibration:
-    """Reliability over all pixels that were counted."""
+    """Calibration over all counted pixels."""
     shape = (RELIABILITY_BINS, BINS // RELIABILITY_BINS)
     changed = counts.changed.reshape(shape).sum(1)
     pixels = changed + counts.unchanged.reshape(shape).sum(1)
@@ -92,7 +91,7 @@ def calibration(counts: ProbabilityCounts) -> Calibration:
 
 
 def describe_curves(counts: ProbabilityCounts) -> dict[str, Any]:
-    """Both in JSON types, with the counts that they follow from."""
+    """Threshold curve and calibration in JSON types, with the counts that they follow from."""
     curve, reliability = threshold_curve(counts), calibration(counts)
     best = curve.best
     return {

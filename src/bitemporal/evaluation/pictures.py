@@ -1,4 +1,4 @@
-"""Pictures of masks, for people: what was right, missed, and falsely alarmed."""
+"""Pictures of masks: what was found, missed and falsely alarmed."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _CELL_INCHES = 1.5
 
 
 def coloured_errors(mask: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Colour a predicted mask by what it got right and wrong.
+    """Colour the pixels of a predicted mask that are right and wrong.
 
     Args:
         mask: H x W, 0 or 1.
@@ -55,14 +55,14 @@ def draw_masks(
     pairs: Sequence[Pair],
     imagery: bool = True,
 ) -> None:
-    """Draw pairs with their truth and what each detector found; a pair a row.
+    """Draw pairs with their truth and the mask of each detector, one row per pair.
 
     Args:
         path: PNG file to write; it appears whole or not at all.
-        detectors: By the name to show.
+        detectors: Detectors by the name to show.
         folder: Reads the pairs.
         pairs: Labelled pairs to show.
-        imagery: Show before and after too; not for data whose terms forbid passing imagery on.
+        imagery: Show before and after too. Leave them out for data whose terms forbid passing imagery on.
     """
     titles = [*(("before", "after") if imagery else ()), "truth", *detectors]
     figure = Figure(figsize=(_CELL_INCHES * len(titles), _CELL_INCHES * len(pairs) + 0.6), layout="constrained")
@@ -71,10 +71,10 @@ def draw_masks(
         images = folder.load(pair)
         if images.label is None:
             raise ValueError(f"{pair.stem} has no label")  # the caller chooses labelled pairs
-        found = [detector.predict([images.before], [images.after])[0].mask for detector in detectors.values()]
+        masks = [detector.predict([images.before], [images.after])[0].mask for detector in detectors.values()]
         cells = [images.before, images.after] if imagery else []
         cells += [coloured_errors((images.label == 1).astype(np.uint8), images.label)]
-        cells += [coloured_errors(mask, images.label) for mask in found]
+        cells += [coloured_errors(mask, images.label) for mask in masks]
         for axis, cell in zip(row, cells, strict=True):
             axis.imshow(cell, interpolation="nearest")
             axis.set_xticks([])

@@ -1,4 +1,4 @@
-"""Result files: what was evaluated, under which protocol, with which scores; the counts of every pair beside them."""
+"""Results: scores of a detector, the protocol they were taken under, and the files that hold both."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ _MUST_AGREE = {
     "image_range": "range of the image values",
     "metric_version": "version of the metrics",
 }
-"""Fields of a protocol without which two scores mean different things."""
+"""Fields that must agree for two scores to be comparable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +69,14 @@ class MaskSettings:
     @classmethod
     def of(cls, detector: Detector, threshold: float = 0.5) -> "MaskSettings":
         """The settings of a detector, taken from the test-time augmentation and the tiles that it was composed with."""
-        found: dict[str, Any] = {"threshold": threshold}
+        settings: dict[str, Any] = {"threshold": threshold}
         while isinstance(detector, SlidingWindow | TestTimeAugmentation):
             if isinstance(detector, SlidingWindow):
-                found |= {"tile": detector.tile, "stride": detector.stride}
+                settings |= {"tile": detector.tile, "stride": detector.stride}
             else:
-                found |= {"augmentation": detector.augmentation, "scales": detector.scales}
+                settings |= {"augmentation": detector.augmentation, "scales": detector.scales}
             detector = detector.detector
-        return cls(**found)
+        return cls(**settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class Protocol(MaskSettings):
     metric_version: int = METRIC_VERSION
 
     def conflicts(self, other: "Protocol") -> list[str]:
-        """Why scores under another protocol cannot be compared with these; nothing when they can."""
+        """Why scores under another protocol cannot be compared with these; empty if they can."""
         return [
             f"{what}: {self._shown(name)} and {other._shown(name)}"
             for name, what in _MUST_AGREE.items()
@@ -167,7 +167,7 @@ class Result:
         check_seed(self.seed)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write the result and, beside it, the counts of every pair.
+        """Write the result and, next to it, the counts of every pair.
 
         Args:
             path: JSON file, ``.json``; the counts go to a CSV file of the same name that ends in ``.confusions.csv``
@@ -177,11 +177,11 @@ class Result:
             The CSV file.
 
         Raises:
-            DataError: When a file cannot be written.
-            OptionError: When the name ends otherwise, or something else than an earlier result would be replaced.
+            OutputError: When a file cannot be written.
+            OutputError: When the name has another ending, or a file that is no earlier result would be replaced.
         """
         check_result_output(path)
-        target, counts = Path(path), _counts_beside(Path(path))
+        target, counts = Path(path), _counts_file(Path(path))
         self.evaluation.write_confusions(counts)
         content = {
             "format": FORMAT,
@@ -201,33 +201,33 @@ class Result:
         return counts
 
 
-def _counts_beside(result: Path) -> Path:
+def _counts_file(result: Path) -> Path:
     return result.with_name(result.name[: -len(".json")] + ".confusions.csv")
 
 
 def check_result_output(path: str | os.PathLike[str]) -> None:
-    """Refuse a place for a result, before anything is computed, where another file would be lost.
+    """Refuse a file for a result, before anything is computed, if another file would be lost.
 
     Raises:
-        OptionError: When the name does not end in ``.json``, or something else than a result, or than counts of pairs,
-            stands there.
+        OutputError: When the name does not end in ``.json``, or a file there is no earlier result or no table of its
+            counts.
     """
     check_output(path, ".json", lambda found: {"protocol", "confusions"} <= json_keys(found), "result of an evaluation")
-    check_output(_counts_beside(Path(path)), ".csv", are_confusions, "table of an evaluation's counts")
+    check_output(_counts_file(Path(path)), ".csv", are_confusions, "table of an evaluation's counts")
 
 
 def check_seed(seed: int | None) -> None:
-    """Refuse a seed that no training has.
+    """Refuse a negative seed.
 
     Raises:
         OptionError: When it is below 0.
     """
     if seed is not None and seed < 0:
-        raise OptionError(f"seed: found {seed}, expected 0 or more, or none where it is not known")
+        raise OptionError(f"seed: found {seed}, expected 0 or more, or none if it is unknown")
 
 
 def read_result(path: str | os.PathLike[str]) -> Result:
-    """Read a result file and the counts beside it.
+    """Read a result file and the counts next to it.
 
     Raises:
         DataError: When a file is missing, damaged, or no result of this version.
@@ -266,7 +266,7 @@ def read_result(path: str | os.PathLike[str]) -> Result:
     if protocol.metric_version != METRIC_VERSION:
         raise DataError(
             f"{source}: has metrics of version {protocol.metric_version}, expected {METRIC_VERSION}, which counts "
-            "otherwise; evaluate again"
+            "differently; evaluate again"
         )
     evaluation = read_confusions(counts, partition, probabilities)
     if hashlib.sha256(counts.read_bytes()).hexdigest() != expected or len(evaluation.stems) != protocol.pairs:
@@ -307,12 +307,12 @@ def check_comparable(results: Sequence[Result]) -> None:
         if conflicts := results[0].protocol.conflicts(other.protocol):
             raise DataError(
                 f"{results[0]} and {other}: were evaluated under different protocols "
-                f"({'; '.join(conflicts)}), so that their scores say nothing about each other; evaluate both under one"
+                f"({'; '.join(conflicts)}), so their scores cannot be compared; evaluate both under one protocol"
             )
 
 
 def program() -> dict[str, str | None]:
-    """Version of this package, and the commit of its source tree, where it runs from one; "-dirty" if changed since."""
+    """Version of this package, and the commit of its source tree, if any; "-dirty" if the tree has changed since."""
     commit = _git("log", "-1", "--format=%H")
     if commit and _git("status", "--porcelain"):
         commit += "-dirty"
@@ -320,7 +320,7 @@ def program() -> dict[str, str | None]:
 
 
 def _git(*words: str) -> str:
-    """What git says of the package's folder; nothing without git, or where the folder is in no source tree."""
+    """Output of git for the package's folder; empty without git, or if the folder is in no source tree."""
     command = ["git", "-C", str(Path(bitemporal.__file__).resolve().parent), *words, "--", "."]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

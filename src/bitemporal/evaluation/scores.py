@@ -13,27 +13,27 @@ import numpy.typing as npt
 
 from bitemporal.errors import DataError
 from bitemporal.evaluation.bootstrap import Replicates, Resampling, estimate
-from bitemporal.evaluation.counting import OBJECT_SIZES, SIZE_NAMES, TOLERANCE, ProbabilityCounts
+from bitemporal.evaluation.counting import FATES, OBJECT_SIZES, SIZE_NAMES, TOLERANCE, ProbabilityCounts
 from bitemporal.files import replacing
 from bitemporal.method.car import CarPartition
-from bitemporal.metrics import AVERAGINGS, METRICS, Averaging, Counts, metrics
+from bitemporal.metrics import AVERAGINGS, METRICS, Counts, metrics
 
 CONVENTIONS = {
-    "dataset": "one confusion matrix summed over all pairs; a metric whose class occurs nowhere is null",
-    "image_mean": "mean over the metrics of every pair; a ratio 0/0 of a pair counts 1 for its class",
-    "image_mean_empty_0": "mean over the metrics of every pair; a metric with a ratio 0/0 counts 0 for the pair",
-    "part": "of the label's CAR over valid pixels; a CAR equal to a threshold belongs to the lower part",
+    "dataset": "one confusion matrix summed over all pairs; null if the metric's class occurs nowhere",
+    "image_mean": "mean of the metric over all pairs; a ratio 0/0 of a pair counts 1 for its class",
+    "image_mean_empty_0": "mean of the metric over all pairs; a metric with a ratio 0/0 counts 0 for the pair",
+    "part": "by the label's CAR over valid pixels; a CAR equal to a threshold belongs to the lower part",
     "ignored": "label value 255 counts nowhere; a pair without a valid pixel counts in no metric",
-    "boundary": f"changed pixels beside unchanged ones; found within {TOLERANCE} pixels; summed over all pairs",
+    "boundary": f"changed pixels next to unchanged ones; found within {TOLERANCE} pixels; summed over all pairs",
     "objects": "changed pixels joined by sides or corners; found when half of one is predicted, invented when less "
     f"than half of a predicted one is changed; small up to {OBJECT_SIZES[0]} pixels, medium up to {OBJECT_SIZES[1]}",
     "intervals": "95 %, percentiles of 2000 bootstrap resamples of the pairs",
 }
-"""How the numbers were counted, as every JSON file of scores says."""
+"""How the numbers are counted; written to every JSON file of scores."""
 
 DECILES = 10
 _BOUNDARY = ("boundary_predicted", "boundary_predicted_near", "boundary_true", "boundary_true_near")
-_OBJECTS = tuple(f"objects_{fate}_{size}" for size in SIZE_NAMES for fate in ("found", "missed", "invented"))
+_OBJECTS = tuple(f"objects_{fate}_{size}" for size in SIZE_NAMES for fate in FATES)
 _CONFUSION = ("tn", "fp", "fn", "tp")
 _COLUMNS = ("stem", "car", "part", "sent_to", *_CONFUSION, *_BOUNDARY, *_OBJECTS)
 
@@ -48,9 +48,9 @@ class Evaluation:
         cars: CAR of each pair's label, N float64 in [0, 1]; NaN where no pixel is valid.
         sent_to: The part that Origin-Partition sent each pair to, N; ``None`` for other detectors.
         boundary: See ``bitemporal.evaluation.counting.Shapes``, N x 4 int64.
-        objects: See there, N x 3 x 3 int64.
+        objects: See ``bitemporal.evaluation.counting.Shapes``, N x 3 x 3 int64.
         partition: Which CAR belongs to which part.
-        probabilities: Of all pixels; ``None`` where only masks are known.
+        probabilities: Probabilities of all pixels; ``None`` if only masks are known.
         unlabelled: Number of pairs left out because they have no label.
     """
 
@@ -73,55 +73,52 @@ class Evaluation:
         """All metrics: over all pairs, by CAR part and by CAR decile.
 
         Args:
-            intervals: With 95 % intervals.
+            intervals: Add 95 % intervals.
 
         Returns:
             ``{"dataset": {metric: value}, "image_mean": ..., "image_mean_empty_0": ..., "boundary": ...,
             "objects": ..., "by_part": {part: {"pairs": n, "dataset": ..., ...}}, "by_decile": [{"car": [low, high],
             ...}]}``; see ``bitemporal.metrics`` for the metrics. Values are in [0, 1], NaN where undefined. Intervals
-            stand beside the averagings as ``{"intervals": {averaging: {metric: [low, high]}}}``.
+            stand next to the averagings as ``{"intervals": {averaging: {metric: [low, high]}}}``.
         """
         resampling = Resampling.of(len(self.stems)) if intervals else None
         parts = np.array(self.parts)
-        by_part = {name: self._of(parts == name, resampling) for name in self.partition.names}
+        by_part = {name: self._group(parts == name, resampling) for name in self.partition.names}
         by_decile = [
-            {"car": [float(self.cars[chosen].min()), float(self.cars[chosen].max())]} | self._of(chosen, resampling)
+            {"car": [float(self.cars[chosen].min()), float(self.cars[chosen].max())]} | self._group(chosen, resampling)
             for chosen in car_deciles(self.cars)
         ]
-        everything = self._of(np.ones(len(self.stems), np.bool_), resampling)
+        everything = self._group(np.ones(len(self.stems), np.bool_), resampling)
         del everything["pairs"]
         return {**everything, "by_part": by_part, "by_decile": by_decile}
 
-    def _of(self, chosen: npt.NDArray[np.bool_], resampling: Resampling | None) -> dict[str, Any]:
-        found: dict[str, Any] = {"pairs": int(chosen.sum())}
-        found |= {averaging: metrics(self.counts[chosen], averaging) for averaging in AVERAGINGS}
-        found["boundary"] = boundary_scores(self.boundary[chosen])
-        found["objects"] = object_counts(self.objects[chosen])
+    def _group(self, chosen: npt.NDArray[np.bool_], resampling: Resampling | None) -> dict[str, Any]:
+        group: dict[str, Any] = {"pairs": int(chosen.sum())}
+        group |= {averaging: metrics(self.counts[chosen], averaging) for averaging in AVERAGINGS}
+        group["boundary"] = boundary_scores(self.boundary[chosen])
+        group["objects"] = object_counts(self.objects[chosen])
         if resampling is not None:
-            found["intervals"] = {
-                averaging: {name: self._interval(name, averaging, resampling, chosen) for name in METRICS}
+            group["intervals"] = {
+                averaging: {
+                    name: list(estimate(self.replicates, name, averaging, resampling, chosen)[1:]) for name in METRICS
+                }
                 for averaging in AVERAGINGS
             }
-        return found
-
-    def _interval(
-        self, metric: str, averaging: Averaging, resampling: Resampling, chosen: npt.NDArray[np.bool_]
-    ) -> list[float]:
-        return list(estimate(self.replicates, metric, averaging, resampling, chosen)[1:])
+        return group
 
     @property
     def replicates(self) -> Replicates:
-        """The confusion counts as those of one seed."""
+        """The confusion counts, as of a detector with one seed."""
         return Replicates(self.counts[None])
 
     def write_confusions(self, path: str | os.PathLike[str]) -> None:
-        """Write what was counted of every pair, a line each; the file appears whole or not at all.
+        """Write the counts, one line per pair; the file appears whole or not at all.
 
         Args:
             path: CSV file.
 
         Raises:
-            DataError: When it cannot be written.
+            OutputError: When it cannot be written.
         """
         rows = zip(
             self.stems,
@@ -144,12 +141,12 @@ class Evaluation:
 def read_confusions(
     path: str | os.PathLike[str], partition: CarPartition, probabilities: ProbabilityCounts | None
 ) -> Evaluation:
-    """Read what ``Evaluation.write_confusions`` wrote.
+    """Read a file of ``Evaluation.write_confusions``.
 
     Args:
         path: CSV file.
         partition: Which CAR belongs to which part.
-        probabilities: Of all pixels, if they are known.
+        probabilities: Probabilities of all pixels, if they are known.
 
     Raises:
         DataError: When the file is missing or holds something else.
@@ -164,12 +161,14 @@ def read_confusions(
         if not rows or (numbers < 0).any():
             raise ValueError("no pair, or a count below 0")
         if len(set(stems)) < len(stems) or ((cars < 0) | (cars > 1)).any() or tuple(rows[0]) != _COLUMNS:
-            raise ValueError("a stem that occurs twice, a CAR that is no ratio, or other columns")
+            raise ValueError("a stem that occurs twice, a CAR outside [0, 1], or other columns")
     except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error}); it belongs beside the result that names it") from error
+        raise DataError(
+            f"{source}: cannot be read ({error}); it belongs next to the result that names it; evaluate again"
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{source}: found something else than counts of pairs ({type(error).__name__}: {error}), expected the "
+            f"{source}: found something other than counts of pairs ({type(error).__name__}: {error}), expected the "
             f"columns {','.join(_COLUMNS)}; evaluate again"
         ) from error
     return Evaluation(
@@ -185,7 +184,7 @@ def read_confusions(
 
 
 def are_confusions(path: Path) -> bool:
-    """Whether a file begins as what ``Evaluation.write_confusions`` writes.
+    """Whether a file begins like those of ``Evaluation.write_confusions``.
 
     Raises:
         OSError: When it cannot be read.
@@ -195,7 +194,7 @@ def are_confusions(path: Path) -> bool:
 
 
 def car_deciles(cars: npt.NDArray[np.float64]) -> list[npt.NDArray[np.bool_]]:
-    """Pairs by tenths of the ranks of their CAR; equal CARs stay together, so there may be fewer than ten groups."""
+    """Tenths of the pairs by the rank of their CAR; equal CARs stay together, so there may be fewer than ten groups."""
     known = cars[np.isfinite(cars)]
     if not len(known):
         return []
@@ -206,11 +205,11 @@ def car_deciles(cars: npt.NDArray[np.float64]) -> list[npt.NDArray[np.bool_]]:
 
 
 def boundary_scores(counts: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Precision, recall and F1 of boundaries, of the summed counts N x 4; a ratio 0/0 is NaN.
+    """Precision, recall and F1 of boundaries, from the summed counts N x 4; a ratio 0/0 is NaN.
 
-    F1 is 0 where only one side has boundaries, and NaN where neither has.
+    F1 is 0 if only the labels or only the masks have boundaries, and NaN if neither has.
 
-    Csurka et al., What is a good evaluation measure for semantic segmentation?, BMVC 2013; here of the changed class
+    Csurka et al., What is a good evaluation measure for semantic segmentation?, BMVC 2013; here for the changed class
     over all pairs, with a tolerance in pixels.
     """
     predicted, predicted_near, true, true_near = (float(value) for value in counts.reshape(-1, 4).sum(0))
@@ -223,11 +222,11 @@ def boundary_scores(counts: npt.NDArray[np.int64]) -> dict[str, float]:
 
 
 def forward_passes(evaluation: Evaluation, teachers: Collection[str] | None) -> str:
-    """How many networks a pair goes through: for Origin-Partition the origin, and a teacher where its part has one.
+    """How many networks a pair goes through: for Origin-Partition the origin, then the teacher of its part, if any.
 
     Args:
-        evaluation: Of any detector.
-        teachers: Parts that have one; ``None`` where that is not known.
+        evaluation: The counts of any detector.
+        teachers: Parts that have a teacher; ``None`` if that is unknown.
     """
     if not any(evaluation.sent_to):
         return "1"
@@ -240,9 +239,6 @@ def forward_passes(evaluation: Evaluation, teachers: Collection[str] | None) -> 
 
 
 def object_counts(counts: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:
-    """Objects found, missed and invented by size, of the summed counts N x 3 x 3."""
+    """Objects found, missed and invented by size, from the summed counts N x 3 x 3."""
     total = counts.reshape(-1, 3, 3).sum(0).tolist()
-    return {
-        size: dict(zip(("found", "missed", "invented"), row, strict=True))
-        for size, row in zip(SIZE_NAMES, total, strict=True)
-    }
+    return {size: dict(zip(FATES, row, strict=True)) for size, row in zip(SIZE_NAMES, total, strict=True)}

@@ -14,17 +14,17 @@ from bitemporal.metrics import MAIN_SCORES, TABLE_METRICS
 from bitemporal.tables import make_table, per_cent
 
 _PARTS_PER_TABLE = 3
-"""CAR parts side by side, beside all pairs, that fit a terminal of 80 columns."""
+"""CAR parts side by side, after all pairs, that fit a terminal of 80 columns."""
 
 
 def score_tables(evaluation: Evaluation) -> list[Table]:
     """The metrics over all pairs and by CAR part, in per cent, dataset and image_mean side by side.
 
     Args:
-        evaluation: What was counted.
+        evaluation: The counts of every pair.
 
     Returns:
-        One table; several when there are more parts than fit a terminal of 80 columns.
+        One table, or several if there are more parts than fit a terminal of 80 columns.
     """
     summary = evaluation.summary()
     # a pair without a valid pixel is in no metric
@@ -45,7 +45,7 @@ def interval_table(evaluation: Evaluation) -> Table:
     """The main scores with their 95 % intervals, then boundaries, objects and probabilities; in per cent.
 
     Args:
-        evaluation: What was counted.
+        evaluation: The counts of every pair.
     """
     resampling = Resampling.of(len(evaluation.stems))
     rows = []
@@ -67,13 +67,13 @@ def interval_table(evaluation: Evaluation) -> Table:
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Scores and differences to the baseline with intervals, in per cent; a detector a row under each metric.
+    """Scores and differences to the baseline with intervals, in per cent; one row per detector under each metric.
 
     Args:
-        comparison: What was compared.
+        comparison: The compared detectors.
 
     Returns:
-        A table of the scores over all pairs; one of differences by CAR part when there are several detectors.
+        A table of scores over all pairs; if there are several detectors, another one of differences by CAR part.
     """
     base, *others = comparison.names
     caption = f"{comparison.description}; per cent [95 % interval]"

@@ -42,9 +42,9 @@ def write_report(
         The file. If pairs cannot be shown, the file and a warning say why.
 
     Raises:
-        DataError: When the run has no verdict yet, or a file cannot be read or written.
+        DataError: When the run has no verdict yet, or a file cannot be read.
         RecipeError: When the recipe cannot be read, or names no network.
-        OutputError: When the output's name does not end in ``.html``, or is that of a file that is no report.
+        OutputError: When the output cannot be written, does not end in ``.html``, or would replace another file.
     """
     finished = read_run(run)
     target = Path(output) if output is not None else finished.folder.report
