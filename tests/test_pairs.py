@@ -359,6 +359,9 @@ def test_colour_labels(tmp_path):
     assert "(255, 0, 0)" in fault.what and "(0, 0, 0)" in fault.what and "one grey channel" in fault.remedy
     with pytest.raises(LabelError, match=r"\(255, 0, 0\)"):
         read_mask(tmp_path / "red" / "label" / "a.png", label_values=(0, 255))
+    among_others = check_pairs(PairFolder(folder(tmp_path / "mixed", {"a": red, "b": grey})))
+    assert fault_of(among_others, "a.png").kind == "label" and "1 of 2 labels" in among_others.faults[0].what
+    assert np.isnan(among_others.records[0].car) and among_others.records[1].car == 0.5
     alpha = np.dstack([grey, np.full(SIZE, 255, np.uint8)])
     assert read_mask(save(tmp_path / "alpha.png", alpha)).mean() == 0.5
     alpha[..., 3] = mask(0, 255)

@@ -39,14 +39,12 @@ def check_images(images: Tensor, name: str) -> Tensor:
             f"{name}: found a tensor of shape {shape}, expected three channels first, 3 x H x W or N x 3 x H x W; "
             "repeat a grey band three times, drop alpha, permute channels that come last"
         )
-    if images.dtype == torch.uint8:
+    if images.dtype == torch.uint8 or images.numel() == 0:
         return images
     if not images.is_floating_point():
-        raise DataError(f"{name}: found {images.dtype}, expected uint8 or float values in 0..255; rescale and convert")
-    if images.numel() == 0:
-        return images
-    low, high = (float(v) for v in torch.aminmax(images))
-    # written so that NaN, which aminmax hands on, fails too
+        raise _wrong_type(name, images.dtype)
+    low, high = (float(value) for value in torch.aminmax(images))
+    # written so that NaN, which aminmax passes on, fails too
     if not (low >= 0.0 and high <= 255.0):
         raise DataError(
             f"{name}: found values from {low:g} to {high:g}, expected finite values in 0..255, neither normalised nor "
@@ -61,6 +59,10 @@ def check_images(images: Tensor, name: str) -> Tensor:
     return images
 
 
+def _wrong_type(name: str, found: object) -> DataError:
+    return DataError(f"{name}: found {found}, expected uint8 or float values in 0..255; rescale and convert")
+
+
 def _of_array(array: npt.NDArray[Any], name: str) -> Tensor:
     if array.ndim not in (3, 4) or array.shape[-1] != 3:
         raise DataError(
@@ -68,8 +70,8 @@ def _of_array(array: npt.NDArray[Any], name: str) -> Tensor:
             "repeat a grey band three times, drop alpha (tensors are 3 x H x W)"
         )
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-        raise DataError(f"{name}: found {array.dtype}, expected uint8 or float values in 0..255; rescale and convert")
-    # float32 is what networks take; the cast also brings foreign byte orders home
+        raise _wrong_type(name, array.dtype)
+    # float32 is what networks take; the cast also converts foreign byte orders
     values = np.ascontiguousarray(array, dtype=np.uint8 if array.dtype == np.uint8 else np.float32)
     return torch.from_numpy(values if values.flags.writeable else values.copy()).movedim(-1, -3)
 
@@ -81,10 +83,9 @@ def _tensor(image: object, name: str) -> Tensor:
     if isinstance(image, np.ndarray):
         return check_images(_of_array(image, name), name)
     if isinstance(image, Tensor):
-        if image.ndim not in (3, 4):
+        if image.ndim > 4:
             raise DataError(
-                f"{name}: found a tensor of shape {tuple(image.shape)}, expected 3 x H x W or N x 3 x H x W; repeat a "
-                "grey band three times"
+                f"{name}: found a tensor of shape {tuple(image.shape)}, expected 3 x H x W or N x 3 x H x W"
             )
         return check_images(image.detach(), name)
     raise DataError(f"{name}: found {type(image).__name__}, expected a path, an array or a tensor")
@@ -92,16 +93,16 @@ def _tensor(image: object, name: str) -> Tensor:
 
 def _batch(images: Images, name: str) -> tuple[list[Tensor], bool]:
     """Images as tensors 3 x H x W, and whether they were given as one single image."""
-    if isinstance(images, list | tuple):
-        batch = [_tensor(image, f"{name}[{i}]") for i, image in enumerate(images)]
-        for i, image in enumerate(batch):
-            if image.ndim != 3:
-                raise DataError(
-                    f"{name}[{i}]: found a batch of shape {tuple(image.shape)} in a list, expected one image"
-                )
-        return batch, False
-    tensor = _tensor(images, name)
-    return ([tensor], True) if tensor.ndim == 3 else (list(tensor), False)
+    if not isinstance(images, list | tuple):
+        tensor = _tensor(images, name)
+        return ([tensor], True) if tensor.ndim == 3 else (list(tensor), False)
+    batch = [_tensor(image, f"{name}[{index}]") for index, image in enumerate(images)]
+    for index, image in enumerate(batch):
+        if image.ndim != 3:
+            raise DataError(
+                f"{name}[{index}]: found a batch of shape {tuple(image.shape)} in a list, expected one image"
+            )
+    return batch, False
 
 
 def as_pairs(before: Images, after: Images) -> tuple[list[Tensor], list[Tensor], bool]:
@@ -109,7 +110,7 @@ def as_pairs(before: Images, after: Images) -> tuple[list[Tensor], list[Tensor],
 
     Args:
         before: Image or images of date 1.
-        after: Image or images of date 2, as many, each of its partner's size.
+        after: Image or images of date 2, as many, each of the size of its counterpart.
 
     Returns:
         Images of date 1 and of date 2, each 3 x H x W uint8 or float in 0..255; whether it is one single pair.
@@ -119,13 +120,14 @@ def as_pairs(before: Images, after: Images) -> tuple[list[Tensor], list[Tensor],
     """
     (first, single), (second, single_second) = _batch(before, "before"), _batch(after, "after")
     if single != single_second or len(first) != len(second):
-        found = [
-            f"{'one image' if s else f'a batch of {len(b)}'}" for b, s in ((first, single), (second, single_second))
-        ]
-        raise DataError(f"before is {found[0]}, after {found[1]}; expected the same number of images of both dates")
-    for i, (a, b) in enumerate(zip(first, second, strict=True)):
+        one, other = (
+            "one image" if alone else f"a batch of {len(batch)}"
+            for batch, alone in ((first, single), (second, single_second))
+        )
+        raise DataError(f"before is {one}, after {other}; expected the same number of images of both dates")
+    for index, (a, b) in enumerate(zip(first, second, strict=True)):
         if a.shape != b.shape:
-            where = "" if single else f" of pair {i}"
+            where = "" if single else f" of pair {index}"
             raise DataError(
                 f"sizes{where} differ: before is {a.shape[-2]} x {a.shape[-1]}, after {b.shape[-2]} x {b.shape[-1]} "
                 "(height x width); the images of a pair must cover the same pixels: crop or resample one of them"

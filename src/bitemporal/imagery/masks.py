@@ -259,8 +259,9 @@ class LabelSummary:
             self.colours = Counter(dict(self.colours.most_common(_KEPT)))
         else:
             self.pixels.update(dict(label.counts))
-        # 256 values of every file would fill the memory
-        self.labels[path] = label if label.distinct <= _FEW else replace(label, counts=())
+        # colours are never decoded, and 256 values of every file would fill the memory
+        usable = label.kind != "colour" and label.distinct <= _FEW
+        self.labels[path] = label if usable else replace(label, counts=())
 
     def resolve(self) -> tuple[LabelDecoding | None, list[LabelFault]]:
         """The decoding that all labels agree on.

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 
 from bitemporal.errors import DataError, LabelError, OptionError
 from bitemporal.imagery.decode import FileFault, decode
@@ -26,15 +26,15 @@ _SMALL = 2000  # pairs below which starting processes costs more than it saves
 _MOST_WORKERS = 8  # reading from one disk gains nothing beyond
 _CHUNK = 32
 
-
 FaultKind = Literal["folder", "partner", "duplicate", "unlabelled", "file", "size", "label"]
-"""folder: nothing in it; partner: a file without its counterparts; duplicate: one stem twice; unlabelled: a split
-without any label; file: unreadable; size: dates or label differ; label: values that cannot be decoded."""
+"""What is wrong: folder, no images in it; partner, a file without its counterparts; duplicate, several files of one
+stem; unlabelled, a split without any label; file, unreadable; size, dates or label differ; label, values that cannot be
+decoded."""
 
 
 @dataclass(frozen=True)
 class PairRecord:
-    """What a scan knows of one pair.
+    """What a check knows of one pair.
 
     Attributes:
         split: Split.
@@ -55,7 +55,7 @@ class PairRecord:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: where, what was found there, what to do about it, and of which kind it is."""
+    """One thing that is wrong: where it is, what was found there, what to do about it, and its kind."""
 
     path: Path
     what: str
@@ -70,13 +70,13 @@ class Fault:
 
 @dataclass
 class FolderCheck:
-    """Everything that one reading of a folder found out.
+    """What reading a whole folder found.
 
     Attributes:
         root: The folder.
-        records: One a pair, by split and stem.
+        records: One per pair, by split and stem.
         faults: All faults.
-        warnings: What works but should be known; few lines, each for all files it concerns.
+        warnings: What is usable but worth knowing; one line for all files that it concerns.
         decoding: What the label values mean; ``None`` without labels, or when they are ambiguous.
     """
 
@@ -108,7 +108,7 @@ class FolderCheck:
             raise DataError(self.report())
 
     def rows(self, part_of: Callable[[float], str]) -> list[PartitionRow]:
-        """Lines of a ``partition.csv``, one a pair; without a label neither CAR nor part is set."""
+        """Lines of a ``partition.csv``, one per pair; without a label neither CAR nor part is set."""
         return [PartitionRow(r.split, r.stem, r.car, part_of(r.car)) for r in self.records]
 
 
@@ -159,7 +159,7 @@ def _read(
 
 
 def _cpus() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # what a container or batch system really grants; Linux only
+    affinity = getattr(os, "sched_getaffinity", None)  # what a container or batch system grants; Linux only
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
@@ -182,14 +182,10 @@ def _readings(pairs: Sequence[Pair], read: Callable[[Pair], _Reading], workers: 
         executor.shutdown(cancel_futures=True)
 
 
-def _tracked(readings: Iterator[_Reading], total: int, progress: bool) -> Iterator[_Reading]:
+def _tracked(readings: Iterator[_Reading], total: int, progress: bool) -> Iterable[_Reading]:
     console = Console(stderr=True)
-    if not progress or not console.is_terminal:  # elsewhere even a bar that vanishes leaves an empty line
-        yield from readings
-        return
-    columns = (TextColumn("reading pairs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        yield from bar.track(readings, total=total)
+    hidden = not (progress and console.is_terminal)  # elsewhere even a bar that vanishes leaves an empty line
+    return track(readings, "reading pairs", total, console=console, transient=True, disable=hidden)
 
 
 def check_pairs(
@@ -312,31 +308,20 @@ def _listing_faults(split: str, folder: Path, listings: dict[str, Listing]) -> I
     for listing in listings.values():
         for paths in listing.duplicates.values():
             yield Fault(paths[0], shared_stem(paths), "keep one file per stem and folder", "duplicate")
-    for own, other, date in ((before, after, "B"), (after, before, "A")):
-        for stem in sorted(own.files.keys() - other.files.keys()):
-            yield Fault(
-                own.files[stem],
-                f"has no partner in {date}",
-                "add the file with the same stem, or remove this one",
-                "partner",
-            )
-    for stem in sorted(labels.files.keys() - (before.files.keys() & after.files.keys())):
-        yield Fault(
-            labels.files[stem],
-            "is a label without its two images",
-            "add the images with the same stem, or remove this label",
-            "partner",
-        )
     complete = before.files.keys() & after.files.keys()
-    if labels.files:
-        for stem in sorted(complete - labels.files.keys()):
-            yield Fault(
-                before.files[stem],
-                "has no label, although other pairs of its split have one",
-                "add the label with the same stem, or move unlabelled pairs to a folder of their own",
-                "partner",
-            )
-    elif complete:
+    unlabelled = complete - labels.files.keys() if labels.files else set()
+    add_partner = "add the file with the same stem, or remove this one"
+    add_images = "add the images with the same stem, or remove this label"
+    add_label = "add the label with the same stem, or move unlabelled pairs to a folder of their own"
+    for listing, stems, what, remedy in (
+        (before, before.files.keys() - complete, "has no partner in B", add_partner),
+        (after, after.files.keys() - complete, "has no partner in A", add_partner),
+        (labels, labels.files.keys() - complete, "is a label without its two images", add_images),
+        (before, unlabelled, "has no label, although other pairs of its split have one", add_label),
+    ):
+        for stem in sorted(stems):
+            yield Fault(listing.files[stem], what, remedy, "partner")
+    if complete and not labels.files:
         yield Fault(
             folder,
             f"no pair of split {split} has a label: fine for prediction, not for training or evaluation",
