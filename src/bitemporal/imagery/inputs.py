@@ -39,10 +39,12 @@ def check_images(images: Tensor, name: str) -> Tensor:
             f"{name}: found a tensor of shape {shape}, expected three channels first, 3 x H x W or N x 3 x H x W; "
             "repeat a grey band three times, drop alpha, permute channels that come last"
         )
-    if images.dtype == torch.uint8 or images.numel() == 0:
+    if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():
         raise _wrong_type(name, images.dtype)
+    if images.numel() == 0:
+        return images
     low, high = (float(value) for value in torch.aminmax(images))
     # written so that NaN, which aminmax passes on, fails too
     if not (low >= 0.0 and high <= 255.0):
