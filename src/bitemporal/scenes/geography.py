@@ -4,14 +4,15 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 import shapely
+from pyproj.crs import ProjectedCRS
+from pyproj.crs.coordinate_operation import LambertCylindricalEqualAreaConversion
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
-from shapely.geometry.base import BaseGeometry
 
 from bitemporal.scenes.sources import Grid
 
 _MOST_DISTORTION = 0.01
-"""Where a projection distorts areas by a larger fraction, they are taken on the ellipsoid instead."""
+"""Areas are not taken in a projection that distorts them by a larger fraction."""
 
 
 def has_areas(crs: CRS | None) -> bool:
@@ -19,77 +20,52 @@ def has_areas(crs: CRS | None) -> bool:
     return crs is not None and (crs.is_geographic or crs.is_projected)
 
 
-def is_geodesic(crs: CRS, x: float, y: float) -> bool:
-    """Whether areas in a CRS must be taken on the ellipsoid.
-
-    This holds for longitude and latitude, and for projections that do not keep areas, such as Web Mercator.
-
-    Args:
-        crs: CRS of the coordinates.
-        x: Coordinate of a place in the scene.
-        y: Coordinate of the same place.
-    """
-    if crs.is_geographic:
-        return True
-    try:
-        projection = pyproj.Proj(_projected(crs))
-        scale = projection.get_factors(*projection(x, y, inverse=True)).areal_scale
-    except ProjError:  # this projection has no such factors
-        return False
-    return bool(np.isfinite(scale) and abs(scale - 1.0) > _MOST_DISTORTION)
-
-
-def _projected(crs: CRS) -> pyproj.CRS:
-    return pyproj.CRS.from_wkt(crs.to_wkt())
-
-
 class Areas:
-    """Areas of geometries in a CRS, in square metres."""
+    """Areas on the ground of what lies on a scene's grid, in square metres.
+
+    They are taken in the scene's CRS, or in an equal-area projection of the same ellipsoid where that has degrees, or
+    does not keep areas, such as Web Mercator.
+    """
 
     def __init__(self, grid: Grid) -> None:
         """Args: grid: Pixels of the scene; ``has_areas`` must hold for their CRS."""
         assert grid.crs is not None
-        x, y = grid.transform @ (grid.width / 2, grid.height / 2)
-        self.geodesic = is_geodesic(grid.crs, x, y)
-        self.geod = _projected(grid.crs).get_geod() or pyproj.Geod(ellps="WGS84")
-        self.metres = 1.0 if grid.crs.is_geographic else float(grid.crs.linear_units_factor[1])
-        self._to_degrees = None
-        if self.geodesic and not grid.crs.is_geographic:
-            projected = _projected(grid.crs)
-            self._to_degrees = pyproj.Transformer.from_crs(projected, projected.geodetic_crs, always_xy=True)
+        self.grid = grid
+        self._to_equal_area: pyproj.Transformer | None = None
+        if grid.crs.is_projected and _keeps_areas(grid):
+            self._square_metres = float(grid.crs.linear_units_factor[1]) ** 2
+        else:
+            own = pyproj.CRS.from_wkt(grid.crs.to_wkt())
+            equal_area = ProjectedCRS(LambertCylindricalEqualAreaConversion(), geodetic_crs=own.geodetic_crs)
+            self._to_equal_area = pyproj.Transformer.from_crs(own, equal_area, always_xy=True)
+            self._square_metres = 1.0
 
-    def of(self, geometry: BaseGeometry) -> float:
-        """Area of a polygon without its holes."""
-        if not self.geodesic:
-            return float(geometry.area) * self.metres**2
-        if self._to_degrees is not None:
-            geometry = shapely.transform(geometry, self._degrees)
-        area, _ = self.geod.geometry_area_perimeter(geometry)
-        return abs(float(area))
+    def of(self, polygons: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
+        """Areas of polygons in the CRS of the scene, without their holes."""
+        if self._to_equal_area is not None:
+            project = self._to_equal_area.transform
+            polygons = shapely.transform(polygons, lambda points: np.stack(project(*points.T), axis=1))
+        return np.asarray(shapely.area(polygons) * self._square_metres, np.float64)
 
-    def of_all(self, geometries: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
-        """Areas of many polygons."""
-        if not self.geodesic:
-            return np.asarray(shapely.area(geometries) * self.metres**2, np.float64)
-        return np.array([self.of(geometry) for geometry in geometries], np.float64)
-
-    def _degrees(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        assert self._to_degrees is not None
-        return np.stack(self._to_degrees.transform(*points.T), axis=1)
-
-    def of_pixels(self, grid: Grid) -> npt.NDArray[np.float64]:
+    def of_pixels(self) -> npt.NDArray[np.float64]:
         """Area of one pixel of every row."""
-        if not self.geodesic:
-            return np.full(grid.height, -grid.transform.a * grid.transform.e * self.metres**2)
-        middle = grid.width // 2
-        # areas change slowly from row to row: some are measured, the others interpolated
-        rows = np.unique(np.linspace(0, grid.height - 1, min(grid.height, 257)).round().astype(int))
-        areas = []
-        for row in rows:
-            left, top = grid.transform @ (middle, int(row))
-            right, bottom = grid.transform @ (middle + 1, int(row) + 1)
-            areas.append(self.of(shapely.box(left, bottom, right, top)))
-        return np.interp(np.arange(grid.height), rows, areas)
+        rows, middle = np.arange(self.grid.height), self.grid.width // 2
+        transform = self.grid.transform
+        left, right = (transform.a * column + transform.c for column in (middle, middle + 1))
+        top, bottom = (transform.e * edge + transform.f for edge in (rows, rows + 1))
+        return self.of(shapely.box(*np.stack(np.broadcast_arrays(left, bottom, right, top))))
+
+
+def _keeps_areas(grid: Grid) -> bool:
+    """Whether a projection keeps areas in the middle of a scene."""
+    assert grid.crs is not None
+    projection = pyproj.Proj(pyproj.CRS.from_wkt(grid.crs.to_wkt()))
+    try:
+        place = projection(*(grid.transform @ (grid.width / 2, grid.height / 2)), inverse=True)
+        scale = projection.get_factors(*place).areal_scale
+    except ProjError:  # this projection has no such factors
+        return True
+    return bool(not np.isfinite(scale) or abs(scale - 1.0) <= _MOST_DISTORTION)
 
 
 def changed_hectares(
@@ -104,5 +80,5 @@ def changed_hectares(
     """
     if not has_areas(grid.crs):
         return None, None
-    areas = Areas(grid).of_pixels(grid) / 1e4
+    areas = Areas(grid).of_pixels() / 1e4
     return float((changed * areas).sum()), float((valid * areas).sum())

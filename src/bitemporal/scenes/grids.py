@@ -11,6 +11,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
+from rasterio.transform import array_bounds
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
@@ -90,12 +91,7 @@ def _whole(value: float, rounding: Callable[[float], int]) -> int:
 
 def _extent_on(grid: Grid, other: Grid, source: Source) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of another grid in pixels of this one."""
-    bounds = (
-        other.transform.c,
-        other.transform.f + other.height * other.transform.e,
-        other.transform.c + other.width * other.transform.a,
-        other.transform.f,
-    )
+    bounds = array_bounds(other.height, other.width, other.transform)
     try:
         if other.crs != grid.crs:
             bounds = transform_bounds(other.crs, grid.crs, *bounds, densify_pts=21)
@@ -191,34 +187,30 @@ class DateOnGrid:
         Raises:
             DataError: When pixels cannot be read.
         """
-        height, width = shape or (int(window.height), int(window.width))
-        samples = np.zeros((len(self.source.channels), height, width), dtype=self.source.dtype)
-        valid = np.ones((height, width), dtype=np.bool_)
+        shape = shape or (int(window.height), int(window.width))
+        samples = np.zeros((len(self.source.channels), *shape), dtype=self.source.dtype)
+        valid = np.zeros(shape, dtype=np.bool_)
+        target, inside, size = self._clip(window, shape)
+        if 0 in size:
+            return samples, valid
+        valid[target] = True
         for path, dataset in self._files.items():
-            bands = [band for file, band in self.source.channels if file == path]
-            indices = [i for i, (file, _) in enumerate(self.source.channels) if file == path]
+            channels = [(i, band) for i, (file, band) in enumerate(self.source.channels) if file == path]
+            bands = sorted({band for _, band in channels})
             with readable(path):
-                if self._aligned is None:
-                    target, inside = (slice(None), slice(None)), window
-                    size = (height, width)
-                else:
-                    target, inside, size = self._clip(window, (height, width))
-                    valid[:] &= _inside(valid.shape, target)
-                if 0 not in size:
-                    distinct = sorted(set(bands))
-                    values = dataset.read(distinct, window=inside, out_shape=(len(distinct), *size))
-                    for i, band in zip(indices, bands, strict=True):
-                        samples[(i, *target)] = values[distinct.index(band)]
-                    if self._aligned is None or (has_nodata(dataset) and not _is_alpha_chosen(dataset, bands)):
-                        valid[target] &= dataset.dataset_mask(window=inside, out_shape=size) > 0
+                values = dataset.read(bands, window=inside, out_shape=(len(bands), *size))
+                for i, band in channels:
+                    samples[(i, *target)] = values[bands.index(band)]
+                if self._aligned is None or (has_nodata(dataset) and not _is_alpha_chosen(dataset, bands)):
+                    valid[target] &= dataset.dataset_mask(window=inside, out_shape=size) > 0
         valid &= finite(samples)
-        if not valid.all():
-            samples[:, ~valid] = 0
+        samples[:, ~valid] = 0
         return samples, valid
 
     def _clip(self, window: Window, shape: tuple[int, int]) -> tuple[tuple[slice, slice], Window, tuple[int, int]]:
         """The part of a window that lies in the file: where it goes, where it comes from, and its shape."""
-        assert self._aligned is not None
+        if self._aligned is None:  # warped files cover the whole grid
+            return (slice(None), slice(None)), window, shape
         own, (column, row) = self.source.grid, self._aligned
         left, top = int(window.col_off) + column, int(window.row_off) + row
         x0, y0 = max(left, 0), max(top, 0)
@@ -245,12 +237,6 @@ class DateOnGrid:
 def _is_alpha_chosen(dataset: DatasetReader, bands: Sequence[int]) -> bool:
     """Whether the file's alpha is used as data: GDAL takes the fourth of four bands for alpha, whatever it holds."""
     return any(dataset.colorinterp[band - 1] == ColorInterp.alpha for band in bands)
-
-
-def _inside(shape: tuple[int, int], target: tuple[slice, slice]) -> npt.NDArray[np.bool_]:
-    inside = np.zeros(shape, dtype=np.bool_)
-    inside[target] = True
-    return inside
 
 
 def windows_on(grid: Grid, count: int, side: int) -> Sequence[Window]:

@@ -61,7 +61,7 @@ def write_polygons(path: Path, mask: Path, probability: Path, grid: Grid, option
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)  # their sides are those of pixels
     # areas are those of the pixels, whatever the corners look like
     if has_areas(grid.crs):
-        areas = Areas(grid).of_all(_transformed(outlines, grid.transform))
+        areas = Areas(grid).of(_transformed(outlines, grid.transform))
         kept = areas >= options.minimum_area
     else:
         areas = np.full(len(outlines), np.nan)
