@@ -409,27 +409,20 @@ def test_options_that_do_not_go_together_are_refused(words, status, said, archiv
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [["predict-archive", "--manifest", "m.csv"], ["predict-scene", "b.tif", "a.tif"]])
+@pytest.mark.parametrize(
+    "words", ["predict-archive --manifest scenes.csv -o out", "predict-scene b0.tif a0.tif -o c.tif"]
+)
 def test_a_missing_extra_is_named_by_the_command(words, archive):
-    script = (
-        f"import sys; sys.modules['rasterio'] = None\nfrom bitemporal.cli.main import main; sys.exit(main({words!r}"
-    )
-    script += f" + ['--bundle', {str(archive / 'bundle')!r}, '-o', 'c.tif']))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=archive, capture_output=True, text=True)
+    script = "import sys; sys.modules['rasterio'] = None\nfrom bitemporal.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", script, *words.split(), "--bundle", "bundle"]
+    done = subprocess.run(command, cwd=archive, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert f"bitemporal {words[0]}: scenes need rasterio" in done.stderr and "bitemporal[geo]" in done.stderr
+    assert f"bitemporal {words.split()[0]}: scenes need rasterio" in done.stderr and "bitemporal[geo]" in done.stderr
 
 
 def test_no_worker_is_refused_by_the_command(archive, tmp_path, capsys):
-    words = [
-        "--manifest",
-        str(archive / "scenes.csv"),
-        "--bundle",
-        str(archive / "bundle"),
-        "-o",
-        str(tmp_path / "out"),
-    ]
-    assert main(["predict-archive", *words, "--workers", "0"]) == 1
+    words = ["--manifest", str(archive / "scenes.csv"), "--bundle", str(archive / "bundle"), "--workers", "0"]
+    assert main(["predict-archive", *words, "-o", str(tmp_path / "out")]) == 1
     assert "bitemporal predict-archive: workers: found 0" in capsys.readouterr().err
 
 
