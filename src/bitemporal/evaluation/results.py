@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -233,32 +234,23 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         DataError: When a file is missing, damaged, or no result of this version.
     """
     source = Path(path)
+    expected = "expected a result of `bitemporal evaluate -o`"
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error}); expected a result of `bitemporal evaluate -o`") from error
-    except ValueError as error:
-        raise DataError(f"{source}: is no JSON ({error}); expected a result of `bitemporal evaluate -o`") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise DataError(
-            f"{source}: format is {found!r}, expected {FORMAT}, a result of `bitemporal evaluate -o`; evaluate again"
-        )
+    except (OSError, ValueError) as error:
+        raise DataError(f"{source}: cannot be read as JSON ({error}); {expected}") from error
+    version = content.get("format") if isinstance(content, dict) else type(content).__name__
+    if version != FORMAT:
+        raise DataError(f"{source}: format is {version!r}, {expected} of format {FORMAT}; evaluate again")
     try:
         protocol = _read_protocol(content["protocol"])
         partition = CarPartition(protocol.car_thresholds)
-        given = content["probabilities"]
-        probabilities = None if given is None else _read_probabilities(given["counts"])
+        curves = content["probabilities"]
+        probabilities = None if curves is None else _read_probabilities(curves["counts"])
         counts = source.with_name(Path(content["confusions"]["file"]).name)
-        expected, name, seed, origin = (
-            content["confusions"]["sha256"],
-            content["name"],
-            content["seed"],
-            content["origin"],
-        )
-        known_seed = seed is None or (isinstance(seed, int) and seed >= 0)
-        if not (isinstance(name, str) and known_seed and isinstance(origin, dict)):
-            raise ValueError(f"name {name!r}, seed {seed!r}, origin {origin!r}")
+        digest = content["confusions"]["sha256"]
+        name, seed, origin = _of(content, "name", str), _of(content, "seed", int | None), _of(content, "origin", dict)
+        check_seed(seed)
     except (KeyError, TypeError, ValueError, AttributeError, PartitionError, OptionError) as error:
         raise DataError(
             f"{source}: lacks a part of a result ({type(error).__name__}: {error}); evaluate again"
@@ -269,25 +261,30 @@ def read_result(path: str | os.PathLike[str]) -> Result:
             "differently; evaluate again"
         )
     evaluation = read_confusions(counts, partition, probabilities)
-    if hashlib.sha256(counts.read_bytes()).hexdigest() != expected or len(evaluation.stems) != protocol.pairs:
+    if hashlib.sha256(counts.read_bytes()).hexdigest() != digest or len(evaluation.stems) != protocol.pairs:
         raise DataError(
             f"{counts}: is not the file that was written with {source}, which expects {protocol.pairs} pairs and "
-            f"SHA-256 {expected}; evaluate again"
+            f"SHA-256 {digest}; evaluate again"
         )
     evaluation = replace(evaluation, unlabelled=content.get("unlabelled_pairs_left_out", 0))
     return Result(name, protocol, evaluation, seed, origin, source)
 
 
+def _of(content: dict[str, Any], name: str, kind: type | UnionType) -> Any:  # noqa: ANN401  (checked JSON)
+    """A field of a file, which must be of some type."""
+    if not isinstance(content[name], kind):
+        raise ValueError(f"{name} {content[name]!r}")
+    return content[name]
+
+
 def _read_protocol(content: dict[str, Any]) -> Protocol:
+    for name, kind in (("data", str), ("split", str), ("pairs", int), ("car_thresholds", list), ("pairs_hash", str)):
+        _of(content, name, kind)
+    if absent := sorted(_MUST_AGREE.keys() - content.keys()):
+        raise ValueError(f"protocol without {', '.join(absent)}")
     known = {entry.name for entry in fields(Protocol)}
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k in known}
-    if absent := sorted(_MUST_AGREE.keys() - given.keys()):
-        raise ValueError(f"protocol without {', '.join(absent)}")
-    protocol = Protocol(**given)
-    for name, kind in (("data", str), ("split", str), ("pairs_hash", str), ("pairs", int), ("car_thresholds", tuple)):
-        if not isinstance(getattr(protocol, name), kind):
-            raise ValueError(f"{name} {getattr(protocol, name)!r}")
-    return protocol
+    return Protocol(**given)
 
 
 def _read_probabilities(content: dict[str, Any]) -> ProbabilityCounts:

@@ -2,25 +2,34 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from rich.progress import track
 
 from bitemporal.errors import DataError, OptionError
-from bitemporal.evaluation.counting import ProbabilityCounts, Shapes, count_probabilities, count_shapes
+from bitemporal.evaluation.counting import ProbabilityCounts, count_probabilities, count_shapes
 from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program
 from bitemporal.evaluation.scores import Evaluation
 from bitemporal.imagery.masks import read_predicted_mask
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.inference.combining import SlidingWindow, TestTimeAugmentation
 from bitemporal.method.car import CarPartition, change_area_ratio
-from bitemporal.metrics import Counts, confusion_counts
+from bitemporal.metrics import confusion_counts
 from bitemporal.pairs import Pair, PairFolder, resolve_decoding
 from bitemporal.pairs.listing import list_images, shared_stem
+
+
+class _Answer(NamedTuple):
+    """The label of a pair, and what a detector or another program says about it."""
+
+    label: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.bool_]
+    probability: npt.NDArray[np.float32] | None = None
+    part: str | None = None
 
 
 def evaluate(
@@ -58,16 +67,18 @@ def evaluate(
     settings = MaskSettings.of(detector, threshold)
     labelled = _labelled(folder, pairs)
     folder = resolve_decoding(folder)
-    counter = _Counter()
-    batches = [labelled[start : start + batch_size] for start in range(0, len(labelled), batch_size)]
-    for batch in track(batches, "evaluating", disable=not progress):
-        images = [folder.load(pair) for pair in batch]
-        predictions = detector.predict([image.before for image in images], [image.after for image in images])
-        for pair, image, prediction in zip(batch, images, predictions, strict=True):
-            assert image.label is not None
-            mask = prediction.probability > threshold
-            counter.add(pair.stem, image.label, mask, prediction.probability, prediction.part)
-    return counter.result(folder, pairs, partition or _own_partition(detector), settings, split)
+
+    def answers() -> Iterator[_Answer]:
+        for start in range(0, len(labelled), batch_size):
+            images = [folder.load(pair) for pair in labelled[start : start + batch_size]]
+            predictions = detector.predict([image.before for image in images], [image.after for image in images])
+            for image, prediction in zip(images, predictions, strict=True):
+                assert image.label is not None
+                probability = prediction.probability
+                yield _Answer(image.label, probability > threshold, probability, prediction.part)
+
+    partition = partition or _own_partition(detector)
+    return _count(answers(), labelled, len(pairs), folder, partition, settings, split, progress)
 
 
 def evaluate_masks(
@@ -106,14 +117,17 @@ def evaluate_masks(
         raise DataError(
             f"{masks}: lacks masks of {len(missing)} labelled pair(s), first {missing[0]!r}; expected one for each"
         )
-    counter = _Counter()
-    for pair in track(labelled, "evaluating", disable=not progress):
-        label = folder.load_label(pair)
-        mask = read_predicted_mask(files[pair.stem])
-        if mask.shape != label.shape:
-            raise DataError(f"{files[pair.stem]}: is {mask.shape}, but its label {label.shape}; expected the same size")
-        counter.add(pair.stem, label, mask)
-    return counter.result(folder, pairs, partition or CarPartition(), settings or MaskSettings(), split)
+
+    def answers() -> Iterator[_Answer]:
+        for pair in labelled:
+            file, label = files[pair.stem], folder.load_label(pair)
+            mask = read_predicted_mask(file)
+            if mask.shape != label.shape:
+                raise DataError(f"{file}: is {mask.shape}, but its label {label.shape}; expected the same size")
+            yield _Answer(label, mask)
+
+    partition, settings = partition or CarPartition(), settings or MaskSettings()
+    return _count(answers(), labelled, len(pairs), folder, partition, settings, split, progress)
 
 
 def _own_partition(detector: Detector) -> CarPartition:
@@ -132,68 +146,52 @@ def _labelled(folder: PairFolder, pairs: Sequence[Pair]) -> list[Pair]:
     return labelled
 
 
-class _Counter:
-    """Counts pairs one after another."""
-
-    def __init__(self) -> None:
-        self.stems: list[str] = []
-        self.counts: list[Counts] = []
-        self.cars: list[float] = []
-        self.sent_to: list[str | None] = []
-        self.shapes: list[Shapes] = []
-        self.probabilities: ProbabilityCounts | None = None
-        self.digests: list[bytes] = []
-
-    def add(
-        self,
-        stem: str,
-        label: npt.NDArray[np.uint8],
-        mask: npt.NDArray[Any],
-        probability: npt.NDArray[np.float32] | None = None,
-        sent_to: str | None = None,
-    ) -> None:
-        name = f"{stem} {label.shape}".encode(errors="surrogateescape")
-        self.digests.append(hashlib.sha256(name + label.tobytes()).digest())
-        self.stems.append(stem)
-        self.counts.append(confusion_counts(mask, label))
-        self.cars.append(change_area_ratio(label))
-        self.sent_to.append(sent_to)
-        self.shapes.append(count_shapes(mask, label))
-        if probability is not None:
-            counts = count_probabilities(probability, label)
-            self.probabilities = counts if self.probabilities is None else self.probabilities + counts
-
-    def result(
-        self,
-        folder: PairFolder,
-        pairs: Sequence[Pair],
-        partition: CarPartition,
-        settings: MaskSettings,
-        split: str | None,
-    ) -> Result:
-        """The counts under their protocol."""
-        evaluation = Evaluation(
-            stems=tuple(self.stems),
-            counts=np.stack(self.counts),
-            cars=np.array(self.cars, np.float64),
-            sent_to=tuple(self.sent_to),
-            boundary=np.stack([shapes.boundary for shapes in self.shapes]),
-            objects=np.stack([shapes.objects for shapes in self.shapes]),
-            partition=partition,
-            probabilities=self.probabilities,
-            unlabelled=len(pairs) - len(self.stems),
-        )
-        protocol = Protocol(
-            **vars(settings),
-            data=folder.root.resolve().name,
-            split=split or pairs[0].split,
-            pairs_hash=hashlib.sha256(b"".join(sorted(self.digests))).hexdigest(),
-            pairs=len(self.stems),
-            labels=folder.decoding.rule() if folder.decoding else None,
-            image_range=folder.image_range,
-            car_thresholds=partition.thresholds,
-        )
-        return Result("detector", protocol, evaluation, origin=program())
+def _count(
+    answers: Iterable[_Answer],
+    labelled: Sequence[Pair],
+    pairs: int,
+    folder: PairFolder,
+    partition: CarPartition,
+    settings: MaskSettings,
+    split: str | None,
+    progress: bool,
+) -> Result:
+    """Count the answers to labelled pairs, and put the counts under their protocol."""
+    counts, cars, sent_to, shapes, digests = [], [], [], [], []
+    probabilities: ProbabilityCounts | None = None
+    answered = zip(labelled, answers, strict=True)
+    for pair, answer in track(answered, "evaluating", total=len(labelled), disable=not progress):
+        name = f"{pair.stem} {answer.label.shape}".encode(errors="surrogateescape")
+        digests.append(hashlib.sha256(name + answer.label.tobytes()).digest())
+        counts.append(confusion_counts(answer.mask, answer.label))
+        cars.append(change_area_ratio(answer.label))
+        sent_to.append(answer.part)
+        shapes.append(count_shapes(answer.mask, answer.label))
+        if answer.probability is not None:
+            more = count_probabilities(answer.probability, answer.label)
+            probabilities = more if probabilities is None else probabilities + more
+    evaluation = Evaluation(
+        stems=tuple(pair.stem for pair in labelled),
+        counts=np.stack(counts),
+        cars=np.array(cars, np.float64),
+        sent_to=tuple(sent_to),
+        boundary=np.stack([counted.boundary for counted in shapes]),
+        objects=np.stack([counted.objects for counted in shapes]),
+        partition=partition,
+        probabilities=probabilities,
+        unlabelled=pairs - len(labelled),
+    )
+    protocol = Protocol(
+        **vars(settings),
+        data=folder.root.resolve().name,
+        split=split or labelled[0].split,
+        pairs_hash=hashlib.sha256(b"".join(sorted(digests))).hexdigest(),
+        pairs=len(labelled),
+        labels=folder.decoding.rule() if folder.decoding else None,
+        image_range=folder.image_range,
+        car_thresholds=partition.thresholds,
+    )
+    return Result("detector", protocol, evaluation, origin=program())
 
 
 def _files(folder: Path) -> dict[str, Path]:
