@@ -114,22 +114,23 @@ def decode(path: Path) -> Decoded:
         return _decode_with_rasterio(path, "TIFF", _needs_rasterio(path, "is a TIFF that cannot be read"))
     with image:
         _check_size(path, image.height, image.width)
-        tags = getattr(image, "tag_v2", {})
-        depth, bands = _depth(image), max(len(image.getbands()), tags.get(_SAMPLES, 1))
-        if depth > 8 and bands > 1:  # Pillow would drop the lower half of each sample, or all bands but one
-            what = f"has {bands} bands of {depth} bits per sample, which cannot be read"
-            return _decode_with_rasterio(path, image.format or "", _needs_rasterio(path, what))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # remarks on metadata; damage to pixels raises
-                notes = _notes(image, path)  # before Pillow turns a TIFF and drops its tag
-                image.load()
+                tags = getattr(image, "tag_v2", {})
+                depth, bands = _depth(image), max(len(image.getbands()), tags.get(_SAMPLES, 1))
+                if depth <= 8 or bands == 1:
+                    notes = _notes(image, path)  # before Pillow turns a TIFF and drops its tag
+                    image.load()
+                    georeferenced = any(tag in tags for tag in _GEOREFERENCE)
+                    return Decoded(path, image, image.format or "", depth, georeferenced, notes)
+            # Pillow would drop the lower half of each sample, or all bands but one
+            fault = _needs_rasterio(path, f"has {bands} bands of {depth} bits per sample, which cannot be read")
         except Exception as error:  # decoders raise anything on damaged data
             fault = FileFault(path, f"is damaged or truncated ({error})", _RESTORE)
-            if image.format != "TIFF":
+            if image.format != "TIFF":  # whose compression may only be one that Pillow lacks
                 raise fault from None
-            return _decode_with_rasterio(path, "TIFF", fault)  # perhaps only a compression that Pillow lacks
-        return Decoded(path, image, image.format or "", depth, any(tag in tags for tag in _GEOREFERENCE), notes)
+    return _decode_with_rasterio(path, image.format or "", fault)
 
 
 def _open(path: Path) -> Image.Image | None:
@@ -196,11 +197,7 @@ def _depth(image: Image.Image) -> int:
 
 def _notes(image: Image.Image, path: Path) -> tuple[str, ...]:
     """What the header says that a user should know."""
-    notes = []
-    promised = SUFFIXES.get(path.suffix.lower())
-    content = "JPEG" if image.format == "MPO" else image.format  # a JPEG with a preview
-    if promised and content != promised:
-        notes.append(f"content is {content}, although the extension says {promised}")
+    notes = _content_notes(path, "JPEG" if image.format == "MPO" else image.format or "")  # a JPEG with a preview
     if getattr(image, "n_frames", 1) > 1:
         notes.append("several frames or pages, of which the first is used")
     tags = getattr(image, "tag_v2", None)
@@ -212,6 +209,11 @@ def _notes(image: Image.Image, path: Path) -> tuple[str, ...]:
         ignored = "EXIF orientation ignored, pixels used as stored"
         notes.append(ignored if tags is None else "orientation tag applied")  # Pillow applies that of TIFF itself
     return tuple(notes)
+
+
+def _content_notes(path: Path, content: str) -> list[str]:
+    promised = SUFFIXES.get(path.suffix.lower(), content)
+    return [] if content == promised else [f"content is {content}, although the extension says {promised}"]
 
 
 def _unused_bands(bands: int, used: int) -> str:
@@ -246,7 +248,9 @@ def _decode_with_rasterio(path: Path, kind: str, without: FileFault) -> Decoded:
                     raise FileFault(path, f"is a TIFF of {source.count} bands, expected 1, 3 or 4", _CONVERT)
                 used = 3 if source.count > 2 else 1
                 samples: npt.NDArray[Any] = source.read(list(range(1, used + 1)))
-                notes = (_unused_bands(source.count, used),) if source.count > used else ()
+                notes = _content_notes(path, kind)
+                if source.count > used:
+                    notes.append(_unused_bands(source.count, used))
                 georeferenced = source.crs is not None
     except FileFault:
         raise
@@ -256,5 +260,5 @@ def _decode_with_rasterio(path: Path, kind: str, without: FileFault) -> Decoded:
         raise FileFault(path, f"holds samples of type {samples.dtype}", _CONVERT)
     pixels = samples[0] if used == 1 else samples.transpose(1, 2, 0)
     if pixels.dtype == np.uint8:
-        return Decoded(path, Image.fromarray(np.ascontiguousarray(pixels)), kind, 8, georeferenced, notes)
-    return Decoded(path, pixels, kind, max(16, 8 * pixels.itemsize), georeferenced, notes)
+        return Decoded(path, Image.fromarray(np.ascontiguousarray(pixels)), kind, 8, georeferenced, tuple(notes))
+    return Decoded(path, pixels, kind, max(16, 8 * pixels.itemsize), georeferenced, tuple(notes))

@@ -2,6 +2,9 @@
 
 JL1-CD ships train and test only. Choosing checkpoints on the test split would spoil it, so a seeded share of every CAR
 part of train becomes ``val``, and the outcome is a file that can be published with the results.
+
+scikit-learn's ``train_test_split(stratify=...)`` would be worse here: its choice depends on the order of the pairs and
+on a random number generator, and it refuses parts of one pair.
 """
 
 import csv
@@ -20,83 +23,72 @@ from bitemporal.pairs.partition import PartitionRow
 def stratified_split(
     rows: Sequence[PartitionRow],
     fraction: float = 0.1,
-    count: int | None = None,
     seed: int = 0,
     source: str = "train",
-    target: str = "val",
 ) -> list[PartitionRow]:
-    """Move a share of every CAR part of one split to a new split.
+    """Move a share of every CAR part of one split to the new split ``val``.
 
     The choice depends on the seed and the set of stems alone, not on the order of the rows, the platform or a random
-    number library. Every part with two pairs or more gives at least one and keeps at least one; the rest is shared out
+    number library. Every part with two pairs or more gives at least one and keeps at least one; the rest is shared
     in proportion to the parts' sizes (largest remainder). Unlabelled rows (CAR NaN) and all other splits stay.
 
     Args:
         rows: The pairs with their parts, as ``read_partition`` gives them.
         fraction: Share of the labelled ``source`` rows to move, in (0, 1).
-        count: Number of rows to move, in place of ``fraction``.
         seed: Another seed gives another choice.
         source: Split that gives.
-        target: Split that receives; it must not exist yet.
 
     Returns:
         All rows in their order, with ``split`` changed where a row was moved.
 
     Raises:
-        PartitionError: When ``source`` is the test split, equals ``target``, has no rows, a stem twice, or no part
-            of two rows; when ``target`` exists; when ``fraction`` or ``count`` cannot be met.
+        PartitionError: When ``source`` is the test or the val split, has no rows, a stem twice, or no part of two
+            rows; when there is a val split already; when ``fraction`` is not in (0, 1).
     """
-    eligible = _eligible(rows, source, target)
     parts: dict[str, list[str]] = {}
-    for row in eligible:
+    for row in _eligible(rows, source):
         parts.setdefault(row.part, []).append(row.stem)
     sizes = {part: len(stems) for part, stems in sorted(parts.items())}
-    quotas = _quotas(sizes, _wanted(sizes, fraction, count, source))
+    quotas = _quotas(sizes, _wanted(sizes, fraction, source))
     moved: set[str] = set()
     for part, quota in quotas.items():
         moved.update(sorted(parts[part], key=lambda stem: _rank(seed, stem))[:quota])
-    return [replace(row, split=target) if row.split == source and row.stem in moved else row for row in rows]
+    return [replace(row, split="val") if row.split == source and row.stem in moved else row for row in rows]
 
 
-def _eligible(rows: Sequence[PartitionRow], source: str, target: str) -> list[PartitionRow]:
-    if source == "test":
-        raise PartitionError("source: found 'test', but the test split is never used to choose anything; take train")
-    if source == target:
-        raise PartitionError(f"source and target: both are {source!r}, expected two different splits")
-    found = Counter(row.split for row in rows)
-    if found[target]:
+def _eligible(rows: Sequence[PartitionRow], source: str) -> list[PartitionRow]:
+    """The labelled rows of the split that gives."""
+    if source in ("test", "val"):
         raise PartitionError(
-            f"split {target!r} already has {found[target]} rows; use it as it is, or remove it before making another"
+            f"source: found {source!r}, expected a split to train on, such as train; test is never used to choose "
+            "anything, and val is what is made"
         )
-    if not found[source]:
-        raise PartitionError(f"split {source!r} has no rows; found {dict(found) or 'none at all'}")
-    twice = [stem for stem, times in Counter(row.stem for row in rows if row.split == source).items() if times > 1]
+    splits = Counter(row.split for row in rows)
+    if splits["val"]:
+        raise PartitionError(
+            f"split 'val' already has {splits['val']} rows; use it as it is, or remove it before making another"
+        )
+    if not splits[source]:
+        raise PartitionError(f"split {source!r} has no rows; found {dict(splits) or 'none at all'}")
+    own = [row for row in rows if row.split == source]
+    twice = [stem for stem, times in Counter(row.stem for row in own).items() if times > 1]
     if twice:
         raise PartitionError(f"split {source!r} names {len(twice)} stem(s) more than once, first {min(twice)!r}")
-    return [row for row in rows if row.split == source and row.part and not math.isnan(row.car)]
+    return [row for row in own if row.part and not math.isnan(row.car)]
 
 
-def _counted(sizes: dict[str, int]) -> str:
-    return ", ".join(f"{size} labelled {part}" for part, size in sizes.items()) or "no labelled pair"
-
-
-def _wanted(sizes: dict[str, int], fraction: float, count: int | None, source: str) -> int:
-    givers = sum(size >= 2 for size in sizes.values())
-    most = sum(size - 1 for size in sizes.values())
-    if not givers:
+def _wanted(sizes: dict[str, int], fraction: float, source: str) -> int:
+    """How many rows to move: the fraction, but one of every part of two or more, and never a whole part."""
+    if not any(size >= 2 for size in sizes.values()):
+        counted = ", ".join(f"{size} labelled {part}" for part, size in sizes.items()) or "no labelled pair"
         raise PartitionError(
-            f"split {source!r}: found {_counted(sizes)}, expected a CAR part of at least two, one of which can be set "
-            "aside; add labelled pairs, or a val split"
+            f"split {source!r}: found {counted}, expected a CAR part of at least two, one of which can be set aside; "
+            "add labelled pairs, or a val split"
         )
-    if count is None:
-        if not 0.0 < fraction < 1.0:
-            raise PartitionError(f"fraction: found {fraction}, expected a number between 0 and 1, for example 0.1")
-        return min(max(round(fraction * sum(sizes.values())), givers), most)
-    if not givers <= count <= most:
-        raise PartitionError(
-            f"count: found {count}, expected {givers} (one of every part) to {most} (every part keeps one) for {sizes}"
-        )
-    return count
+    if not 0.0 < fraction < 1.0:
+        raise PartitionError(f"fraction: found {fraction}, expected a number between 0 and 1, for example 0.1")
+    least, most = sum(size >= 2 for size in sizes.values()), sum(size - 1 for size in sizes.values())
+    return min(max(round(fraction * sum(sizes.values())), least), most)
 
 
 def _quotas(sizes: dict[str, int], wanted: int) -> dict[str, int]:
