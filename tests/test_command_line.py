@@ -59,6 +59,7 @@ PREDICTIONS = ["predict", "predict-scene", "predict-archive"]
         ("--manifest scenes.csv --bundle b --out results", "predict-archive"),
         ("--bundle b --manifest=scenes.csv -o results.tif", "predict-archive"),
         ("a.tif b.tif --config images.yaml", "predict"),
+        ("--config names.yaml", "predict"),
         ("a.tif b.tif --config scene.yaml", "predict-scene"),
         ("--config=archive.yaml -o results", "predict-archive"),
         ("a.tif b.tif -o change.tif --config none.yaml", "predict-scene"),
@@ -68,6 +69,7 @@ PREDICTIONS = ["predict", "predict-scene", "predict-archive"]
 def test_words_of_predict_find_their_command(words, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images.yaml").write_text("output: mask.png\nmanifest: null\n")
+    (tmp_path / "names.yaml").write_text("before_image: a.tif\nafter_image: b.tif\noutput: mask.png\n")
     (tmp_path / "scene.yaml").write_text("output: change.tif\ntile: 512\n")
     (tmp_path / "archive.yaml").write_text("manifest: scenes.csv\n")
     (tmp_path / "odd.yaml").write_text("- a list: [\n")

@@ -7,8 +7,8 @@ from bitemporal.inference import predict_files
 
 
 def predict(
-    before: str,
-    after: str,
+    before_image: str,
+    after_image: str,
     /,
     *,
     output: str,
@@ -23,8 +23,8 @@ def predict(
     rasters, and `bitemporal predict-archive` maps every scene of a manifest.
 
     Args:
-        before: Image of date 1, or a folder of images.
-        after: Image of date 2, or a folder of images with the same stems.
+        before_image: Image of date 1, or a folder of images.
+        after_image: Image of date 2, or a folder of images with the same stems.
         output: Mask to write, a PNG with 0 unchanged and 255 changed. For folders, the folder of the masks.
         probability: Also write the probability of change, as a PNG with 0..255 for 0..1. For folders, a folder.
         detector: Which detector predicts, and how.
@@ -36,8 +36,8 @@ def predict(
     """
     report = predict_files(
         detector.load(),
-        before,
-        after,
+        before_image,
+        after_image,
         output,
         probability=probability,
         batch_size=batch_size,
