@@ -1,9 +1,9 @@
 """``bitemporal evaluate``."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from rich.console import Console
 
@@ -78,7 +78,7 @@ class MaskOptions:
     stride: int | None = None
 
     def settings(self) -> MaskSettings:
-        """The same as the protocol says it."""
+        """The same settings, as a protocol holds them."""
         return MaskSettings(
             threshold=self.threshold,
             tile=self.tile,
@@ -129,12 +129,7 @@ def evaluate(
         check_result_output(output)
     check_seed(seed)
     settings, partition = masks.settings(), grouping.partition()
-    folder = PairFolder(
-        data,
-        label_values=labels.label_values,
-        label_threshold=labels.label_threshold,
-        image_range=labels.image_range,
-    )
+    folder = PairFolder(data, **asdict(labels))
     chosen = _choose_split(folder) if split is None else split
     pairs = folder.pairs(chosen)
     show = sys.stderr.isatty()
@@ -142,14 +137,12 @@ def evaluate(
     if _is_mask_folder(bundle):
         folder = _checked(folder, chosen, console)
         result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, settings)
-        described = Described(Path(bundle).resolve().name)
     else:
         detector = compose([bundle], device, masks.tta, masks.scales, masks.tile, masks.stride)
         folder = _checked(folder, chosen, console)
         result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, masks.threshold)
-        described = _describe(bundle)
-    model = {"model": described.model} if described.model else {}
-    result = result.named(name or described.name, described.seed if seed is None else seed, source=bundle, **model)
+    stated = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
+    result = result.named(**_describe(bundle) | stated, source=bundle)
     _show(result, bundle, data, console)
     if output is not None:
         counts = result.write(output)
@@ -190,26 +183,17 @@ def _is_mask_folder(source: str) -> bool:
     return True
 
 
-class Described(NamedTuple):
-    """What a bundle says of itself, as far as it does."""
-
-    name: str
-    seed: int | None = None
-    model: str | None = None
-
-
-def _describe(bundle: str) -> Described:
-    folder = Path(bundle)
-    if not folder.is_dir():  # on the hub
-        return Described(folder.resolve().name)
-    description = read_description(folder)
+def _describe(source: str) -> dict[str, Any]:
+    """Name, seed and network of a bundle, as far as it tells them; for masks and on the hub, the name alone."""
+    folder = Path(source)
+    if not (folder / "bundle.json").is_file():
+        return {"name": folder.resolve().name}
+    network = description = read_description(folder)
     if description["kind"] == ORIGIN_PARTITION_BUNDLE:
         network = read_description(folder / ORIGIN)
-        name = f"{network['model']} o-p"
-    else:
-        network = description
-        name = f"{network['model']} {network.get('metadata', {}).get('stage', '')}".strip()
-    return Described(name, network.get("metadata", {}).get("seed"), network["model"])
+    metadata = network.get("metadata", {})
+    stage = metadata.get("stage", "") if network is description else "o-p"
+    return {"name": f"{network['model']} {stage}".strip(), "seed": metadata.get("seed"), "model": network["model"]}
 
 
 def _checked(folder: PairFolder, split: str, console: Console) -> PairFolder:

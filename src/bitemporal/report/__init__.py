@@ -1,4 +1,4 @@
-"""One HTML file that says what a run found: verdict, tables, charts, pictures; it needs no network."""
+"""The report of a run: one HTML file with verdict, tables, charts and pictures that needs no network."""
 
 from bitemporal.report.page import write_report
 

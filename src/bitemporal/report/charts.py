@@ -1,6 +1,6 @@
-"""Charts as SVG text whose colours the page's style sheet chooses, so that they follow dark mode and print.
+"""Charts as SVG text in the colours of the page's style sheet, so that they follow dark mode and print.
 
-matplotlib draws them, with a colour of its own for every CSS variable, which is put in its place afterwards.
+matplotlib draws them with a placeholder colour for every CSS variable; the variables replace the colours afterwards.
 """
 
 import io
@@ -20,7 +20,7 @@ COLOURS = 8
 """Number of CSS variables ``--s0``, ``--s1``, ... for series."""
 
 DASHES = ("solid", (0, (3.5, 2)), (0, (1, 1.5)), (0, (6, 1.5)))
-"""Dashes of lines, for more series than colours, in line widths; the page has keys ``d1``, ``d2``, ... alike."""
+"""Dashes for more series than colours, in line widths; the style sheet has matching keys ``d1``, ``d2``, ..."""
 
 _WIDTH, _HEIGHT = 480, 270
 _INK, _SOFT, _GRID = "#010000", "#010001", "#010002"
@@ -53,12 +53,12 @@ class Series:
 
     Attributes:
         name: For the legend.
-        x: Of the points; not used for bars.
-        y: Of the points.
-        low: Lower ends of their intervals, if they are to be drawn.
-        high: Upper ends of their intervals.
+        x: Horizontal positions; not used for bars.
+        y: Values.
+        low: Lower ends of intervals, if any.
+        high: Upper ends of intervals.
         marks: Draw the points of a line.
-        look: Number of its colour and dashes: what is one thing in several charts looks alike in all.
+        look: Number of the colour and dashes; the same thing has the same look in every chart.
     """
 
     name: str
@@ -75,9 +75,9 @@ class Mark:
     """A ring around one point.
 
     Attributes:
-        x: Where.
-        y: Where.
-        text: What it is, shown under the pointer.
+        x: Horizontal position.
+        y: Value.
+        text: Explanation, shown under the pointer.
         look: Look of the series that it belongs to.
     """
 
@@ -128,13 +128,13 @@ def _colour(look: int) -> str:
 
 
 def style(look: int) -> str:
-    """CSS classes of a look's key in a legend; all looks again after 32."""
+    """CSS classes of the key in a legend; looks repeat after 32."""
     turn = look // COLOURS % len(DASHES)
     return f"s{look % COLOURS}" + (f" d{turn}" if turn else "")
 
 
 def _legend(series: Sequence[Series]) -> Markup:
-    """Names in their colours, where there are several."""
+    """Names in their colours; empty for a single series."""
     if len(series) < 2:
         return Markup("")
     items = "".join(f'<li><span class="key {style(one.look)}"></span>{escape(one.name)}</li>' for one in series)
@@ -155,13 +155,13 @@ def line_chart(
     """Lines.
 
     Args:
-        title: Said by screen readers.
+        title: Read out by screen readers.
         series: What to draw.
-        x_label: Of the axis.
-        y_label: Of the axis.
+        x_label: Label of the horizontal axis.
+        y_label: Label of the vertical axis.
         unit_square: Both axes run from 0 to 1; else they enclose the data.
-        x_ticks: Texts by value; round numbers by default.
-        marks: Points to point out.
+        x_ticks: Labels by position; round numbers by default.
+        marks: Rings around points.
         diagonal: Draw x = y.
     """
     chart = _Chart(title, x_label, y_label)
@@ -188,12 +188,12 @@ def line_chart(
 
 @rc_context(_STYLE)
 def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float, int]], x_label: str) -> Markup:
-    """A point and its interval a row, and a line at zero.
+    """One row per point with its interval, and a line at zero.
 
     Args:
-        title: Said by screen readers.
+        title: Read out by screen readers.
         rows: Name, value, low, high and look of each.
-        x_label: Of the axis.
+        x_label: Label of the horizontal axis.
     """
     chart = _Chart(title, x_label, "", 54 + 30 * len(rows))
     chart.axes.axvline(0, color=_SOFT, linewidth=1)
@@ -211,10 +211,10 @@ def bar_chart(title: str, groups: Sequence[str], series: Sequence[Series], y_lab
     """Bars in groups, with their intervals; the axis begins at 0.
 
     Args:
-        title: Said by screen readers.
+        title: Read out by screen readers.
         groups: Names of the groups.
         series: A bar for each group.
-        y_label: Of the axis.
+        y_label: Label of the vertical axis.
     """
     chart = _Chart(title, "", y_label)
     chart.axes.grid(axis="y")

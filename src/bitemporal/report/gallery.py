@@ -16,9 +16,9 @@ from bitemporal.method.car import change_area_ratio
 from bitemporal.metrics import image_metric
 from bitemporal.pairs import Pair, PairFolder
 
-PAIRS_A_GROUP = 4
+PAIRS_PER_GROUP = 4
 _SIDE = 320
-"""Most pixels of a picture's side."""
+"""Largest side of a picture in pixels."""
 
 _EXPECTED = "expected the labelled pairs that the run was scored on; name their folder with --data"
 
@@ -28,14 +28,14 @@ class Card:
     """One pair of the gallery.
 
     Attributes:
-        stem: Of the pair.
-        car: Of its label.
+        stem: Stem of the pair.
+        car: CAR of its label.
         scores: mIoU of the pair by detector, in [0, 1].
         before: Data URL of the picture; empty without imagery.
         after: Data URL of the picture; empty without imagery.
         masks: Data URLs of the coloured masks by name: truth, then the detectors.
-        width: Of the pictures.
-        height: Of the pictures.
+        width: Width of the images in pixels.
+        height: Height of the images in pixels.
     """
 
     stem: str
@@ -52,12 +52,11 @@ def choose(evaluations: Mapping[str, Evaluation]) -> dict[str, list[str]]:
     """Stems by group.
 
     Args:
-        evaluations: With ``student``, and ``control`` for the groups that compare; else of any one detector.
+        evaluations: Counts of ``student``, and of ``control`` for the groups that compare; else of any one detector.
 
     Returns:
-        Groups ``worst`` and ``best`` by the pair's mIoU, and ``most improved`` and ``most harmed`` by the student's
-        minus the control's, where both are there. No pair stands in two groups; pairs without change are never the
-        best.
+        Groups ``worst`` and ``best`` by the pair's mIoU, and ``most improved`` and ``most harmed`` by student
+        minus control, if both are there. No pair is in two groups, and pairs without change are never the best.
     """
     main = "student" if "student" in evaluations else next(iter(evaluations))
     own = evaluations[main]
@@ -67,7 +66,7 @@ def choose(evaluations: Mapping[str, Evaluation]) -> dict[str, list[str]]:
     taken: set[int] = set()
 
     def take(name: str, order: Sequence[int]) -> None:
-        groups[name] = [int(i) for i in order if int(i) not in taken][:PAIRS_A_GROUP]
+        groups[name] = [int(i) for i in order if int(i) not in taken][:PAIRS_PER_GROUP]
         taken.update(groups[name])
 
     if main == "student" and "control" in evaluations:
@@ -91,19 +90,19 @@ def draw(
     """Predict the pairs and draw them.
 
     Args:
-        stems: Of the pairs to show.
-        detectors: By name.
-        evaluations: By the same names.
+        stems: Stems of the pairs to show.
+        detectors: Detectors by name.
+        evaluations: Their counts, by the same names.
         folder: Reads the pairs.
-        pairs: Among which the stems are; of one split, for splits may share stems.
-        imagery: With before and after; not for data whose terms forbid passing imagery on.
+        pairs: Pairs of one split, in which the stems occur; other splits may have the same stems.
+        imagery: Show before and after; not for data whose terms forbid passing imagery on.
 
     Raises:
-        DataError: When a pair is missing, cannot be read, or has not the label that was scored.
+        DataError: When a pair is missing, cannot be read, or its label is not the one that was scored.
     """
     known = {pair.stem: pair for pair in pairs}
     own = next(iter(evaluations.values()))
-    found = []
+    cards = []
     for stem in stems:
         if stem not in known:
             split = f" of split {pairs[0].split}" if pairs else ""
@@ -121,7 +120,7 @@ def draw(
             place = evaluations[name].stems.index(stem)
             scores[name] = float(image_metric("miou", evaluations[name].counts[place]))
         height, width = images.label.shape
-        found.append(
+        cards.append(
             Card(
                 stem=stem,
                 car=car,
@@ -133,7 +132,7 @@ def draw(
                 height=height,
             )
         )
-    return found
+    return cards
 
 
 def _fitted(image: Image.Image, resampling: Image.Resampling) -> Image.Image:
