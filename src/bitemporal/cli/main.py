@@ -58,9 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bitemporal: no command {command!r}\n\n{_overview(group)}", file=sys.stderr)
         return 2
     module, name = COMMANDS[command].split(":")
-    function = getattr(importlib.import_module(module), name)
-    values = make_parser(f"bitemporal {command}", function).parse_args(rest[1:])
     try:
+        function = getattr(importlib.import_module(module), name)
+        values = make_parser(f"bitemporal {command}", function).parse_args(rest[1:])
         return call(function, values) or 0
     except BitemporalError as error:
         print(f"bitemporal {command}: {error}", file=sys.stderr)
