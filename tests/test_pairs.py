@@ -261,7 +261,7 @@ def test_palettes_settled_by_options(tmp_path):
     settled = PairFolder(red, label_values=(0, 2))
     assert not check_pairs(settled).faults and settled.load(settled.pairs()[0]).label.mean() == 0.5
     refused = check_pairs(PairFolder(red, label_threshold=1))
-    assert "indices know no threshold" in only_fault(refused).what
+    assert "a threshold does not apply to indices" in only_fault(refused).what
     inverse = folder(tmp_path / "inverse", {"a": palette_image(mask(0, 1, 1, 1), [WHITE, BLACK])})
     for values, car in (((0, 255), 0.25), ((255, 0), 0.75)):
         assert check_pairs(PairFolder(inverse, label_values=values)).records[0].car == car

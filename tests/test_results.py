@@ -311,9 +311,9 @@ def test_masks_are_what_their_samples_say(scored, image, suffix):
         (Image.fromarray(np.where(CHANGED, np.float32("nan"), np.float32(0))), "tif", "holds NaN"),
         (Image.fromarray(255 * CHANGED.astype(np.uint8)), "jpg", "values, as JPEG compression"),
         (Image.fromarray(np.where(CHANGED, 200, 40).astype(np.uint8)), "png", "values from 40 to 200, as prob"),
-        (Image.fromarray((CHANGED * np.arange(24)).astype(np.uint8)), "png", "values from 3 to 21 beside 0, as prob"),
-        (Image.fromarray(CHANGED * np.linspace(0.5, 1, 24, dtype=np.float32)), "tif", "beside 0, as prob"),
-        (banded("RGB", *3 * [CHANGED * np.arange(24)]), "png", "values from 3 to 21 beside 0, as prob"),
+        (Image.fromarray((CHANGED * np.arange(24)).astype(np.uint8)), "png", "values from 3 to 21 and 0, as prob"),
+        (Image.fromarray(CHANGED * np.linspace(0.5, 1, 24, dtype=np.float32)), "tif", "and 0, as prob"),
+        (banded("RGB", *3 * [CHANGED * np.arange(24)]), "png", "values from 3 to 21 and 0, as prob"),
     ],
 )
 def test_masks_that_could_mean_two_things_are_refused(scored, image, suffix, words):

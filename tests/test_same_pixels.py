@@ -61,7 +61,7 @@ def test_every_path_gives_the_same_pixels(pair, tmp_path):
     folder = folder.with_decoding(check.decoding)
     paths = root / "A" / "p.tif", root / "B" / "p.tif"
     loaded = folder.load(folder.pairs()[0])
-    before, after = (torch.from_numpy(image).permute(2, 0, 1) for image in (loaded.before, loaded.after))
+    before, after = (torch.from_numpy(image.copy()).permute(2, 0, 1) for image in (loaded.before, loaded.after))
     assert before.dtype == torch.uint8 and len(before.unique()) > 250
 
     seen = {}

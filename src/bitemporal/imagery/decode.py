@@ -128,7 +128,7 @@ def decode(path: Path) -> Decoded:
             fault = _needs_rasterio(path, f"has {bands} bands of {depth} bits per sample, which cannot be read")
         except Exception as error:  # decoders raise anything on damaged data
             fault = FileFault(path, f"is damaged or truncated ({error})", _RESTORE)
-            if image.format != "TIFF":  # whose compression may only be one that Pillow lacks
+            if image.format != "TIFF":  # a TIFF may only use a compression that Pillow lacks
                 raise fault from None
     return _decode_with_rasterio(path, image.format or "", fault)
 

@@ -24,7 +24,7 @@ IGNORE = 255
 
 Kind = Literal["grey", "colour", "palette", "inverted"]
 """What the samples of a label file are: values; colours; indices of a palette with colours; values of a
-black-and-white palette whose index says the opposite (0 white, 1 black)."""
+black-and-white palette in which index 0 is white and index 1 black, so that index and colour contradict each other."""
 
 Value = int | float | tuple[int, ...]
 
@@ -156,7 +156,7 @@ class LabelDecoding:
         if label.kind == "palette" and self.threshold is not None:
             return LabelFault(
                 label.path,
-                f"is a palette image, whose indices know no threshold: {listed(counts, label.palette)}",
+                f"is a palette image, and a threshold does not apply to indices: {listed(counts, label.palette)}",
                 "say which index is which with label_values=UNCHANGED,CHANGED (--label-values)",
             )
         meanings = self._meanings(np.array([value for value, _ in counts]))
@@ -343,7 +343,7 @@ class LabelSummary:
         return (
             f"the labels mix two codings: {len(ones):,} files hold 0/1 (such as {ones[0].name}), {len(full):,} hold "
             f"0/255 (such as {full[0].name}): {found}",
-            "write one coding everywhere, or say so: " + settle,
+            "write one coding everywhere, or state it: " + settle,
         )
 
 
@@ -561,7 +561,7 @@ def read_predicted_mask(path: Path) -> npt.NDArray[np.bool_]:
         if np.isnan(others).any():
             raise fault("holds NaN, which is neither changed nor unchanged")
         if others.size and (least := others.min()) != (most := others.max()):
-            among = "" if changed.all() else " beside 0"
+            among = "" if changed.all() else " and 0"
             raise fault(f"holds values from {least:g} to {most:g}{among}, as probabilities or class numbers do")
     elif decoded.mode in _COLOUR_MODES:
         changed = (mask.samples != 0).any(axis=-1)

@@ -28,12 +28,12 @@ _PLACE_LOST = (
 
 @dataclass(frozen=True)
 class FilesReport:
-    """What became of the files.
+    """What was predicted, and what was not.
 
     Attributes:
         masks: The masks that were written.
-        faults: A line for every image or pair that could not be predicted.
-        notes: What was done to images that are no plain RGB; a line for all images it concerns.
+        faults: One line per image or pair that could not be predicted.
+        notes: Conversions and other remarks; one line for all images that it concerns.
     """
 
     masks: tuple[Path, ...]
@@ -66,21 +66,22 @@ def predict_files(
         detector: Any detector.
         before: Image of date 1, or a folder of images.
         after: Image of date 2, or a folder of images.
-        output: Mask to write, a PNG with 0 unchanged and 255 changed; for folders, the folder of the masks. Masks
-            written here before are replaced; each appears whole or not at all.
-        probability: Where to write the probabilities of change too, as PNG with 0..255 for 0..1; a folder for folders.
+        output: Mask to write, a PNG with 0 unchanged and 255 changed; for folders, the folder of the masks. Earlier
+            masks by bitemporal are replaced; each appears whole or not at all.
+        probability: Where to write the probability of change as well, as PNG with 0..255 for 0..1; a folder for
+            folders.
         batch_size: Pairs predicted at once.
         image_range: Values that map to 0 and 255, for images of more than 8 bits.
         progress: Show a progress bar.
 
     Returns:
-        What was written, and what could not be: for folders a fault in one pair does not stop the others.
+        What was written and what was not; in folders, a fault in one pair does not stop the others.
 
     Raises:
         DataError: When inputs are missing; for one pair, also when it cannot be predicted.
         OptionError: When ``batch_size`` or ``image_range`` has an unusable value.
-        OutputError: When an output would replace an input or a file that was not written here, or has an unusable
-            name.
+        OutputError: When an output would replace an input or a file that bitemporal did not write, or has an
+            unusable name.
     """
     if batch_size < 1:
         raise OptionError(f"batch_size: found {batch_size}, expected at least 1")
@@ -128,17 +129,19 @@ def _jobs_of_folders(before: Path, after: Path, masks: Path, maps: Path | None) 
         if folder is not None and folder.exists() and not folder.is_dir():
             raise OutputError(f"{name}: found the file {folder}, expected a folder, as before and after are folders")
     first, second = list_images(before), list_images(after)
-    shared = first.duplicates | second.duplicates
-    faults = [f"{paths[0]}: {shared_stem(paths)}; keep one of them" for paths in shared.values()]
+    shared = [*first.duplicates.items(), *second.duplicates.items()]
+    faults = [f"{paths[0]}: {shared_stem(paths)}; keep one of them" for _, paths in shared]
     for mine, others, other in ((first.files, second.files, after), (second.files, first.files, before)):
         faults += [f"{mine[stem]}: no image of the same stem in {other}" for stem in mine if stem not in others]
     jobs = [
         _Job(path, second.files[stem], masks / f"{stem}.png", maps / f"{stem}.png" if maps else None)
         for stem, path in first.files.items()
-        if stem in second.files and stem not in shared
+        if stem in second.files and stem not in dict(shared)
     ]
     if not jobs:
-        raise DataError(f"{before} and {after}: no two images with the same stem; expected image files named alike")
+        raise DataError(
+            f"{before} and {after}: no two images with the same stem; expected image files with equal stems"
+        )
     return jobs, faults
 
 
@@ -146,24 +149,22 @@ def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None
     """Refuse before anything is written.
 
     Raises:
-        OutputError: When an output is an input, two outputs are one, masks would go among the images, or a file would
-            be lost that is none of ours, such as a label.
+        OutputError: When an output is an input, two outputs are the same file, masks would be written among the
+            images, or a file that bitemporal did not write, such as a label, would be replaced.
     """
     paths = {*inputs, *(path for job in jobs for path in (job.before, job.after))}
-    # inodes also tell links, and names that differ in case only
+    # inodes also reveal links, and names that differ only in case
     identities = {(path.stat().st_dev, path.stat().st_ino) for path in paths if path.exists()}
     outputs = [path for job in jobs for path in (job.mask, job.probability) if path is not None]
     folders = {path.parent for path in outputs} if inputs[0].is_dir() else set()
     for path in [*folders, *outputs]:
         if path.exists() and (path.stat().st_dev, path.stat().st_ino) in identities:
-            raise OutputError(f"output: {path} is one of the inputs, which are never written to; choose another place")
+            raise OutputError(f"output: {path} is one of the inputs, which are never overwritten; choose another place")
     if foreign := [path for path in outputs if path.exists() and not _is_ours(path)]:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
-        raise OutputError(
-            f"output: {foreign[0]}{more} was there before and not written by bitemporal; choose another place"
-        )
+        raise OutputError(f"output: {foreign[0]}{more} exists and was not written by bitemporal; choose another place")
     if len({path.resolve() for path in outputs}) < len(outputs):
-        raise OutputError(f"probability: {outputs[1]} is the mask's own place; choose another one")
+        raise OutputError(f"probability: {outputs[1]} is where the mask goes; choose another place")
 
 
 def _read_pair(
@@ -193,9 +194,9 @@ def _predict_batch(
 
 
 _SIGNATURE = "Software", "bitemporal"
-"""Name and text of what says in a PNG who wrote it (PNG specification, 11.3.3.2: keyword Software)."""
+"""Keyword and text that mark a PNG as ours (PNG specification, 11.3.3.2: keyword Software)."""
 _HEAD = 200
-"""Bytes of a PNG within which that stands: right after its header."""
+"""Bytes at the start of a PNG that contain the mark, which follows the header."""
 
 
 def _is_ours(path: Path) -> bool:

@@ -283,7 +283,11 @@ def _ignored_files(split: str, listings: dict[str, Listing]) -> Iterator[str]:
 
 
 def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]]) -> Iterator[str]:
-    """Remarks on splits whose labels say the same everywhere; changed and valid pixels of every label by split."""
+    """Warnings about splits in which no pixel, or every pixel, is changed.
+
+    Args:
+        tallies: Changed and valid pixels of every label, by split.
+    """
     for split, labels in tallies.items():
         changed, valid = (sum(column) for column in zip(*labels, strict=True))
         if valid and changed in (0, valid):

@@ -39,11 +39,11 @@ def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
     """Read a ``partition.csv``.
 
     Raises:
-        PartitionError: When the file is missing, lacks a column, or holds a CAR that is no number in [0, 1].
+        PartitionError: When the file is missing, lacks a column, or has a CAR that is not in [0, 1].
     """
     source = Path(path)
     if not source.is_file():
-        raise PartitionError(f"{source}: no such file; `bitemporal data stats` writes one")
+        raise PartitionError(f"{source}: does not exist; `bitemporal data stats` writes one")
     # spreadsheets put a mark before the first column
     with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
         reader = csv.DictReader(stream)
