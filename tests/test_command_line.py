@@ -276,7 +276,7 @@ def test_help_shows_fields_of_dataclasses_in_groups():
     assert "Do what is asked, 100 %. At length." in text and "Two, 50 %." in text
     own, first, second = re.split("The (?:first|second) group:\n", text)
     for part, words in (
-        (own, ("--output OUTPUT, -o OUTPUT, --out OUTPUT", "--names NAMES [NAMES ...]", "2 comma-separated numbers")),
+        (own, ("  --output", " -o", " --out", "--names NAMES [NAMES ...]", "2 comma-separated numbers")),
         (first, ("--place PLACE", "Where. (required", "--sizes", "How large.", "comma-separated integers")),
         (second, ("--lambda LAMBDA", "Weight.", "--extra", "A mapping.")),
     ):

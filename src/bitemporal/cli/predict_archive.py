@@ -60,7 +60,7 @@ def predict_archive(
         engine: Where scenes are predicted: local (processes of this machine), or ray (actors of a Ray cluster).
         workers: Scenes predicted at the same time.
         threads: CPU threads per worker; by default the cores of this machine divided by workers.
-        products: What is written besides.
+        products: Further files that are written for each scene.
         detector: Which detector predicts, and how.
         options: How scenes are read, predicted and drawn.
 
