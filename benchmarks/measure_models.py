@@ -132,27 +132,27 @@ MEASUREMENTS: dict[str, tuple[Callable[[str], dict[str, object]], tuple[str, ...
     "memory": (measure_memory, ("memory_gib",)),
     "time": (measure_time, ("forward_256_s", "forward_512_s", "training_step_256_s")),
 }
-"""Each in a process of its own; with the names of what it gives."""
+"""Each runs in its own process; with the names of its numbers."""
 
 
 def measure(name: str, kinds: list[str], limit_gib: float) -> dict[str, object]:
     """Numbers of a network; null for those that need more memory than the limit."""
-    found: dict[str, object] = {}
+    numbers: dict[str, object] = {}
     for kind in kinds:
         _, keys = MEASUREMENTS[kind]
         command = [sys.executable, __file__, "--measure", kind, "--pattern", name, "--limit-gib", str(limit_gib)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 0:
-            found |= json.loads(done.stdout.splitlines()[-1])
+            numbers |= json.loads(done.stdout.splitlines()[-1])
         elif kind != "size" and ("can't allocate memory" in done.stderr or "MemoryError" in done.stderr):
-            found |= dict.fromkeys(keys)
+            numbers |= dict.fromkeys(keys)
         else:
             raise RuntimeError(f"{name}: measuring its {kind} failed:\n{done.stderr}")
-    return found
+    return numbers
 
 
 def machine() -> dict[str, object]:
-    """What the numbers depend on."""
+    """The machine and versions that the numbers depend on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
@@ -183,21 +183,25 @@ def measure_all(pattern: str, kinds: list[str], limit_gib: float, again: bool, o
         if not needed:
             continue
         print(f"{i + 1}/{len(names)} {name}", end=": ", flush=True)
-        found = measure(name, needed, limit_gib)
-        print(json.dumps(found), flush=True)
-        kept[name] = known | found | {"commit": commit()}
+        numbers = measure(name, needed, limit_gib)
+        print(json.dumps(numbers), flush=True)
+        kept[name] = known | numbers | {"commit": commit()}
         write_json(output, {"caption": CAPTION, "machine": machine(), "networks": dict(sorted(kept.items()))})
 
 
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pattern", default="*", help="which networks, as a shell pattern")
+    parser.add_argument("--pattern", default="*", help="networks to measure, as a shell pattern")
     parser.add_argument("--kinds", nargs="+", choices=list(MEASUREMENTS), default=list(MEASUREMENTS))
-    parser.add_argument("--limit-gib", type=float, default=16.0, help="memory a measurement may take; beyond it, null")
-    parser.add_argument("--again", action="store_true", help="measure also what the file holds")
+    parser.add_argument(
+        "--limit-gib", type=float, default=16.0, help="memory limit of a measurement; its numbers are null beyond it"
+    )
+    parser.add_argument("--again", action="store_true", help="measure again what the file already holds")
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--measure", choices=list(MEASUREMENTS), help="one kind, of one network, in this process")
+    parser.add_argument(
+        "--measure", choices=list(MEASUREMENTS), help="measure one kind of one network, in this process"
+    )
     options = parser.parse_args()
     if options.measure is None:
         measure_all(options.pattern, options.kinds, options.limit_gib, options.again, options.output)

@@ -2,8 +2,8 @@
 
     python benchmarks/batches/batches.py [--threads 2] [--seconds 1.5]
 
-Forward passes with random weights, by turns: a batch, then as many pairs one by one, several times; the ratio is the
-median over the turns of batch time by single time, so that what else the machine does falls on both.
+Forward passes with random weights take turns: a batch, then the same pairs one by one, several times. The ratio is the
+median over the turns of batch time to single time, so that other load on the machine affects both.
 """
 
 import argparse
@@ -24,27 +24,27 @@ BATCH = 4
 
 
 def ratio(model: torch.nn.Module, size: int, seconds: float) -> float:
-    """Time of a batch divided by that of its pairs one by one."""
+    """Time of a batch divided by the time of its pairs one by one."""
     dates = torch.randn(2, BATCH, 3, size, size)
-    found = []
+    ratios = []
     with torch.inference_mode():
         model(*dates)
         end = time.perf_counter() + seconds
-        while time.perf_counter() < end or len(found) < 3:
+        while time.perf_counter() < end or len(ratios) < 3:
             first = time.perf_counter()
             model(*dates)
             second = time.perf_counter()
             for i in range(BATCH):
                 model(*dates[:, i : i + 1])
-            found.append((second - first) / (time.perf_counter() - second))
-    return statistics.median(found)
+            ratios.append((second - first) / (time.perf_counter() - second))
+    return statistics.median(ratios)
 
 
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=1.5, help="at least, for each network and size")
+    parser.add_argument("--seconds", type=float, default=1.5, help="least time per network and size")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = {}

@@ -1,11 +1,11 @@
-"""Every network beside Open-CD's in one run: ratios of time, benchmarks/open_cd/speed.json and speed.md.
+"""Speed of every network relative to Open-CD's: benchmarks/open_cd/speed.json and speed.md.
 
     python benchmarks/open_cd/speed.py CHECKOUT [--pattern 'changer_*'] [--again]
 
 CHECKOUT is a clone of https://github.com/likyoo/open-cd (measured: 790a197). The environment holds this package and
-what Open-CD needs: mmengine 0.10.7, mmcv-lite 2.1.0, mmsegmentation 1.2.2, mmpretrain 1.2.0, peft 0.13.2, ftfy, regex.
-Both networks are in one process and take turns, so that what else the machine does falls on both; a ratio is the median
-of the ratios of neighbouring runs. Every network is measured in a process of its own; the file is written after each.
+the dependencies of Open-CD: mmengine 0.10.7, mmcv-lite 2.1.0, mmsegmentation 1.2.2, mmpretrain 1.2.0, peft 0.13.2, ftfy, regex.
+Both networks run in one process and take turns, so that other load on the machine affects both. A ratio is the median of
+the ratios of neighbouring runs. Every network is measured in its own process, and the file is written after each.
 """
 
 import argparse
@@ -30,8 +30,8 @@ HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "speed.json"
 THREADS = 2
 ROUNDS = 7
-SECONDS_A_RATIO = 20.0
-"""Once a ratio has taken this long, its rounds end; three at least."""
+SECONDS_PER_RATIO = 20.0
+"""Rounds of a ratio end once they have taken this long, after at least three."""
 
 CONFIGS = {
     "fc_ef": "fcsn/fc_ef_256x256_40k_levircd.py",
@@ -146,7 +146,7 @@ def compare(ours: Callable[[], object], theirs: Callable[[], object]) -> dict[st
     ours(), theirs()
     times: list[tuple[float, float]] = []
     begin = time.perf_counter()
-    while len(times) < 3 or (len(times) < ROUNDS and time.perf_counter() - begin < SECONDS_A_RATIO):
+    while len(times) < 3 or (len(times) < ROUNDS and time.perf_counter() - begin < SECONDS_PER_RATIO):
         row = []
         order = (ours, theirs) if len(times) % 2 == 0 else (theirs, ours)
         for run in order:
@@ -168,7 +168,7 @@ def measure(name: str, checkout: Path, kinds: list[str]) -> dict[str, object]:
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     theirs, ours = reference(name, checkout), create_model(name)
-    found: dict[str, object] = {}
+    ratios: dict[str, object] = {}
     for side in (256, 512):
         if f"forward_{side}" not in kinds:
             continue
@@ -177,13 +177,13 @@ def measure(name: str, checkout: Path, kinds: list[str]) -> dict[str, object]:
         both = torch.cat((before, after), dim=1)
         meta = {"img_shape": (side, side), "ori_shape": (side, side), "pad_shape": (side, side)}
         with torch.inference_mode():
-            found[f"forward_{side}"] = compare(
+            ratios[f"forward_{side}"] = compare(
                 lambda before=before, after=after: ours(before, after),
                 lambda both=both, meta=meta: theirs.encode_decode(both, [dict(meta)]),
             )
     if "step_256" in kinds:
-        found["step_256"] = training(ours, theirs)
-    return found
+        ratios["step_256"] = training(ours, theirs)
+    return ratios
 
 
 def training(ours: torch.nn.Module, theirs: torch.nn.Module) -> dict[str, object]:
@@ -215,14 +215,14 @@ KINDS = ("forward_256", "forward_512", "step_256")
 
 
 def table(content: dict) -> str:
-    """The page."""
+    """The page with all ratios."""
     lines = [
-        "# Speed beside Open-CD",
+        "# Speed compared with Open-CD",
         "",
         "Written by `benchmarks/open_cd/speed.py`. Time here divided by the time in Open-CD "
-        f"{content['open_cd']}, both in one process and by turns: median of the ratios of neighbouring runs, their "
-        "range in brackets. Below 1 is faster here. Forward passes of one pair, training steps (forward pass, loss, "
-        "backward pass, AdamW) of two pairs of 256 x 256; float32, random weights.",
+        f"{content['open_cd']}, both in one process in turn: median of the ratios of neighbouring runs, their "
+        "range in brackets. Below 1, this package is faster. Forward passes of one pair; training steps (forward pass, "
+        "loss, backward pass, AdamW) of two pairs of 256 x 256; float32, random weights.",
         "",
         f"Machine: {content['machine']}.",
         "",
@@ -244,11 +244,11 @@ def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
-    parser.add_argument("--pattern", default="*", help="which networks, as a shell pattern")
+    parser.add_argument("--pattern", default="*", help="networks to measure, as a shell pattern")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--again", action="store_true", help="measure also what the file holds")
+    parser.add_argument("--again", action="store_true", help="measure again what the file already holds")
     parser.add_argument("--output", type=Path, default=OUTPUT)
-    parser.add_argument("--measure", action="store_true", help="one network, in this process")
+    parser.add_argument("--measure", action="store_true", help="measure one network, in this process")
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(measure(options.pattern, options.checkout, options.kinds)))
@@ -266,9 +266,9 @@ def main() -> None:
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{name}: measuring failed:\n{done.stderr}")
-        found = json.loads(done.stdout.splitlines()[-1])
-        print(name, {kind: (row["ratio"], row["ours_s"]) for kind, row in found.items()}, flush=True)
-        content["networks"][name] = kept | found
+        ratios = json.loads(done.stdout.splitlines()[-1])
+        print(name, {kind: (row["ratio"], row["ours_s"]) for kind, row in ratios.items()}, flush=True)
+        content["networks"][name] = kept | ratios
         content["networks"] = dict(sorted(content["networks"].items()))
         write_json(options.output, content)
         with replacing(options.output.with_suffix(".md")) as temporary:
