@@ -3,9 +3,10 @@
     python benchmarks/open_cd/speed.py CHECKOUT [--pattern 'changer_*'] [--again]
 
 CHECKOUT is a clone of https://github.com/likyoo/open-cd (measured: 790a197). The environment holds this package and
-the dependencies of Open-CD: mmengine 0.10.7, mmcv-lite 2.1.0, mmsegmentation 1.2.2, mmpretrain 1.2.0, peft 0.13.2, ftfy, regex.
-Both networks run in one process and take turns, so that other load on the machine affects both. A ratio is the median of
-the ratios of neighbouring runs. Every network is measured in its own process, and the file is written after each.
+the dependencies of Open-CD: mmengine 0.10.7, mmcv-lite 2.1.0, mmsegmentation 1.2.2, mmpretrain 1.2.0, peft 0.13.2,
+ftfy, regex. Both networks run in one process and take turns, so that other load on the machine affects both. A ratio
+is the median of the ratios of neighbouring runs. Every network is measured in its own process, and the file is written
+after each.
 """
 
 import argparse
