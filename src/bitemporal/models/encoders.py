@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import timm
 from huggingface_hub import constants
@@ -47,6 +47,21 @@ def fetch_weights(build: Callable[[], _Encoder], encoder: str, source: str) -> _
             f"Connect to {constants.ENDPOINT} (or to a mirror, HF_ENDPOINT), or copy the Hugging Face cache of a "
             f"machine that has them (HF_HOME), or start without them (pretrained=False)"
         ) from error
+
+
+def timm_network(name: str, pretrained: bool, **options: Any) -> Any:  # noqa: ANN401  timm has no types
+    """Build a network of timm.
+
+    Args:
+        name: Name in timm.
+        pretrained: Fetch its weights.
+        **options: Arguments of ``timm.create_model``.
+
+    Raises:
+        WeightsError: When the weights cannot be fetched.
+    """
+    build = partial(timm.create_model, name, pretrained=pretrained, **options)
+    return fetch_weights(build, name.partition(".")[0], TIMM_HUB) if pretrained else build()
 
 
 def refuse_pretrained(name: str, pretrained: bool) -> None:
@@ -107,8 +122,7 @@ class EfficientNetStem(nn.Module):
             WeightsError: When the weights cannot be fetched.
         """
         super().__init__()
-        build = partial(timm.create_model, name, pretrained=pretrained, in_chans=in_channels, drop_path_rate=drop_path)
-        whole = fetch_weights(build, name, TIMM_HUB) if pretrained else build()
+        whole = timm_network(name, pretrained, in_chans=in_channels, drop_path_rate=drop_path)
         self.conv_stem = whole.conv_stem
         self.bn1 = whole.bn1
         self.blocks = nn.Sequential(*whole.blocks[:3])
@@ -121,11 +135,7 @@ class EfficientNetStem(nn.Module):
 
 ResNetName = Literal["resnet18_v1c", "resnest50", "resnest101", "test_resnet"]
 
-_RESNET_IN_TIMM: dict[ResNetName, str] = {
-    "resnet18_v1c": "resnet18d",
-    "resnest50": "resnest50d",
-    "resnest101": "resnest101e",
-}
+_RESNEST_IN_TIMM = {"resnest50": "resnest50d", "resnest101": "resnest101e"}
 
 
 def resnet_v1c(
@@ -149,9 +159,8 @@ def resnet_v1c(
         WeightsError: When the weights do not exist or cannot be fetched.
     """
     refuse_pretrained(name, pretrained and name == "test_resnet")
-    if name in ("resnest50", "resnest101"):
-        build = partial(timm.create_model, _RESNET_IN_TIMM[name], pretrained=pretrained, in_chans=in_channels)
-        whole = fetch_weights(build, _RESNET_IN_TIMM[name], TIMM_HUB) if pretrained else build()
+    if name in _RESNEST_IN_TIMM:
+        whole = timm_network(_RESNEST_IN_TIMM[name], pretrained, in_chans=in_channels)
         for module in whole.modules():
             if isinstance(module, SplitAttn):  # one value per channel and image: training on one pair must work
                 pooled = PooledBatchNorm2d(module.bn1.num_features)
@@ -168,8 +177,7 @@ def resnet_v1c(
             channels=channels,
         )
         if pretrained:
-            build = partial(timm.create_model, "resnet18d", pretrained=True, in_chans=in_channels)
-            weights = fetch_weights(build, "resnet18d", TIMM_HUB).state_dict()
+            weights = timm_network("resnet18d", pretrained, in_chans=in_channels).state_dict()
             shortcuts = {"downsample.1.": "downsample.0.", "downsample.2.": "downsample.1."}
             for key in list(weights):
                 for theirs, ours in shortcuts.items():
@@ -210,8 +218,7 @@ def vgg(name: VGGName, pretrained: bool, in_channels: int) -> tuple[Pyramid, lis
     micro = name.startswith("test_")
     refuse_pretrained(name, pretrained and micro)
     if pretrained:
-        build = partial(timm.create_model, name, pretrained=True, in_chans=in_channels, num_classes=0)
-        whole = fetch_weights(build, name, TIMM_HUB)
+        whole = timm_network(name, pretrained, in_chans=in_channels, num_classes=0)
     else:
         norm = nn.BatchNorm2d if name.endswith("_bn") else None
         # a classifier of one hidden unit: it is dropped, and at full size it would hold 100 M parameters

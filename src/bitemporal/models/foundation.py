@@ -6,17 +6,15 @@ https://arxiv.org/abs/2306.11300. ImageNet-21k: Steiner et al., How to train you
 https://arxiv.org/abs/2106.10270.
 """
 
-from functools import partial
 from typing import Literal, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bitemporal.errors import WeightsError
-from bitemporal.models.encoders import TIMM_HUB, fetch_weights
+from bitemporal.models.encoders import timm_network
 
 FoundationName = Literal["clip_b16", "clip_l14", "georsclip_b32", "in21k_b16", "test_vit"]
 
@@ -71,11 +69,10 @@ class FoundationModel(nn.Module):
             )
         if name == "test_vit":
             self.vit = _test_vit(in_channels)
-        elif pretrained:
-            build = partial(timm.create_model, origin.name, pretrained=True, in_chans=in_channels)
-            self.vit = fetch_weights(build, origin.name.partition(".")[0], TIMM_HUB)
         else:
-            self.vit = timm.create_model(origin.name, in_chans=in_channels, depth=origin.taps[-1] + 1)
+            # the weights are those of the whole network; without them the blocks after the last tap need not be built
+            depth = {} if pretrained else {"depth": origin.taps[-1] + 1}
+            self.vit = timm_network(origin.name, pretrained, in_chans=in_channels, **depth)
         self.taps = self.vit.prune_intermediate_layers(list(origin.taps), prune_norm=True, prune_head=True)
         self.channels: int = self.vit.embed_dim
         self.grid: tuple[int, int] = self.vit.patch_embed.grid_size
