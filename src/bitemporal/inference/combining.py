@@ -1,7 +1,7 @@
 """Detectors built from detectors, which average several answers to one pair."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -103,17 +103,16 @@ class TestTimeAugmentation(Detector):
         """Mean answers of all views; the part is named where all views agree."""
         answers_of_views = []
         for scale in self.scales:
-            for turns, mirror in _VIEWS[self.augmentation]:
-                there, back = _view(turns, mirror)
+            for view in _VIEWS[self.augmentation]:
                 first, second = (
-                    [there(_resized(image.float(), scale)) for image in images] for images in (before, after)
+                    [_view(_resized(image.float(), scale), *view) for image in images] for images in (before, after)
                 )
                 counted = None
                 if valid is not None:
-                    counted = [there(_resized(v[None].float(), scale))[0] > 0.5 for v in valid]
+                    counted = [_view(_resized(v[None].float(), scale), *view)[0] > 0.5 for v in valid]
                 answers_of_views.append(
                     [
-                        Answer(_sized(back(answer.probability), image.shape[-2:]), answer.part)
+                        Answer(_sized(_view_back(answer.probability, *view), image.shape[-2:]), answer.part)
                         for answer, image in zip(self.detector.answers(first, second, counted), before, strict=True)
                     ]
                 )
@@ -208,17 +207,15 @@ _VIEWS: dict[Augmentation | None, list[tuple[int, bool]]] = {
 """Number of quarter turns, and whether the image is mirrored first."""
 
 
-def _view(turns: int, mirror: bool) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """A transform of images ... x H x W, and its inverse."""
+def _view(x: Tensor, turns: int, mirror: bool) -> Tensor:
+    """A view of images ... x H x W."""
+    return torch.rot90(x.flip(-1) if mirror else x, turns, (-2, -1))
 
-    def there(x: Tensor) -> Tensor:
-        return torch.rot90(x.flip(-1) if mirror else x, turns, (-2, -1))
 
-    def back(x: Tensor) -> Tensor:
-        x = torch.rot90(x, -turns, (-2, -1))
-        return x.flip(-1) if mirror else x
-
-    return there, back
+def _view_back(x: Tensor, turns: int, mirror: bool) -> Tensor:
+    """The inverse of ``_view``."""
+    x = torch.rot90(x, -turns, (-2, -1))
+    return x.flip(-1) if mirror else x
 
 
 def _resized(image: Tensor, scale: float) -> Tensor:

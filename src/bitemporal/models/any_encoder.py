@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bitemporal.errors import OptionError, WeightsError
 from bitemporal.models.base import Normalisation
 from bitemporal.models.encoders import TIMM_HUB, fetch_weights
-from bitemporal.models.layers import rescaled_levels
+from bitemporal.models.layers import has_batch_norm, rescaled_levels
 
 WeightsFile = str | os.PathLike[str]
 
@@ -220,11 +220,6 @@ def any_encoder(
         raise OptionError(
             f"encoder: {name!r} cannot be built as an encoder ({type(error).__name__}: {error}); choose another"
         ) from error
-
-
-def has_batch_norm(module: nn.Module) -> bool:
-    """Whether batch normalisation makes the features of one image depend on the rest of the batch in training."""
-    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
 
 def accepted_sizes(encoder: TimmEncoder | SmpEncoder, in_channels: int) -> tuple[int, int]:

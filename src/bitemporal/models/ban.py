@@ -26,7 +26,7 @@ from bitemporal.models.base import (
 from bitemporal.models.bit import BIT_R18, TokenDecoder
 from bitemporal.models.encoders import MixTransformerName, ResNetName, mix_transformer, resnet_v1c
 from bitemporal.models.foundation import FoundationModel, FoundationName
-from bitemporal.models.layers import Fusion, MixFeedForward, fuse_both_dates, stage_by_date
+from bitemporal.models.layers import Fusion, MixFeedForward, fuse_both_dates, has_batch_norm, stage_by_date
 from bitemporal.models.registry import register_model
 
 
@@ -114,7 +114,7 @@ class BAN(ChangeModel):
         else:
             self.side, channels = resnet_v1c(cast(ResNetName, side), pretrained, in_channels, stages=3, dense=True)
             self.decoder = TokenDecoder(channels[-1], nn.Conv2d(width, self.num_logits, 1), width)
-        self.batch_statistics = any(isinstance(module, nn.BatchNorm2d) for module in self.side.modules())
+        self.batch_statistics = has_batch_norm(self.side)
         # as many heads as the stage of a Mix Transformer has; the last three stages have a bridge
         self.bridges = nn.ModuleList(Bridge(self.foundation, c, heads=c // channels[0]) for c in channels[-3:])
 

@@ -21,6 +21,7 @@ from bitemporal.models.layers import (
     Fusion,
     MixFeedForward,
     fuse_both_dates,
+    has_batch_norm,
     segmentation_head,
     split_dates,
     stage_by_date,
@@ -135,7 +136,7 @@ class Changer(ChangeModel):
             self.encoder, channels = mix_transformer(cast(MixTransformerName, encoder), pretrained, in_channels)
         else:
             self.encoder, channels = resnet_v1c(cast(ResNetName, encoder), pretrained, in_channels)
-        self.batch_statistics = any(isinstance(module, nn.BatchNorm2d) for module in self.encoder.modules())
+        self.batch_statistics = has_batch_norm(self.encoder)
         self.head = Head(channels, width, self.num_logits)
 
     def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:

@@ -60,6 +60,11 @@ def stage_by_date(stage: nn.Module, joint: Tensor) -> Tensor:
     return features
 
 
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether batch normalisation makes the features of one image depend on the rest of the batch in training."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+
+
 def split_dates(joint: Tensor) -> tuple[Tensor, Tensor]:
     """Both dates, N x ... each, of a joint batch 2N x ... with date 1 first."""
     count = joint.shape[0] // 2  # not chunk(2), which would fix N in an export

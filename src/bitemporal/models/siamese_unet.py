@@ -14,10 +14,10 @@ from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
 from bitemporal.errors import OptionError
-from bitemporal.models.any_encoder import WeightsFile, accepted_sizes, any_encoder, has_batch_norm
+from bitemporal.models.any_encoder import WeightsFile, accepted_sizes, any_encoder
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import refuse_pretrained
-from bitemporal.models.layers import both_dates, split_dates
+from bitemporal.models.layers import both_dates, has_batch_norm, split_dates
 from bitemporal.models.registry import register_model
 
 Fusion = Literal["difference", "concatenation", "both"]
