@@ -504,6 +504,21 @@ def test_deep_tiff_of_three_bands(tmp_path):
         read_image(tmp_path / "five.tif", (0, 4000))
 
 
+def test_without_rasterio_the_extra_is_named(tmp_path, monkeypatch):
+    rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
+    paths = [png16(tmp_path / "deep.png", np.zeros((6, 7, 3), np.uint16))]
+    for dtype in ("uint16", "float64"):
+        paths.append(tmp_path / f"{dtype}.tif")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with rasterio.open(paths[-1], "w", driver="GTiff", height=6, width=7, count=3, dtype=dtype) as target:
+                target.write(np.zeros((3, 6, 7), dtype))
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    for path in paths:
+        with pytest.raises(DataError, match=rf"{path.name}: .*rasterio.*bitemporal\[geo\].*convert"):
+            read_image(path, (0, 4000))
+
+
 def test_orientation_is_said_not_followed(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
