@@ -375,7 +375,7 @@ def test_what_may_be_missing_is_left_out_in_words(run, tmp_path):
     for path in (folder / "scores/test").glob("*.json"):
         edited(path, lambda content: content.update(origin={}))
     page = Page(write_report(folder).read_text(encoding="utf-8"))
-    assert "weights.safetensors is not there any more" in page.texts
+    assert "weights.safetensors is no longer there" in page.texts
     assert any("student/bundle/weights.safetensors" in text and "No pictures" in text for text in page.texts)
     told = " ".join("".join(page.texts).split())
     assert re.search(r"hash [0-9a-f]{16}\. Save what follows", told) and "None, commit" not in told

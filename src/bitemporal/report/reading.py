@@ -118,7 +118,7 @@ def read_student(folder: RunFolder) -> dict[str, str]:
         "student": f"best of {steps} steps at step {best}, by {chosen_by}",
         "size of its bundle": f"{weights.stat().st_size / 1e6:.1f} MB"
         if weights.is_file()
-        else f"{weights.name} is not there any more",
+        else f"{weights.name} is no longer there",
     }
 
 
