@@ -4,8 +4,8 @@
 
 A synthetic scene of 2000 x 2000 (``bitemporal data synth --scene``) is repeated to the sides that are asked for. Each
 prediction runs in a process of its own: two uint8 GeoTIFFs in, mask, probability and polygons out. The network's own
-throughput is measured in the same process while it goes on: now and then as many tiles of the same size as a pass
-has, in memory already, go through the bare network, and their time is taken off the total. A ratio of 1 means that
+throughput is measured in the same process, interleaved with the prediction: from time to time a batch of tiles that is
+already in memory goes through the bare network, and its time is subtracted from the total. A ratio of 1 means that
 reading, blending and writing cost nothing. Memory is the process' peak above what the same process needs for a pass.
 Linux only.
 """
@@ -34,7 +34,7 @@ THREADS = 2
 TILE, OVERLAP, BATCH = 512, 64, 4
 BLOCK = 2000
 THRESHOLD = 0.9
-"""So that random weights do not call half of the noise changed, in millions of polygons."""
+"""High, or random weights would call half of the noise changed, in millions of polygons."""
 
 
 def make_scene(folder: Path, side: int) -> tuple[Path, Path]:
@@ -90,7 +90,7 @@ class Sampled(NetworkDetector):
 def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object]:
     """One prediction."""
     torch.set_num_threads(THREADS)
-    torch.manual_seed(0)  # started again, it goes on with what was interrupted
+    torch.manual_seed(0)  # the same weights, so that an interrupted measurement resumes
     model = create_model(name).eval()
     with rasterio.open(before) as source:
         rows, columns = (axis(side, TILE, OVERLAP, NetworkDetector(model).multiple) for side in source.shape)
@@ -124,7 +124,7 @@ def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object
         "network_s": round(own, 2),
         "ratio": round(own / seconds, 3),
         "prediction_ratio": round(own / prediction, 3),
-        "megapixels_a_second": round(pixels / 1e6 / seconds, 3),
+        "megapixels_per_second": round(pixels / 1e6 / seconds, 3),
         "memory_gib": round(memory, 3),
         "process_gib": round(base + memory, 3),
         "polygons": found.polygons,
@@ -151,7 +151,7 @@ def page(content: dict) -> str:
         for side, row in sorted(sides.items(), key=lambda pair: int(pair[0])):
             numbers = (
                 f"{row['seconds']:.0f}",
-                *(f"{row[key]:.2f}" for key in ("megapixels_a_second", "ratio", "prediction_ratio")),
+                *(f"{row[key]:.2f}" for key in ("megapixels_per_second", "ratio", "prediction_ratio")),
                 *(f"{row[key]:.2f}" for key in ("memory_gib", "process_gib")),
             )
             lines.append(f"| {name} | {side} | {row['tiles']} | " + " | ".join(numbers) + " |")
