@@ -314,7 +314,7 @@ def test_a_line_that_cannot_be_used_is_one_failed_scene(archive, tmp_path):
     [
         ("id,before\na,b.tif\n", "row 1 has no after"),
         ("id,before,after\n,b.tif,c.tif\n", "row 1 has no id"),
-        ("id,before,after\na,b.tif,c.tif\na,d.tif,e.tif\n", "the id 'a' stands there 2 times"),
+        ("id,before,after\na,b.tif,c.tif\na,d.tif,e.tif\n", "the id 'a' occurs 2 times"),
         ("id,before,after\n../x,b.tif,c.tif\n", r"the id '../x' cannot name a folder"),
         ("id,before,after\n", "lists no scene"),
     ],

@@ -1277,7 +1277,7 @@ def broken(tmp_path, kind):
         ("missing", r"wrong.tif: does not exist"),
         ("folder", r"wrong.tif: is a folder"),
         ("truncated", r"wrong.tif: (its pixels cannot be read|cannot be opened)"),
-        ("types", r"before: the files are of several types \(.*u.tif uint8, .*f.tif float32\)"),
+        ("types", r"before: the bands are of several types \(.*u.tif uint8, .*f.tif float32\)"),
         ("complex", r"wrong.tif: holds complex64 values"),
         ("two bands", r"bands: .*wrong.tif has 2, and the network takes 3"),
         ("no crs", r"before \(.*wrong.tif\): has no CRS, but after .* has EPSG:32650; .*gdal_edit"),

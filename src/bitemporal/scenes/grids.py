@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from rasterio.windows import Window
 
 from bitemporal.errors import DataError
 from bitemporal.scenes.options import GridChoice
-from bitemporal.scenes.sources import Grid, Source, close_all, finite, has_nodata, open_raster, readable
+from bitemporal.scenes.sources import Grid, Source, finite, has_nodata, open_raster, readable
 
 _ALIGNED = 1e-3
 """Grids that lie less than this part of a pixel apart count as aligned."""
@@ -138,12 +139,12 @@ class DateOnGrid:
         """
         self.source = source
         self.grid = grid
-        self._opened: list[DatasetReader] = []
+        self._opened = ExitStack()
         self._files: dict[str, DatasetReader | WarpedVRT] = {}
         self._aligned = None if shift or source.nodata is not None else _alignment(source.grid, grid)
         for path in source.files:
             dataset = open_raster(path)
-            self._opened.append(dataset)
+            self._opened.callback(dataset.close)
             self._files[path] = dataset if self._aligned else self._warped(dataset, shift)
 
     def _warped(self, dataset: DatasetReader, shift: Shift | None) -> WarpedVRT:
@@ -169,7 +170,7 @@ class DateOnGrid:
             tolerance=0.05,
             **marks,
         )
-        self._opened.append(warped)
+        self._opened.callback(warped.close)
         return warped
 
     def read(
@@ -223,7 +224,7 @@ class DateOnGrid:
 
     def close(self) -> None:
         """Close the files."""
-        close_all(self._opened[::-1])
+        self._opened.close()
 
     def __enter__(self) -> Self:
         """Itself; closed at the end of the block."""

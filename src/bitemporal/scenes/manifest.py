@@ -26,7 +26,7 @@ class SceneFiles:
         id: Name of the scene, and of its folder in the output.
         before: Date 1: a raster, or one for each band.
         after: Date 2, likewise.
-        error: Why it cannot be predicted, when its line cannot be used; no other line suffers from it.
+        error: Why its line cannot be used; empty where it can.
     """
 
     id: str
@@ -40,13 +40,13 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
 
     Args:
         path: A csv or parquet file with the columns ``id``, ``before`` and ``after`` (files of several bands separated
-            by semicolons; relative paths start at the manifest's folder), or a STAC item collection (.json), whose
-            items are paired by tile: the earliest and the latest of each.
+            by semicolons; relative paths start at the manifest's folder), or a STAC item collection (.json): the
+            earliest and the latest item of each tile are a pair.
         assets: Assets of STAC items to use: one with three bands, or one for each of red, green and blue. By default
             ``visual``, or else the colours by their common names.
 
     Raises:
-        DataError: When it cannot be read, or ids cannot be used; a line that is otherwise bad says so itself.
+        DataError: When it cannot be read, or ids cannot be used. Any other bad line becomes a scene with an ``error``.
     """
     file = Path(path)
     if not file.is_file():
@@ -59,12 +59,14 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
         case ".json" | ".geojson":
             scenes = _of_items(file, assets)
         case _:
-            raise DataError(f"{file}: is no manifest by its name; expected one that ends in .csv, .parquet or .json")
+            raise DataError(
+                f"{file}: found a name that is not a manifest's; expected one that ends in .csv, .parquet or .json"
+            )
     if not scenes:
-        raise DataError(f"{file}: lists no scene; expected one at least")
+        raise DataError(f"{file}: lists no scene; expected at least one")
     for name, count in Counter(scene.id for scene in scenes).items():
         if count > 1:
-            raise DataError(f"{file}: the id {name!r} stands there {count} times; ids name folders: make them differ")
+            raise DataError(f"{file}: the id {name!r} occurs {count} times; ids name folders: make them differ")
         if not name or name != Path(name).name or name.startswith(".") or "\\" in name:
             raise DataError(f"{file}: the id {name!r} cannot name a folder; use letters, digits, - and _")
     return scenes
@@ -93,7 +95,7 @@ def _of_rows(rows: Iterable[Mapping[str, Any]], file: Path) -> list[SceneFiles]:
     for number, row in enumerate(rows, start=1):
         missing = [name for name in ("id", "before", "after") if not row.get(name)]
         if missing:
-            text = f"{file}: row {number} has no {' and no '.join(missing)}; expected id, before and after, all filled"
+            text = f"{file}: row {number} has no {' and no '.join(missing)}; expected id, before and after: fill them"
             if "id" in missing or not {"before", "after"} <= row.keys():
                 raise DataError(text)
             scenes.append(SceneFiles(str(row["id"]).strip(), error=text))
@@ -129,7 +131,7 @@ def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:
         ) from error
     scenes = []
     for tile, dated in sorted(tiles.items()):
-        dated.sort(key=lambda pair: pair[0])
+        dated.sort(key=lambda entry: entry[0])
         (first, before), (last, after) = dated[0], dated[-1]
         if first == last:
             text = f"{file}: the tile {tile!r} has items of one date only, {first}; expected two dates"

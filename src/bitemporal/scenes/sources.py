@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,18 +139,12 @@ def open_source(files: Files, name: str, bands: Sequence[int] | None = None, nod
     if len(paths) not in (1, CHANNELS):
         raise OptionError(f"{name}: found {len(paths)} files, expected one raster, or {CHANNELS} of one band each")
     grids: list[Grid] = []
-    dtypes: dict[str, str] = {}
+    dtypes: list[tuple[str, str]] = []
     channels: list[tuple[str, int]] = []
     for path in paths:
         with open_raster(path) as dataset:
             chosen = _bands(dataset, path, bands, alone=len(paths) == 1)
-            types = {dataset.dtypes[band - 1] for band in chosen}
-            if len(types) > 1:
-                raise DataError(
-                    f"{path}: its bands are of several types, {', '.join(sorted(types))}; expected one: convert them "
-                    "with `gdal_translate -ot`, or choose other bands"
-                )
-            dtypes[path] = types.pop()
+            dtypes += [(path, dataset.dtypes[band - 1]) for band in chosen]
             grids.append(_grid(dataset, path))
             channels += [(path, band) for band in chosen]
     for path, grid in zip(paths[1:], grids[1:], strict=True):
@@ -161,12 +155,13 @@ def open_source(files: Files, name: str, bands: Sequence[int] | None = None, nod
                 f"{path}: is {grid.describe()}, but {paths[0]} is {grids[0].describe()}; expected one grid for all "
                 f"bands of {name}: resample them with gdalwarp"
             )
-    if len(set(dtypes.values())) > 1:
-        listed = ", ".join(f"{path} {dtype}" for path, dtype in dtypes.items())
+    dtype = dtypes[0][1]
+    if any(other != dtype for _, other in dtypes):
+        listed = ", ".join(f"{path} {other}" for path, other in dict.fromkeys(dtypes))
         raise DataError(
-            f"{name}: the files are of several types ({listed}); expected one: convert them with `gdal_translate -ot`"
+            f"{name}: the bands are of several types ({listed}); expected one: convert them with `gdal_translate -ot`, "
+            "or choose other bands"
         )
-    dtype = dtypes[paths[0]]
     if np.dtype(dtype).kind not in "uif":
         raise DataError(f"{paths[0]}: holds {dtype} values; expected integers or floats")
     if len(channels) == 1:
@@ -255,7 +250,7 @@ def has_nodata(dataset: DatasetReader) -> bool:
 
 
 def finite(samples: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Pixels h x w whose values C x h x w are all numbers."""
+    """Whether all values of a pixel are finite: h x w for samples C x h x w."""
     if samples.dtype.kind != "f":
         return np.ones(samples.shape[1:], dtype=np.bool_)
     numbers: npt.NDArray[np.bool_] = np.isfinite(samples).all(axis=0)
@@ -273,10 +268,3 @@ def readable(path: str) -> Iterator[None]:
             f"{path}: its pixels cannot be read ({str(cause).splitlines()[0]}); it is damaged or truncated: restore or "
             "fetch it again"
         ) from error
-
-
-def close_all(datasets: Sequence[DatasetReader]) -> None:
-    """Close datasets, whatever their state."""
-    for dataset in datasets:
-        with suppress(RasterioError):
-            dataset.close()
