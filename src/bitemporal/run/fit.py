@@ -33,7 +33,13 @@ from bitemporal.pairs.batch import Batch
 from bitemporal.run.folder import StageFolder
 from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.loading import TrainingSamples, ValidationPairs, derive_seed, training_loader, validation_loader
-from bitemporal.run.processes import is_first_process, make_fabric, process_count, wait_for_all_processes
+from bitemporal.run.processes import (
+    gradients_of_both_dates_in_full_precision,
+    is_first_process,
+    make_fabric,
+    process_count,
+    wait_for_all_processes,
+)
 from bitemporal.run.progress import MetricsTable, StageProgress
 from bitemporal.run.recipe import TrainRecipe
 
@@ -161,6 +167,7 @@ def train_stage(
     return stage.folder.bundle
 
 
+@gradients_of_both_dates_in_full_precision()
 def fit(
     fabric: Fabric,
     learner: Learner,

@@ -1,6 +1,9 @@
 """Processes of a run: those that ``--devices`` starts for each stage, or those that ``torchrun`` has started."""
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
@@ -35,6 +38,7 @@ def wait_for_all_processes() -> None:
 
 def make_fabric(recipe: TrainRecipe, folder: StageFolder | None = None) -> Fabric:
     """Devices, processes and precision of a recipe, with the loggers of a stage's folder."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it says otherwise stands in the recipe
     devices, nodes, strategy = recipe.devices, 1, "ddp_spawn" if recipe.devices > 1 else "auto"
     if under_torchrun():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -47,3 +51,14 @@ def make_fabric(recipe: TrainRecipe, folder: StageFolder | None = None) -> Fabri
         precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]  # one of its literals
         loggers=[] if folder is None else loggers_for(folder.path),
     )
+
+
+@contextmanager
+def gradients_of_both_dates_in_full_precision() -> Iterator[None]:
+    """Without autocast's cache of weights in half precision, through which the gradients of both dates would add up."""
+    cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(cached)
