@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# On a fresh machine, `make demo` and `make test` set everything up themselves.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,8 +8,8 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 
 setup: $(VENV)/.ready
 
-# Exact versions come from constraints.txt, those of the build back end too; torch goes first, so that no other
-# package chooses its build.
+# Exact versions, also of the build back end, come from constraints.txt. torch is installed first, so that no other
+# package decides which build of it is installed.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
@@ -22,7 +22,7 @@ demo: setup
 	$(BIN)/bitemporal distill --config recipes/demo.yaml --data runs/demo-pairs --out runs/demo
 	@echo "six pairs of the test split: runs/demo/overview.png"
 
-# A process a core, a thread each: the tests are many and small.
+# One process per core with one thread each, because there are many small tests.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test: setup
