@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -14,6 +15,7 @@ import bitemporal
 from bitemporal import method
 
 PACKAGE = Path(bitemporal.__file__).parent
+ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
     {"errors", "tables", "_torchvision"},
@@ -88,6 +90,27 @@ def test_no_module_imports_itself_in_a_circle():
     for name in graph:  # importing a module runs the ``__init__`` of its package
         graph[name] = graph[name] - {name}
     assert list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_the_picture_is_drawn_from_these_imports():
+    spec = importlib.util.spec_from_file_location("draw_architecture", ROOT / "docs" / "draw_architecture.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    between = {
+        (room(module), room(other)) for module, path in MODULES.items() for other in imports(path) if room(module)
+    }
+    expected = {
+        name: {other for one, other in between if one == name and other not in ("", name)}
+        for name in script.room_imports()
+    }
+    assert script.room_imports() == expected
+    assert script.description(expected) in script.PICTURE.read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_room():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for name in set().union(*LEVELS):
+        assert f"`{name}" in page or f"  {name}" in page, name
 
 
 def public_functions():

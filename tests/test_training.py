@@ -1,6 +1,7 @@
 """One stage: schedule, parameter groups, what is written, and exact continuation after a kill."""
 
 import csv
+import importlib.machinery
 import io
 import os
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -388,6 +390,34 @@ def test_two_processes_train_as_one(tiny_pairs, tmp_path):
     assert_equal(weights(tmp_path / "run"), weights(tmp_path / "torchrun"))
     tables = [(tmp_path / run / "origin/metrics.csv").read_text() for run in ("run", "torchrun")]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(("library", "variable"), [("mlflow", "MLFLOW_TRACKING_URI"), ("wandb", "WANDB_PROJECT")])
+def test_loggers_of_other_projects_get_the_rows_where_their_variables_ask_for_it(
+    tiny_pairs, tmp_path, monkeypatch, library, variable
+):
+    """With a stand-in for the library that has the few functions which are used."""
+    seen: list[Any] = []
+    run = types.SimpleNamespace(
+        log=lambda metrics, step: seen.append((step, metrics)), finish=lambda: seen.append("end")
+    )
+    stand_in = types.ModuleType(library)
+    stand_in.__spec__ = importlib.machinery.ModuleSpec(library, None)
+    stand_in.start_run = lambda run_name, nested: seen.append(run_name)
+    stand_in.log_metrics = lambda metrics, step: seen.append((step, metrics))
+    stand_in.end_run = lambda: seen.append("end")
+    stand_in.init = lambda group, name, reinit: seen.append(name) or run
+    monkeypatch.setitem(sys.modules, library, stand_in)
+    stages.train(recipe(tiny_pairs, tmp_path / "unasked", max_steps=2), QUIET)
+    assert not seen
+    monkeypatch.setenv(variable, "somewhere")
+    stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=4), QUIET)
+    with (tmp_path / "run/origin/metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert seen[0] == "run/origin" and seen[-1] == "end"
+    for (step, metrics), row in zip(seen[1:-1], rows, strict=True):
+        assert step == metrics["step"] == int(row["step"])
+        assert metrics == {name: float(value) for name, value in row.items() if value}
 
 
 def test_a_loss_that_is_no_number_ends_the_stage(tiny_pairs, tmp_path):
