@@ -403,7 +403,7 @@ def test_loggers_of_other_projects_get_the_rows_where_their_variables_ask_for_it
     )
     stand_in = types.ModuleType(library)
     stand_in.__spec__ = importlib.machinery.ModuleSpec(library, None)
-    stand_in.start_run = lambda run_name, nested: seen.append(run_name)
+    stand_in.start_run = lambda run_name, nested: seen.append(run_name) or run
     stand_in.log_metrics = lambda metrics, step: seen.append((step, metrics))
     stand_in.end_run = lambda: seen.append("end")
     stand_in.init = lambda group, name, reinit: seen.append(name) or run
