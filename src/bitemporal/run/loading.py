@@ -1,8 +1,8 @@
 """Loaders of training and validation pairs.
 
 Every training sample is a function of the seed and its running number alone: which pair it is, and how it is
-augmented. A run that is started again therefore goes on with the very samples it would have seen, whatever the
-number of loading processes.
+augmented. A run that is started again therefore sees the very samples that it would have seen, whatever the number of
+loading processes.
 """
 
 import hashlib
@@ -113,7 +113,7 @@ def training_loader(
         samples: Where they come from.
         first_step: Step to begin with.
         steps: Steps of the whole stage.
-        batch_size: Pairs a step over all processes, a multiple of ``world_size``.
+        batch_size: Pairs per step over all processes, a multiple of ``world_size``.
         workers: Loading processes.
         rank: This process among the training processes.
         world_size: Number of training processes.

@@ -1,4 +1,4 @@
-"""Typed description of a run: command line options, YAML file and ``recipe.yaml`` of a run folder are all this."""
+"""The recipe of a run: the same fields as command line options, in a YAML file, and in ``recipe.yaml`` of a run folder."""
 
 import dataclasses
 import math
@@ -33,12 +33,12 @@ class TrainRecipe:
     Attributes:
         model: Registered name of the network, for example tinycd.
         data: Folder of pairs, ROOT/{train,val,test}/{A,B,label}.
-        out: Run folder; started again with the same recipe, it goes on from where it stopped.
+        out: Run folder; with the same recipe, an interrupted run resumes there.
         model_options: Arguments of the network's class, as a YAML mapping.
         pretrained: Start the encoder from pretrained weights.
         max_steps: Optimiser steps (of the origin, in a distillation run).
         validate_every: Steps between validations; a twentieth of a stage by default.
-        batch_size: Pairs a step, over all devices; the model's default when not given.
+        batch_size: Pairs per step, over all devices; the model's default when not given.
         crop_size: Height and width of the training crops, in pixels.
         lr: Peak learning rate of AdamW; the model's default when not given.
         weight_decay: Weight decay of AdamW; the model's default when not given.
@@ -46,7 +46,7 @@ class TrainRecipe:
         augmentation: The model's own recipe, standard, changer, or none.
         precision: Arithmetic of the forward and backward pass.
         devices: Number of devices (GPUs where there are any, else CPU processes).
-        workers: Processes that load pairs, a device.
+        workers: Processes per device that load pairs.
         seed: Seed of weights, sampling, augmentation and dropout.
         label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
         label_threshold: Label values at or above this are changed.
@@ -132,17 +132,17 @@ class DistillRecipe(TrainRecipe):
     Attributes:
         teacher_model: Registered name of the teachers' network; the student's when not given.
         teacher_start: Teachers start from the origin's weights (origin) or, as in the paper, like the origin (scratch);
-            by default from the origin, unless they are another network.
+            from the origin by default, unless the teachers are another network.
         teacher_steps: Optimiser steps of each teacher; half of max_steps when not given.
         student_steps: Optimiser steps of student and control; half of max_steps when not given.
-        parts: Number of CAR parts, split at the paper's thresholds (2 or 3); 3 when nothing else is said.
+        parts: Number of CAR parts, split at the paper's thresholds (2 or 3); 3 by default.
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts.
         lambda_: Weight of the distillation term; when not given, 1 for kl, and for mse the model's default (paper,
             Table II).
         criterion: Distillation criterion: kl between probabilities, or mse on raw outputs (the paper's).
-        temperature: Temperature of kl.
-        teachers: Who teaches a pair: every teacher, as much as its part has training pairs, once it finds as much
-            change as there is (all); or, as in the paper, that of the pair's part alone (part).
+        temperature: Temperature of kl; mse does not depend on it.
+        teachers: Who teaches a pair: every teacher, calibrated and weighted by the size of its part (all); or, as in
+            the paper, the teacher of the pair's part alone (part).
         stages: Stages to run, comma-separated; all of origin,teachers,control,student,verdict by default.
     """
 
@@ -199,7 +199,7 @@ class DistillRecipe(TrainRecipe):
 
         Raises:
             PartitionError: When the thresholds are not increasing ratios.
-            RecipeError: When parts are given besides.
+            RecipeError: When parts are given too.
         """
         if self.thresholds is None:
             return CarPartition.of_paper(3 if self.parts is None else self.parts)

@@ -1,10 +1,11 @@
-"""The paper's experiments at full length: recipe, cost, and its published numbers beside the measured ones.
+"""The paper's experiments at full length: recipe, cost, and the published numbers next to the measured ones.
 
 JL1-CD paper, arXiv 2502.13407: hyper-parameters of Table II, lengths of the authors' released configurations (200,000
 steps for the origin, 100,000 for every teacher and the student; TTP 300, 200 and 100 epochs), three or two parts.
 """
 
 import math
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -46,10 +47,10 @@ class Benchmark:
     Attributes:
         title: Its name there.
         size: Side of its images in pixels.
-        training_pairs: That are learned from.
-        validation_pairs: That choose checkpoints.
-        test_pairs: That scores are given for.
-        validation_share: Of the released training pairs; where the release has no val split.
+        training_pairs: Number of pairs to learn from.
+        validation_pairs: Number of pairs that choose checkpoints.
+        test_pairs: Number of pairs that are scored.
+        validation_share: Share of the released training pairs to set aside where the release has no val split.
         validate_every: Steps between validations.
     """
 
@@ -99,8 +100,8 @@ def paper_recipe(
         parts: 3, or 2 as in Table V.
         devices: GPUs.
         precision: Arithmetic.
-        workers: Loading processes a GPU.
-        seed: Of everything; the paper gives none.
+        workers: Loading processes per GPU.
+        seed: Seed of the run; the paper gives none.
 
     Raises:
         RecipeError: When the paper has no such data set or network, or no such number of parts, or its batch does not
@@ -151,10 +152,10 @@ class Cost:
 
     Attributes:
         device: What was timed.
-        step_s: Seconds of a training step.
-        forward_s: Seconds of a forward pass of a batch.
+        step_s: Seconds per training step.
+        forward_s: Seconds per forward pass of a batch.
         loading_s: Seconds to load and augment a batch in one process.
-        hours: Of each stage, on all devices together.
+        hours: Hours of each stage, summed over all devices.
     """
 
     device: str
@@ -165,7 +166,7 @@ class Cost:
 
     @property
     def total_hours(self) -> float:
-        """Of all stages."""
+        """Hours of all stages."""
         return sum(self.hours.values())
 
     def __str__(self) -> str:
@@ -184,7 +185,7 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     the memory.
 
     Args:
-        recipe: Of the run.
+        recipe: Recipe of the run.
         dataset: ``jl1-cd`` or ``sysu-cd``.
 
     Raises:
@@ -246,16 +247,16 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Of one call, the median of several after two that warm up."""
-    found = []
+    """Seconds per call: the median of several calls, after two that warm up."""
+    times = []
     for number in range(_PROBE_STEPS + 2):
         start = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
         if number >= 2:
-            found.append(time.perf_counter() - start)
-    return sorted(found)[len(found) // 2]
+            times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def cost_table(cost: Cost) -> Table:
@@ -266,7 +267,7 @@ def cost_table(cost: Cost) -> Table:
 
 
 def reproduce(recipe: DistillRecipe, dataset: str, console: Console | None = None) -> dict[str, Evaluation]:
-    """Train and evaluate; killed and called again, it goes on.
+    """Train and evaluate; killed and called again, it resumes.
 
     Args:
         recipe: See ``paper_recipe``.
@@ -325,8 +326,8 @@ def paper_table(evaluations: dict[str, Evaluation], recipe: DistillRecipe, datas
     """Measured scores next to the published ones, in per cent.
 
     Args:
-        evaluations: Of origin, O-P, control and student.
-        recipe: Of the run.
+        evaluations: Evaluations of origin, O-P, control and student.
+        recipe: Recipe of the run.
         dataset: ``jl1-cd`` or ``sysu-cd``.
     """
     facts, title = model_facts(recipe.model), BENCHMARKS[dataset].title

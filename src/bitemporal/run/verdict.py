@@ -34,10 +34,10 @@ def reach_verdict(
     """Evaluate what has been trained on test, or on val where no labelled test split exists; write and print it.
 
     Args:
-        recipe: Of the run.
-        run: Its folder.
-        data: Its pairs.
-        partition: Its CAR parts.
+        recipe: Recipe of the run.
+        run: Folder of the run.
+        data: Pairs of the run.
+        partition: CAR parts of the run.
         taught_parts: Parts that have a teacher.
 
     Returns:
