@@ -1,4 +1,4 @@
-"""The recipe of a run: the same fields as command line options, in a YAML file, and in ``recipe.yaml`` of a run folder."""
+"""The recipe of a run: command line options, a YAML file, and ``recipe.yaml`` of a run folder have the same fields."""
 
 import dataclasses
 import math
