@@ -2,7 +2,7 @@
 
     python benchmarks/datasets_page.py
 
-A test holds the page to what this script writes.
+A test fails when the page differs from what this script writes.
 """
 
 from pathlib import Path
@@ -19,9 +19,9 @@ HEAD = """\
 `bitemporal data download` lists these data sets. `bitemporal data download NAME -o DIR` fetches one from the Hugging
 Face hub or through direct links with checksums. For the others it says where to get the files and how to arrange them;
 its exit status is then 1, because nothing was fetched. After an interruption run the same command again: finished files
-are kept, and a file behind a direct link resumes where it stopped.
+are kept, and the download of a file behind a direct link resumes where it stopped.
 
-`not stated` and `not verified` mean what they say: check before you rely on it.
+Where a card says `not stated` or `not verified`, check before you rely on it.
 
 | name | pairs | size | m / pixel | splits | download |
 | --- | --- | --- | --- | --- | --- |
@@ -29,7 +29,7 @@ are kept, and a file behind a direct link resumes where it stopped.
 
 
 def row(card: DatasetCard) -> str:
-    """The data set's line of the table."""
+    """The data set's row of the table."""
     name = f"[{card.name}](#{card.name})"
     return f"| {name} | {card.pairs:,} | {card.size} | {card.resolution} | {card.split_text} | {card.source.how} |\n"
 
@@ -63,7 +63,7 @@ def source(card: DatasetCard) -> str:
 
 
 def page() -> str:
-    """The whole of docs/datasets.md."""
+    """The text of docs/datasets.md."""
     cards = DATASETS.values()
     return HEAD + "".join(map(row, cards)) + "".join(map(section, cards))
 

@@ -2,9 +2,9 @@
 
     python benchmarks/measure_models.py [--pattern 'changer_*'] [--kinds size memory time] [--again]
 
-Every network is measured in its own processes, one after another. The file is written after each, and a network that it
-already holds is not measured again. Nothing else should run on the machine. Linux only, for limiting and reading the
-memory of a process.
+Every network is measured in its own processes, one after another. The file is written after each network, and a network
+that it already holds is not measured again. Nothing else should run on the machine. Linux only, because the memory of a
+process is limited and read.
 """
 
 import argparse
@@ -37,7 +37,7 @@ THREADS = 2
 GIB = 2**30
 REPETITIONS = 5
 SECONDS_PER_NUMBER = 15.0
-"""Repetitions of a measurement end once they have taken this long."""
+"""No further repetition of a measurement starts after this time."""
 
 
 def pair(batch: int, side: int) -> tuple[Tensor, Tensor]:
@@ -48,7 +48,7 @@ def pair(batch: int, side: int) -> tuple[Tensor, Tensor]:
 def multiply_adds(model: ChangeModel, side: int) -> int:
     """Multiply-adds of a forward pass of one pair: convolutions, matrix products and attention.
 
-    Fake tensors have shapes only. Attention is taken apart into its matrix products, since the counter does not know
+    Fake tensors have shapes only. Attention is split into its matrix products, since the counter does not know
     the CPU's fused kernel.
     """
     model.eval()
@@ -93,7 +93,7 @@ def forward_seconds(model: ChangeModel, side: int) -> float:
 
 
 def measure_size(name: str) -> dict[str, object]:
-    """Parameters and multiply-adds."""
+    """Number of parameters and of multiply-adds."""
     model = create_model(name)
     parameters = list(model.parameters())
     return {
@@ -104,14 +104,14 @@ def measure_size(name: str) -> dict[str, object]:
 
 
 def peak_memory() -> int:
-    """Largest memory of this process so far, in bytes; ``getrusage`` may tell that of the one that started it."""
+    """Peak memory of this process so far, in bytes. ``getrusage`` may report that of the parent process instead."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 def measure_memory(name: str) -> dict[str, object]:
     """Peak memory of a training step of 8 pairs of 256 x 256, over that of the process before the network is built."""
-    create_model("test_fc")  # what only the first network costs
+    create_model("test_fc")  # memory that only the first network of a process costs
     before = peak_memory()
     training_step(create_model(name), 8, 256)()
     return {"memory_gib": round((peak_memory() - before) / GIB, 3)}
@@ -132,7 +132,7 @@ MEASUREMENTS: dict[str, tuple[Callable[[str], dict[str, object]], tuple[str, ...
     "memory": (measure_memory, ("memory_gib",)),
     "time": (measure_time, ("forward_256_s", "forward_512_s", "training_step_256_s")),
 }
-"""Each runs in its own process; with the names of its numbers."""
+"""Measurements, each with the names of its numbers. Each runs in its own process."""
 
 
 def measure(name: str, kinds: list[str], limit_gib: float) -> dict[str, object]:
@@ -190,7 +190,7 @@ def measure_all(pattern: str, kinds: list[str], limit_gib: float, again: bool, o
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pattern", default="*", help="networks to measure, as a shell pattern")
     parser.add_argument("--kinds", nargs="+", choices=list(MEASUREMENTS), default=list(MEASUREMENTS))

@@ -1,9 +1,10 @@
-"""Report of a distillation run for people: table, training curves, masks without imagery, raw numbers.
+"""Readable report of a distillation run: table, training curves, masks without imagery, raw numbers.
 
     python benchmarks/run_report.py RUN DATA OUT [--split val] [--pairs 10]
 
 Copies metrics.json, the results of the split and every stage's metrics.csv of the run folder RUN to OUT, and draws
-curves.png and masks.png (truth, origin, O-P, student; no imagery, which the terms of many data sets forbid to pass on).
+curves.png and masks.png (truth, origin, O-P, student). Imagery is left out, because the terms of many data sets forbid
+passing it on.
 """
 
 import argparse
@@ -60,7 +61,7 @@ def write_table(metrics: dict[str, dict], path: Path) -> None:
 
 
 def main() -> None:
-    """Write the report."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)

@@ -1,8 +1,8 @@
-"""How far a thresholded image difference gets on synthetic pairs; the table of docs/synthetic.md.
+"""How well a thresholded image difference does on synthetic pairs: the table of docs/synthetic.md.
 
     python benchmarks/synthetic_difficulty.py [--pairs 200] [--size 256] [--out benchmarks/synthetic_difficulty.json]
 
-For every difference image: the best IoU of change over all thresholds, the threshold being chosen with the labels.
+For every difference image, this is the best IoU of change over all thresholds. The threshold is chosen with the labels.
 """
 
 import argparse
@@ -22,14 +22,14 @@ def differences(before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
     """Classical difference images, in [0, 255]: grey and colour, raw and matched in mean and deviation, smoothed."""
     raw = [image.astype(np.float32) for image in (before, after)]
     matched = [(image - image.mean((0, 1))) / image.std((0, 1)) * 40 for image in raw]
-    found = {}
+    images = {}
     for name, dates in (("raw", raw), ("matched", matched)):
         for blur in (0, 2, 5):
             first, second = (ndi.gaussian_filter(d, (blur, blur, 0)) for d in dates) if blur else dates
-            found[f"grey, {name}, blur {blur}"] = np.abs(first.mean(2) - second.mean(2))
-            found[f"colour, {name}, blur {blur}"] = np.sqrt(((first - second) ** 2).mean(2))
-    found["none: every pixel called changed"] = np.zeros(before.shape[:2])
-    return {name: np.minimum(d, 255).astype(np.uint8) for name, d in found.items()}
+            images[f"grey, {name}, blur {blur}"] = np.abs(first.mean(2) - second.mean(2))
+            images[f"colour, {name}, blur {blur}"] = np.sqrt(((first - second) ** 2).mean(2))
+    images["none: every pixel called changed"] = np.zeros(before.shape[:2])
+    return {name: np.minimum(d, 255).astype(np.uint8) for name, d in images.items()}
 
 
 def best_iou(histogram: np.ndarray) -> float:
@@ -56,19 +56,19 @@ def measure(pairs: int, size: int, seed: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Measure, write JSON and print a Markdown table."""
+    """Measure, write the JSON file and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seed", type=int, default=20_000)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
-    found = measure(options.pairs, options.size, options.seed)
+    best = measure(options.pairs, options.size, options.seed)
     settings = {"pairs": options.pairs, "size": options.size, "seed": options.seed}
-    write_json(options.out, settings | {"best_iou_changed": found})
+    write_json(options.out, settings | {"best_iou_changed": best})
     print(json.dumps(settings))
     print("| difference | all | small | medium | large |\n| --- | ---: | ---: | ---: | ---: |")
-    for name, by_part in found.items():
+    for name, by_part in best.items():
         print(f"| {name} | {' | '.join(f'{value:.2f}' for value in by_part.values())} |")
 
 

@@ -1,4 +1,4 @@
-"""Is a CPU faster with pairs in batches, or one by one? Writes benchmarks/batches/batches.json and README.md.
+"""Is a CPU faster with pairs in batches or one by one? Writes benchmarks/batches/batches.json and README.md.
 
     python benchmarks/batches/batches.py [--threads 2] [--seconds 1.5]
 
@@ -41,7 +41,7 @@ def ratio(model: torch.nn.Module, size: int, seconds: float) -> float:
 
 
 def main() -> None:
-    """Measure."""
+    """Measure, and write the numbers and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1.5, help="least time per network and size")
@@ -58,8 +58,9 @@ def main() -> None:
         lines = [
             "# Batches on a CPU",
             "",
-            "Written by `benchmarks/batches/batches.py`; raw numbers in `batches.json`. Time of a forward pass of "
-            f"{BATCH} pairs, divided by that of {BATCH} passes of one pair: above 1 the batch is slower.",
+            "Written by `benchmarks/batches/batches.py`; raw numbers in `batches.json`. The numbers are the time of "
+            f"one forward pass of a batch of {BATCH} pairs, divided by the time of {BATCH} passes of one pair each. "
+            "Above 1, the batch is slower.",
             "",
             f"Machine: {machine}; random weights.",
             "",

