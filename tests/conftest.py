@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import bitemporal._torchvision  # noqa: F401  test modules import Lightning, which imports torchvision, in any order
+import bitemporal._torchvision  # noqa: F401  before torchmetrics, which tests import and which imports torchvision
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
