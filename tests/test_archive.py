@@ -207,10 +207,10 @@ def test_what_may_pass_is_tried_again(error, before, attempts, passes, archive, 
         raise error
 
     monkeypatch.setattr(archives, "predict_unless_finished", predict)
-    found = SceneWorker(plan(archive, tmp_path)).predict(SceneFiles("a", (before,), ("a0.tif",)))
-    assert len(calls) == found.attempts == attempts
-    assert found.status == ("done" if passes and attempts == 3 else "failed")
-    assert (str(error) in found.error) == (found.status == "failed")
+    status = SceneWorker(plan(archive, tmp_path)).predict(SceneFiles("a", (before,), ("a0.tif",)))
+    assert len(calls) == status.attempts == attempts
+    assert status.status == ("done" if passes and attempts == 3 else "failed")
+    assert (str(error) in status.error) == (status.status == "failed")
 
 
 def test_a_scene_that_kills_every_process_is_given_up(archive, tmp_path, monkeypatch):
@@ -228,12 +228,12 @@ def test_a_scene_that_kills_every_process_is_given_up(archive, tmp_path, monkeyp
             pass
 
     monkeypatch.setattr(archives, "_processes", lambda _: Dying)
-    found = predict_archive(plan(archive, tmp_path), [SceneFiles("a"), SceneFiles("b")])
-    assert [(status.id, status.status, status.attempts) for status in found] == [
+    statuses = predict_archive(plan(archive, tmp_path), [SceneFiles("a"), SceneFiles("b")])
+    assert [(status.id, status.status, status.attempts) for status in statuses] == [
         ("a", "failed", ATTEMPTS), ("b", "failed", ATTEMPTS),
     ]  # fmt: skip
     assert sorted(tried) == ["a"] * ATTEMPTS + ["b"] * ATTEMPTS
-    assert "its process died" in found[0].error
+    assert "its process died" in statuses[0].error
 
 
 def test_manifests_of_every_form_name_the_same_scenes(tmp_path):
@@ -304,9 +304,9 @@ def test_stac_items_may_name_their_tile_and_date_in_other_ways(name, tmp_path):
 
 def test_a_line_that_cannot_be_used_is_one_failed_scene(archive, tmp_path):
     (archive / "holes.csv").write_text("id,before,after\nfirst,b0.tif,\nsecond,b1.tif,a1.tif\n")
-    found = predict_archive(plan(archive, tmp_path / "out"), read_manifest(archive / "holes.csv"))
-    assert [(status.id, status.status) for status in found] == [("first", "failed"), ("second", "done")]
-    assert "row 1 has no after" in found[0].error
+    statuses = predict_archive(plan(archive, tmp_path / "out"), read_manifest(archive / "holes.csv"))
+    assert [(status.id, status.status) for status in statuses] == [("first", "failed"), ("second", "done")]
+    assert "row 1 has no after" in statuses[0].error
 
 
 @pytest.mark.parametrize(
@@ -382,8 +382,12 @@ def test_one_scene_from_the_command_line(archive, tmp_path, capsys):
     ]
     assert main(twice) == 0
     with rasterio.open(tmp_path / "e.tif") as source:
-        found = json.loads(source.tags()["DETECTOR"])
-    assert (found["augmentation"], found["scales"], len(found["detector"]["ensemble"])) == ("flips", [1.0, 0.5], 2)
+        content = json.loads(source.tags()["DETECTOR"])
+    assert (content["augmentation"], content["scales"], len(content["detector"]["ensemble"])) == (
+        "flips",
+        [1.0, 0.5],
+        2,
+    )
 
 
 @pytest.mark.parametrize(

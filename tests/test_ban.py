@@ -1,4 +1,4 @@
-"""What is particular to BAN: the frozen foundation model, what it is shown, and what is trained beside it."""
+"""What is particular to BAN: the frozen foundation model, what it is shown, and what is trained around it."""
 
 import pytest
 import torch

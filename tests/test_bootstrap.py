@@ -29,9 +29,9 @@ def test_the_value_is_that_of_the_metrics():
     for averaging in ("dataset", "image_mean", "image_mean_empty_0"):
         expected = metrics(counts, averaging)
         for name in METRICS:
-            found = estimate(Replicates(counts[None]), name, averaging, resampling)
-            assert found.value == pytest.approx(expected[name], abs=1e-12)
-            assert found.low <= found.value <= found.high
+            estimated = estimate(Replicates(counts[None]), name, averaging, resampling)
+            assert estimated.value == pytest.approx(expected[name], abs=1e-12)
+            assert estimated.low <= estimated.value <= estimated.high
     two = np.stack([counts, counts[::-1]])
     assert estimate(Replicates(two, (0, 1)), "oa", "image_mean", resampling).value == pytest.approx(
         metrics(counts, "image_mean")["oa"]
@@ -42,10 +42,10 @@ def test_intervals_are_those_of_scipy():
     counts = matrices(np.random.default_rng(1), 80)
     values = image_metric("iou_changed", counts)
     expected = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=3).confidence_interval
-    found = estimate(Replicates(counts[None]), "iou_changed", "image_mean", Resampling.of(80, 4000))
+    estimated = estimate(Replicates(counts[None]), "iou_changed", "image_mean", Resampling.of(80, 4000))
     width = expected.high - expected.low
-    assert found.low == pytest.approx(expected.low, abs=0.08 * width)
-    assert found.high == pytest.approx(expected.high, abs=0.08 * width)
+    assert estimated.low == pytest.approx(expected.low, abs=0.08 * width)
+    assert estimated.high == pytest.approx(expected.high, abs=0.08 * width)
 
     def dataset(*columns, axis):
         _, fp, fn, tp = (np.sum(c, axis=axis) for c in columns)
@@ -54,10 +54,10 @@ def test_intervals_are_those_of_scipy():
     expected = stats.bootstrap(
         tuple(counts.T), dataset, paired=True, vectorized=True, n_resamples=4000, method="percentile", rng=3
     ).confidence_interval
-    found = estimate(Replicates(counts[None]), "iou_changed", "dataset", Resampling.of(80, 4000))
+    estimated = estimate(Replicates(counts[None]), "iou_changed", "dataset", Resampling.of(80, 4000))
     width = expected.high - expected.low
-    assert found.low == pytest.approx(expected.low, abs=0.08 * width)
-    assert found.high == pytest.approx(expected.high, abs=0.08 * width)
+    assert estimated.low == pytest.approx(expected.low, abs=0.08 * width)
+    assert estimated.high == pytest.approx(expected.high, abs=0.08 * width)
 
 
 def test_a_group_of_images_is_as_those_alone():
@@ -81,9 +81,9 @@ def test_what_both_find_hard_is_no_difference():
     resampling = Resampling.of(60)
     first, second = Replicates(better[None]), Replicates(counts[None])
     own = [estimate(r, "miou", "dataset", resampling) for r in (first, second)]
-    found = difference(first, second, "miou", "dataset", resampling)
+    estimated = difference(first, second, "miou", "dataset", resampling)
     assert own[1].high > own[0].low  # each for itself says nothing
-    assert significant(found) and found.value == pytest.approx(own[0].value - own[1].value)
+    assert significant(estimated) and estimated.value == pytest.approx(own[0].value - own[1].value)
     assert difference(first, first, "miou", "dataset", resampling) == (0, 0, 0)
 
 
@@ -116,17 +116,17 @@ def test_the_error_of_the_seeds_is_that_of_the_t_test():
         return [metrics(counts, "dataset")["iou_changed"] for counts in replicates.counts]
 
     paired = stats.ttest_rel(by_seed(first), by_seed(second)).confidence_interval()
-    found = difference(first, second, "iou_changed", "dataset", resampling)
-    assert found[1:] == pytest.approx((paired.low, paired.high), rel=0.01)
+    estimated = difference(first, second, "iou_changed", "dataset", resampling)
+    assert estimated[1:] == pytest.approx((paired.low, paired.high), rel=0.01)
     own = stats.ttest_1samp(by_seed(first), 0).confidence_interval()
     assert estimate(first, "iou_changed", "dataset", resampling)[1:] == pytest.approx((own.low, own.high), rel=0.01)
     # other seeds: not paired; Welch's degrees of freedom are 3.6 here
     others = Replicates(second.counts, (3, 4, 5))
     apart = stats.ttest_ind(by_seed(first), by_seed(others), equal_var=False)
     margin = apart.confidence_interval().high - (np.mean(by_seed(first)) - np.mean(by_seed(others)))
-    found = difference(first, others, "iou_changed", "dataset", resampling)
+    estimated = difference(first, others, "iou_changed", "dataset", resampling)
     whole = int(apart.df)
-    assert (found.high - found.low) / 2 == pytest.approx(
+    assert (estimated.high - estimated.low) / 2 == pytest.approx(
         margin * stats.t.ppf(0.975, whole) / stats.t.ppf(0.975, apart.df), rel=0.01
     )
 
@@ -138,7 +138,7 @@ def test_the_mean_over_networks_has_the_error_of_each_ones_seeds():
         seeds = tuple(range(len(spread)))
         counts = np.stack([np.tile(start + np.array([0, 0, k, -k]), (30, 1)) for k in spread])
         cells.append((Replicates(counts, seeds), Replicates(np.stack([np.tile(start, (30, 1))] * len(spread)), seeds)))
-    found = mean_difference(cells, "iou_changed", "dataset", resampling)
+    estimated = mean_difference(cells, "iou_changed", "dataset", resampling)
     own = [
         [
             metrics(a, "dataset")["iou_changed"] - metrics(b, "dataset")["iou_changed"]
@@ -146,15 +146,17 @@ def test_the_mean_over_networks_has_the_error_of_each_ones_seeds():
         ]
         for x, y in cells
     ]
-    assert found.value == pytest.approx((np.mean(own[0]) + np.mean(own[1])) / 2)
+    assert estimated.value == pytest.approx((np.mean(own[0]) + np.mean(own[1])) / 2)
     welch = stats.ttest_ind(own[0], -np.array(own[1]), equal_var=False)
     margin = (welch.confidence_interval().high - welch.confidence_interval().low) / 4
     margin *= stats.t.ppf(0.975, int(welch.df)) / stats.t.ppf(0.975, welch.df)
-    assert (found.value - found.low, found.high - found.value) == pytest.approx((margin, margin), rel=0.01)
+    assert (estimated.value - estimated.low, estimated.high - estimated.value) == pytest.approx(
+        (margin, margin), rel=0.01
+    )
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_detectors_that_do_not_differ_are_told_apart_as_seldom_as_it_says(seeds):
+def test_equal_detectors_are_called_different_as_rarely_as_stated(seeds):
     """Trainings of one kind, whose seeds differ more than their images tell."""
     random, resampling = np.random.default_rng(6), Resampling.of(60, 400)
 
@@ -184,8 +186,8 @@ def test_what_is_undefined_for_some_seeds_has_no_difference():
     )
     first = Replicates(np.stack([counts, nothing, counts]), (0, 1, 2))
     second = Replicates(np.stack([counts] * 3), (0, 1, 2))
-    found = difference(first, second, "precision_changed", "dataset", Resampling.of(20, 100))
-    assert np.isnan(found).all()
+    estimated = difference(first, second, "precision_changed", "dataset", Resampling.of(20, 100))
+    assert np.isnan(estimated).all()
     assert np.isfinite(difference(first, second, "recall_changed", "dataset", Resampling.of(20, 100))).all()
 
 
@@ -207,14 +209,14 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(seeds):
     hits = 0
     for _ in range(200):
         counts = np.stack([matrices(random, 40) for _ in range(seeds)])
-        found = estimate(
+        estimated = estimate(
             Replicates(counts, tuple(range(seeds))), "iou_changed", "image_mean", Resampling.of(40, 400, seed=1)
         )
-        hits += found.low <= truth <= found.high
+        hits += estimated.low <= truth <= estimated.high
     assert 0.88 <= hits / 200 <= 1.0
 
 
 def test_what_is_undefined_has_no_interval():
     nothing = np.tile([100, 0, 0, 0], (5, 1))
-    found = estimate(Replicates(nothing[None]), "iou_changed", "dataset", Resampling.of(5, 50))
-    assert np.isnan(found).all() and not significant(found)
+    estimated = estimate(Replicates(nothing[None]), "iou_changed", "dataset", Resampling.of(5, 50))
+    assert np.isnan(estimated).all() and not significant(estimated)

@@ -33,7 +33,7 @@ def test_car_is_changed_over_valid_pixels(mask):
 
 
 @given(masks, st.sampled_from([None, 1, 255]))
-def test_car_ignores_what_it_is_told(mask, ignore):
+def test_car_ignores_the_given_value(mask, ignore):
     assert change_area_ratio(mask, ignore) == pytest.approx(counted(mask, ignore), abs=0, nan_ok=True)
 
 
@@ -54,9 +54,9 @@ def test_car_of_nothing_valid():
     st.sampled_from([torch.uint8, torch.int64, torch.int32]),
 )
 def test_batch_equals_single(batch, dtype):
-    found = change_area_ratios(torch.from_numpy(batch).to(dtype))
-    assert found.dtype == torch.float64 and found.shape == (len(batch),)
-    np.testing.assert_array_equal(found.numpy(), [counted(mask) for mask in batch])
+    cars = change_area_ratios(torch.from_numpy(batch).to(dtype))
+    assert cars.dtype == torch.float64 and cars.shape == (len(batch),)
+    np.testing.assert_array_equal(cars.numpy(), [counted(mask) for mask in batch])
 
 
 @pytest.mark.parametrize("share", [(1, 20), (1, 5), (1, 10)])

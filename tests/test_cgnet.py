@@ -42,9 +42,9 @@ def test_the_guide_keeps_its_precision_under_autocast():
     with torch.no_grad():
         exact = guide(x, prior)
         with torch.autocast("cpu", torch.bfloat16):
-            found = guide(x, prior)
-    assert found.dtype == torch.float32
-    assert torch.allclose(found, exact, atol=1e-4)
+            output = guide(x, prior)
+    assert output.dtype == torch.float32
+    assert torch.allclose(output, exact, atol=1e-4)
 
 
 def test_date_2_comes_first_where_the_dates_are_fused():

@@ -66,8 +66,8 @@ def test_boundaries_and_objects_are_those_of_the_definitions(seed):
     valid = label != 255
     predicted, true = (mask != 0) & valid, (label == 1) & valid
     ours, theirs = edge_pixels(predicted, valid), edge_pixels(true, valid)
-    found = count_shapes(mask, label)
-    assert found.boundary.tolist() == [
+    shapes = count_shapes(mask, label)
+    assert shapes.boundary.tolist() == [
         len(ours),
         sum(near(point, theirs) for point in ours),
         len(theirs),
@@ -82,7 +82,7 @@ def test_boundaries_and_objects_are_those_of_the_definitions(seed):
         size = sum(len(members) > bound for bound in OBJECT_SIZES)
         if 2 * sum(bool(true[point]) for point in members) < len(members):
             expected[size, 2] += 1
-    assert found.objects.tolist() == expected.tolist()
+    assert shapes.objects.tolist() == expected.tolist()
 
 
 def test_what_is_counted_at_the_edges():

@@ -61,7 +61,7 @@ def make_tar(path, members, mode="w"):
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder to unpack in, beside a file that no archive may touch."""
+    """A folder to unpack in, next to a file that no archive may touch."""
     work = tmp_path / "work"
     work.mkdir()
     (tmp_path / "outside").mkdir()
@@ -361,10 +361,10 @@ def served(server, content, name="set.bin"):
     return Archive(f"{server}/{name}", name, f"sha256:{hashlib.sha256(content).hexdigest()}")
 
 
-def test_a_file_is_fetched_and_progress_told(server, tmp_path):
+def test_a_file_is_fetched_with_progress(server, tmp_path):
     content = os.urandom(3_000_000)
     seen = []
-    fetch_file(served(server, content), tmp_path / "f", lambda *told: seen.append(told))
+    fetch_file(served(server, content), tmp_path / "f", lambda *progress: seen.append(progress))
     assert tree(tmp_path) == {"f": content}
     assert seen[-1] == ("set.bin", 3_000_000, 3_000_000)
     assert [have for _, have, _ in seen] == sorted(have for _, have, _ in seen)
@@ -439,8 +439,8 @@ def test_a_part_that_is_already_as_long_as_the_file_is_judged_by_the_checksum(se
 
 def test_a_wrong_checksum_removes_the_file_and_says_both_sums(server, tmp_path):
     archive = Archive(served(server, b"content").url, "set.bin", "sha256:" + "0" * 64)
-    found = hashlib.sha256(b"content").hexdigest()
-    with pytest.raises(DownloadError, match=rf"{found} \(7 bytes\), expected {'0' * 64}"):
+    digest = hashlib.sha256(b"content").hexdigest()
+    with pytest.raises(DownloadError, match=rf"{digest} \(7 bytes\), expected {'0' * 64}"):
         fetch_file(archive, tmp_path / "f")
     assert not list(tmp_path.iterdir())
 
@@ -492,10 +492,10 @@ def test_splits_are_found_in_every_known_layout(tmp_path, names, pattern):
     hidden = pattern.format(split="train", folder=names[0], i="._train_9")
     junk = [f"{top}/train/{folder}/1.png" for top in ("__MACOSX", ".git") for folder in names]
     write_tree(tmp_path, dict.fromkeys((hidden, *junk), b""))
-    found = find_splits(tmp_path)
-    assert {split: folders.pairs for split, folders in found.items()} == {"train": 3, "val": 1, "test": 2}
-    assert all(folders.odd == 0 for folders in found.values())
-    for split, folders in found.items():
+    splits = find_splits(tmp_path)
+    assert {split: folders.pairs for split, folders in splits.items()} == {"train": 3, "val": 1, "test": 2}
+    assert all(folders.odd == 0 for folders in splits.values())
+    for split, folders in splits.items():
         for folder, name in zip((folders.before, folders.after, folders.label), names, strict=True):
             assert name in folder.parts and list(folder.glob(f"{split}_*.png"))
 
@@ -504,8 +504,8 @@ def test_stems_without_partners_are_counted(tmp_path):
     write_tree(tmp_path, files_of("train", 5))
     (tmp_path / "train" / "label" / "train_0.png").unlink()
     (tmp_path / "train" / "B" / "train_1.png").rename(tmp_path / "train" / "B" / "other.png")
-    found = find_splits(tmp_path)["train"]
-    assert (found.pairs, found.odd) == (3, 3)
+    split = find_splits(tmp_path)["train"]
+    assert (split.pairs, split.odd) == (3, 3)
 
 
 def test_two_places_for_one_split_are_an_error(tmp_path):
@@ -532,11 +532,11 @@ def test_two_folders_for_one_role_are_an_error(tmp_path):
         find_splits(tmp_path)
 
 
-def test_differences_from_the_card_are_told(tmp_path):
+def test_differences_from_the_card_are_reported(tmp_path):
     write_tree(tmp_path, files_of("train", 2) | files_of("val", 1))
     (tmp_path / "train" / "label" / "train_0.png").unlink()
-    told = compare_with_card(catalog.dataset_card("jl1-cd"), find_splits(tmp_path))
-    assert told == [
+    differences = compare_with_card(catalog.dataset_card("jl1-cd"), find_splits(tmp_path))
+    assert differences == [
         "train: found 1 pairs, expected 4,000",
         "train: 1 stems lack an image or a label",
         "test: found 0 pairs, expected 1,000",
@@ -650,7 +650,7 @@ def test_the_command_reports_what_was_found(tmp_path, hub, small_card, capsys):
     assert "differs from the card: train: found 4 pairs, expected 5" in capsys.readouterr().out
 
 
-def test_without_a_network_nothing_is_left_and_the_remedy_is_told(tmp_path, hub, monkeypatch):
+def test_without_a_network_nothing_is_left_and_the_remedy_is_named(tmp_path, hub, monkeypatch):
     def offline(self, repo_id, **_):
         raise ConnectionError("no route to host")
 

@@ -130,38 +130,40 @@ def test_metrics_equal_those_counted_from_the_saved_masks(data, tmp_path):
     detector = load(tmp_path / "bundle", "cpu")
     folder = folder_of(data)
     partition = CarPartition((0.05, 0.2))
-    found = evaluate(detector, folder, folder.pairs("test"), partition, batch_size=3).evaluation
+    evaluation = evaluate(detector, folder, folder.pairs("test"), partition, batch_size=3).evaluation
     predict_files(detector, data / "test" / "A", data / "test" / "B", tmp_path / "masks")
     stems = ["p0", "p1", "p2", "p3", "p4", "q1", "q2"]
     counts = [count(tmp_path / "masks" / f"{s}.png", data / "test" / "label" / f"{s}.png") for s in stems]
-    assert found.stems == tuple(stems) and found.unlabelled == 1
-    assert found.counts.dtype == np.int64 and found.counts.tolist() == [list(row) for row in counts]
+    assert evaluation.stems == tuple(stems) and evaluation.unlabelled == 1
+    assert evaluation.counts.dtype == np.int64 and evaluation.counts.tolist() == [list(row) for row in counts]
     cars = [(fn + tp) / (tn + fp + fn + tp) if tn + fp + fn + tp else math.nan for tn, fp, fn, tp in counts]
-    np.testing.assert_array_equal(found.cars, cars)
+    np.testing.assert_array_equal(evaluation.cars, cars)
     # 1 of 20 rows is 0.05 and small; the pair without a valid pixel is in no part
-    assert found.parts == ("small", "small", "medium", "large", "large", "large", "")
-    summary = found.summary()
-    of_parts = {part: [c for c, p in zip(counts, found.parts, strict=True) if p == part] for part in partition.names}
+    assert evaluation.parts == ("small", "small", "medium", "large", "large", "large", "")
+    summary = evaluation.summary()
+    of_parts = {
+        part: [c for c, p in zip(counts, evaluation.parts, strict=True) if p == part] for part in partition.names
+    }
     for mine, rows in [(summary, counts), *((summary["by_part"][p], of_parts[p]) for p in partition.names)]:
         for kind, values in expected_summary(rows).items():
             assert mine[kind] == pytest.approx(values, abs=1e-12, nan_ok=True), kind
     assert {p: summary["by_part"][p]["pairs"] for p in partition.names} == {"small": 2, "medium": 1, "large": 3}
     assert 0 < summary["dataset"]["miou"] < 1 and summary["dataset"]["miou"] != summary["image_mean"]["miou"]
-    assert found.sent_to == (None,) * 7
+    assert evaluation.sent_to == (None,) * 7
 
 
 @pytest.mark.parametrize(("averaging", "empty"), [("image_mean", 1.0), ("image_mean_empty_0", 0.0)])
 def test_image_mean_miou_is_that_of_the_papers_scorers(averaging, empty, data, tmp_path):
     """Their rule, from the fact sheet: half the sum of both IoU, 1 (later 0) where a denominator is 0; the mean."""
     folder = folder_of(data)
-    found = evaluate(load(tmp_path / "bundle", "cpu"), folder, folder.pairs("test")).evaluation
+    evaluation = evaluate(load(tmp_path / "bundle", "cpu"), folder, folder.pairs("test")).evaluation
     values = []
-    for tn, fp, fn, tp in found.counts.tolist():
+    for tn, fp, fn, tp in evaluation.counts.tolist():
         if tn + fp + fn + tp:
             above, below = (tp, tn), (tp + fp + fn, tn + fp + fn)
             values.append(empty if 0 in below else 0.5 * above[0] / below[0] + 0.5 * above[1] / below[1])
     assert empty in values
-    assert found.summary()[averaging]["miou"] == pytest.approx(sum(values) / len(values), abs=1e-12)
+    assert evaluation.summary()[averaging]["miou"] == pytest.approx(sum(values) / len(values), abs=1e-12)
 
 
 def test_batch_size_and_order_do_not_matter(data):
@@ -181,12 +183,12 @@ def test_origin_partition_is_evaluated_like_any_other_and_tells_where_pairs_went
     detector = OriginPartition(
         NetworkDetector(pointwise()), {"small": NetworkDetector(pointwise(bias=1.0))}, CarPartition.of_paper(2)
     )
-    found = evaluate(detector, folder, folder.pairs("test")).evaluation
-    assert found.partition == CarPartition.of_paper(2)
-    assert found.sent_to[0] == "small" and found.sent_to[4] == "large"
+    evaluation = evaluate(detector, folder, folder.pairs("test")).evaluation
+    assert evaluation.partition == CarPartition.of_paper(2)
+    assert evaluation.sent_to[0] == "small" and evaluation.sent_to[4] == "large"
     # the teacher of small calls nearly everything changed; the origin answers for large
-    assert found.counts[0].tolist() == [0, 320, 0, 0]
-    assert found.counts[4].tolist() == [0, 0, 0, 320]
+    assert evaluation.counts[0].tolist() == [0, 320, 0, 0]
+    assert evaluation.counts[4].tolist() == [0, 0, 0, 320]
 
 
 def strict_json(path):
@@ -203,10 +205,10 @@ def written(result, path):
 def test_json_holds_protocol_and_summary_and_the_counts_are_beside_it(data, tmp_path):
     folder = folder_of(data)
     pairs = [pair for pair in folder.pairs("test") if pair.stem in ("p0", "q2", "q3", "p4")]
-    found = evaluate(load(tmp_path / "bundle", "cpu"), folder, pairs)
+    result = evaluate(load(tmp_path / "bundle", "cpu"), folder, pairs)
     (tmp_path / "new").mkdir()
     for _ in range(2):
-        written(found, tmp_path / "new" / "scores.json")
+        written(result, tmp_path / "new" / "scores.json")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["scores.confusions.csv", "scores.json"]
     content = strict_json(tmp_path / "new" / "scores.json")
     assert content["protocol"].items() >= {"split": "test", "pairs": 3, "threshold": 0.5, "tile": None}.items()
@@ -229,10 +231,10 @@ def test_json_holds_protocol_and_summary_and_the_counts_are_beside_it(data, tmp_
 
 def test_a_result_that_cannot_be_written(data, tmp_path):
     folder = folder_of(data)
-    found = evaluate(load(tmp_path / "bundle", "cpu"), folder, folder.pairs("test"))
+    result = evaluate(load(tmp_path / "bundle", "cpu"), folder, folder.pairs("test"))
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match=r"scores\.confusions\.csv"):
-        written(found, tmp_path / "file" / "scores.json")
+        written(result, tmp_path / "file" / "scores.json")
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 7])
@@ -245,7 +247,7 @@ def test_tables_show_every_number_and_fit_a_terminal(parts):
     cars = random.random(40)
     cars[cars > (parts - 1) / parts] = 0.0  # the last part is empty, unless it is the only one
     counts[7], cars[7] = 0, math.nan  # a label without a valid pixel
-    found = Evaluation(
+    evaluation = Evaluation(
         stems=tuple(map(str, range(40))),
         counts=counts,
         cars=cars,
@@ -255,10 +257,10 @@ def test_tables_show_every_number_and_fit_a_terminal(parts):
         partition=partition,
     )
     console = Console(width=80, record=True, file=io.StringIO())
-    for table in score_tables(found):
+    for table in score_tables(evaluation):
         console.print(table)
     text = console.export_text()
-    summary = found.summary()
+    summary = evaluation.summary()
     for name in SHOWN:
         line = " ".join(line for line in text.splitlines() if line.strip().startswith(name))
         for group in [summary, *summary["by_part"].values()]:
@@ -348,7 +350,7 @@ def test_parts_of_the_command(data, tmp_path, capsys):
     assert "parts" in capsys.readouterr().err
 
 
-def test_faults_are_told_all_at_once_before_anything_is_computed(data, tmp_path, capsys):
+def test_all_faults_are_reported_at_once_before_anything_is_computed(data, tmp_path, capsys):
     for place in ("label/p1", "label/p3", "A/p2", "B/p4"):
         (data / "test" / f"{place}.png").write_bytes(b"no image")
     target = tmp_path / "scores.json"
@@ -375,9 +377,9 @@ def test_real_tiles_equal_counts_from_their_own_files(tmp_path):
         pytest.skip(f"{root} is not here: the real pairs do not travel with the repository")
     folder = PairFolder(root)
     detector = NetworkDetector(convolutional(seed=1))
-    found = evaluate(detector, folder, folder.pairs(), batch_size=4).evaluation
+    evaluation = evaluate(detector, folder, folder.pairs(), batch_size=4).evaluation
     predict_files(detector, root / "A", root / "B", tmp_path / "masks")
-    for stem, row in zip(found.stems, found.counts.tolist(), strict=True):
+    for stem, row in zip(evaluation.stems, evaluation.counts.tolist(), strict=True):
         label = np.asarray(Image.open(next((root / "label").glob(f"{stem}.*"))).convert("L")) > 127
         mask = np.asarray(Image.open(tmp_path / "masks" / f"{stem}.png")) == 255
         assert row == [(~label & ~mask).sum(), (~label & mask).sum(), (label & ~mask).sum(), (label & mask).sum()]

@@ -12,13 +12,13 @@ def test_attention_of_an_axis_is_softmax_attention_of_every_row_by_itself():
     attention = AxisAttention(4).double()
     attention.gamma.data.fill_(0.7)
     x = torch.randn(2, 5, 7, 4, dtype=torch.float64)
-    found = attention(x)
+    output = attention(x)
     for image in range(2):
         for row in range(5):
             pixels = x[image, row]
             query, key, value = (pixels @ w.T + b for w, b in parts(attention))
             expected = 0.7 * torch.softmax(query @ key.T, dim=-1) @ value + pixels
-            assert torch.allclose(found[image, row], expected, atol=1e-12)
+            assert torch.allclose(output[image, row], expected, atol=1e-12)
 
 
 def parts(attention: AxisAttention) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -88,9 +88,9 @@ def test_each_part_of_a_distillation_checkpoint_can_be_taken(part, factor, tmp_p
     file = saved(tmp_path / "x.pth", {"state_dict": distilled("fc_ef")})
     chosen = [] if part is None else ["--part", part]
     assert run(file, "--model", "fc_ef", "-o", tmp_path / "bundle", *chosen) == 0
-    found = load_file(tmp_path / "bundle/weights.safetensors")
+    state = load_file(tmp_path / "bundle/weights.safetensors")
     for key, value in convert("fc_ef", reference_state("fc_ef")).items():
-        assert torch.equal(found[key], value * factor if value.is_floating_point() else value), key
+        assert torch.equal(state[key], value * factor if value.is_floating_point() else value), key
     text = capsys.readouterr().out
     for other in {"student", "small", "medium", "large"} - {part or "student"}:
         assert f"145 entries of another network in the file: --part {other}" in text
@@ -108,14 +108,14 @@ def test_the_bundle_says_where_it_is_from(tmp_path):
     meta = {"iter": 7, "experiment_name": "fc_ef_x", "cfg": "c" * 1000, "dataset_meta": {"classes": ["a"]}}
     file = saved(tmp_path / "best.pth", {"state_dict": distilled("fc_ef"), "meta": meta})
     assert run(file, "--model", "fc_ef", "-o", tmp_path / "bundle", "--part", "medium") == 0
-    found = json.loads((tmp_path / "bundle/bundle.json").read_text())
-    assert found["model"] == "fc_ef"
-    imported = found["metadata"]["imported"]
+    content = json.loads((tmp_path / "bundle/bundle.json").read_text())
+    assert content["model"] == "fc_ef"
+    imported = content["metadata"]["imported"]
     assert imported["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert imported["bytes"] == file.stat().st_size
     assert (imported["file"], imported["part"]) == ("best.pth", "medium")
     assert imported["meta"] == {"iter": 7, "experiment_name": "fc_ef_x"}
-    assert str(tmp_path) not in json.dumps(found)
+    assert str(tmp_path) not in json.dumps(content)
 
 
 @with_shared
@@ -328,11 +328,11 @@ def test_a_checkpoint_of_mmengine_with_its_log_is_read(tmp_path, monkeypatch):
     file = saved(tmp_path / "x.pth", {"state_dict": TENSORS, "meta": meta, "message_hub": hub})
     named = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     assert {"mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr", "numpy.ndarray"} <= set(named)
-    found = read_checkpoint(file)
-    assert found.entries.keys() == TENSORS.keys()
-    assert torch.equal(found.entries["backbone.conv.weight"], torch.ones(2, 3))
-    assert found.others == ("meta", "message_hub")
-    assert found.meta == {"epoch": 1, "time": "now"}
+    checkpoint = read_checkpoint(file)
+    assert checkpoint.entries.keys() == TENSORS.keys()
+    assert torch.equal(checkpoint.entries["backbone.conv.weight"], torch.ones(2, 3))
+    assert checkpoint.others == ("meta", "message_hub")
+    assert checkpoint.meta == {"epoch": 1, "time": "now"}
 
 
 NOT_CHECKPOINTS = {

@@ -250,9 +250,9 @@ def test_a_combination_answers_where_its_networks_are_even_an_empty_batch(combin
         "origin-partition": OriginPartition(network, {}, CarPartition((0.1,))),
     }[combined]
     empty = torch.zeros(0, 3, 20, 30, dtype=torch.uint8)
-    found = detector.probabilities(empty, empty)
-    assert found.shape == (0, 1, 20, 30)
-    assert found.device == detector.device == torch.device("meta")
+    probabilities = detector.probabilities(empty, empty)
+    assert probabilities.shape == (0, 1, 20, 30)
+    assert probabilities.device == detector.device == torch.device("meta")
 
 
 def test_network_of_no_numbers_is_no_empty_mask():
@@ -280,19 +280,19 @@ def test_part_ends_at_its_threshold(changed, part):
         NetworkDetector(pointwise()), teachers("small", "medium", "large"), CarPartition((0.05, 0.20))
     )
     before, after = pair_of_car(changed)
-    found = detector.predict(before, after)
-    assert found.part == part
+    prediction = detector.predict(before, after)
+    assert prediction.part == part
     expected = detector.teachers[part].predict(before, after)
-    assert np.array_equal(found.probability, expected.probability)
+    assert np.array_equal(prediction.probability, expected.probability)
 
 
 def test_mask_routes_not_the_probability():
     """All pixels at 0.38, below the network's threshold: the mask is empty, so the part is small."""
     detector = OriginPartition(NetworkDetector(pointwise(bias=-100.5)), {}, CarPartition())
     before, after = pair_of_car(400)
-    found = detector.predict(before, after)
-    assert found.part == "small" and not found.mask.any()
-    np.testing.assert_allclose(found.probability, 1 / (1 + np.exp(0.5)), atol=1e-4)
+    prediction = detector.predict(before, after)
+    assert prediction.part == "small" and not prediction.mask.any()
+    np.testing.assert_allclose(prediction.probability, 1 / (1 + np.exp(0.5)), atol=1e-4)
 
 
 def test_batch_is_routed_as_by_hand_in_few_passes():
@@ -402,9 +402,9 @@ def test_origin_partition_bundle_stands_alone(bundles):
         shutil.rmtree(path)
     moved = bundles / "elsewhere"
     (bundles / "op").rename(moved)
-    found = load(moved, "cpu")
-    assert isinstance(found, OriginPartition) and found.partition == partition
-    for a, b in zip(found.predict(before, after), expected, strict=True):
+    detector = load(moved, "cpu")
+    assert isinstance(detector, OriginPartition) and detector.partition == partition
+    for a, b in zip(detector.predict(before, after), expected, strict=True):
         assert a.part == b.part and np.array_equal(a.probability, b.probability)
     assert {p.part for p in expected} == {"small", "medium", "large"}
     description = json.loads((moved / "bundle.json").read_text())

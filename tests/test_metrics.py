@@ -83,12 +83,12 @@ def test_image_means_with_empty_0_count_an_undefined_metric_as_zero(counts):
 
 @given(quadruples)
 def test_f1_and_iou_of_one_class_are_one_function(counts):
-    found = metrics([counts], "dataset")
-    if not math.isnan(found["iou_changed"]):
-        assert found["f1_changed"] == pytest.approx(2 * found["iou_changed"] / (1 + found["iou_changed"]))
-    precision, recall = found["precision_changed"], found["recall_changed"]
+    values = metrics([counts], "dataset")
+    if not math.isnan(values["iou_changed"]):
+        assert values["f1_changed"] == pytest.approx(2 * values["iou_changed"] / (1 + values["iou_changed"]))
+    precision, recall = values["precision_changed"], values["recall_changed"]
     if precision + recall > 0:
-        assert found["f1_changed"] == pytest.approx(2 * precision * recall / (precision + recall))
+        assert values["f1_changed"] == pytest.approx(2 * precision * recall / (precision + recall))
 
 
 def test_worked_example():
@@ -97,17 +97,17 @@ def test_worked_example():
     target = [[0, 0, 0, 0, 0, 1, 1, 1, 1, 1]]
     counts = confusion_counts(prediction, target)
     assert counts.tolist() == [4, 1, 2, 3] and counts.dtype == np.int64
-    found = metrics([counts], "dataset")
-    assert found["iou_changed"] == pytest.approx(3 / 6)
-    assert found["miou"] == pytest.approx((3 / 6 + 4 / 7) / 2)
-    assert found["precision_changed"] == pytest.approx(3 / 4)
-    assert found["recall_changed"] == pytest.approx(3 / 5)
-    assert found["macc"] == pytest.approx((3 / 5 + 4 / 5) / 2)
-    assert found["mprecision"] == pytest.approx((3 / 4 + 4 / 6) / 2)
-    assert found["mfscore"] == pytest.approx((6 / 9 + 8 / 11) / 2)
-    assert found["oa"] == pytest.approx(0.7)
+    values = metrics([counts], "dataset")
+    assert values["iou_changed"] == pytest.approx(3 / 6)
+    assert values["miou"] == pytest.approx((3 / 6 + 4 / 7) / 2)
+    assert values["precision_changed"] == pytest.approx(3 / 4)
+    assert values["recall_changed"] == pytest.approx(3 / 5)
+    assert values["macc"] == pytest.approx((3 / 5 + 4 / 5) / 2)
+    assert values["mprecision"] == pytest.approx((3 / 4 + 4 / 6) / 2)
+    assert values["mfscore"] == pytest.approx((6 / 9 + 8 / 11) / 2)
+    assert values["oa"] == pytest.approx(0.7)
     # chance: 0.4 * 0.5 changed and 0.6 * 0.5 unchanged
-    assert found["kappa"] == pytest.approx((0.7 - 0.5) / 0.5)
+    assert values["kappa"] == pytest.approx((0.7 - 0.5) / 0.5)
 
 
 images = st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(
@@ -159,8 +159,8 @@ def test_released_scorer_of_the_paper():
 
 
 def test_classes_that_do_not_occur():
-    found = metrics([[10, 0, 0, 0]], "dataset")
-    assert math.isnan(found["iou_changed"]) and math.isnan(found["miou"]) and found["oa"] == 1.0
+    values = metrics([[10, 0, 0, 0]], "dataset")
+    assert math.isnan(values["iou_changed"]) and math.isnan(values["miou"]) and values["oa"] == 1.0
     assert selection_score([[10, 0, 0, 0]]) == 1.0
     assert math.isnan(selection_score([[0, 0, 0, 0]]))
     assert all(math.isnan(value) for value in metrics([], "dataset").values())

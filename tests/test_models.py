@@ -529,11 +529,11 @@ def test_the_efficientnet_stages_are_those_of_torchvision():
     for mode in (True, False):
         ours.train(mode), theirs.train(mode)
         expected = images
-        found = ours(images)
+        output = ours(images)
         for i, stage in enumerate(theirs):
             expected = stage(expected)
             if i > 0:
-                assert torch.allclose(found[i - 1], expected, atol=1e-4 * expected.abs().max().item())
+                assert torch.allclose(output[i - 1], expected, atol=1e-4 * expected.abs().max().item())
 
 
 def test_stochastic_depth_grows_as_in_torchvision():

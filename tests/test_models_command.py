@@ -125,15 +125,15 @@ def test_every_row_of_the_tables_is_here_once():
     expected = Counter(re.findall(r"\d\d\.\d\d / \d\d\.\d\d / \d\d\.\d\d / \d\d\.\d\d", table))
     absent = next(line for line in table.splitlines() if line.startswith("| BAN-ViT-B-IN21K"))
     expected -= Counter(re.findall(r"\d\d\.\d\d / \d\d\.\d\d / \d\d\.\d\d / \d\d\.\d\d", absent))
-    found = Counter()
+    counter = Counter()
     keys = ("miou", "macc", "mprecision", "mfscore")
     for network in stored("published").values():
         rows = [row for row in network["scores"] if row["table"] == "III"]
-        found.update(" / ".join(f"{row[key]:.2f}" for key in keys) for row in rows)
+        counter.update(" / ".join(f"{row[key]:.2f}" for key in keys) for row in rows)
         line = next(line for line in table.splitlines() if line.startswith(f"| {network['name_in_paper']} |"))
         strategies = [cell for cell in zip(("origin", "O-P", "MTKD"), line.split("|")[2:5], strict=True)]
         assert [row["strategy"] for row in rows] == [name for name, cell in strategies if " / " in cell]
-    assert found == expected
+    assert counter == expected
     two = text[text.index("## 8. Table V") : text.index("**Table VI")]
     rows = re.findall(r"\| (O-P|MTKD) \| 2 \|" + r" (\d\d\.\d\d) \([^|]*\|" * 4, two)
     expected = Counter((strategy, *map(float, values)) for strategy, *values in rows)
@@ -248,12 +248,12 @@ def test_numbers_of_two_machines_are_never_mixed(measuring, monkeypatch):
 
 @pytest.mark.full
 def test_a_network_is_measured_in_processes_and_null_is_what_exceeds_the_limit():
-    found = measure_models.measure("test_tinycd", list(measure_models.MEASUREMENTS), 16)
-    assert found.keys() == {key for _, keys in measure_models.MEASUREMENTS.values() for key in keys}
-    assert found["parameters"] == parameters("test_tinycd")[0]
+    numbers = measure_models.measure("test_tinycd", list(measure_models.MEASUREMENTS), 16)
+    assert numbers.keys() == {key for _, keys in measure_models.MEASUREMENTS.values() for key in keys}
+    assert numbers["parameters"] == parameters("test_tinycd")[0]
     # at least the maps at full size of one layer, kept for the backward pass: 8 pairs, 3 channels, float32
-    assert 8 * 3 * 256 * 256 * 4 / 2**30 < found["memory_gib"] < 16
-    assert 0 < found["forward_256_s"]
+    assert 8 * 3 * 256 * 256 * 4 / 2**30 < numbers["memory_gib"] < 16
+    assert 0 < numbers["forward_256_s"]
     assert measure_models.measure("fc_ef", ["memory"], 0.75) == {"memory_gib": None}
 
 

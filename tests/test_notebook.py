@@ -18,7 +18,7 @@ def cells():
 
 @pytest.mark.full
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
-    """On a bundle that stands where the demo's student would; real scenes are looked for beside the checkout."""
+    """On a bundle that stands where the demo's student would; real scenes are looked for next to the checkout."""
     matplotlib.use("Agg")
     (tmp_path / "checkout").mkdir()
     shared = NOTEBOOK.parents[2] / "shared"

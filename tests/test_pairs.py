@@ -23,7 +23,7 @@ from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 needs_shared = [
     pytest.mark.shared,
-    pytest.mark.skipif(not SHARED.is_dir(), reason="real pairs are not beside this checkout (../shared/data)"),
+    pytest.mark.skipif(not SHARED.is_dir(), reason="real pairs are not next to this checkout (../shared/data)"),
 ]
 SIZE = (12, 16)
 

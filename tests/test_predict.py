@@ -125,7 +125,7 @@ def test_predict_refuses_before_it_writes(bundles, monkeypatch, capsys, before, 
     monkeypatch.chdir(bundles)
     for date in "AB":
         save(bundles / date / "x.png", images(ord(date), 16, 16))
-    save(bundles / "photographs" / "x.jpg", images(0, 16, 16))  # a mask would become x.png beside it
+    save(bundles / "photographs" / "x.jpg", images(0, 16, 16))  # a mask would become x.png next to it
     (bundles / "link.png").symlink_to(bundles / "A" / "x.png")
     (bundles / "empty").mkdir()
     save(bundles / "label" / "x.png", images(0, 16, 16)[..., 0])

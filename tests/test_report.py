@@ -1,4 +1,4 @@
-"""The report of a run: what it shows is what the files say, and it needs nothing beside itself."""
+"""The report of a run: what it shows is what the files say, and it needs no other file."""
 
 import csv
 import hashlib

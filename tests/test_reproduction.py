@@ -17,7 +17,7 @@ from bitemporal.run import reproduction, stages
 
 QUIET = Console(quiet=True)
 QUICK = ("fc_siam_diff", "lightcdnet_s")
-"""Networks of which a dry run is in every run of the tests, beside tinycd."""
+"""Networks that have a dry run in every run of the tests, as tinycd has."""
 
 
 def test_every_network_of_the_papers_table_has_a_recipe():

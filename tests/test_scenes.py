@@ -184,7 +184,7 @@ def test_all_products_of_a_scene(pair, tmp_path):
     names = {"probability": "p.tif", "polygons": "areas.gpkg", "quicklook": "q.png", "summary": "s.json"}
     files = {name: tmp_path / "out" / file for name, file in names.items()}
     detector = NetworkDetector(pointwise(**BRIGHTER))
-    found = predict_scene(detector, before, after, tmp_path / "out" / "change.tif", tile=128, overlap=32, **files)
+    result = predict_scene(detector, before, after, tmp_path / "out" / "change.tif", tile=128, overlap=32, **files)
     with rasterio.open(tmp_path / "out" / "change.tif") as source:
         mask = source.read(1)
         assert (source.crs, source.transform, source.nodata) == (UTM, from_origin(LEFT, TOP, 0.5, 0.5), 255)
@@ -211,11 +211,11 @@ def test_all_products_of_a_scene(pair, tmp_path):
     assert list(table.mean_probability) == pytest.approx([1.0, 1.0], abs=1e-4)
     assert sorted(table.pixels) == [40 * 80, 80 * 100 - 20 * 30]
     summary = json.loads(files["summary"].read_text())
-    assert summary["car"] == found.car == changed.mean()
+    assert summary["car"] == result.car == changed.mean()
     assert summary["changed_hectares"] == pytest.approx(changed.sum() * 0.25 / 1e4)
     assert summary["valid_hectares"] == pytest.approx(300 * 420 * 0.25 / 1e4)
     assert summary["polygons"] == 2
-    assert found.tiles == summary["tiles"] == 4 * 6
+    assert result.tiles == summary["tiles"] == 4 * 6
     assert not list((tmp_path / "out").glob(".*"))
 
 
@@ -254,14 +254,14 @@ def test_polygons_of_longitude_and_latitude_have_geodesic_areas(ending, tmp_path
     place = {"crs": "EPSG:4326", "pixel": 1e-4, "left": 2.3, "top": 48.9}
     files = [write_raster(tmp_path / f"{n}.tif", date, **place) for n, date in (("b", before), ("a", after))]
     path = tmp_path / f"areas{ending}"
-    found = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", polygons=path)
+    result = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", polygons=path)
     table = geopandas.read_parquet(path) if ending == ".parquet" else geopandas.read_file(path)
     (polygon,) = table.geometry
     assert polygon.bounds == pytest.approx((2.302, 48.897, 2.306, 48.899))
     expected = abs(pyproj.Geod(ellps="WGS84").geometry_area_perimeter(polygon)[0])
     assert expected == pytest.approx(4e-3 * 111_195 * np.cos(np.radians(48.898)) * 2e-3 * 111_195, rel=0.01)
     assert table.area_m2[0] == pytest.approx(expected, rel=1e-6)
-    assert found.changed_hectares == pytest.approx(expected / 1e4, rel=1e-5)
+    assert result.changed_hectares == pytest.approx(expected / 1e4, rel=1e-5)
     style = path.with_suffix(".qml")
     assert style.exists() == (ending != ".gpkg")
     if ending == ".gpkg":
@@ -272,9 +272,9 @@ def test_areas_in_web_mercator_are_those_on_the_ground(tmp_path):
     before = np.full((3, 40, 40), 50, np.uint8)
     place = {"crs": "EPSG:3857", "pixel": 1.0, "left": 256000.0, "top": 6250000.0}
     files = [write_raster(tmp_path / f"{n}.tif", d, **place) for n, d in (("b", before), ("a", before + 100))]
-    found = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif")
+    result = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif")
     latitude = pyproj.Transformer.from_crs(3857, 4326, always_xy=True).transform(256020, 6249980)[1]
-    assert found.changed_hectares == pytest.approx(0.16 * np.cos(np.radians(latitude)) ** 2, rel=0.01)
+    assert result.changed_hectares == pytest.approx(0.16 * np.cos(np.radians(latitude)) ** 2, rel=0.01)
 
 
 def test_small_polygons_are_left_out_and_smooth_ones_stay_near(pair, tmp_path):
@@ -293,11 +293,11 @@ def test_small_polygons_are_left_out_and_smooth_ones_stay_near(pair, tmp_path):
 
 def test_no_change_is_an_empty_layer(pair, tmp_path):
     before, _, _ = pair
-    found = predict_scene(
+    result = predict_scene(
         NetworkDetector(pointwise(**BRIGHTER)), before, before, tmp_path / "c.tif", polygons=tmp_path / "a.gpkg"
     )
     table = geopandas.read_file(tmp_path / "a.gpkg")
-    assert (found.polygons, found.car, len(table)) == (0, 0.0, 0)
+    assert (result.polygons, result.car, len(table)) == (0, 0.0, 0)
     assert {"id", "area_m2", "pixels", "mean_probability"} <= set(table.columns)
 
 
@@ -316,8 +316,8 @@ def test_the_same_images_give_the_same_bytes(pair, tmp_path):
 def test_small_polygons_of_images_without_a_place_are_left_out_by_pixels(pair, tmp_path):
     files = [write_raster(tmp_path / f"{p.stem}_bare.tif", read_all(p), crs=None) for p in pair[:2]]
     options = {"polygons": tmp_path / "a.gpkg", "minimum_area": 40 * 80 + 1}
-    found = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", **options)
-    assert found.polygons == 1
+    result = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", **options)
+    assert result.polygons == 1
     assert list(geopandas.read_file(tmp_path / "a.gpkg", layer="a").pixels) == [80 * 100 - 20 * 30]
 
 
@@ -363,7 +363,7 @@ def test_areas_of_a_scene_of_many_latitudes_are_those_on_the_ellipsoid(tmp_path)
     place = {"crs": "EPSG:4326", "pixel": 0.1, "left": 10.0, "top": 70.0}
     files = [write_raster(tmp_path / f"{n}.tif", date, **place) for n, date in (("b", before), ("a", after))]
     out = {"summary": tmp_path / "s.json", "polygons": tmp_path / "a.gpkg"}
-    found = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", **out)
+    result = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", **out)
     project = pyproj.Transformer.from_crs(4326, 6933, always_xy=True).transform
 
     def hectares(left, bottom, right, top):
@@ -372,7 +372,7 @@ def test_areas_of_a_scene_of_many_latitudes_are_those_on_the_ellipsoid(tmp_path)
 
     whole, hole = hectares(10, 58, 14, 70), hectares(11, 64, 13, 67)
     assert json.loads((tmp_path / "s.json").read_text())["valid_hectares"] == pytest.approx(whole, rel=1e-4)
-    assert found.changed_hectares == pytest.approx(whole - hole, rel=1e-4)
+    assert result.changed_hectares == pytest.approx(whole - hole, rel=1e-4)
     (area,) = geopandas.read_file(tmp_path / "a.gpkg", layer="a").area_m2
     assert area / 1e4 == pytest.approx(whole - hole, rel=2e-3)  # its edges are the shortest ways, not the parallels
 
@@ -381,22 +381,22 @@ def test_areas_of_a_crs_in_feet_are_square_metres(tmp_path):
     before = np.full((3, 40, 40), 50, np.uint8)
     place = {"crs": "EPSG:2263", "pixel": 2.0, "left": 980000.0, "top": 200000.0}
     files = [write_raster(tmp_path / f"{n}.tif", d, **place) for n, d in (("b", before), ("a", before + 100))]
-    found = predict_scene(
+    result = predict_scene(
         NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", polygons=tmp_path / "a.gpkg"
     )
     expected = (80 * 1200 / 3937) ** 2
-    assert found.changed_hectares == pytest.approx(expected / 1e4)
+    assert result.changed_hectares == pytest.approx(expected / 1e4)
     assert list(geopandas.read_file(tmp_path / "a.gpkg", layer="a").area_m2) == pytest.approx([expected])
 
 
 def test_a_pixel_is_changed_where_its_probability_exceeds_the_threshold(pair, tmp_path):
-    found = predict_scene(
+    result = predict_scene(
         NetworkDetector(convolutional(0)), *pair[:2], tmp_path / "c.tif", probability=tmp_path / "p.tif", threshold=0.3
     )
     probability = read(tmp_path / "p.tif")
     assert ((probability > 0.3) & (probability < 0.5)).any()
     assert np.array_equal(read(tmp_path / "c.tif"), probability > 0.3)
-    assert found.car == (probability > 0.3).mean()
+    assert result.car == (probability > 0.3).mean()
     with rasterio.open(tmp_path / "c.tif") as source:
         assert source.tags()["THRESHOLD"] == "0.3"
 
@@ -476,7 +476,7 @@ def shifted(tmp_path):
 def test_the_grid_is_what_was_asked_for(grid, shape, corner, tmp_path):
     first, second = shifted(tmp_path)
     detector = NetworkDetector(pointwise(**BRIGHTER))
-    found = predict_scene(detector, first, second, tmp_path / "c.tif", grid=grid, tile=64, overlap=0)
+    result = predict_scene(detector, first, second, tmp_path / "c.tif", grid=grid, tile=64, overlap=0)
     with rasterio.open(tmp_path / "c.tif") as source:
         mask = source.read(1)
         assert source.shape == shape
@@ -486,18 +486,18 @@ def test_the_grid_is_what_was_asked_for(grid, shape, corner, tmp_path):
     top, left = round((TOP - corner[1]) / 0.5), round((corner[0] - LEFT) / 0.5)
     both = both[top : top + shape[0], left : left + shape[1]]
     assert np.array_equal(mask, np.where(both, 0, 255))
-    assert found.valid_pixels == 180 * 170
-    assert found.car == 0.0
+    assert result.valid_pixels == 180 * 170
+    assert result.car == 0.0
 
 
 def test_images_without_a_place_are_compared_pixel_by_pixel(pair, tmp_path):
     changed = pair[2]
     files = [write_raster(tmp_path / f"{p.stem}_bare.tif", read_all(p), crs=None) for p in pair[:2]]
-    found = predict_scene(
+    result = predict_scene(
         NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", polygons=tmp_path / "a.gpkg"
     )
     assert np.array_equal(read(tmp_path / "c.tif"), changed)
-    assert found.changed_hectares is None
+    assert result.changed_hectares is None
     with rasterio.open(tmp_path / "c.tif") as source:
         assert source.crs is None
     assert geopandas.read_file(tmp_path / "a.gpkg").area_m2.isna().all()
@@ -523,11 +523,11 @@ def test_a_shift_is_found_and_undone(shift, place, tmp_path):
     ]
     detector = NetworkDetector(pointwise(scale=1.0, bias=-6.0))
     crooked = predict_scene(detector, *files, tmp_path / "x.tif")
-    found = predict_scene(detector, *files, tmp_path / "c.tif", register=True)
-    assert found.shift == pytest.approx(shift, abs=0.15)
-    assert found.car < 0.002 < 0.05 < crooked.car
+    result = predict_scene(detector, *files, tmp_path / "c.tif", register=True)
+    assert result.shift == pytest.approx(shift, abs=0.15)
+    assert result.car < 0.002 < 0.05 < crooked.car
     with rasterio.open(tmp_path / "c.tif") as source:
-        assert source.tags()["SHIFT"] == f"{found.shift.columns:+.2f} columns, {found.shift.rows:+.2f} rows"
+        assert source.tags()["SHIFT"] == f"{result.shift.columns:+.2f} columns, {result.shift.rows:+.2f} rows"
 
 
 @pytest.mark.parametrize("side", [200, 400, 1600])
@@ -557,17 +557,17 @@ def test_a_shift_is_undone_between_crs_that_are_turned_against_each_other(tmp_pa
     second = write_raster(tmp_path / "a.tif", polar, crs="EPSG:3413", transform=transform, nodata=0)
     detector = NetworkDetector(pointwise(scale=1.0, bias=-12.0))
     crooked = predict_scene(detector, first, second, tmp_path / "x.tif")
-    found = predict_scene(detector, first, second, tmp_path / "c.tif", register=True)
-    assert found.shift == pytest.approx((columns, rows), abs=0.3)
-    assert found.car < 0.01 < 0.1 < crooked.car
+    result = predict_scene(detector, first, second, tmp_path / "c.tif", register=True)
+    assert result.shift == pytest.approx((columns, rows), abs=0.3)
+    assert result.car < 0.01 < 0.1 < crooked.car
 
 
 def test_date_2_may_cover_a_part_only_and_be_registered(tmp_path):
     scene = ground(10, 700, 700)
     first = write_raster(tmp_path / "b.tif", scene)
     second = write_raster(tmp_path / "a.tif", scene[:, 203:603, 195:595], left=LEFT + 100, top=TOP - 100)
-    found = predict_scene(NetworkDetector(pointwise()), first, second, tmp_path / "c.tif", register=True)
-    assert found.shift == pytest.approx((5, -3), abs=0.15)
+    result = predict_scene(NetworkDetector(pointwise()), first, second, tmp_path / "c.tif", register=True)
+    assert result.shift == pytest.approx((5, -3), abs=0.15)
 
 
 @pytest.mark.parametrize(("grid", "first", "width"), [("before", 0, 30), ("intersection", 11, 19), ("union", 0, 36)])
@@ -722,14 +722,14 @@ def test_what_is_not_valid_on_both_dates_is_no_data(pair, tmp_path):
     files = [write_raster(tmp_path / f"{n}.tif", date, nodata=0) for n, date in (("b0", before), ("a0", after))]
     detector = NetworkDetector(pointwise(**BRIGHTER))
     out = {"probability": tmp_path / "p.tif", "polygons": tmp_path / "a.gpkg"}
-    found = predict_scene(detector, *files, tmp_path / "c.tif", tile=96, overlap=16, **out)
+    result = predict_scene(detector, *files, tmp_path / "c.tif", tile=96, overlap=16, **out)
     invalid = np.zeros(changed.shape, bool)
     invalid[:, :60] = invalid[280:] = True
     expected = np.where(invalid, 255, changed)
     assert np.array_equal(read(tmp_path / "c.tif"), expected)
     assert np.array_equal(np.isnan(read(tmp_path / "p.tif")), invalid)
-    assert found.car == changed[~invalid].mean()
-    assert found.valid_pixels == (~invalid).sum()
+    assert result.car == changed[~invalid].mean()
+    assert result.valid_pixels == (~invalid).sum()
     bare = [write_raster(tmp_path / f"{n}.tif", date) for n, date in (("bn", before), ("an", after))]
     predict_scene(detector, *bare, tmp_path / "d.tif", nodata=0)
     assert np.array_equal(read(tmp_path / "d.tif"), expected)
@@ -767,12 +767,12 @@ def test_tiles_without_data_cost_no_pass(overlap, tmp_path):
     files = [write_raster(tmp_path / f"{n}.tif", before, nodata=0) for n in ("b", "a")]
     model = pointwise(**BRIGHTER)
     passes = Passes(model)
-    found = predict_scene(NetworkDetector(model), *files, tmp_path / "c.tif", tile=96, overlap=overlap, batch_size=3)
-    assert sum(passes.sizes) == found.tiles
+    result = predict_scene(NetworkDetector(model), *files, tmp_path / "c.tif", tile=96, overlap=overlap, batch_size=3)
+    assert sum(passes.sizes) == result.tiles
     assert max(passes.sizes) <= 3
     columns = axis(600, 96, overlap, 8)
     empty = sum(columns.answered(i)[1] <= 400 for i in range(columns.count))
-    assert found.skipped == empty * axis(300, 96, overlap, 8).count > 0
+    assert result.skipped == empty * axis(300, 96, overlap, 8).count > 0
 
 
 def test_no_valid_pixel_at_all_is_an_error(tmp_path):
@@ -791,8 +791,8 @@ def test_a_fourth_band_that_is_chosen_is_no_mask(pair, tmp_path):
     files = [write_raster(tmp_path / f"4_{p.name}", np.concatenate((read_all(p), infrared))) for p in (before, after)]
     with rasterio.open(files[0]) as source:
         assert source.colorinterp[3].name == "alpha"
-    found = predict_scene(NetworkDetector(pointwise(bias=-12.0)), *files, tmp_path / "c.tif", bands=(4, 1, 2))
-    assert found.valid_pixels == changed.size
+    result = predict_scene(NetworkDetector(pointwise(bias=-12.0)), *files, tmp_path / "c.tif", bands=(4, 1, 2))
+    assert result.valid_pixels == changed.size
     assert np.array_equal(read(tmp_path / "c.tif"), changed)
 
 
@@ -834,9 +834,9 @@ def busy_scene(tmp_path):
 
 def test_origin_partition_chooses_by_tile(tmp_path):
     files = busy_scene(tmp_path)
-    found = predict_scene(teachers(), *files, tmp_path / "c.tif", tile=80, overlap=0)
+    result = predict_scene(teachers(), *files, tmp_path / "c.tif", tile=80, overlap=0)
     mask = read(tmp_path / "c.tif")
-    assert found.parts == {"small": 2, "large": 2}
+    assert result.parts == {"small": 2, "large": 2}
     assert (mask[:, :120] == 0).all()
     assert (mask[:, 136:246] == 1).all()
     assert (mask[:, 246:] == 255).all()
@@ -844,8 +844,8 @@ def test_origin_partition_chooses_by_tile(tmp_path):
 
 def test_origin_partition_chooses_by_scene(tmp_path):
     files = busy_scene(tmp_path)
-    found = predict_scene(teachers(), *files, tmp_path / "c.tif", tile=80, overlap=0, routing="scene")
-    assert set(found.parts) == {"large"}
+    result = predict_scene(teachers(), *files, tmp_path / "c.tif", tile=80, overlap=0, routing="scene")
+    assert set(result.parts) == {"large"}
     assert (read(tmp_path / "c.tif")[:, :246] == 1).all()
     with pytest.raises(OptionError, match=r"routing: found scene, .*Origin-Partition"):
         predict_scene(NetworkDetector(pointwise()), *files, tmp_path / "d.tif", routing="scene")
@@ -929,8 +929,8 @@ def test_pixels_without_data_take_no_part_in_the_car_of_a_scene(tmp_path):
     after = before.copy()
     after[:, :, :6] = 150
     files = [write_raster(tmp_path / f"{n}.tif", date, nodata=0) for n, date in (("b", before), ("a", after))]
-    found = predict_scene(teachers(), *files, tmp_path / "c.tif", routing="scene")
-    assert set(found.parts) == {"large"}
+    result = predict_scene(teachers(), *files, tmp_path / "c.tif", routing="scene")
+    assert set(result.parts) == {"large"}
 
 
 @pytest.mark.parametrize("combined", [TestTimeAugmentation, lambda part: Ensemble([part])], ids=["views", "members"])
@@ -1022,8 +1022,8 @@ def test_what_was_begun_with_other_images_or_options_is_not_gone_on_with(pair, t
     register_stubs(monkeypatch)
     work = tmp_path / ".c.tif.work"
     assert work.is_dir()
-    found = predict_scene(NetworkDetector(convolutional(1)), before, after, tmp_path / "c.tif", **options)
-    assert found.resumed == 0
+    result = predict_scene(NetworkDetector(convolutional(1)), before, after, tmp_path / "c.tif", **options)
+    assert result.resumed == 0
     assert not work.exists()
 
 
@@ -1077,8 +1077,8 @@ def test_a_local_crs_has_no_areas(pair, tmp_path):
     wkt = 'LOCAL_CS["site",UNIT["metre",1]]'
     files = [write_raster(tmp_path / f"local_{p.name}", read_all(p), crs=wkt) for p in pair[:2]]
     detector = NetworkDetector(pointwise(**BRIGHTER))
-    found = predict_scene(detector, *files, tmp_path / "c.tif", polygons=tmp_path / "a.gpkg")
-    assert found.changed_hectares is None
+    result = predict_scene(detector, *files, tmp_path / "c.tif", polygons=tmp_path / "a.gpkg")
+    assert result.changed_hectares is None
     assert geopandas.read_file(tmp_path / "a.gpkg", layer="a").area_m2.isna().all()
 
 
@@ -1138,10 +1138,10 @@ def test_a_strip_is_noted_only_when_it_is_on_the_disk(pair, tmp_path, monkeypatc
         monkeypatch.setattr(
             journal, name, lambda path, name=name, original=original: events.append((name, path.name)) or original(path)
         )
-    found = predict_scene(NetworkDetector(pointwise()), *pair[:2], tmp_path / "c.tif", tile=96, overlap=16)
+    result = predict_scene(NetworkDetector(pointwise()), *pair[:2], tmp_path / "c.tif", tile=96, overlap=16)
     strip = [("sync", "probability.tif"), ("replacing", "journal.npz")]
     assert events == strip[:1] + strip * axis(420, 96, 16, 8).count
-    assert found.resumed == 0
+    assert result.resumed == 0
 
 
 @pytest.mark.parametrize("written", ["none", "half", "all"])
@@ -1154,11 +1154,11 @@ def test_an_interrupted_run_counts_nothing_twice_and_forgets_nothing(written, in
     whole = predict_scene(detector, *files, tmp_path / "whole.tif", probability=tmp_path / "whole_p.tif", **options)
     options["probability"] = tmp_path / "p.tif"
     interrupt(written, detector, *files, tmp_path / "c.tif", **options)
-    found = predict_scene(detector, *files, tmp_path / "c.tif", **options)
-    assert (found.resumed, whole.resumed) == (2, 0)
+    result = predict_scene(detector, *files, tmp_path / "c.tif", **options)
+    assert (result.resumed, whole.resumed) == (2, 0)
     for name in ("car", "changed_pixels", "valid_pixels", "changed_hectares", "tiles", "skipped"):
-        assert getattr(found, name) == getattr(whole, name)
-    assert found.skipped > 0
+        assert getattr(result, name) == getattr(whole, name)
+    assert result.skipped > 0
     for name in ("c.tif", "p.tif"):
         expected = tmp_path / name.replace("c.", "whole.").replace("p.", "whole_p.")
         assert np.array_equal(read(tmp_path / name), read(expected), equal_nan=True)
@@ -1176,9 +1176,9 @@ def test_a_run_interrupted_as_it_writes_its_products_only_writes_them(length, tm
         predict_scene(detector, *files, tmp_path / "c.tif", **options)
     with monkeypatch.context() as patch:
         patch.setattr(detector, "answers", Mock(side_effect=AssertionError("predicted again")))
-        found = predict_scene(detector, *files, tmp_path / "c.tif", **options)
-    assert found.resumed == 13 + (length > 416)
-    assert (found.car, found.tiles) == (whole.car, whole.tiles)
+        result = predict_scene(detector, *files, tmp_path / "c.tif", **options)
+    assert result.resumed == 13 + (length > 416)
+    assert (result.car, result.tiles) == (whole.car, whole.tiles)
     assert np.array_equal(read(tmp_path / "c.tif"), read(tmp_path / "whole.tif"))
 
 
@@ -1198,8 +1198,8 @@ def test_an_interrupted_run_is_begun_anew_under_other_conditions(change, interru
             changed = np.zeros_like(changed)
         case "cut off":
             os.truncate(tmp_path / ".c.tif.work" / "all" / "probability.tif", 1000)
-    found = predict_scene(detector, before, after, tmp_path / "c.tif", **options)
-    assert found.resumed == 0
+    result = predict_scene(detector, before, after, tmp_path / "c.tif", **options)
+    assert result.resumed == 0
     assert np.array_equal(read(tmp_path / "c.tif"), changed)
 
 
@@ -1321,9 +1321,9 @@ def test_an_image_by_another_name_is_no_output(pair, tmp_path):
 def test_scenes_of_a_few_pixels_and_narrow_ones_are_answered(shape, tmp_path):
     before = np.full((3, *shape), 40, np.uint8)
     files = [write_raster(tmp_path / f"{n}.tif", date) for n, date in (("b", before), ("a", before + 90))]
-    found = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", tile=256)
+    result = predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *files, tmp_path / "c.tif", tile=256)
     assert (read(tmp_path / "c.tif") == 1).all()
-    assert found.car == 1.0
+    assert result.car == 1.0
 
 
 def test_outputs_that_cannot_be_are_refused_before_any_work(pair, tmp_path):
@@ -1487,7 +1487,7 @@ def test_a_missing_extra_is_an_error_that_names_it(module):
     assert "pip install bitemporal[geo]" in done.stderr
 
 
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real pairs stand beside a checkout, and do not here")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real pairs are not next to this checkout")
 
 
 @pytest.mark.shared
@@ -1499,13 +1499,13 @@ def test_real_scenes_of_sentinel_2(city, tmp_path):
     dates = [
         [next((folder / part).glob(f"*{band}.tif")) for band in ("B04", "B03", "B02")] for part in ("imgs_1", "imgs_2")
     ]
-    found = predict_scene(
+    result = predict_scene(
         NetworkDetector(convolutional(0)), *dates, tmp_path / "c.tif", polygons=tmp_path / "a.gpkg", tile=256
     )
     with rasterio.open(dates[0][0]) as source, rasterio.open(tmp_path / "c.tif") as mask:
         assert (mask.shape, mask.crs) == (source.shape, source.crs)
         assert mask.transform.almost_equals(source.transform)
-    assert found.valid_pixels > 0.9 * mask.height * mask.width
+    assert result.valid_pixels > 0.9 * mask.height * mask.width
 
 
 def test_blend_band_is_even():

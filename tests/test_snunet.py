@@ -38,9 +38,9 @@ def test_attention_weighs_each_result_by_the_sum_of_all_and_by_its_place():
         pooled = (x.flatten(2).mean(2), F.adaptive_max_pool2d(x, 1)[:, :, 0, 0])
         return torch.sigmoid(sum(F.relu(p @ squeeze.T) @ expand.T for p in pooled))[:, :, None, None]
 
-    found = attention(results)
+    output = attention(results)
     within = weights(attention.within, torch.stack(results).sum(0))
     across = weights(attention.across, torch.cat(results, 1))
     for place, result in enumerate(results):
         part = slice(place * channels, (place + 1) * channels)
-        assert torch.allclose(found[:, part], across[:, part] * (result + within), atol=1e-12)
+        assert torch.allclose(output[:, part], across[:, part] * (result + within), atol=1e-12)

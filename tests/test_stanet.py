@@ -34,9 +34,9 @@ def test_attention_is_among_the_pixels_of_both_dates_in_a_block(blocks, normalis
     attention = BlockAttention(16, blocks, normalise).double().eval()
     joint = torch.randn(4, 16, 4, 8, dtype=torch.float64)
     with torch.no_grad():
-        found = attention(3 * joint)
+        output = attention(3 * joint)
         expected = attended_pixel_by_pixel(attention, 3 * joint, blocks)
-    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(output, expected, rtol=1e-9, atol=1e-12)
 
 
 class LargestTensor(TorchDispatchMode):

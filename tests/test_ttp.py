@@ -199,13 +199,13 @@ def test_weights_of_sam_are_resized_from_1024_pixels(monkeypatch):
     kept = {key: value.clone() for key, value in sam.state_dict().items()}
     encoder = ttp.Encoder("samvit_large_patch16", True, 3, 2, True)
     assert asked
-    found = encoder.state_dict()
+    state = encoder.state_dict()
     for key, value in kept.items():
         ours = key.replace("patch_embed.proj", "patch_embed")
         if key == "pos_embed":
             value = F.interpolate(value.permute(0, 3, 1, 2), (64, 64), mode="bicubic").permute(0, 2, 3, 1)
         elif key.startswith("blocks.1.attn.rel_pos"):
             value = F.interpolate(value.T[None], 127, mode="linear")[0].T
-        assert torch.equal(found[ours], value), key
+        assert torch.equal(state[ours], value), key
     assert not encoder.pos_embed.requires_grad
     assert not encoder.blocks[1].attn.rel_pos_h.requires_grad

@@ -13,7 +13,7 @@ class DataError(BitemporalError):
 
 
 class LabelError(DataError):
-    """The values of a change mask cannot be decoded without being told how."""
+    """The values of a change mask cannot be decoded, unless an option says what they mean."""
 
 
 class PartitionError(BitemporalError):

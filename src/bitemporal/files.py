@@ -15,7 +15,7 @@ _LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|old)")
 
 
 def unwritable(path: Path, error: Exception) -> OutputError:
-    """What to say of a file or folder that cannot be written."""
+    """The error for a file or folder that cannot be written."""
     return OutputError(
         f"{path}: cannot be written ({error}); choose another place, or correct its permissions or free space"
     )
@@ -23,7 +23,7 @@ def unwritable(path: Path, error: Exception) -> OutputError:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary file beside the target to write, and rename it to the target when the block ends well.
+    """Give a temporary file next to the target to write, and rename it to the target when the block ends well.
 
     Args:
         path: The target; its folder is made when missing. What stood there stays until it is replaced, durably.
@@ -48,7 +48,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary folder beside the target to fill, and put it in the target's place when the block ends well.
+    """Give a temporary folder next to the target to fill, and put it in the target's place when the block ends well.
 
     Args:
         path: The target; an existing folder there is replaced.
@@ -90,7 +90,7 @@ def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path
 
     Args:
         path: The file to be written.
-        ending: Of its name, as in ``.json``.
+        ending: Extension that its name must have, such as ``.json``.
         ours: Whether an existing file is such an output; a file that it cannot read (``OSError``, ``ValueError``) is
             none.
         what: What such an output is called.
@@ -111,7 +111,7 @@ def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path
         known = False
     if not known:
         raise RecipeError(
-            f"output: {target} exists and is no {what}, so that it is not overwritten; choose another name, or move it"
+            f"output: {target} exists and is no {what}; it is not overwritten: choose another name, or move it"
         )
 
 

@@ -64,7 +64,7 @@ def ohem_cross_entropy(
     """Cross-entropy of the hard pixels only (online hard example mining).
 
     A pixel is hard when its probability of the true class lies strictly below ``threshold``; the threshold rises
-    until ``kept`` pixels an image are hard. Easy pixels add nothing but count in the denominator, as in the reference.
+    until ``kept`` pixels per image are hard. Easy pixels add nothing but count in the denominator, as in the reference.
 
     Args:
         logits: N x 2 x h x w at any stride; resized bilinearly to the target.

@@ -20,7 +20,7 @@ def make_table(
 
     Args:
         header: Names of the columns; all empty for a table without a header.
-        rows: Cells as they are to be printed.
+        rows: Cells as they are printed.
         title: Printed above.
         caption: Printed below.
         text_columns: Number of columns that begin at the left; the others hold numbers and end at the right.

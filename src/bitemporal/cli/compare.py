@@ -15,13 +15,13 @@ def compare(results: list[str], /, *, baseline: str | None = None, output: str |
 
     Args:
         results: Files that `bitemporal evaluate -o` wrote.
-        baseline: Name that the others are compared with; that of the first file by default.
+        baseline: Name of the detector that the others are compared with; by default that of the first file.
         output: JSON file to write everything to. An earlier comparison is replaced, another file refused.
     """
     if len(results) < 2:
-        raise OptionError(f"results: found {len(results)}, expected two files at least")
+        raise OptionError(f"results: found {len(results)}, expected at least two files")
     if output is not None:
-        check_output(output, ".json", lambda found: {"baseline", "detectors"} <= json_keys(found), "comparison")
+        check_output(output, ".json", lambda path: {"baseline", "detectors"} <= json_keys(path), "comparison")
     comparison = evaluation.compare([evaluation.read_result(path) for path in results], baseline)
     for table in evaluation.comparison_tables(comparison):
         print_table(table)

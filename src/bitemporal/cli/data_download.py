@@ -15,7 +15,7 @@ from bitemporal.datasets.layout import compare_with_card, find_splits
 def download(name: str = "list", /, *, output: Path | None = None, revision: str | None = None) -> int:
     """Fetch a known data set, or list them.
 
-    Without a name, this prints the table of known data sets. For a data set that has to be fetched by hand it prints
+    Without a name, this prints the table of known data sets. For a data set that must be fetched by hand it prints
     where to get the files and how to arrange them. The exit status is then 1, because nothing was fetched. It is also 1
     when the number of pairs differs from the data set's card.
 

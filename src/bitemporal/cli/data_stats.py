@@ -54,7 +54,7 @@ def stats(
         workers: Processes that read files; as many as fit the folder and the machine when left out.
     """
     if parts is not None and thresholds is not None:
-        raise OptionError(f"parts: found {parts} beside thresholds {thresholds}, expected one of the two; drop one")
+        raise OptionError(f"parts: found {parts} and thresholds {thresholds}, expected one of the two; drop one")
     if parts is not None and parts < 1:
         raise OptionError(f"parts: found {parts}, expected a number of at least 1")
     target = _outside(Path(output), Path(path))
@@ -116,7 +116,7 @@ def _refuse_label_faults(check: FolderCheck) -> None:
     """A distribution with holes would mislead.
 
     Raises:
-        DataError: With the report of all unreadable and undecodable labels, or when there is no label.
+        DataError: When labels cannot be read or decoded, with a report of all of them, or when there is no label.
     """
     faults = [fault for fault in check.faults if fault.kind in ("file", "label")]
     if faults:

@@ -14,8 +14,8 @@ from bitemporal.interop.opencd.checkpoint import Part
 def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part = "student") -> None:
     """Turn a checkpoint of Open-CD or MTKD-CD into a bundle.
 
-    No code from the file is run. Every entry has to be used; entries that the reference itself never uses are left out
-    and listed. A checkpoint of multi-teacher distillation holds four networks, of which one is taken.
+    No code from the file is run. Every entry must be used; entries that the reference itself never uses are left out
+    and listed. A checkpoint of multi-teacher distillation holds four networks; --part chooses one.
 
     Args:
         checkpoint: File (.pth): a state dict, or a dict with one under state_dict.

@@ -19,7 +19,7 @@ def predict(
 ) -> int:
     """Write the change mask of two images, or of every pair in two folders of images.
 
-    Scenes and archives have commands of their own: `bitemporal predict-scene` makes a georeferenced map from two
+    Scenes and archives have their own commands: `bitemporal predict-scene` makes a georeferenced map from two
     rasters, and `bitemporal predict-archive` maps every scene of a manifest.
 
     Args:

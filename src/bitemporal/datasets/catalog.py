@@ -62,7 +62,7 @@ class Manual:
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """What is known of one data set.
+    """What is known about one data set.
 
     Attributes:
         name: Name on the command line.

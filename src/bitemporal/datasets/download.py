@@ -53,13 +53,13 @@ def download(
     Raises:
         OptionError: When no data set has that name, or it has no revisions.
         OutputError: When the target holds something.
-        DownloadError: When the data set has to be fetched by hand, cannot be reached, fails its checksum, is refused by
+        DownloadError: When the data set must be fetched by hand, cannot be reached, fails its checksum, is refused by
             ``safe_extract``, or holds no folders that look like pairs; the text says what is kept and what to do.
     """
     card = dataset_card(name)
     folder = Path(os.path.abspath(target if target is not None else Path("data") / card.name))
     if isinstance(card.source, Manual):
-        raise DownloadError(f"{card.name} has to be fetched by hand; nothing was fetched.\n{manual_text(card)}")
+        raise DownloadError(f"{card.name} must be fetched by hand; nothing was fetched.\n{manual_text(card)}")
     if revision is not None and not isinstance(card.source, Hub):
         raise OptionError(f"revision: found {revision!r}, but {card.name} does not come from a hub; leave it out")
     check_new_folder(folder)

@@ -30,7 +30,7 @@ _OPENERS: dict[bytes, Callable[[Path, str], Any]] = {
 
 @dataclass(frozen=True)
 class ExtractLimits:
-    """What an archive may expand to.
+    """Limits on what an archive may expand to.
 
     Attributes:
         max_bytes: Largest number of bytes written in all.

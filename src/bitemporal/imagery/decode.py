@@ -67,7 +67,7 @@ class Decoded:
         path: The file.
         pixels: Fully decoded: Pillow's image; or, where Pillow has no mode for them, the samples of a grey or colour
             image, H x W or H x W x 3.
-        format: Of the file's content, in Pillow's words.
+        format: Format of the file's content, as Pillow names it.
         depth: Bits per sample.
         georeferenced: Whether the file says where on the ground it lies.
         notes: What the user should know about the file, in words that do not name it.
@@ -228,7 +228,7 @@ def _decode_with_rasterio(path: Path, kind: str, without: FileFault) -> Decoded:
     """Decode one file through GDAL.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         kind: TIFF or PNG.
         without: What to raise when rasterio is not installed.
 

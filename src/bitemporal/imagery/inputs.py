@@ -1,4 +1,4 @@
-"""What a detector may be given: paths, arrays and tensors, brought to one form and checked."""
+"""The inputs of a detector: paths, arrays and tensors, converted to one form and checked."""
 
 import os
 import warnings
@@ -61,8 +61,8 @@ def check_images(images: Tensor, name: str) -> Tensor:
     return images
 
 
-def _wrong_type(name: str, found: object) -> DataError:
-    return DataError(f"{name}: found {found}, expected uint8 or float values in 0..255; rescale and convert")
+def _wrong_type(name: str, dtype: object) -> DataError:
+    return DataError(f"{name}: found {dtype}, expected uint8 or float values in 0..255; rescale and convert")
 
 
 def _of_array(array: npt.NDArray[Any], name: str) -> Tensor:

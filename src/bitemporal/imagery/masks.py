@@ -279,7 +279,7 @@ class LabelSummary:
                 (palettes, *self._unclear_palettes()),
                 (
                     inverted,
-                    "are palette images whose index 0 is white and index 1 black: colour and index contradict each "
+                    "are palette images where index 0 is white and index 1 black: colour and index contradict each "
                     f"other, {listed(self.pixels.items())}",
                     "say which colour is which: label_values=0,255 (--label-values 0,255) if white is changed, 255,0 "
                     "if black is",
@@ -298,7 +298,7 @@ class LabelSummary:
     def _unclear_palettes(self) -> tuple[str, str]:
         palette = {index: colour for label in self.labels.values() for index, colour in label.palette.items()}
         return (
-            "are palette images whose colours are not black and white and whose indices are not 0 and 1: "
+            "are palette images with colours other than black and white and indices other than 0 and 1: "
             f"{listed([(index, self.pixels[index]) for index in palette], palette)}",
             "say which index is which: label_values=UNCHANGED,CHANGED or UNCHANGED,CHANGED,IGNORE (--label-values)",
         )
@@ -308,29 +308,29 @@ class LabelSummary:
         odd = [path for path, label in grey.items() if not (label.only(0, 1) or label.only(0, 255))]
         where = f"in {len(odd):,} of {len(grey):,} files, such as {', '.join(path.name for path in odd[:3])}"
         first = next(iter(odd or grey))
-        found = listed(self.pixels.items())
+        counts = listed(self.pixels.items())
         if values <= {0, 1, 255}:
-            return LabelFault(first, *self._ones_and_255(grey, where, found))
+            return LabelFault(first, *self._ones_and_255(grey, where, counts))
         if (jpegs := sum(label.jpeg for label in grey.values())) or len(values) > _FEW:
             why = f"JPEG compression ({jpegs:,} files)" if jpegs else "antialiasing, or more than one class"
             return LabelFault(
                 first,
-                f"the labels hold {len(values)} values ({where}), which points to {why}: {found}",
+                f"the labels hold {len(values)} values ({where}), which points to {why}: {counts}",
                 "say from which value on a pixel is changed: label_threshold=128 (--label-threshold 128) for masks "
                 "made of 0 and 255",
             )
         example = _join(sorted(value for value in values if not isinstance(value, tuple)))
         return LabelFault(
             first,
-            f"the labels hold values whose meaning is not known ({where}): {found}",
+            f"the labels hold values of unknown meaning ({where}): {counts}",
             f"say which is which: label_values={example} (--label-values {example}) if that is the order UNCHANGED,"
             "CHANGED or UNCHANGED,CHANGED,IGNORE",
         )
 
-    def _ones_and_255(self, grey: dict[Path, LabelObservation], where: str, found: str) -> tuple[str, str]:
+    def _ones_and_255(self, grey: dict[Path, LabelObservation], where: str, counts: str) -> tuple[str, str]:
         if set(self.pixels) == {1}:
             return (
-                f"every pixel of all {len(grey):,} labels is 1: changed (as in 0/1) or unchanged (as in 1/2)? {found}",
+                f"every pixel of all {len(grey):,} labels is 1: changed (as in 0/1) or unchanged (as in 1/2)? {counts}",
                 "say which: label_values=0,1 (--label-values 0,1) or label_values=1,2",
             )
         settle = (
@@ -338,11 +338,11 @@ class LabelSummary:
             "(--label-threshold 1) if 1 and 255 both mean changed"
         )
         if any(label.has(1, 255) for label in grey.values()):
-            return f"the labels hold 1 and 255 ({where}): {found}", settle
+            return f"the labels hold 1 and 255 ({where}): {counts}", settle
         ones, full = ([path for path, label in grey.items() if label.has(value)] for value in (1, 255))
         return (
             f"the labels mix two codings: {len(ones):,} files hold 0/1 (such as {ones[0].name}), {len(full):,} hold "
-            f"0/255 (such as {full[0].name}): {found}",
+            f"0/255 (such as {full[0].name}): {counts}",
             "write one coding everywhere, or state it: " + settle,
         )
 
@@ -438,7 +438,7 @@ def read_values(path: Path, white: int = 255) -> LabelValues:
     """The values of one label file.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         white: Value that the set pixels of a 1-bit image get.
 
     Raises:
@@ -470,7 +470,7 @@ def observe(path: Path, stated: LabelDecoding | None = None) -> LabelObservation
     """Read one label for a check.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         stated: Decoding that options state.
 
     Raises:
@@ -568,5 +568,5 @@ def read_predicted_mask(path: Path) -> npt.NDArray[np.bool_]:
     else:
         raise fault(f"is a {decoded.mode} image")
     if mask.alpha is not None and mask.alpha.min() != mask.alpha.max() and ((mask.alpha > 0) != changed).any():
-        raise fault("is an image whose transparency and colours do not tell the same pixels apart")
+        raise fault("is an image in which transparency and colours mark different pixels as changed")
     return changed

@@ -37,7 +37,7 @@ def scale(samples: npt.NDArray[Any], low: npt.ArrayLike, high: npt.ArrayLike) ->
     """Scale LOW..HIGH linearly to 0..255, clip, and round; NaN becomes 0.
 
     Args:
-        samples: Of any shape.
+        samples: Array of any shape.
         low: Values that become 0, broadcast against the samples.
         high: Values that become 255, above ``low``.
     """
@@ -67,7 +67,7 @@ def to_rgb(decoded: Decoded, image_range: tuple[float, float] | None = None) -> 
     """8-bit RGB of a decoded image.
 
     Args:
-        decoded: From ``decode``.
+        decoded: Result of ``decode``.
         image_range: Values that become 0 and 255 in images of more than 8 bits per sample; other images stay as they
             are.
 

@@ -131,7 +131,7 @@ def check_batch(before: Tensor, after: Tensor) -> None:
     """Refuse tensors that are not batches of images of two dates.
 
     Raises:
-        DataError: With what was expected.
+        DataError: When a tensor has the wrong shape, type or range of values; the text says what was expected.
     """
     for name, images in (("before", before), ("after", after)):
         if images.ndim != 4:

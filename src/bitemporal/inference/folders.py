@@ -28,7 +28,7 @@ _PLACE_LOST = (
 
 @dataclass(frozen=True)
 class FilesReport:
-    """What was predicted, and what was not.
+    """The result of predicting files: masks that were written, and faults.
 
     Attributes:
         masks: The masks that were written.

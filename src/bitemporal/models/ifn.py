@@ -130,7 +130,7 @@ class IFN(ChangeModel):
         return logits
 
     def _features(self, before: Tensor, after: Tensor) -> list[Tensor]:
-        """Of the decoder's stages, from the deepest to full size."""
+        """Features of the decoder's stages, from the deepest to full size."""
         levels = both_dates(self.encoder, before, after)
         features: list[Tensor] = []
         for stage, dates in zip(self.decoder, reversed(levels), strict=True):

@@ -81,7 +81,7 @@ class Column(nn.Module):
 
         Args:
             levels: All features so far by level.
-            below: Of the column before, from the second level on.
+            below: Features of the previous column, from the second level on.
         """
         return [node(earlier, deeper) for node, earlier, deeper in zip(self.nodes, levels, below, strict=False)]
 

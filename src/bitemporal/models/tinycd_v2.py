@@ -231,7 +231,7 @@ def tinycd_v2_l(pretrained: bool = False, in_channels: int = 3, reference_losses
 
 @register_model(MICRO)
 def test_tinycd_v2(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> TinyCDv2:
-    """TinyCDv2 with one block a stage and short strips, for tests."""
+    """TinyCDv2 with one block per stage and short strips, for tests."""
     refuse_pretrained("test_tinycd_v2", pretrained)
     return TinyCDv2(
         (8, 8, 16, 16), (1, 1, 1, 1), (11, 9, 7, 5), 1, in_channels=in_channels, reference_losses=reference_losses

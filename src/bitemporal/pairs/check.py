@@ -39,7 +39,7 @@ class PairRecord:
     Attributes:
         split: Split.
         stem: Stem.
-        height: Of the image before in pixels (of the label when only labels were read); 0 when unreadable.
+        height: Height of the image before in pixels (of the label when only labels were read); 0 when unreadable.
         width: Likewise.
         car: Change area ratio in [0, 1]; NaN when there is no label, or none that can be decoded.
         labelled: Whether there is a label file.
@@ -102,7 +102,7 @@ class FolderCheck:
         """Refuse a folder that has any fault.
 
         Raises:
-            DataError: With the complete report as its text.
+            DataError: When there is any fault; its text is the complete report.
         """
         if self.faults:
             raise DataError(self.report())

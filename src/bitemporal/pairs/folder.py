@@ -155,7 +155,7 @@ class PairFolder:
         Conversions of grey or RGBA images are silent here; ``check_pairs`` reports them.
 
         Args:
-            pair: From ``pairs``.
+            pair: One of ``pairs``.
 
         Raises:
             DataError: When a file cannot be read, or the sizes differ.
@@ -227,7 +227,7 @@ def size_fault(path: Path, sizes: Mapping[str, tuple[int, ...]]) -> FileFault | 
     """What is wrong with a pair whose files differ in size; ``None`` when they do not.
 
     Args:
-        path: Names the pair.
+        path: File that names the pair in the fault.
         sizes: Height and width by ``before``, ``after`` and ``label``, as far as they are known.
     """
     if len(set(sizes.values())) <= 1:

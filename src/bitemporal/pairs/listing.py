@@ -38,8 +38,8 @@ def entries(folder: Path) -> list[tuple[str, bool]]:
         DataError: When the folder cannot be listed.
     """
     try:
-        with os.scandir(folder) as found:
-            return sorted((entry.name, _is_folder(entry)) for entry in found)
+        with os.scandir(folder) as listing:
+            return sorted((entry.name, _is_folder(entry)) for entry in listing)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be listed ({error.strerror}), expected a readable folder; check its permissions"
@@ -49,7 +49,7 @@ def entries(folder: Path) -> list[tuple[str, bool]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself; reading it will be the fault
+    except OSError:  # a link to itself; reading it fails later, with its name
         return False
 
 

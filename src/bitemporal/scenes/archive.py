@@ -35,7 +35,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class SceneStatus:
-    """What became of one scene.
+    """The outcome of one scene.
 
     Attributes:
         id: Name of the scene.
@@ -185,7 +185,7 @@ class _Worker(Protocol):
 
 
 def _spread(scenes: Sequence[SceneFiles], start: Callable[[], _Worker], workers: int) -> Iterator[SceneStatus]:
-    """Predict scenes on several workers; one that dies takes down nothing but its scene's attempt."""
+    """Predict scenes on several workers; if one dies, only the attempt at its scene is lost."""
     waiting = [(scene, 1) for scene in reversed(scenes)]
     idle = [start() for _ in range(min(workers, len(scenes)))]
     running: dict[Future[SceneStatus], tuple[_Worker, SceneFiles, int]] = {}
@@ -222,7 +222,7 @@ def _processes(plan: Plan) -> Callable[[], _Worker]:
 
 
 class _Process:
-    """A worker in a process of its own, which starts with the first scene."""
+    """A worker in its own process, which starts with the first scene."""
 
     def __init__(self, plan: Plan) -> None:
         self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_load, initargs=(plan,))

@@ -49,7 +49,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, tiling: Tiling, grid: Grid, tags: Mapping[str, str], key: str) -> None:
-        """Resume what the folder holds, or begin anew.
+        """Resume what the folder holds, or start again.
 
         Args:
             folder: The journal's own folder, made when missing.

@@ -34,7 +34,7 @@ from bitemporal.scenes.strips import ANSWERED, SKIPPED, predict_strips
 
 @dataclass(frozen=True)
 class SceneResult:
-    """What was found and written.
+    """The result of predicting a scene: measurements and the files that were written.
 
     Attributes:
         outputs: The files.
@@ -127,9 +127,9 @@ def predict_unless_finished(
         Whether it was finished before, and the summary.
 
     Raises:
-        DataError: As ``predict_scene``.
-        OptionError: As ``predict_scene``.
-        OutputError: As ``predict_scene``.
+        DataError: See ``predict_scene``.
+        OptionError: See ``predict_scene``.
+        OutputError: See ``predict_scene``.
     """
     assert outputs.summary is not None
     with gdal_settings():

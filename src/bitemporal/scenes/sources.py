@@ -1,4 +1,4 @@
-"""One date of a scene, opened through GDAL: a file with several bands, or a file for each band."""
+"""One date of a scene, opened through GDAL: one file with several bands, or one file per band."""
 
 import os
 import warnings
@@ -46,7 +46,7 @@ class Grid:
 
     Attributes:
         crs: Coordinate reference system, ``None`` for images without a place.
-        transform: From column and row to coordinates.
+        transform: Affine map from column and row to coordinates.
         width: Columns.
         height: Rows.
     """
@@ -73,7 +73,7 @@ class Source:
         files: One, or one a band.
         channels: File and band (from 1) of every channel.
         grid: Its own pixels.
-        dtype: Of all bands.
+        dtype: Data type of all bands.
         nodata: Value that stands for no data, instead of what the files say.
     """
 

@@ -60,7 +60,7 @@ def predict_strips(scene: Scene, detector: Detector, journal: Journal, advance: 
 
 
 def _reading_threads(scene: Scene) -> int:
-    """As few as keep up with the network: each opens the files anew, and decodes blocks that others decode too."""
+    """Number of threads: few, since each opens the files again and decodes blocks that others also decode."""
     return 4 if scene.is_remote else min(4, max(1, (os.cpu_count() or 1) // 2))
 
 

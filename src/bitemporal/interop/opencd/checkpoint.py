@@ -84,7 +84,7 @@ class Imported:
     """A network from a checkpoint.
 
     Attributes:
-        model: In eval mode on the CPU.
+        model: The network, in eval mode on the CPU.
         checkpoint: The file that it comes from.
         entries: Number of entries that were used.
         unused: Keys that were left out because the reference never uses them.
@@ -274,7 +274,7 @@ def closest_network(entries: Mapping[str, Tensor]) -> tuple[str, int] | None:
     """The registered network that a state dict of Open-CD fits best.
 
     Args:
-        entries: As in the checkpoint's ``state_dict`` entry.
+        entries: The checkpoint's ``state_dict`` entry.
 
     Returns:
         Its name and the number of entries that do not fit; ``None`` when no network knows half of the keys.

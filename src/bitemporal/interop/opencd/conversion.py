@@ -72,7 +72,7 @@ def unused_entries(name: str, state_dict: Mapping[str, Tensor]) -> list[str]:
 
     Args:
         name: Registered name of the same network here.
-        state_dict: As in the checkpoint's ``state_dict`` entry.
+        state_dict: The checkpoint's ``state_dict`` entry.
     """
     rule_of = {key: _names_here(FAMILIES[name], key) for key in state_dict}
     return [key for key, rule in rule_of.items() if rule is not None and not rule[1]]
@@ -83,7 +83,7 @@ def known_share(name: str, state_dict: Mapping[str, Tensor]) -> float:
 
     Args:
         name: Registered name of a network in ``FAMILIES``.
-        state_dict: As in the checkpoint's ``state_dict`` entry.
+        state_dict: The checkpoint's ``state_dict`` entry.
     """
     known = sum(_names_here(FAMILIES[name], key) is not None for key in state_dict)
     return known / max(len(state_dict), 1)
@@ -94,7 +94,7 @@ def misfits(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tens
 
     Args:
         name: Registered name of the same network here.
-        state_dict: As in the checkpoint's ``state_dict`` entry.
+        state_dict: The checkpoint's ``state_dict`` entry.
 
     Returns:
         The entries under their names here, and a line for every key left over, missing or of another shape. Without
@@ -149,7 +149,7 @@ def convert(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         name: Registered name of the same network here.
-        state_dict: As in the checkpoint's ``state_dict`` entry.
+        state_dict: The checkpoint's ``state_dict`` entry.
 
     Returns:
         A state dict that ``create_model(name)`` loads strictly; ``unused_entries`` are left out.
