@@ -4,6 +4,7 @@ import csv
 import importlib.machinery
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,7 +33,9 @@ from bitemporal.run import fit, stages
 from bitemporal.run.fit import resume_step
 from bitemporal.run.folder import StageFolder
 from bitemporal.run.learner import Learner, Optimisation
-from bitemporal.run.recipe import TrainRecipe
+from bitemporal.run.progress import MetricsTable
+from bitemporal.run.recipe import DistillRecipe, TrainRecipe
+from bitemporal.run.stages import DistillationRun
 from conftest import write_pair
 
 QUIET = Console(quiet=True)
@@ -48,6 +51,10 @@ def recipe(data: Path, out: Path, **changes: object) -> TrainRecipe:
         "workers": 0,
     }
     return TrainRecipe(data=str(data), out=str(out), **(options | changes))  # type: ignore[arg-type]  # any
+
+
+def distill_recipe(data: Path, out: Path, **changes: object) -> DistillRecipe:
+    return DistillRecipe(**(vars(recipe(data, out)) | changes))  # type: ignore[arg-type]  # any
 
 
 def weights(run: Path, stage: str = "origin") -> dict[str, torch.Tensor]:
@@ -376,6 +383,9 @@ def test_fp16_without_cuda_is_refused(tiny_pairs, tmp_path):
         stages.train(recipe(tiny_pairs, tmp_path / "run", precision="fp16"), QUIET)
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
 @pytest.mark.full
 def test_two_processes_train_as_one(tiny_pairs, tmp_path):
     """Two processes share each batch, whether the run or torchrun has started them."""
@@ -385,8 +395,7 @@ def test_two_processes_train_as_one(tiny_pairs, tmp_path):
     assert_equal(weights(tmp_path / "run"), weights(tmp_path / "again"))
     arguments = ["train", "--model=test_tinycd", f"--data={tiny_pairs}", f"--out={tmp_path / 'torchrun'}"]
     arguments += ["--max-steps=6", "--validate-every=2", "--batch-size=4", "--crop-size=32", "--workers=0"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*torchrun, "-m", "bitemporal.cli.main", *arguments], check=True, capture_output=True, timeout=300)
+    subprocess.run([*TORCHRUN, "-m", "bitemporal.cli.main", *arguments], check=True, capture_output=True, timeout=300)
     assert_equal(weights(tmp_path / "run"), weights(tmp_path / "torchrun"))
     tables = [(tmp_path / run / "origin/metrics.csv").read_text() for run in ("run", "torchrun")]
     assert tables[0] == tables[1]
@@ -420,9 +429,67 @@ def test_loggers_of_other_projects_get_the_rows_where_their_variables_ask_for_it
         assert metrics == {name: float(value) for name, value in row.items() if value}
 
 
-def test_a_loss_that_is_no_number_ends_the_stage(tiny_pairs, tmp_path):
-    with pytest.raises(RecipeError, match=r"step \d+: the loss is not a finite number"):
-        stages.train(recipe(tiny_pairs, tmp_path / "run", lr=1e30, warmup_steps=0, max_steps=20), QUIET)
+FAKE_MLFLOW = """
+def start_run(run_name, nested):
+    print("run", run_name, flush=True)
+    return run_name
+
+def log_metrics(metrics, step):
+    print("metrics at", step, flush=True)
+
+def end_run():
+    print("end", flush=True)
+"""
+
+
+@pytest.mark.full
+def test_one_of_two_processes_shows_and_reports_what_happens(tiny_pairs, tmp_path, monkeypatch, capfd):
+    (tmp_path / "mlflow.py").write_text(FAKE_MLFLOW, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "-")
+    stages.train(recipe(tiny_pairs, tmp_path / "run", devices=2, max_steps=2), QUIET)
+    said = capfd.readouterr()
+    assert said.out.splitlines() == ["run run/origin", "metrics at 1", "metrics at 2", "end"]
+    assert re.fullmatch(r"origin +step 2/2  loss .*\n", said.err)
+
+
+@pytest.mark.full
+def test_torchrun_resumes_between_last_step_and_bundle(tiny_pairs, tmp_path):
+    """The other process does not look for the bundle before the first one has written it."""
+    origin = tmp_path / "run/origin"
+    DistillationRun(distill_recipe(tiny_pairs, tmp_path / "run", stages="origin"), QUIET)()
+    (origin / "bundle/weights.safetensors").rename(origin / "best.safetensors")
+    shutil.rmtree(origin / "bundle")
+    arguments = ["distill", f"--config={tmp_path / 'run/recipe.yaml'}", "--stages=origin,control"]
+    subprocess.run([*TORCHRUN, "-m", "bitemporal.cli.main", *arguments], check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "run/control/bundle/bundle.json").is_file()
+
+
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_a_loss_that_is_no_number_ends_the_stage(tiny_pairs, tmp_path, devices):
+    options = {"lr": 1e30, "warmup_steps": 0, "max_steps": 20, "devices": devices}
+    with pytest.raises(RecipeError, match=r"^step \d+: the loss is not a finite number .* checkpoint is kept$"):
+        stages.train(recipe(tiny_pairs, tmp_path / "run", **options), QUIET)
+
+
+def test_a_process_killed_before_it_has_cleared_up_leaves_nothing_for_good(tiny_pairs, tmp_path):
+    stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    best = tmp_path / "run/origin/best.safetensors"
+    assert not best.exists()
+    best.touch()
+    stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    assert not best.exists()
+
+
+def test_a_row_that_was_cut_short_is_not_taken_for_an_earlier_one(tmp_path):
+    table = MetricsTable(tmp_path / "metrics.csv")
+    for step in (1, 2):
+        table.write({"step": step, "loss": "0.5"})
+    whole = table.path.read_bytes()
+    with table.path.open("a", encoding="utf-8") as stream:
+        stream.write("1")  # of step 12
+    table.forget_after(2)
+    assert table.path.read_bytes() == whole
 
 
 def test_ctrl_c_says_where_the_run_resumes(tiny_pairs, tmp_path, monkeypatch):

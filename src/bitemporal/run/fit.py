@@ -34,6 +34,7 @@ from bitemporal.run.folder import StageFolder
 from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.loading import TrainingSamples, ValidationPairs, derive_seed, training_loader, validation_loader
 from bitemporal.run.processes import (
+    errors_of_started_processes,
     gradients_of_both_dates_in_full_precision,
     is_first_process,
     make_fabric,
@@ -132,9 +133,18 @@ def train_stage(
         DeviceError: When the recipe does not fit the machine.
         BundleError: When the checkpoint to resume from is damaged.
     """
-    show = console or Console(stderr=True)
-    if stage.folder.finished:
-        return stage.folder.bundle
+    if not stage.folder.finished:
+        _train(stage, recipe, folder, build, console or Console(stderr=True))
+    if is_first_process():
+        stage.folder.best.unlink(missing_ok=True)  # here, as a process can be killed between bundle and removal
+    wait_for_all_processes(recipe)
+    return stage.folder.bundle
+
+
+def _train(
+    stage: Stage, recipe: TrainRecipe, folder: PairFolder, build: Callable[[], Learner], console: Console
+) -> None:
+    """Train a stage from where it stopped, and write its bundle."""
     for split, pairs in (("training", stage.train), ("validation", stage.val)):
         if not pairs:
             raise DataError(f"{folder.root}: stage {stage.name} has no labelled {split} pairs")
@@ -146,25 +156,24 @@ def train_stage(
     learner = build()
     check_fit(recipe, learner.model.name, learner.model.card)
     if first_step:
-        show.print(f"{stage.name}: resumes at step {first_step}", highlight=False)
+        console.print(f"{stage.name}: resumes at step {first_step}", highlight=False)
     if first_step < stage.steps:
         fabric = make_fabric(recipe, stage.folder)
         try:
             # a console cannot be sent to other processes; they make their own
-            shown = show if recipe.devices == 1 else None
+            shown = console if recipe.devices == 1 else None
             # as an argument of its own the learner is copied, or processes would share one set of weights
             launch: Callable[..., None] = fabric.launch
-            launch(partial(fit, stage=stage, recipe=recipe, folder=folder, console=shown), learner)
+            with errors_of_started_processes():
+                launch(partial(fit, stage=stage, recipe=recipe, folder=folder, console=shown), learner)
         except KeyboardInterrupt:
-            show.print(
+            console.print(
                 f"{stage.name}: run the same command again, and the run resumes at step {resume_step(stage.folder)}",
                 highlight=False,
             )
             raise
     if is_first_process():
         _finish(stage, recipe, learner.model)
-    wait_for_all_processes()
-    return stage.folder.bundle
 
 
 @gradients_of_both_dates_in_full_precision()
@@ -206,7 +215,8 @@ def fit(
     training = training_loader(stage.samples(recipe, folder, card), first_step=step, steps=stage.steps, **loader)
     validation = validation_loader(ValidationPairs(folder, stage.val), **loader)
     losses, table = _Losses(fabric.device), MetricsTable(stage.folder.metrics)
-    progress = StageProgress(stage.name, step, stage.steps, console or Console(stderr=True))
+    console = console or Console(stderr=True, quiet=not fabric.is_global_zero)
+    progress = StageProgress(stage.name, step, stage.steps, console)
     if fabric.is_global_zero:
         table.forget_after(step)
     with progress if fabric.is_global_zero else nullcontext():
@@ -225,7 +235,7 @@ def fit(
                 row |= {f"val_{name}": f"{scores[name]:.6f}" if validates else "" for name in MAIN_METRICS}
                 if fabric.is_global_zero:
                     table.write(row)
-                fabric.log_dict({name: float(value) for name, value in row.items() if value != ""}, step)
+                    fabric.log_dict({name: float(value) for name, value in row.items() if value != ""}, step)
             if validates:
                 # the best weights go first: a process killed between the two resumes at the previous checkpoint, and
                 # arrives at the same best weights again
@@ -408,4 +418,3 @@ def _finish(stage: Stage, recipe: TrainRecipe, model: ChangeModel) -> None:
         "bitemporal": bitemporal.__version__,
     }
     save_bundle(stage.folder.bundle, model, metadata)
-    stage.folder.best.unlink()

@@ -7,12 +7,17 @@ from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
+from torch.multiprocessing.spawn import ProcessRaisedException
 
+from bitemporal import errors
 from bitemporal.run.folder import StageFolder
 from bitemporal.run.progress import loggers_for
 from bitemporal.run.recipe import TrainRecipe
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+# on import, and so in every process; what it says otherwise stands in the recipe
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def under_torchrun() -> bool:
@@ -30,15 +35,33 @@ def process_count(recipe: TrainRecipe) -> int:
     return int(os.environ["WORLD_SIZE"]) if under_torchrun() else recipe.devices
 
 
-def wait_for_all_processes() -> None:
+def wait_for_all_processes(recipe: TrainRecipe) -> None:
     """Wait until every process that ``torchrun`` has started arrives here."""
-    if under_torchrun() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
+    if under_torchrun():
+        fabric = make_fabric(recipe)
+        fabric.launch()  # connects the processes, unless a stage has done so before
+        fabric.barrier()
+
+
+@contextmanager
+def errors_of_started_processes() -> Iterator[None]:
+    """Raise an error of this package that a started process has met, in place of the traceback it comes as.
+
+    Raises:
+        BitemporalError: Of the class and with the text that the process has raised.
+    """
+    try:
+        yield
+    except ProcessRaisedException as error:
+        _, _, last = str(error).rpartition(f"\n{errors.__name__}.")
+        name, _, text = last.partition(": ")
+        if not hasattr(errors, name):
+            raise
+        raise getattr(errors, name)(text.strip()) from error
 
 
 def make_fabric(recipe: TrainRecipe, folder: StageFolder | None = None) -> Fabric:
     """Devices, processes and precision of a recipe, with the loggers of a stage's folder."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it says otherwise stands in the recipe
     devices, nodes, strategy = recipe.devices, 1, "ddp_spawn" if recipe.devices > 1 else "auto"
     if under_torchrun():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -55,7 +78,10 @@ def make_fabric(recipe: TrainRecipe, folder: StageFolder | None = None) -> Fabri
 
 @contextmanager
 def gradients_of_both_dates_in_full_precision() -> Iterator[None]:
-    """Without autocast's cache of weights in half precision, through which the gradients of both dates would add up."""
+    """Turn off autocast's cache of weights in half precision.
+
+    With it, both dates share one copy of a weight, and their gradients add up in half precision.
+    """
     cached = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:

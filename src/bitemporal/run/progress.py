@@ -33,7 +33,8 @@ class MetricsTable:
             return
         with self.path.open(newline="", encoding="utf-8") as stream:
             header, *rows = csv.reader(stream)
-        kept = [row for row in rows if row and row[0].isdigit() and int(row[0]) <= step]
+        # the last row is cut short where the machine itself has stopped
+        kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= step]
         with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([header, *kept])
 

@@ -23,7 +23,7 @@ from bitemporal.run.fit import Stage, batch_size, check_fit, train_stage
 from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT, RunFolder, teacher_stage
 from bitemporal.run.learner import Learner
 from bitemporal.run.loading import training_loader
-from bitemporal.run.processes import is_first_process
+from bitemporal.run.processes import is_first_process, make_fabric
 from bitemporal.run.recipe import DistillRecipe, TrainRecipe, check_same_run
 from bitemporal.run.verdict import reach_verdict
 
@@ -159,7 +159,7 @@ class DistillationRun(TrainingRun):
 
     def _calibrate(self, networks: dict[str, ChangeModel], student: ChangeModel) -> dict[str, float]:
         """Calibrate the teachers with the first samples that the student will see."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = make_fabric(self.recipe).device
         for network in networks.values():
             network.to(device)
         stage, size = self._student_stage(STUDENT), batch_size(self.recipe, student.card)
@@ -170,7 +170,11 @@ class DistillationRun(TrainingRun):
             batch_size=size,
             workers=self.recipe.workers,
         )
-        return calibrate(networks, (batch.to(device) for batch in batches))
+        shifts = calibrate(networks, (batch.to(device) for batch in batches))
+        for network in networks.values():
+            network.cpu()  # each process of the stage moves them to a device of its own
+        torch.cuda.empty_cache()
+        return shifts
 
     def _student_stage(self, name: str) -> Stage:
         """Student and control see the same samples and draw the same dropout."""
