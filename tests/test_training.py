@@ -348,8 +348,8 @@ def test_killed_run_ends_with_the_same_weights(tiny_pairs, tmp_path, model, prec
     for first, second in zip(*(state["optimiser"]["state"].values() for state in last), strict=True):
         assert_equal(first, second)
     assert not list((tmp_path / "killed/origin").glob(".*"))
-    tables = [(tmp_path / run / "origin/metrics.csv").read_text() for run in ("whole", "killed")]
-    assert tables[0] == tables[1]
+    for file in ("metrics.csv", "bundle/bundle.json", "bundle/weights.safetensors"):
+        assert (tmp_path / "whole/origin" / file).read_bytes() == (tmp_path / "killed/origin" / file).read_bytes(), file
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,11 @@ def test_fp16_without_cuda_is_refused(tiny_pairs, tmp_path):
         stages.train(recipe(tiny_pairs, tmp_path / "run", precision="fp16"), QUIET)
 
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+def under_torchrun(arguments: list[str]) -> str:
+    """What a command prints in two processes."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, *COMMAND[1:], *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
 
 
 @pytest.mark.full
@@ -395,7 +399,7 @@ def test_two_processes_train_as_one(tiny_pairs, tmp_path):
     assert_equal(weights(tmp_path / "run"), weights(tmp_path / "again"))
     arguments = ["train", "--model=test_tinycd", f"--data={tiny_pairs}", f"--out={tmp_path / 'torchrun'}"]
     arguments += ["--max-steps=6", "--validate-every=2", "--batch-size=4", "--crop-size=32", "--workers=0"]
-    subprocess.run([*TORCHRUN, "-m", "bitemporal.cli.main", *arguments], check=True, capture_output=True, timeout=300)
+    assert under_torchrun(arguments).splitlines() == [str(tmp_path / "torchrun/origin/bundle")]
     assert_equal(weights(tmp_path / "run"), weights(tmp_path / "torchrun"))
     tables = [(tmp_path / run / "origin/metrics.csv").read_text() for run in ("run", "torchrun")]
     assert tables[0] == tables[1]
@@ -461,8 +465,13 @@ def test_torchrun_resumes_between_last_step_and_bundle(tiny_pairs, tmp_path):
     (origin / "bundle/weights.safetensors").rename(origin / "best.safetensors")
     shutil.rmtree(origin / "bundle")
     arguments = ["distill", f"--config={tmp_path / 'run/recipe.yaml'}", "--stages=origin,control"]
-    subprocess.run([*TORCHRUN, "-m", "bitemporal.cli.main", *arguments], check=True, capture_output=True, timeout=300)
+    under_torchrun(arguments)
     assert (tmp_path / "run/control/bundle/bundle.json").is_file()
+
+
+@pytest.mark.full
+def test_torchrun_estimates_the_cost_too():
+    assert "PU hours" in under_torchrun(["reproduce", "sysu-cd", "--model=tinycd", "--estimate"])
 
 
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.full)])

@@ -54,5 +54,5 @@ def reproduce(
     cost = reproduction.estimate_cost(recipe, dataset)
     print(cost)
     print_table(reproduction.cost_table(cost))
-    if not estimate:
-        print_table(reproduction.paper_table(reproduction.reproduce(recipe, dataset), recipe, dataset))
+    if not estimate and (scores := reproduction.reproduce(recipe, dataset)):  # under torchrun, one process has them
+        print_table(reproduction.paper_table(scores, recipe, dataset))

@@ -1,6 +1,7 @@
 """``bitemporal train``."""
 
 from bitemporal.run import stages
+from bitemporal.run.processes import is_first_process
 from bitemporal.run.recipe import TrainRecipe
 
 
@@ -14,4 +15,6 @@ def train(*, recipe: TrainRecipe) -> None:
     Args:
         recipe: What is trained, on which pairs, and how.
     """
-    print(stages.train(recipe))
+    bundle = stages.train(recipe)
+    if is_first_process():
+        print(bundle)

@@ -1,8 +1,8 @@
 """One stage, from the network's initial weights to the bundle with the best ones.
 
 ``fit`` is the loop: resume, step, validate, keep the best, save. A stage that is killed at any moment and started again
-ends with the same bytes: every sample and every random draw is a function of the seed and the step alone, and
-``last.ckpt``, written after each validation, holds everything else.
+ends with the same bundle and the same ``metrics.csv``, byte for byte: every sample and every random draw is a function
+of the seed and the step alone, and ``last.ckpt``, written after each validation, holds everything else.
 """
 
 import math
@@ -37,6 +37,7 @@ from bitemporal.run.processes import (
     errors_of_started_processes,
     gradients_of_both_dates_in_full_precision,
     is_first_process,
+    local_process_count,
     make_fabric,
     process_count,
     wait_for_all_processes,
@@ -93,9 +94,9 @@ def check_fit(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
     cuda = torch.cuda.is_available()
     if recipe.precision == "fp16" and not cuda:
         raise DeviceError("precision: fp16 needs a CUDA device, and there is none; use bf16 or fp32")
-    processes = process_count(recipe)
-    if cuda and recipe.devices > torch.cuda.device_count():
-        raise DeviceError(f"devices: found {recipe.devices}, but this machine has {torch.cuda.device_count()} GPU(s)")
+    processes, devices = process_count(recipe), local_process_count(recipe)
+    if cuda and devices > torch.cuda.device_count():
+        raise DeviceError(f"devices: found {devices}, but this machine has {torch.cuda.device_count()} GPU(s)")
     size, multiple, minimum = recipe.crop_size, card.multiple, card.minimum
     if size % multiple or size < minimum:
         raise RecipeError(

@@ -35,6 +35,11 @@ def process_count(recipe: TrainRecipe) -> int:
     return int(os.environ["WORLD_SIZE"]) if under_torchrun() else recipe.devices
 
 
+def local_process_count(recipe: TrainRecipe) -> int:
+    """Number of those processes on this machine, each with a device of its own."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun() else recipe.devices
+
+
 def wait_for_all_processes(recipe: TrainRecipe) -> None:
     """Wait until every process that ``torchrun`` has started arrives here."""
     if under_torchrun():
@@ -62,14 +67,13 @@ def errors_of_started_processes() -> Iterator[None]:
 
 def make_fabric(recipe: TrainRecipe, folder: StageFolder | None = None) -> Fabric:
     """Devices, processes and precision of a recipe, with the loggers of a stage's folder."""
-    devices, nodes, strategy = recipe.devices, 1, "ddp_spawn" if recipe.devices > 1 else "auto"
+    devices, strategy = local_process_count(recipe), "ddp_spawn" if recipe.devices > 1 else "auto"
     if under_torchrun():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes, strategy = process_count(recipe) // devices, "ddp"
+        strategy = "ddp"
     return Fabric(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=devices,
-        num_nodes=nodes,
+        num_nodes=process_count(recipe) // devices,
         strategy=strategy,
         precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]  # one of its literals
         loggers=[] if folder is None else loggers_for(folder.path),

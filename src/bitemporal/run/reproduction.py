@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bitemporal.errors import DataError, RecipeError
+from bitemporal.errors import DataError, OptionError, RecipeError
 from bitemporal.evaluation import Evaluation
 from bitemporal.method.car import PAPER_THRESHOLDS
 from bitemporal.metrics import PAPER_METRICS
@@ -27,7 +27,7 @@ from bitemporal.run.augmentation import augment
 from bitemporal.run.fit import batch_size, check_fit, training_step
 from bitemporal.run.folder import O_P, ORIGIN, STUDENT
 from bitemporal.run.learner import Learner, Optimisation
-from bitemporal.run.processes import make_fabric
+from bitemporal.run.processes import make_fabric, process_count, under_torchrun
 from bitemporal.run.recipe import DistillRecipe, Precision
 from bitemporal.run.stages import DistillationRun
 from bitemporal.synthetic import write_folder
@@ -193,10 +193,12 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     """
     benchmark = BENCHMARKS[dataset]
     check_fit(recipe, recipe.model, model_card(recipe.model))
-    fabric = make_fabric(replace(recipe, devices=1))
+    fabric = make_fabric(replace(recipe, devices=1))  # one device stands for all, except under torchrun
+    fabric.launch()
+    processes = process_count(recipe)
     learner = Learner(create_model(recipe.model))
     card = learner.model.card
-    per_device = batch_size(recipe, card) // recipe.devices
+    per_device = batch_size(recipe, card) // processes
     on_gpu = fabric.device.type == "cuda"
     probed = per_device if on_gpu else min(per_device, _CPU_PAIRS)
     size = recipe.crop_size
@@ -228,7 +230,7 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     def hours(steps: int, more: float = 0.0) -> float:
         times = steps / (recipe.validate_every or max(1, steps // 20))
         # every device takes each step, and its share of the validation pairs
-        return (steps * max(slowest, step_s + more) * recipe.devices + times * validation) / 3600
+        return (steps * max(slowest, step_s + more) * processes + times * validation) / 3600
 
     teachers = len(recipe.partition.names)
     return Cost(
@@ -300,7 +302,12 @@ def dry_run(recipe: DistillRecipe, console: Console | None = None) -> dict[str, 
     Args:
         recipe: See ``paper_recipe``; its run folder is not touched.
         console: Where progress is shown; standard error by default.
+
+    Raises:
+        OptionError: Under torchrun.
     """
+    if under_torchrun():  # each process would make a temporary folder of its own
+        raise OptionError("dry_run: found under torchrun, expected a single process; give --devices instead")
     card = model_card(recipe.model)
     size = card.multiple * math.ceil(max(card.minimum, 64) / card.multiple)
     with tempfile.TemporaryDirectory(prefix="bitemporal-dry-run-") as folder:
