@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch.distributions import Bernoulli, kl_divergence
 
 from bitemporal.cli.main import main
-from bitemporal.errors import BundleError, DataError, OutputError, RecipeError, WeightsError
+from bitemporal.errors import BundleError, DataError, OptionError, OutputError, RecipeError, WeightsError
 from bitemporal.evaluation import read_result
 from bitemporal.inference import load
 from bitemporal.inference.bundle import load_network, read_description
@@ -408,7 +408,7 @@ def test_faulty_pairs_stop_the_run_before_it_starts(tiny_pairs, tmp_path):
     ],
 )
 def test_options_that_cannot_work_are_refused_before_anything_is_read(tmp_path, changes, word):
-    with pytest.raises(RecipeError, match=word):
+    with pytest.raises(OptionError, match=word):
         distill(tmp_path / "no data", tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
 

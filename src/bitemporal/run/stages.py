@@ -227,6 +227,7 @@ def _check_networks(recipe: TrainRecipe) -> None:
 
     Raises:
         RecipeError: When a field does not suit a network; the text names it.
+        OptionError: When a network has no such option.
         DeviceError: When the machine lacks what a field asks for.
         UnknownModelError: When there is no such network; the text gives the nearest names.
         WeightsError: When there are no pretrained weights.
