@@ -42,7 +42,7 @@ def test_a_pixel_reaches_its_column_and_then_all_rows():
 
     near = changed(0, 0)
     column, row = torch.zeros(2, 24, 40, dtype=torch.bool)
-    reach = 4  # of the fusion of the dates; the convolutions around channel attention, beside the axes', reach 2 more
+    reach = 4  # of the fusion; the convolutions around channel attention, besides those of the axes, reach 2 further
     column[:, 20 - reach : 20 + reach + 1] = True
     row[12 - reach : 12 + reach + 1] = True
     assert not near[12].all()

@@ -23,7 +23,7 @@ SMALL = {"max_steps": 1, "teacher_steps": 1, "student_steps": 1, "validate_every
 
 @pytest.fixture(scope="module")
 def dry_run(tiny_pairs, tmp_path_factory) -> Path:
-    """The demo's recipe with a micro network and a step a stage."""
+    """The demo's recipe with a micro network and one step per stage."""
     run = tmp_path_factory.mktemp("dry") / "run"
     options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     recipe = f"--config={ROOT / 'recipes/demo.yaml'}"
