@@ -283,7 +283,7 @@ def pairs_of_every_part() -> Batch:
 def distillation(student: ChangeModel, networks: dict[str, ChangeModel], name: str) -> Learner:
     criterion = CRITERIA[name]
     teachers = PartTeachers(networks, view_for(criterion, student, networks.values()), CarPartition())
-    return Learner(student, DistillationLoss(teachers, criterion.distance, weight=1.0, temperature=2.0))
+    return Learner(student, DistillationLoss(teachers, criterion.distance, lambda_=1.0, temperature=2.0))
 
 
 def loss_terms(learner: Learner, batch: Batch) -> dict[str, torch.Tensor]:

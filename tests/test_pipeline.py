@@ -199,7 +199,7 @@ def test_the_papers_criterion_has_the_papers_lambda(whole, tiny_pairs, tmp_path)
     (tmp_path / "run/recipe.yaml").unlink()
     run = distill(tiny_pairs, tmp_path / "run", criterion="mse", teachers="part", **{"lambda": None})
     term = run.student_learner().distillation
-    assert term.weight == 1e-5 and term.distance is mse
+    assert term.lambda_ == 1e-5 and term.distance is mse
     assert isinstance(term.teachers, PartTeachers) and term.teachers.view is raw_outputs
 
 

@@ -1,7 +1,8 @@
 """Change masks on disk: labels, decoded to 0 / 1 / 255, and the masks of other programs.
 
 The value coding of labels is found from all files of a set together (``LabelSummary``), or stated by an option
-(``LabelDecoding.of_options``). Masks of other programs are read one by one, and strictly: what could mean two things
+(``LabelDecoding.of_options``). Pixels to ignore are never found, only stated: on the disk 255 usually means changed, in
+a decoded mask 255 means ignored. Masks of other programs are read one by one, and strictly: what could mean two things
 is refused.
 """
 

@@ -1,10 +1,15 @@
 """The distillation term of MTKD (JL1-CD paper, arXiv 2502.13407, section on MTKD).
 
-The student minimises its own supervised loss plus lambda times the distance to its teachers::
+The student minimises its own supervised loss plus lambda times the mean distance to its teachers::
 
     L = L_task(student, label) + lambda * (1 / |Z|) * sum over z in Z of d(z_student, z_teacher)
 
-Z are the outputs for all valid pixels of a batch. In the paper d is the squared difference of raw outputs (``mse``).
+Z are the outputs for all valid pixels of a batch. In the paper, d is the squared difference of raw outputs (``mse``),
+and each pair has one teacher. The default here goes further (``benchmarks/study.md``)::
+
+    L = L_task + lambda * T^2 * sum over teachers t of w_t * mean over Z of KL(teacher_t / T || student / T)
+
+with a share w_t for each teacher's part and a temperature T (``kl``, ``AllTeachers``).
 """
 
 from collections.abc import Callable, Iterable
@@ -35,8 +40,8 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
 def kl(student: Tensor, teacher: Tensor) -> Tensor:
     """Kullback-Leibler divergence KL(teacher || student) of the probability of change of each pixel.
 
-    The paper's code has it with weight 0 (section on MTKD). For two logits this is the divergence of their softmax; for
-    one logit that of the Bernoulli distribution, where a softmax over one channel would always give 0.
+    In the paper's code this term has weight 0 (paper, section on MTKD). For two logits it is the divergence of their
+    softmax. For one logit it is that of the Bernoulli distribution; a softmax over one channel would always give 0.
 
     Args:
         student: Log-odds, n x 1 x h x w.
@@ -54,19 +59,19 @@ class Criterion(NamedTuple):
     Attributes:
         distance: Takes the outputs of student and teacher, n x K x h x w, and gives the distance of each element.
         view: Which outputs it compares, where both networks are of one architecture; else log-odds are compared.
-        weight: Lambda where none is given; ``None`` takes the network's own, from the paper's Table II.
+        default_lambda: Lambda where none is given; ``None`` takes the network's own, from the paper's Table II.
     """
 
     distance: Callable[[Tensor, Tensor], Tensor]
     view: View
-    weight: float | None
+    default_lambda: float | None
 
 
 CRITERIA = {
-    "kl": Criterion(kl, log_odds, weight=1.0),  # it then weighs about as much as a pixel's cross-entropy
-    "mse": Criterion(mse, raw_outputs, weight=None),
+    "kl": Criterion(kl, log_odds, default_lambda=1.0),  # it then weighs about as much as a pixel's cross-entropy
+    "mse": Criterion(mse, raw_outputs, default_lambda=None),
 }
-"""Criteria by their names in a recipe; a new one is a function above and an entry here."""
+"""Criteria by their names in a recipe, the default first; a new one is a function above and an entry here."""
 
 
 def criterion(name: str) -> Criterion:
@@ -99,13 +104,13 @@ class DistillationLoss:
     Attributes:
         teachers: Who teaches which pair.
         distance: See ``Criterion``.
-        weight: Lambda.
+        lambda_: Lambda.
         temperature: T.
     """
 
     teachers: Teachers
     distance: Callable[[Tensor, Tensor], Tensor]
-    weight: float
+    lambda_: float
     temperature: float = 1.0
 
     def __call__(self, student: ChangeModel, outputs: ModelOutput, batch: Batch) -> Tensor:
@@ -119,20 +124,20 @@ class DistillationLoss:
         Returns:
             A scalar; 0 where no pair of the batch has a teacher.
         """
-        totals, weights = [], []
+        totals, counts = [], []
         for target in self.teachers.targets(batch):
             own = self.teachers.view(student, _select(outputs, target.samples))
             own, theirs = _at_common_size(own, target.values)
             distance = self.distance(own / self.temperature, theirs / self.temperature)
             valid = valid_shares(batch.target[target.samples], distance.shape[-2:])
             valid = valid.repeat(len(distance) // len(valid), 1, 1, 1)  # some networks answer several times per pair
-            totals.append(target.weight * (valid * distance).sum())
-            weights.append(target.weight * valid.sum() * distance.shape[1])
+            totals.append(target.share * (valid * distance).sum())
+            counts.append(target.share * valid.sum() * distance.shape[1])
         if not totals:
             return outputs.logits.sum() * 0.0  # in the graph, so that every step has the same terms
-        weight = torch.stack(weights).sum()
-        mean = torch.stack(totals).sum() / weight.clamp(min=torch.finfo(weight.dtype).tiny)
-        return self.weight * self.temperature**2 * mean
+        count = torch.stack(counts).sum()
+        mean = torch.stack(totals).sum() / count.clamp(min=torch.finfo(count.dtype).tiny)
+        return self.lambda_ * self.temperature**2 * mean
 
 
 def valid_shares(target: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

@@ -40,12 +40,12 @@ class Target(NamedTuple):
     Attributes:
         values: The teacher's log-odds or raw outputs, n x K x h x w float32.
         samples: Numbers of the samples in the batch, n int64.
-        weight: Weight of this teacher among the others.
+        share: Weight of this teacher among the others.
     """
 
     values: Tensor
     samples: Tensor
-    weight: float
+    share: float
 
 
 class Teachers(ABC):

@@ -1,8 +1,10 @@
 """One stage, from the network's initial weights to the bundle with the best ones.
 
-``fit`` is the loop: resume, step, validate, keep the best, save. A stage that is killed at any moment and started again
-ends with the same bundle and the same ``metrics.csv``, byte for byte: every sample and every random draw is a function
-of the seed and the step alone, and ``last.ckpt``, written after each validation, holds everything else.
+``fit`` is the loop: resume, step, validate, keep the best, save. After each validation it writes ``best.safetensors``,
+if the weights are the best so far, and then ``last.ckpt``, which holds everything else. A stage that is killed and
+started again resumes at ``last.ckpt`` and repeats the steps since. On a CPU it ends with the same bundle
+and the same ``metrics.csv`` as an uninterrupted one, byte for byte, because every sample and every random draw is a function of the seed and the step alone. A GPU may
+round differently.
 """
 
 import math
@@ -206,7 +208,7 @@ def fit(
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         learner.model = nn.SyncBatchNorm.convert_sync_batchnorm(learner.model)
     optimiser = optimisation.optimiser(learner.model)
-    network, stepper = fabric.setup(learner, optimiser)
+    wrapped, wrapped_optimiser = fabric.setup(learner, optimiser)
     step, best = _resume(fabric, stage.folder, learner.model, optimiser)
 
     validate_every = min(recipe.validate_every or -(-stage.steps // _VALIDATIONS_PER_STAGE), stage.steps)
@@ -225,7 +227,9 @@ def fit(
             # by the step's number, so that a resumed run draws what an uninterrupted one draws
             torch.manual_seed(derive_seed(stage.seed(recipe), "step", step, fabric.global_rank))
             optimisation.set_learning_rate(optimiser, step)
-            losses.add(step, training_step(fabric, network, stepper, batch.to(fabric.device), optimisation.clip_norm))
+            losses.add(
+                step, training_step(fabric, wrapped, wrapped_optimiser, batch.to(fabric.device), optimisation.clip_norm)
+            )
             step += 1
             validates = step % validate_every == 0 or step == stage.steps
             if validates or step % row_every == 0:
@@ -238,8 +242,8 @@ def fit(
                     table.write(row)
                     fabric.log_dict({name: float(value) for name, value in row.items() if value != ""}, step)
             if validates:
-                # the best weights go first: a process killed between the two resumes at the previous checkpoint, and
-                # arrives at the same best weights again
+                # the best weights go first: if the process is killed before the checkpoint is written, it resumes at
+                # the previous one, and arrives at the same best weights again
                 if score > best["score"]:
                     best = {"score": score, "step": step, "metrics": scores}
                     _save_best(fabric, stage.folder, learner.model)
@@ -304,14 +308,14 @@ class _Losses:
     def __init__(self, device: torch.device) -> None:
         self.sums: dict[str, Tensor] = {}
         self.steps = 0
-        self.first_infinite = torch.tensor(math.inf, device=device)
+        self.first_bad_step = torch.tensor(math.inf, device=device)
 
     def add(self, step: int, terms: Mapping[str, Tensor]) -> None:
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.double()
         self.steps += 1
-        now = torch.where(torch.isfinite(terms["loss"]), math.inf, float(step))
-        self.first_infinite = torch.minimum(self.first_infinite, now)
+        bad_step = torch.where(torch.isfinite(terms["loss"]), math.inf, float(step))
+        self.first_bad_step = torch.minimum(self.first_bad_step, bad_step)
 
     def means(self) -> dict[str, str]:
         """Mean losses per step as text, and a new beginning.
@@ -320,7 +324,7 @@ class _Losses:
             RecipeError: When the loss of a step was not a finite number.
         """
         means = {name: f"{float(total) / self.steps:.6g}" for name, total in self.sums.items()}
-        if math.isfinite(first := float(self.first_infinite)):
+        if math.isfinite(first := float(self.first_bad_step)):
             terms = ", ".join(f"{name} {value}" for name, value in means.items())
             raise RecipeError(
                 f"step {first:.0f}: the loss is not a finite number ({terms}), so training cannot continue. Lower "

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bitemporal.errors import BundleError, RecipeError
+from bitemporal.errors import BundleError, OptionError, RecipeError
 from bitemporal.evaluation import Evaluation
 from bitemporal.inference.bundle import load_network
 from bitemporal.method.car import CarPartition
@@ -142,11 +142,11 @@ class DistillationRun(TrainingRun):
         """The student as it starts: the origin's weights, its own loss, and the distillation term of its teachers."""
         recipe, student = self.recipe, self._trained(ORIGIN)
         chosen = criterion(recipe.criterion)
-        weight = chosen.weight if recipe.lambda_ is None else recipe.lambda_
-        if weight is None:
-            weight = student.card.training.distillation_weight
+        lambda_ = chosen.default_lambda if recipe.lambda_ is None else recipe.lambda_
+        if lambda_ is None:
+            lambda_ = student.card.training.distillation_weight
         teachers = self._teachers(student)
-        return Learner(student, DistillationLoss(teachers, chosen.distance, weight, recipe.temperature))
+        return Learner(student, DistillationLoss(teachers, chosen.distance, lambda_, recipe.temperature))
 
     def _teachers(self, student: ChangeModel) -> Teachers:
         networks = {part: self._trained(teacher_stage(part)) for part in self.taught_parts}
@@ -154,6 +154,7 @@ class DistillationRun(TrainingRun):
         if self.recipe.teachers == "part":
             return PartTeachers(networks, view, self.partition)
         training_pairs = {part: len(self.data.of_part(TRAIN, part)) for part in networks}
+        # raw outputs are compared as they are
         shifts = self._calibrate(networks, student) if view is log_odds else None
         return AllTeachers(networks, view, training_pairs, shifts)
 
@@ -240,7 +241,11 @@ def _check_networks(recipe: TrainRecipe) -> None:
     if isinstance(recipe, DistillRecipe) and recipe.teacher_model is not None:
         names.add(recipe.teacher_model)
     for name in sorted(names):
-        # building it without weights checks the options; asking for weights that do not exist is an error of its own
-        without_weights = recipe.pretrained and model_card(name).licence == "none"
-        model = create_model(name, without_weights, **(recipe.model_options if name == recipe.model else {}))
-        check_fit(recipe, name, model.card)
+        # networks are built here to check their options; asking for weights that do not exist is an error of its own
+        asks_in_vain = recipe.pretrained and model_card(name).licence == "none"
+        options = recipe.model_options if name == recipe.model else {}
+        try:
+            card = create_model(name, pretrained=asks_in_vain, **options).card
+        except OptionError as error:
+            raise RecipeError(f"model_options: {error}") from error
+        check_fit(recipe, name, card)
