@@ -2,9 +2,9 @@
 
 ``fit`` is the loop: resume, step, validate, keep the best, save. After each validation it writes ``best.safetensors``,
 if the weights are the best so far, and then ``last.ckpt``, which holds everything else. A stage that is killed and
-started again resumes at ``last.ckpt`` and repeats the steps since. On a CPU it ends with the same bundle
-and the same ``metrics.csv`` as an uninterrupted one, byte for byte, because every sample and every random draw is a function of the seed and the step alone. A GPU may
-round differently.
+started again resumes at ``last.ckpt`` and repeats the steps since. On a CPU it ends with the same bundle and the same
+``metrics.csv`` as an uninterrupted one, byte for byte: every sample and every random draw is a function of the seed and
+the step alone. A GPU may round differently.
 """
 
 import math
