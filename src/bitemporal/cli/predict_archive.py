@@ -90,11 +90,11 @@ def predict_archive(
     return 1 if failed else 0
 
 
-def _print_status(status: "scenes.SceneStatus") -> None:
+def _print_status(status: scenes.SceneStatus) -> None:
     print(f"{status.id}: {status.status}{': ' + status.error if status.error else ''}", flush=True)
 
 
-def _row(status: "scenes.SceneStatus") -> list[str]:
+def _row(status: scenes.SceneStatus) -> list[str]:
     numbers = ((status.car, ".4f"), (status.changed_hectares, ".2f"), (status.seconds, ".1f"))
     cells = ["-" if value is None else format(value, form) for value, form in numbers]
     return [status.id, status.status, *cells, str(status.attempts)]
