@@ -1,6 +1,5 @@
 """The files that a scene's prediction leaves behind, checked before the work and put in place after it."""
 
-import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -8,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from bitemporal.errors import OutputError
-from bitemporal.files import replacing, unwritable
+from bitemporal.files import replacing
 from bitemporal.scenes.polygons import FORMATS
 from bitemporal.scenes.rasters import sync
 
@@ -106,12 +105,6 @@ def publish(products: Mapping[Path, Path]) -> None:
     for file, target in products.items():
         for ending in (".aux.xml", ".ovr", ".msk"):
             target.with_name(target.name + ending).unlink(missing_ok=True)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            sync(file)
-            file.replace(target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise unwritable(target, error) from error
-            with replacing(target) as temporary:  # another disk
-                shutil.copyfile(file, temporary)
+        with replacing(target) as temporary:
+            sync(file)  # before the move: a run that is killed meanwhile leaves nothing next to the target
+            shutil.move(file, temporary)
