@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +63,7 @@ def common_grid(before: Source, after: Source, choice: GridChoice = "before") ->
                 "place on the ground need one size: crop or resample one, or give both a CRS and a transform"
             )
         return first
-    left, top, right, bottom = _extent_on(first, second, after)
+    left, top, right, bottom = _extent_on(first, after)
     if min(right, first.width) <= max(left, 0) or min(bottom, first.height) <= max(top, 0):
         raise DataError(
             f"{before.describe()} and {after.describe()} do not overlap: {first.describe()} against "
@@ -90,8 +90,9 @@ def _whole(value: float, rounding: Callable[[float], int]) -> int:
     return nearest if abs(value - nearest) < _ALIGNED else rounding(value)
 
 
-def _extent_on(grid: Grid, other: Grid, source: Source) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of another grid in pixels of this one."""
+def _extent_on(grid: Grid, source: Source) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a date in pixels of a grid."""
+    other = source.grid
     bounds = array_bounds(other.height, other.width, other.transform)
     try:
         if other.crs != grid.crs:
@@ -126,7 +127,7 @@ def _alignment(source: Grid, grid: Grid) -> tuple[int, int] | None:
     return (column, row) if max(map(abs, off)) < _ALIGNED else None
 
 
-class DateOnGrid:
+class DateOnGrid(ExitStack):
     """A date seen on the common grid. Every thread needs its own, as open files are not shared."""
 
     def __init__(self, source: Source, grid: Grid, shift: Shift | None = None) -> None:
@@ -137,14 +138,14 @@ class DateOnGrid:
             grid: The common grid.
             shift: How far the date lies off; it is undone.
         """
+        super().__init__()
         self.source = source
         self.grid = grid
-        self._opened = ExitStack()
         self._files: dict[str, DatasetReader | WarpedVRT] = {}
         self._aligned = None if shift or source.nodata is not None else _alignment(source.grid, grid)
         for path in source.files:
             dataset = open_raster(path)
-            self._opened.callback(dataset.close)
+            self.callback(dataset.close)
             self._files[path] = dataset if self._aligned else self._warped(dataset, shift)
 
     def _warped(self, dataset: DatasetReader, shift: Shift | None) -> WarpedVRT:
@@ -170,7 +171,7 @@ class DateOnGrid:
             tolerance=0.05,
             **marks,
         )
-        self._opened.callback(warped.close)
+        self.callback(warped.close)
         return warped
 
     def read(
@@ -222,17 +223,12 @@ class DateOnGrid:
         columns = slice(round((x0 - left) * across), round((x1 - left) * across))
         return (rows, columns), Window(x0, y0, x1 - x0, y1 - y0), (rows.stop - rows.start, columns.stop - columns.start)
 
-    def close(self) -> None:
-        """Close the files."""
-        self._opened.close()
-
-    def __enter__(self) -> Self:
-        """Itself; closed at the end of the block."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the files."""
-        self.close()
+    def read_overview(self, side: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Values and validity of the whole grid, decimated to at most so many pixels on its longer side."""
+        height, width = self.grid.height, self.grid.width
+        shrink = max(1.0, max(height, width) / side)
+        shape = max(1, round(height / shrink)), max(1, round(width / shrink))
+        return self.read(Window(0, 0, width, height), shape)
 
 
 def _is_alpha_chosen(dataset: DatasetReader, bands: Sequence[int]) -> bool:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import rasterio
 
 from bitemporal.scenes.rasters import new_raster, row_windows
-from bitemporal.scenes.sources import Grid
+from bitemporal.scenes.scene import Scene
 
 UNCHANGED, CHANGED, NO_DATA = 0, 1, 255
 
@@ -25,25 +25,23 @@ class PixelCounts(NamedTuple):
     valid: npt.NDArray[np.int64]
 
 
-def write_mask(path: Path, probability: Path, grid: Grid, tags: dict[str, str], threshold: float) -> PixelCounts:
+def write_mask(path: Path, probability: Path, scene: Scene) -> PixelCounts:
     """Write the mask of a scene as a GeoTIFF, some rows at a time.
 
     Args:
         path: File to write.
         probability: Raster of probabilities, NaN where there is no data.
-        grid: The scene's pixels.
-        tags: Tags of the file.
-        threshold: Probability above which a pixel is changed.
+        scene: The scene.
 
     Raises:
         OSError: When the file cannot be written.
     """
-    counts = PixelCounts(*np.zeros((2, grid.height), np.int64))
-    with rasterio.open(probability) as source, new_raster(path, grid, "uint8", NO_DATA, tags) as target:
+    counts = PixelCounts(*np.zeros((2, scene.grid.height), np.int64))
+    with rasterio.open(probability) as source, new_raster(path, scene.grid, "uint8", NO_DATA, scene.tags) as target:
         target.write_colormap(1, _COLOURS)
         for window in row_windows(source):
             probabilities = source.read(1, window=window)
-            mask = (probabilities > threshold).astype(np.uint8)
+            mask = (probabilities > scene.options.threshold).astype(np.uint8)
             mask[np.isnan(probabilities)] = NO_DATA
             target.write(mask, 1, window=window)
             rows = slice(window.row_off, window.row_off + window.height)

@@ -8,10 +8,9 @@ import rasterio
 from PIL import Image
 from rasterio.windows import Window
 
-from bitemporal.scenes.grids import DateOnGrid
 from bitemporal.scenes.mask import CHANGED, RED
-from bitemporal.scenes.sources import Grid
-from bitemporal.scenes.values import ValueRange, scale_channels
+from bitemporal.scenes.scene import Scene
+from bitemporal.scenes.values import scale_channels
 
 _SIDE = 1024
 """Largest size in pixels of a picture's longer side."""
@@ -19,35 +18,29 @@ _SIDE = 1024
 _GAP = 8
 
 
-def write_quicklook(
-    path: Path, dates: tuple[DateOnGrid, DateOnGrid], ranges: ValueRange, mask: Path, grid: Grid
-) -> None:
+def write_quicklook(path: Path, mask: Path, scene: Scene) -> None:
     """Write before, after, and after in grey with what changed in red, side by side.
 
     Args:
         path: PNG to write.
-        dates: Both dates, open.
-        ranges: Values of each channel that become 0 and 255.
         mask: Raster of the change mask.
-        grid: Pixels of the scene.
+        scene: The scene.
 
     Raises:
         DataError: When pixels cannot be read.
         OSError: When it cannot be written.
     """
-    shrink = max(1.0, max(grid.height, grid.width) / _SIDE)
-    shape = max(1, round(grid.height / shrink)), max(1, round(grid.width / shrink))
-    window = Window(0, 0, grid.width, grid.height)
     panels: list[npt.NDArray[np.uint8]] = []
-    for date in dates:
-        samples, valid = date.read(window, shape)
-        picture = scale_channels(samples, ranges).transpose(1, 2, 0)
+    for opened in scene.open_dates():
+        with opened as date:
+            samples, valid = date.read_overview(_SIDE)
+        picture = scale_channels(samples, scene.ranges).transpose(1, 2, 0)
         picture[~valid] = 255
         panels.append(picture)
-    changed = _any_changed(mask, shape)
+    changed = _any_changed(mask, valid.shape)
     grey = panels[1].mean(axis=2, keepdims=True).astype(np.uint8).repeat(3, axis=2)
     panels.append(np.where(changed[..., None], np.array(RED, np.uint8), grey // 2 + 120))
-    gap = np.full((shape[0], _GAP, 3), 255, np.uint8)
+    gap = np.full((len(grey), _GAP, 3), 255, np.uint8)
     joined = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
     Image.fromarray(joined).save(path, format="PNG", optimize=True)
 

@@ -1,7 +1,7 @@
 """The products of a scene, made from its probabilities: mask, rasters to keep, polygons, a picture."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -52,17 +52,17 @@ def make_products(scene: Scene, probability: Path) -> Products:
         DataError: When pixels for the picture cannot be read.
         OutputError: When a file cannot be written.
     """
-    outputs, grid, tags = scene.outputs, scene.grid, scene.tags
+    outputs = scene.outputs
     folder = probability.parent
     mask = folder / "mask.tif"
     with _writing(mask, outputs.mask):
-        products = Products(write_mask(mask, probability, grid, tags, scene.options.threshold))
+        products = Products(write_mask(mask, probability, scene))
     if outputs.polygons is not None:
         file = folder / "polygons" / outputs.polygons.name  # a GeoPackage's layer is named after the file
         with _writing(file, outputs.polygons):
             file.parent.mkdir(exist_ok=True)
             file.unlink(missing_ok=True)
-            products.polygons = write_polygons(file, mask, probability, grid, scene.options, _style("polygons"))
+            products.polygons = write_polygons(file, mask, probability, scene.grid, scene.options, _style("polygons"))
             products.add(file, outputs.polygons, "polygons")
     if outputs.probability is not None:
         file = folder / "probability-cog.tif"
@@ -77,9 +77,8 @@ def make_products(scene: Scene, probability: Path) -> Products:
         products.add(file, outputs.mask, "mask")
     if outputs.quicklook is not None:
         file = folder / "quicklook.png"
-        with _writing(file, outputs.quicklook), ExitStack() as stack:
-            before, after = (stack.enter_context(date) for date in scene.open_dates())
-            write_quicklook(file, (before, after), scene.ranges, mask, grid)
+        with _writing(file, outputs.quicklook):
+            write_quicklook(file, mask, scene)
             products.add(file, outputs.quicklook)
     return products
 

@@ -36,16 +36,15 @@ def estimate_shift(before: Source, after: Source) -> Shift:
     """
     grid = common_grid(before, after, "intersection")
     with DateOnGrid(before, grid) as first, DateOnGrid(after, grid) as second:
-        shrink = max(1.0, max(grid.height, grid.width) / _COARSE)
-        shape = max(1, round(grid.height / shrink)), max(1, round(grid.width / shrink))
-        whole = Window(0, 0, grid.width, grid.height)
-        coarse = _correlate(*(_grey(*date.read(whole, shape)) for date in (first, second)))
+        overviews = [date.read_overview(_COARSE) for date in (first, second)]
+        coarse = _correlate(*(_grey(*overview) for overview in overviews))
         if coarse is None:
             raise DataError(
                 f"{before.describe()}, {after.describe()}: share too few valid pixels, or show too little, to be "
                 "registered; leave --register out, or check that they show the same place"
             )
-        down, across = round(coarse[0] * grid.height / shape[0]), round(coarse[1] * grid.width / shape[1])
+        height, width = overviews[0][1].shape
+        down, across = round(coarse[0] * grid.height / height), round(coarse[1] * grid.width / width)
         shifts = []
         # small scenes have small windows: at least three per side, or nothing could disagree
         side = min(_SIDE, max(_SMALLEST, min(grid.height, grid.width) // 3))

@@ -212,21 +212,16 @@ def _grid(dataset: DatasetReader, path: str) -> Grid:
         )
     if not placed and crs is None:
         return Grid(None, Affine.identity(), dataset.width, dataset.height)
-    if crs is None:
+    if crs is None or not placed:
+        part = "a transform but no CRS" if crs is None else f"the CRS {crs.to_string()} but no transform"
         raise DataError(
-            f"{path}: has a transform but no CRS; expected both: set the CRS with `gdal_edit.py -a_srs EPSG:CODE`"
+            f"{path}: has {part}; expected both: set them with "
+            "`gdal_edit.py -a_srs EPSG:CODE -a_ullr LEFT TOP RIGHT BOTTOM`"
         )
-    if not placed:
-        raise DataError(
-            f"{path}: has the CRS {crs.to_string()} but no transform; expected both: set the transform with "
-            "`gdal_edit.py -a_ullr`"
-        )
-    values = np.array(transform[:6])
-    if not np.isfinite(values).all() or transform.a == 0 or transform.e == 0:
-        raise DataError(
-            f"{path}: its transform {tuple(transform[:6])} is impossible; set it with `gdal_edit.py -a_ullr`"
-        )
-    if abs(transform.b) > 1e-6 * abs(transform.a) or abs(transform.d) > 1e-6 * abs(transform.e):
+    values, width, height = tuple(transform[:6]), abs(transform.a), abs(transform.e)
+    if not np.isfinite(values).all() or not 1e-3 * height < width < 1e3 * height:
+        raise DataError(f"{path}: its transform {values} is impossible; set it with `gdal_edit.py -a_ullr`")
+    if abs(transform.b) > 1e-6 * width or abs(transform.d) > 1e-6 * height:
         raise DataError(f"{path}: its pixels are rotated against the axes; expected north up: run gdalwarp on it first")
     if transform.a < 0 or transform.e > 0:
         raise DataError(f"{path}: is stored mirrored or south up; expected north up: run gdalwarp on it first")
@@ -235,11 +230,6 @@ def _grid(dataset: DatasetReader, path: str) -> Grid:
         raise DataError(
             f"{path}: reaches from {left:g}, {bottom:g} to {right:g}, {top:g} in {crs.to_string()}, which are no "
             "degrees of longitude and latitude; correct its CRS or transform with gdal_edit.py"
-        )
-    if not 1e-3 < transform.a / -transform.e < 1e3:
-        raise DataError(
-            f"{path}: its pixels are {transform.a:g} x {-transform.e:g} units, which is impossible; set its transform "
-            "with `gdal_edit.py -a_ullr`"
         )
     return Grid(crs, transform, dataset.width, dataset.height)
 

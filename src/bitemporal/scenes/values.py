@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.windows import Window
 
 from bitemporal.errors import DataError, OptionError
 from bitemporal.imagery.scale import scale
@@ -68,15 +67,11 @@ def _samples(source: Source) -> npt.NDArray[np.float64]:
     """Valid values of a date, C x n."""
     grid = source.grid
     with DateOnGrid(source, grid) as date:
-        shrink = max(1.0, max(grid.width, grid.height) / _SIDE)
-        shape = max(1, round(grid.height / shrink)), max(1, round(grid.width / shrink))
-        whole = Window(0, 0, grid.width, grid.height), shape
-        if shrink == 1.0 or all(map(_has_overviews, source.files)):
-            reads = [date.read(*whole)]
-        else:
+        reads = []
+        if max(grid.width, grid.height) > _SIDE and not all(map(_has_overviews, source.files)):
             reads = [date.read(window) for window in windows_on(grid, 8, _SIDE // 8)]
-            if sum(int(valid.sum()) for _, valid in reads) < _FEW:  # what is valid lies between the windows
-                reads = [date.read(*whole)]
+        if sum(int(valid.sum()) for _, valid in reads) < _FEW:  # no windows, or what is valid lies between them
+            reads = [date.read_overview(_SIDE)]
     return np.concatenate([values[:, valid] for values, valid in reads], axis=1).astype(np.float64)
 
 
