@@ -1,6 +1,5 @@
 """The pass of a detector over a scene: strip after strip, tiles are read, answered, blended and written down."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ import torch
 
 from bitemporal.inference import Detector
 from bitemporal.scenes.journal import Journal
-from bitemporal.scenes.reading import Tile, TileReader
+from bitemporal.scenes.reading import Tile, read_tiles
 from bitemporal.scenes.scene import Scene
 from bitemporal.scenes.tiling import Blend
 
@@ -41,11 +40,8 @@ def predict_strips(scene: Scene, detector: Detector, journal: Journal, advance: 
         return
     blend = Blend(tiling, journal.strips, journal.carried)
     pending: Future[None] | None = None
-    with (
-        TileReader(scene.open_dates, tiling, scene.ranges, _reading_threads(scene)) as reader,
-        ThreadPoolExecutor(1, thread_name_prefix="strips") as writer,
-    ):
-        tiles = reader.tiles(place for strip in remaining for place in tiling.tiles(strip))
+    places = (place for strip in remaining for place in tiling.tiles(strip))
+    with read_tiles(scene, places) as tiles, ThreadPoolExecutor(1, thread_name_prefix="strips") as writer:
         for _ in remaining:
             valid, tallies = _answer_strip(islice(tiles, tiling.along.count), detector, blend, scene.options.batch_size)
             start, probabilities = blend.finish()
@@ -57,11 +53,6 @@ def predict_strips(scene: Scene, detector: Detector, journal: Journal, advance: 
             advance()
         if pending is not None:
             pending.result()
-
-
-def _reading_threads(scene: Scene) -> int:
-    """Number of threads: few, since each opens the files again and decodes blocks that others also decode."""
-    return 4 if scene.is_remote else min(4, max(1, (os.cpu_count() or 1) // 2))
 
 
 def _answer_strip(
