@@ -6,9 +6,9 @@ and one loop that hands out the scenes, replaces workers that die, and tries the
 
 import os
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -120,7 +120,7 @@ def predict_archive(
     bundles = tuple(str(Path(bundle).resolve()) if Path(bundle).exists() else bundle for bundle in plan.bundles)
     plan = replace(plan, bundles=bundles, out=str(Path(plan.out).resolve()))
     compose(plan.bundles, "cpu", plan.augmentation, plan.scales)  # a detector that cannot be used fails here, once
-    start = _ray_actors(plan) if engine == "ray" else _processes(plan)
+    start = _ray_actors(plan) if engine == "ray" else partial(_Process, plan)
     statuses: dict[str, SceneStatus] = {}
     for status in _spread(scenes, start, workers):
         statuses[status.id] = status
@@ -129,10 +129,9 @@ def predict_archive(
     return [statuses[scene.id] for scene in scenes]
 
 
-def _write_statuses(plan: Plan, statuses: Iterable[SceneStatus]) -> None:
-    table = pandas.DataFrame(map(asdict, statuses), columns=[field.name for field in fields(SceneStatus)])
+def _write_statuses(plan: Plan, statuses: Sequence[SceneStatus]) -> None:
     with replacing(Path(plan.out) / "status.csv") as temporary:
-        table.to_csv(temporary, index=False)
+        pandas.DataFrame(statuses).to_csv(temporary, index=False)
 
 
 class SceneWorker:
@@ -215,16 +214,11 @@ def _spread(scenes: Sequence[SceneFiles], start: Callable[[], _Worker], workers:
             worker.stop()
 
 
-def _processes(plan: Plan) -> Callable[[], _Worker]:
-    """Start workers as processes of this machine."""
-    choose_device(plan.device)  # a device that is unavailable fails here, once
-    return partial(_Process, plan)
-
-
 class _Process:
     """A worker in its own process, which starts with the first scene."""
 
     def __init__(self, plan: Plan) -> None:
+        choose_device(plan.device)  # a device that is unavailable fails here, not with each scene
         self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_load, initargs=(plan,))
 
     def submit(self, scene: SceneFiles) -> Future[SceneStatus]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import array_bounds
@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from bitemporal.errors import DataError
 from bitemporal.scenes.options import GridChoice
-from bitemporal.scenes.sources import Grid, Source, finite, has_nodata, open_raster, readable
+from bitemporal.scenes.sources import Grid, Source, open_raster
 
 _ALIGNED = 1e-3
 """Grids that lie less than this part of a pixel apart count as aligned."""
@@ -199,13 +199,19 @@ class DateOnGrid(ExitStack):
         for path, dataset in self._files.items():
             channels = [(i, band) for i, (file, band) in enumerate(self.source.channels) if file == path]
             bands = sorted({band for _, band in channels})
-            with readable(path):
+            try:
                 values = dataset.read(bands, window=inside, out_shape=(len(bands), *size))
-                for i, band in channels:
-                    samples[(i, *target)] = values[bands.index(band)]
-                if self._aligned is None or (has_nodata(dataset) and not _is_alpha_chosen(dataset, bands)):
+                if self._aligned is None or _marks_nodata(dataset, bands):
                     valid[target] &= dataset.dataset_mask(window=inside, out_shape=size) > 0
-        valid &= finite(samples)
+            except RasterioError as error:
+                cause = str(error.__cause__ or error).splitlines()[0]
+                raise DataError(
+                    f"{path}: its pixels cannot be read ({cause}); it is damaged or truncated: restore or fetch it "
+                    "again"
+                ) from error
+            for i, band in channels:
+                samples[(i, *target)] = values[bands.index(band)]
+        valid &= np.isfinite(samples).all(axis=0)
         samples[:, ~valid] = 0
         return samples, valid
 
@@ -231,9 +237,11 @@ class DateOnGrid(ExitStack):
         return self.read(Window(0, 0, width, height), shape)
 
 
-def _is_alpha_chosen(dataset: DatasetReader, bands: Sequence[int]) -> bool:
-    """Whether the file's alpha is used as data: GDAL takes the fourth of four bands for alpha, whatever it holds."""
-    return any(dataset.colorinterp[band - 1] == ColorInterp.alpha for band in bands)
+def _marks_nodata(dataset: DatasetReader, bands: Sequence[int]) -> bool:
+    """Whether a file marks pixels without data itself, by a value, a mask, or alpha that is not used as data."""
+    # GDAL takes the fourth of four bands for alpha, whatever it holds
+    is_alpha_data = any(dataset.colorinterp[band - 1] == ColorInterp.alpha for band in bands)
+    return not is_alpha_data and any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums)
 
 
 def windows_on(grid: Grid, count: int, side: int) -> Sequence[Window]:

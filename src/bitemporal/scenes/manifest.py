@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bitemporal.errors import DataError
+from bitemporal.scenes.sources import is_remote
 
 _TILE_PROPERTIES = ("grid:code", "s2:mgrs_tile", "tile", "tile_id")
 """Where STAC items say which tile they show."""
@@ -111,9 +112,7 @@ def _files(value: object, file: Path) -> tuple[str, ...]:
 
 
 def _resolved(address: str, file: Path) -> str:
-    if "://" in address or address.startswith("/vsi"):
-        return address
-    return str(file.parent / address)
+    return address if is_remote([address]) else str(file.parent / address)
 
 
 def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:

@@ -60,12 +60,9 @@ def write_polygons(path: Path, mask: Path, probability: Path, grid: Grid, option
     outlines = _outlines(mask, grid)
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)  # their sides are those of pixels
     # areas are those of the pixels, whatever the corners look like
-    if has_areas(grid.crs):
-        areas = Areas(grid).of(_transformed(outlines, grid.transform))
-        kept = areas >= options.minimum_area
-    else:
-        areas = np.full(len(outlines), np.nan)
-        kept = pixels >= options.minimum_area
+    placed = has_areas(grid.crs)
+    areas = Areas(grid).of(_transformed(outlines, grid.transform)) if placed else np.full(len(outlines), np.nan)
+    kept = (areas if placed else pixels) >= options.minimum_area
     outlines, pixels, areas = outlines[kept], pixels[kept], areas[kept]
     drawn = np.array([_smoothed(outline) for outline in outlines], object) if options.smooth else outlines
     table = geopandas.GeoDataFrame(

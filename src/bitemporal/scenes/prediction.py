@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -163,7 +161,7 @@ def _predict(scene: Scene, progress: bool) -> SceneResult:
             raise
         predicted = time.perf_counter()
         bar.add_task("writing", total=None)
-        with _what_is_predicted_stays(outputs.mask):
+        try:
             products = make_products(scene, journal.raster)
             if outputs.summary is not None:  # its presence says that everything else is there
                 outputs.summary.unlink(missing_ok=True)
@@ -171,6 +169,10 @@ def _predict(scene: Scene, progress: bool) -> SceneResult:
             result = _result(scene, journal, products, part, resumed, predicted)
             if outputs.summary is not None:
                 write_json(outputs.summary, _summary(scene, result, products))
+        except (BitemporalError, OSError) as error:
+            problem = unwritable(outputs.mask, error) if isinstance(error, OSError) else error
+            kept = f"What was predicted is kept next to {outputs.mask}: run the same again"
+            raise type(problem)(f"{problem}. {kept}") from error
         shutil.rmtree(folder, ignore_errors=True)
     return result
 
@@ -222,18 +224,6 @@ def _car(probability: Path) -> float:
             changed += int((values > 0.5).sum())
             unchanged += int((values <= 0.5).sum())
     return changed / (changed + unchanged)
-
-
-@contextmanager
-def _what_is_predicted_stays(output: Path) -> Iterator[None]:
-    """Say in every error that the prediction is not lost."""
-    kept = f"What was predicted is kept next to {output}: run the same again"
-    try:
-        yield
-    except BitemporalError as error:
-        raise type(error)(f"{error}. {kept}") from error
-    except OSError as error:
-        raise type(unwritable(output, error))(f"{unwritable(output, error)}. {kept}") from error
 
 
 def _result(

@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
@@ -232,29 +230,3 @@ def _grid(dataset: DatasetReader, path: str) -> Grid:
             "degrees of longitude and latitude; correct its CRS or transform with gdal_edit.py"
         )
     return Grid(crs, transform, dataset.width, dataset.height)
-
-
-def has_nodata(dataset: DatasetReader) -> bool:
-    """Whether the raster marks pixels without data itself, by a value, a mask or alpha."""
-    return any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums)
-
-
-def finite(samples: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Whether all values of a pixel are finite: h x w for samples C x h x w."""
-    if samples.dtype.kind != "f":
-        return np.ones(samples.shape[1:], dtype=np.bool_)
-    numbers: npt.NDArray[np.bool_] = np.isfinite(samples).all(axis=0)
-    return numbers
-
-
-@contextmanager
-def readable(path: str) -> Iterator[None]:
-    """Turn GDAL's failures while pixels are read into an error that names the file."""
-    try:
-        yield
-    except RasterioError as error:
-        cause = error.__cause__ or error
-        raise DataError(
-            f"{path}: its pixels cannot be read ({str(cause).splitlines()[0]}); it is damaged or truncated: restore or "
-            "fetch it again"
-        ) from error
