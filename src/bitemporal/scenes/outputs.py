@@ -8,7 +8,6 @@ from pathlib import Path
 
 from bitemporal.errors import OutputError
 from bitemporal.files import replacing
-from bitemporal.scenes.polygons import FORMATS
 from bitemporal.scenes.rasters import sync
 
 
@@ -35,6 +34,9 @@ class Outputs:
         paths = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: path for name, path in paths.items() if path is not None}
 
+
+FORMATS = {".gpkg": "GPKG", ".parquet": "Parquet", ".geojson": "GeoJSON", ".json": "GeoJSON"}
+"""Formats of polygons by the ending of the file's name."""
 
 _ENDINGS = {
     "mask": (".tif", ".tiff"),

@@ -1,6 +1,5 @@
 """Changed areas as polygons, with area and mean probability."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,17 +16,10 @@ from shapely.geometry import Polygon, shape
 
 from bitemporal.scenes.geography import Areas, has_areas
 from bitemporal.scenes.mask import CHANGED
-from bitemporal.scenes.options import SceneOptions
+from bitemporal.scenes.outputs import FORMATS
 from bitemporal.scenes.rasters import row_windows
+from bitemporal.scenes.scene import Scene
 from bitemporal.scenes.sources import Grid
-
-FORMATS: Mapping[str, str] = {
-    ".gpkg": "GPKG",
-    ".parquet": "Parquet",
-    ".geojson": "GeoJSON",
-    ".json": "GeoJSON",
-}
-"""Formats by the ending of the file's name."""
 
 _PIXELS_AT_ONCE = 4_000_000
 
@@ -35,7 +27,7 @@ _SMALL = 16
 """Polygons of fewer pixels do not have their stairs straightened."""
 
 
-def write_polygons(path: Path, mask: Path, probability: Path, grid: Grid, options: SceneOptions, style: str) -> int:
+def write_polygons(path: Path, mask: Path, probability: Path, scene: Scene, style: str) -> int:
     """Write the changed areas: pixels joined by their sides, holes kept.
 
     Fields: ``id`` from 1, ``area_m2`` (on the ellipsoid where the CRS does not keep areas; empty for images without a
@@ -45,8 +37,7 @@ def write_polygons(path: Path, mask: Path, probability: Path, grid: Grid, option
         path: File to write; its ending chooses the format.
         mask: Raster of the change mask.
         probability: Raster of the probabilities.
-        grid: Pixels of the scene.
-        options: How polygons are made: ``minimum_area`` and ``smooth``.
+        scene: The scene, with the options ``minimum_area`` and ``smooth``.
         style: QGIS style, for a GeoPackage.
 
     Returns:
@@ -57,6 +48,7 @@ def write_polygons(path: Path, mask: Path, probability: Path, grid: Grid, option
         DataSourceError: When GDAL cannot write it.
         FeatureError: When GDAL cannot write a polygon.
     """
+    grid, options = scene.grid, scene.options
     outlines = _outlines(mask, grid)
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)  # their sides are those of pixels
     # areas are those of the pixels, whatever the corners look like

@@ -62,7 +62,7 @@ def make_products(scene: Scene, probability: Path) -> Products:
         with _writing(file, outputs.polygons):
             file.parent.mkdir(exist_ok=True)
             file.unlink(missing_ok=True)
-            products.polygons = write_polygons(file, mask, probability, scene.grid, scene.options, _style("polygons"))
+            products.polygons = write_polygons(file, mask, probability, scene, _style("polygons"))
             products.add(file, outputs.polygons, "polygons")
     if outputs.probability is not None:
         file = folder / "probability-cog.tif"
