@@ -14,6 +14,7 @@ from bitemporal.models import model_card
 from bitemporal.models.facts import all_facts
 from bitemporal.pairs.batch import Batch
 from bitemporal.run import reproduction, stages
+from bitemporal.run.reproduction import RunOptions
 
 QUIET = Console(quiet=True)
 QUICK = ("fc_siam_diff", "lightcdnet_s")
@@ -36,7 +37,7 @@ def test_every_network_of_the_papers_table_has_a_recipe():
                 assert lengths == (300 * epoch, 200 * epoch, 100 * epoch)
             else:
                 assert lengths == (200_000, 100_000, 100_000)
-    assert reproduction.paper_recipe("jl1-cd", "tinycd", parts=2).partition.thresholds == (0.10,)
+    assert reproduction.paper_recipe("jl1-cd", "tinycd", RunOptions(parts=2)).partition.thresholds == (0.10,)
 
 
 def test_the_networks_have_the_lambda_of_the_papers_table():
@@ -78,7 +79,7 @@ def test_what_the_paper_does_not_have_is_refused():
 
 def test_the_cost_is_that_of_the_steps(monkeypatch):
     monkeypatch.setattr(reproduction, "_CPU_PAIRS", 8)
-    recipe = reproduction.paper_recipe("sysu-cd", "fc_ef", workers=2)
+    recipe = reproduction.paper_recipe("sysu-cd", "fc_ef", RunOptions(workers=2))
     seconds = iter((0.5, 0.1, 0.4))
     monkeypatch.setattr(reproduction, "_seconds", lambda *_: next(seconds))
     cost = reproduction.estimate_cost(recipe, "sysu-cd")
@@ -91,7 +92,9 @@ def test_the_cost_is_that_of_the_steps(monkeypatch):
     seconds = iter(
         (0.5, 0.1, 0.4)
     )  # each of two devices takes every step, with half of the batch, and half of the validation pairs
-    two = reproduction.estimate_cost(reproduction.paper_recipe("sysu-cd", "fc_ef", workers=2, devices=2), "sysu-cd")
+    two = reproduction.estimate_cost(
+        reproduction.paper_recipe("sysu-cd", "fc_ef", RunOptions(workers=2, devices=2)), "sysu-cd"
+    )
     assert two.hours["origin"] == pytest.approx((2 * 200_000 * 0.5 + 40 * 4000 / 4 * 0.1) / 3600)
     seconds = iter((0.5, 0.1, 4.0))  # two processes load a batch in 2 s
     assert reproduction.estimate_cost(recipe, "sysu-cd").hours["control"] > 100_000 * 2 / 3600
@@ -147,7 +150,7 @@ def test_the_command_estimates_and_names_the_missing_data(tmp_path, capsys, monk
 
 
 def test_published_numbers_stand_beside_the_measured_ones(tmp_path):
-    recipe = reproduction.paper_recipe("jl1-cd", "tinycd", out=str(tmp_path / "run"))
+    recipe = reproduction.paper_recipe("jl1-cd", "tinycd", RunOptions(out=str(tmp_path / "run")))
     found = reproduction.dry_run(recipe, QUIET)
     assert list(found) == ["origin", "o-p", "control", "student"]
     text = Console(width=160, record=True)
@@ -182,7 +185,7 @@ def test_published_numbers_stand_beside_the_measured_ones(tmp_path):
     ],
 )
 def test_a_dry_run_of_every_recipe(name, tmp_path):
-    recipe = reproduction.paper_recipe("jl1-cd", name, out=str(tmp_path / "run"))
+    recipe = reproduction.paper_recipe("jl1-cd", name, RunOptions(out=str(tmp_path / "run")))
     found = reproduction.dry_run(recipe, QUIET)
     assert set(found) >= {"origin", "control", "student"}
     assert all(len(evaluation.stems) == 4 for evaluation in found.values())
@@ -192,7 +195,7 @@ def test_a_dry_run_of_every_recipe(name, tmp_path):
 def test_a_killed_dry_run_is_in_nobodys_way(tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    recipe = reproduction.paper_recipe("jl1-cd", "fc_ef", out=str(tmp_path / "runs" / "a"))
+    recipe = reproduction.paper_recipe("jl1-cd", "fc_ef", RunOptions(out=str(tmp_path / "runs" / "a")))
 
     train_stage = stages.train_stage
 
@@ -209,6 +212,6 @@ def test_a_killed_dry_run_is_in_nobodys_way(tmp_path, monkeypatch):
 
 
 def test_data_that_are_not_there(tmp_path):
-    recipe = reproduction.paper_recipe("jl1-cd", "tinycd", data=str(tmp_path / "no"))
+    recipe = reproduction.paper_recipe("jl1-cd", "tinycd", RunOptions(data=str(tmp_path / "no")))
     with pytest.raises(DataError, match="bitemporal data download jl1-cd"):
         reproduction.reproduce(recipe, "jl1-cd", QUIET)

@@ -2,7 +2,6 @@
 
 from bitemporal.errors import OptionError
 from bitemporal.run import reproduction
-from bitemporal.run.recipe import Precision
 from bitemporal.tables import print_table
 
 
@@ -11,13 +10,7 @@ def reproduce(
     /,
     *,
     model: str,
-    data: str | None = None,
-    out: str | None = None,
-    parts: int = 3,
-    devices: int = 1,
-    precision: Precision = "fp32",
-    workers: int = 4,
-    seed: int = 0,
+    run: reproduction.RunOptions,
     estimate: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -29,20 +22,14 @@ def reproduce(
     Args:
         dataset: jl1-cd or sysu-cd.
         model: Network from the paper's tables, other than BAN-ViT-B-IN21K, as `bitemporal models` names it.
-        data: Folder of the pairs; data/DATASET by default.
-        out: Run folder; runs/DATASET-MODEL by default.
-        parts: Number of CAR parts: 2 or 3.
-        devices: Number of GPUs.
-        precision: Arithmetic of the forward and backward pass.
-        workers: Processes that load pairs, per device.
-        seed: Seed of weights, sampling, augmentation and dropout.
+        run: Where the run reads and writes, and how.
         estimate: Only estimate how long the run takes; train nothing.
         dry_run: Run every stage for two steps on a few tiny synthetic pairs, in a temporary folder. The scores mean
             nothing.
     """
     if estimate and dry_run:
         raise OptionError("estimate: found together with dry_run, expected one of the two; drop one")
-    recipe = reproduction.paper_recipe(dataset, model, data, out, parts, devices, precision, workers, seed)
+    recipe = reproduction.paper_recipe(dataset, model, run)
     if dry_run:
         scores = reproduction.dry_run(recipe)
         print("after two steps on a few tiny synthetic pairs; the measured scores mean nothing")

@@ -79,34 +79,43 @@ def networks_of_paper() -> list[str]:
     return [facts.name for facts in all_facts() if facts.name_in_paper]
 
 
-def paper_recipe(
-    dataset: str,
-    model: str,
-    data: str | None = None,
-    out: str | None = None,
-    parts: int = 3,
-    devices: int = 1,
-    precision: Precision = "fp32",
-    workers: int = 4,
-    seed: int = 0,
-) -> DistillRecipe:
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Run.
+
+    Attributes:
+        data: Folder of the pairs; data/DATASET by default.
+        out: Run folder; runs/DATASET-MODEL by default.
+        parts: Number of CAR parts: 3, or 2 as in the paper's Table V.
+        devices: Number of GPUs.
+        precision: Arithmetic of the forward and backward pass.
+        workers: Processes that load pairs, per device.
+        seed: Seed of weights, sampling, augmentation and dropout; the paper gives none.
+    """
+
+    data: str | None = None
+    out: str | None = None
+    parts: int = 3
+    devices: int = 1
+    precision: Precision = "fp32"
+    workers: int = 4
+    seed: int = 0
+
+
+def paper_recipe(dataset: str, model: str, options: RunOptions | None = None) -> DistillRecipe:
     """The full-length recipe of one network on one data set.
 
     Args:
         dataset: ``jl1-cd`` or ``sysu-cd``.
         model: Registered name of a network of the paper's tables.
-        data: Folder of the pairs; ``data/DATASET`` by default.
-        out: Run folder; ``runs/DATASET-MODEL`` by default.
-        parts: 3, or 2 as in Table V.
-        devices: GPUs.
-        precision: Arithmetic.
-        workers: Loading processes per GPU.
-        seed: Seed of the run; the paper gives none.
+        options: What the paper leaves open.
 
     Raises:
         RecipeError: When the paper has no such data set or network, or no such number of parts, or its batch does not
             divide over the devices.
     """
+    options = options or RunOptions()
+    parts, devices = options.parts, options.devices
     if dataset not in BENCHMARKS:
         raise RecipeError(f"dataset: found {dataset!r}, expected one of {', '.join(BENCHMARKS)}")
     if model not in networks_of_paper():
@@ -126,8 +135,8 @@ def paper_recipe(
         lengths = [epochs * math.ceil(benchmark.training_pairs / defaults.batch_size) for epochs in _EPOCHS[model]]
     return DistillRecipe(
         model=model,
-        data=data or f"data/{dataset}",
-        out=out or f"runs/{dataset}-{model}{'' if parts == 3 else f'-{parts}-parts'}",
+        data=options.data or f"data/{dataset}",
+        out=options.out or f"runs/{dataset}-{model}{'' if parts == 3 else f'-{parts}-parts'}",
         pretrained=model_card(model).licence != "none",
         max_steps=lengths[0],
         teacher_steps=lengths[1],
@@ -139,9 +148,9 @@ def paper_recipe(
         crop_size=benchmark.size,
         parts=parts,
         devices=devices,
-        precision=precision,
-        workers=workers,
-        seed=seed,
+        precision=options.precision,
+        workers=options.workers,
+        seed=options.seed,
         validation_share=benchmark.validation_share,
     )
 
