@@ -13,16 +13,16 @@ class DetectorOptions:
         bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub. The
             probabilities of several bundles are averaged.
         device: auto (CUDA, else MPS, else CPU), or the name of a device.
-        augmentation: Test-time augmentation: average the predictions for mirrored images (flips), turned images
-            (rotations), or both (flips-rotations).
+        tta: Test-time augmentation: average the predictions for mirrored images (flips), turned images (rotations), or
+            both (flips-rotations).
         scales: Scales at which images are predicted, as in 0.75,1,1.25. The predictions are averaged.
     """
 
     bundle: list[str]
     device: str = "auto"
-    augmentation: Augmentation | None = None
+    tta: Augmentation | None = None
     scales: tuple[float, ...] = (1.0,)
 
     def load(self) -> Detector:
         """Load the detector."""
-        return compose(self.bundle, self.device, self.augmentation, self.scales)
+        return compose(self.bundle, self.device, self.tta, self.scales)

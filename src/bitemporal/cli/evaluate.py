@@ -14,6 +14,7 @@ from bitemporal.evaluation.results import check_result_output, check_seed
 from bitemporal.imagery.decode import SUFFIXES
 from bitemporal.inference import compose
 from bitemporal.inference.bundle import ORIGIN, ORIGIN_PARTITION_BUNDLE, read_description
+from bitemporal.inference.combining import Augmentation
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder, check_pairs
 from bitemporal.tables import print_table
@@ -58,6 +59,35 @@ class PartOptions:
         return None if self.parts is None else CarPartition.of_paper(self.parts)
 
 
+@dataclass(frozen=True)
+class MaskOptions:
+    """Masks.
+
+    Attributes:
+        threshold: Probability above which a pixel is changed.
+        tta: Test-time augmentation: flips, rotations, or flips-rotations.
+        scales: Sizes of the images for test-time augmentation, as in 0.75,1,1.25.
+        tile: Side of the tiles that images are cut into; whole images by default.
+        stride: Pixels from one tile to the next; the tile's side by default.
+    """
+
+    threshold: float = 0.5
+    tta: Augmentation | None = None
+    scales: tuple[float, ...] = (1.0,)
+    tile: int | None = None
+    stride: int | None = None
+
+    def settings(self) -> MaskSettings:
+        """The same settings, as a protocol holds them."""
+        return MaskSettings(
+            threshold=self.threshold,
+            tile=self.tile,
+            stride=self.stride,
+            augmentation=self.tta,
+            scales=tuple(self.scales),
+        )
+
+
 def evaluate(
     bundle: str,
     data: str,
@@ -66,7 +96,7 @@ def evaluate(
     split: str | None = None,
     labels: LabelOptions,
     grouping: PartOptions,
-    masks: MaskSettings,
+    masks: MaskOptions,
     batch_size: int = 8,
     device: str = "auto",
     name: str | None = None,
@@ -98,7 +128,7 @@ def evaluate(
     if output is not None:
         check_result_output(output)
     check_seed(seed)
-    partition = grouping.partition()
+    settings, partition = masks.settings(), grouping.partition()
     folder = PairFolder(data, **asdict(labels))
     chosen = _choose_split(folder) if split is None else split
     pairs = folder.pairs(chosen)
@@ -106,9 +136,9 @@ def evaluate(
     console = Console(highlight=False, markup=False)
     if _is_mask_folder(bundle):
         folder = _checked(folder, chosen, console)
-        result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, masks)
+        result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, settings)
     else:
-        detector = compose([bundle], device, masks.augmentation, masks.scales, masks.tile, masks.stride)
+        detector = compose([bundle], device, masks.tta, masks.scales, masks.tile, masks.stride)
         folder = _checked(folder, chosen, console)
         result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, masks.threshold)
     stated = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
@@ -183,12 +213,12 @@ def _checked(folder: PairFolder, split: str, console: Console) -> PairFolder:
 
 
 def _choose_split(folder: PairFolder) -> str:
-    labelled = [name for name in folder.splits if any(pair.label for pair in folder.pairs(name))]
     for name in ("test", "val"):
-        if name in labelled:
+        if name in folder.splits and any(pair.label for pair in folder.pairs(name)):
             return name
     if len(folder.splits) == 1:
         return folder.splits[0]
+    labelled = [name for name in folder.splits if any(pair.label for pair in folder.pairs(name))]
     if not labelled:
         raise DataError(
             f"{folder.root}: no pair of {', '.join(folder.splits)} has a label; evaluation compares with labels: add "

@@ -12,8 +12,6 @@ import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 _MORE_NAMES = {"output": ("-o", "--out")}
-_SHOWN_NAMES = {"augmentation": "tta"}
-"""Parameters that people know by a shorter name."""
 
 
 def make_parser(prog: str, function: Callable[..., Any]) -> ArgumentParser:
@@ -21,7 +19,7 @@ def make_parser(prog: str, function: Callable[..., Any]) -> ArgumentParser:
 
     Positional-only parameters become positional arguments, all others options. A parameter that is a dataclass becomes
     a group of options, one per field, under the first line of the dataclass's docstring. A trailing underscore, which
-    keeps a name off a keyword of Python, is not shown, and ``augmentation`` is shown as ``tta``.
+    keeps a name off a keyword of Python, is not shown.
 
     Args:
         prog: Words of the command, as the help shows them.
@@ -74,7 +72,7 @@ def _is_group(parameter: inspect.Parameter) -> bool:
 
 
 def _shown_name(parameter: inspect.Parameter) -> str:
-    return _SHOWN_NAMES.get(parameter.name, parameter.name.rstrip("_"))
+    return parameter.name.rstrip("_")
 
 
 def _argument(parameter: inspect.Parameter) -> tuple[list[str], dict[str, Any]]:

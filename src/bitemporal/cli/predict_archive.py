@@ -72,7 +72,7 @@ def predict_archive(
         tuple(detector.bundle),
         output,
         detector.device,
-        detector.augmentation,
+        detector.tta,
         detector.scales,
         {name: file for name, file in asdict(products).items() if file is not None},
         options,

@@ -40,14 +40,14 @@ _MUST_AGREE = {
 
 @dataclass(frozen=True, kw_only=True)
 class MaskSettings:
-    """How masks are made from pairs.
+    """How masks were made from pairs.
 
     Attributes:
         threshold: Probability above which a pixel is changed, from 0 to below 1.
-        tile: Side in pixels of the tiles that images are cut into; whole images by default.
-        stride: Pixels from one tile to the next; the tile's side by default.
-        augmentation: Test-time augmentation: flips, rotations, or flips-rotations.
-        scales: Scales of the images for test-time augmentation, as in 0.75,1,1.25.
+        tile: Side in pixels of the tiles that images were cut into; ``None`` for whole images.
+        stride: Pixels from one tile to the next, that of the tile by default; ``None`` for whole images.
+        augmentation: Test-time augmentation.
+        scales: Scales of the test-time augmentation.
 
     Raises:
         OptionError: When the threshold is outside its range, or tile and stride do not fit together.
