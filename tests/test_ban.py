@@ -19,8 +19,7 @@ def pair(batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def optimisation(name: str) -> Optimisation:
-    training = model_card(name).training
-    return Optimisation(training.lr, training.weight_decay, training.rules, 10, 0, clip_norm=training.clip_norm)
+    return Optimisation(model_card(name).training, 10, 0)
 
 
 @every_micro

@@ -18,13 +18,14 @@ from bitemporal.method.car import CarPartition
 from bitemporal.method.loss import CRITERIA, DistillationLoss, kl, valid_shares, view_for
 from bitemporal.method.teachers import AllTeachers, PartTeachers, Target, Teachers, calibrate, log_odds
 from bitemporal.models import ModelOutput, Normalisation, create_model
+from bitemporal.models.base import TrainingDefaults
 from bitemporal.pairs.batch import Batch
 from bitemporal.run.fit import training_step
 from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.processes import make_fabric
 from bitemporal.run.recipe import TrainRecipe
 
-OPTIMISATION = Optimisation(lr=1e-3, weight_decay=0.0, rules=(), steps=10, warmup_steps=0)
+OPTIMISATION = Optimisation(TrainingDefaults(lr=1e-3, weight_decay=0.0), steps=10, warmup_steps=0)
 PARTITION = CarPartition()
 SIZE = 32
 

@@ -163,7 +163,7 @@ def test_student_is_taught_as_the_recipe_says(whole, tiny_pairs, tmp_path, monke
     outputs = {}
     shares = {"teacher-large": 1.0}
     if teachers == "all":
-        shares = {f"teacher-{part}": len(run.data.of_part("train", part)) for part in run.partition.names}
+        shares = {f"teacher-{part}": len(run.data.of_part("train", part)) for part in run.data.partition.names}
         assert len(set(shares.values())) > 1
     for stage in ("origin", *shares):
         network = load_network(whole / stage / "bundle")

@@ -68,7 +68,7 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 
 
 def test_schedule_rises_linearly_then_decays_to_zero():
-    factor = Optimisation(lr=1.0, weight_decay=0.1, rules=(), steps=110, warmup_steps=10).factor
+    factor = Optimisation(TrainingDefaults(lr=1.0, weight_decay=0.1), steps=110, warmup_steps=10).factor
     assert factor(0) == pytest.approx(1e-6)
     assert factor(5) == pytest.approx(0.5, abs=1e-5)
     assert factor(10) == 1.0
@@ -81,7 +81,7 @@ def test_longest_rule_wins_and_every_parameter_is_in_one_group():
     names = [name for name, _ in model.named_parameters()]
     first, inner = names[0].split(".")[0], names[0]
     rules = (ParameterRule(first, lr=10.0), ParameterRule(inner, weight_decay=0.0))
-    groups = Optimisation(1e-3, 0.05, rules, 10, 1).parameter_groups(model)
+    groups = Optimisation(TrainingDefaults(1e-3, 0.05, rules), 10, 1).parameter_groups(model)
     found = {id(p): group for group in groups for p in group["params"]}
     assert len(found) == len(names) == sum(len(group["params"]) for group in groups)
     parameters = dict(model.named_parameters())
@@ -95,11 +95,12 @@ def test_longest_rule_wins_and_every_parameter_is_in_one_group():
 def test_recipe_goes_before_the_networks_own_defaults(tmp_path):
     rules = (ParameterRule("head", lr=10.0),)
     card = replace(model_card("test_fc"), training=TrainingDefaults(lr=3e-4, weight_decay=0.07, rules=rules))
-    own = Optimisation.of_recipe(recipe(tmp_path, tmp_path), card, 30_000)
-    assert own == Optimisation(lr=3e-4, weight_decay=0.07, rules=rules, steps=30_000, warmup_steps=1000)
+    own = Optimisation.of_recipe(recipe(tmp_path, tmp_path, batch_size=None), card, 30_000)
+    assert own == Optimisation(TrainingDefaults(3e-4, 0.07, rules), steps=30_000, warmup_steps=1000)
     assert Optimisation.of_recipe(recipe(tmp_path, tmp_path), card, 50).warmup_steps == 5
-    said = Optimisation.of_recipe(recipe(tmp_path, tmp_path, lr=0.5, weight_decay=0.0, warmup_steps=0), card, 50)
-    assert said == Optimisation(lr=0.5, weight_decay=0.0, rules=rules, steps=50, warmup_steps=0)
+    options = {"lr": 0.5, "weight_decay": 0.0, "batch_size": 3, "warmup_steps": 0}
+    said = Optimisation.of_recipe(recipe(tmp_path, tmp_path, **options), card, 50)
+    assert said == Optimisation(TrainingDefaults(0.5, 0.0, rules, batch_size=3), steps=50, warmup_steps=0)
 
 
 def test_weight_decay_is_decoupled_from_the_gradient():
@@ -108,7 +109,7 @@ def test_weight_decay_is_decoupled_from_the_gradient():
     before = [p.detach().clone() for p in model.parameters()]
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    Optimisation(0.1, 0.5, (), 10, 0).optimiser(model).step()
+    Optimisation(TrainingDefaults(0.1, 0.5), 10, 0).optimiser(model).step()
     for old, new in zip(before, model.parameters(), strict=True):
         assert torch.allclose(new, old * (1 - 0.1 * 0.5))
 

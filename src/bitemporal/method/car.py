@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # processes that only read files start without torch
 PAPER_THRESHOLDS = {2: (0.10,), 3: (0.05, 0.20)}
 """Thresholds of the paper, by number of parts (paper, section on O-P and Table V)."""
 
+_PART_NAMES = {1: ("all",), 2: ("small", "large"), 3: ("small", "medium", "large")}
+
 
 def change_area_ratio(mask: "npt.ArrayLike | torch.Tensor", ignore: int | None = IGNORE) -> float:
     """Share of changed pixels among the valid pixels of one mask (JL1-CD paper, section on O-P).
@@ -57,18 +59,6 @@ def change_area_ratios(masks: "torch.Tensor", ignore: int = IGNORE) -> "torch.Te
     changed = valid & (flat != 0)
     # float64, or a CAR exactly at a threshold ends above it; Apple GPUs have none
     return changed.sum(1).cpu().double() / valid.sum(1).cpu().double()
-
-
-def _part_names(count: int) -> tuple[str, ...]:
-    match count:
-        case 1:
-            return ("all",)
-        case 2:
-            return ("small", "large")
-        case 3:
-            return ("small", "medium", "large")
-        case _:
-            return tuple(f"part{i + 1}" for i in range(count))
 
 
 @dataclass(frozen=True)
@@ -138,7 +128,8 @@ class CarPartition:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the parts by rising CAR: small/large, small/medium/large, or part1, part2, ..."""
-        return _part_names(len(self.thresholds) + 1)
+        count = len(self.thresholds) + 1
+        return _PART_NAMES.get(count) or tuple(f"part{i + 1}" for i in range(count))
 
     def indices(self, cars: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Part number of every CAR, from 0; -1 where the CAR is NaN."""

@@ -33,15 +33,22 @@ class RunData:
         folder: Reads them.
         pairs: Labelled pairs by the split that the run uses them for: train, val and, where there is one, test.
         parts: Name of each pair's CAR part, by split and stem; empty where a label has no valid pixel.
+        partition: Which CAR belongs to which part.
     """
 
     folder: PairFolder
     pairs: dict[str, list[Pair]]
     parts: dict[tuple[str, str], str]
+    partition: CarPartition
 
     def of_part(self, split: str, part: str) -> list[Pair]:
         """Labelled pairs of one part of a split."""
         return [pair for pair in self.pairs.get(split, []) if self.parts[split, pair.stem] == part]
+
+    @property
+    def taught_parts(self) -> list[str]:
+        """Parts that have training pairs, and so a teacher."""
+        return [part for part in self.partition.names if self.of_part(TRAIN, part)]
 
     @property
     def scored_split(self) -> str:
@@ -49,7 +56,7 @@ class RunData:
         return TEST if self.pairs.get(TEST) else VAL
 
 
-def prepare_data(recipe: TrainRecipe, partition: CarPartition, run: RunFolder, console: Console) -> RunData:
+def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console) -> RunData:
     """Check every file, measure CAR, set validation pairs aside where there are none, and write ``partition.csv``.
 
     Raises:
@@ -63,27 +70,27 @@ def prepare_data(recipe: TrainRecipe, partition: CarPartition, run: RunFolder, c
     resumes = run.has_checkpoint()
     folder, check = _check(recipe, images=not resumes, console=console)  # a run that resumes has read the images before
     source = _training_split(folder)
-    rows = check.rows(partition.part)
+    rows = check.rows(recipe.partition.part)
     sets_aside = VAL not in folder.splits
     if sets_aside:
         rows = stratified_split(rows, recipe.validation_share, seed=recipe.seed, source=source)
     if resumes:
         _check_same_pairs(run.partition, rows)
-    if sets_aside:
-        if is_first_process():
+    if is_first_process():
+        write_partition(run.partition, rows)
+        if sets_aside:
             write_split(run.splits, rows)
+    if sets_aside:
         count = sum(row.split == VAL for row in rows)
         say(
             console,
             f"no val split: {count} of the training pairs set aside, stratified by CAR part (seed {recipe.seed}), "
             f"listed in {run.splits}",
         )
-    if is_first_process():
-        write_partition(run.partition, rows)
-    data = _collect(folder, rows, source)
+    data = _collect(folder, rows, source, recipe.partition)
     for split in (s for s in (TRAIN, VAL, TEST) if s in data.pairs):
         counts = Counter(data.parts[split, pair.stem] for pair in data.pairs[split])
-        by_part = ", ".join(f"{name} {counts[name]}" for name in partition.names)
+        by_part = ", ".join(f"{name} {counts[name]}" for name in data.partition.names)
         say(console, f"{split}: {counts.total()} labelled pairs ({by_part})")
     return data
 
@@ -130,7 +137,7 @@ def _training_split(folder: PairFolder) -> str:
     return source
 
 
-def _collect(folder: PairFolder, rows: list[PartitionRow], source: str) -> RunData:
+def _collect(folder: PairFolder, rows: list[PartitionRow], source: str, partition: CarPartition) -> RunData:
     """Labelled pairs under the split that the run uses them for; splits without a CAR are left out."""
     on_disk = {(pair.split, pair.stem): pair for pair in folder.pairs()}
     pairs: dict[str, list[Pair]] = {}
@@ -143,7 +150,7 @@ def _collect(folder: PairFolder, rows: list[PartitionRow], source: str) -> RunDa
         if pair.label is not None and (split != TRAIN or not math.isnan(row.car)):
             pairs.setdefault(split, []).append(pair)
     with_car = {split: own for split, own in pairs.items() if any(parts[split, pair.stem] for pair in own)}
-    return RunData(folder, with_car, parts)
+    return RunData(folder, with_car, parts, partition)
 
 
 def _check_same_pairs(partition: Path, rows: list[PartitionRow]) -> None:

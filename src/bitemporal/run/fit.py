@@ -37,14 +37,13 @@ from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.loading import TrainingSamples, ValidationPairs, derive_seed, training_loader, validation_loader
 from bitemporal.run.processes import (
     errors_of_started_processes,
-    gradients_of_both_dates_in_full_precision,
     is_first_process,
     local_process_count,
     make_fabric,
     process_count,
     wait_for_all_processes,
 )
-from bitemporal.run.progress import MetricsTable, StageProgress
+from bitemporal.run.progress import Loggers, MetricsTable, StageProgress
 from bitemporal.run.recipe import TrainRecipe
 
 _VALIDATIONS_PER_STAGE = 20
@@ -53,10 +52,12 @@ _ROWS_PER_VALIDATION = 5
 
 @dataclass(frozen=True)
 class Stage:
-    """What is trained on what.
+    """What is trained on what, and how.
 
     Attributes:
         name: origin, teacher-small, student, ...
+        recipe: Recipe of the run.
+        pairs: Reads the pairs.
         folder: Where the stage keeps its files.
         train: Labelled training pairs.
         val: Labelled validation pairs, which choose the checkpoint.
@@ -65,25 +66,24 @@ class Stage:
     """
 
     name: str
+    recipe: TrainRecipe
+    pairs: PairFolder
     folder: StageFolder
     train: list[Pair]
     val: list[Pair]
     steps: int
     stream: str
 
-    def seed(self, recipe: TrainRecipe) -> int:
+    @property
+    def seed(self) -> int:
         """Seed of the stage's samples, and of what is random within its steps."""
-        return derive_seed(recipe.seed, self.stream)
+        return derive_seed(self.recipe.seed, self.stream)
 
-    def samples(self, recipe: TrainRecipe, folder: PairFolder, card: ModelCard) -> TrainingSamples:
+    def samples(self, card: ModelCard) -> TrainingSamples:
         """The training samples of the stage, by number."""
-        augmentation = card.training.augmentation if recipe.augmentation == "model" else recipe.augmentation
-        return TrainingSamples(folder, self.train, augmentation, recipe.crop_size, self.seed(recipe))
-
-
-def batch_size(recipe: TrainRecipe, card: ModelCard) -> int:
-    """Pairs per step over all devices."""
-    return recipe.batch_size or card.training.batch_size
+        chosen = self.recipe.augmentation
+        augmentation = card.training.augmentation if chosen == "model" else chosen
+        return TrainingSamples(self.pairs, self.train, augmentation, self.recipe.crop_size, self.seed)
 
 
 def check_fit(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
@@ -104,71 +104,60 @@ def check_fit(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
         raise RecipeError(
             f"crop_size: {size} pixels do not suit {name}, which needs a multiple of {multiple} and at least {minimum}"
         )
-    if batch_size(recipe, card) % processes:
+    batch_size = recipe.training(card).batch_size
+    if batch_size % processes:
         raise RecipeError(
-            f"batch_size: {batch_size(recipe, card)} pairs, the default of {name}, do not divide over {processes} "
+            f"batch_size: {batch_size} pairs, the default of {name}, do not divide over {processes} "
             f"devices; give a multiple of {processes}"
         )
 
 
-def train_stage(
-    stage: Stage,
-    recipe: TrainRecipe,
-    folder: PairFolder,
-    build: Callable[[], Learner],
-    console: Console | None = None,
-) -> Path:
+def train_stage(stage: Stage, build: Callable[[], Learner], console: Console) -> Path:
     """Train a stage to its end, unless that has been done.
 
     Args:
-        stage: What is trained on what.
-        recipe: Batch size, precision, devices, augmentation, seed.
-        folder: Reads the pairs.
+        stage: What is trained on what, and how.
         build: Makes the learner, with the network's initial weights.
-        console: Where progress is shown; standard error by default.
+        console: Where progress is shown.
 
     Returns:
         The bundle with the best weights on the validation pairs.
 
     Raises:
         DataError: When there are no training or validation pairs.
-        RecipeError: When the recipe does not fit the network, or the loss is not a finite number.
-        DeviceError: When the recipe does not fit the machine.
+        RecipeError: When the loss is not a finite number.
         BundleError: When the checkpoint to resume from is damaged.
     """
     if not stage.folder.finished:
-        _train(stage, recipe, folder, build, console or Console(stderr=True))
+        _train(stage, build, console)
     if is_first_process():
         stage.folder.best.unlink(missing_ok=True)  # here, as a process can be killed between bundle and removal
-    wait_for_all_processes(recipe)
+    wait_for_all_processes(stage.recipe)
     return stage.folder.bundle
 
 
-def _train(
-    stage: Stage, recipe: TrainRecipe, folder: PairFolder, build: Callable[[], Learner], console: Console
-) -> None:
+def _train(stage: Stage, build: Callable[[], Learner], console: Console) -> None:
     """Train a stage from where it stopped, and write its bundle."""
     for split, pairs in (("training", stage.train), ("validation", stage.val)):
         if not pairs:
-            raise DataError(f"{folder.root}: stage {stage.name} has no labelled {split} pairs")
+            raise DataError(f"{stage.pairs.root}: stage {stage.name} has no labelled {split} pairs")
     stage.folder.path.mkdir(parents=True, exist_ok=True)
     if is_first_process():
         clear_leftovers(stage.folder.path)
     first_step = resume_step(stage.folder)
-    Fabric.seed_everything(derive_seed(recipe.seed, stage.stream, "start") % 2**32, verbose=False)
+    Fabric.seed_everything(derive_seed(stage.recipe.seed, stage.stream, "start") % 2**32, verbose=False)
     learner = build()
-    check_fit(recipe, learner.model.name, learner.model.card)
     if first_step:
         console.print(f"{stage.name}: resumes at step {first_step}", highlight=False)
     if first_step < stage.steps:
-        fabric = make_fabric(recipe, stage.folder)
+        fabric = make_fabric(stage.recipe)
         try:
             # a console cannot be sent to other processes; they make their own
-            shown = console if recipe.devices == 1 else None
+            shown = console if stage.recipe.devices == 1 else None
             # as an argument of its own the learner is copied, or processes would share one set of weights
             launch: Callable[..., None] = fabric.launch
             with errors_of_started_processes():
-                launch(partial(fit, stage=stage, recipe=recipe, folder=folder, console=shown), learner)
+                launch(partial(fit, stage=stage, console=shown), learner)
         except KeyboardInterrupt:
             console.print(
                 f"{stage.name}: run the same command again, and the run resumes at step {resume_step(stage.folder)}",
@@ -176,32 +165,22 @@ def _train(
             )
             raise
     if is_first_process():
-        _finish(stage, recipe, learner.model)
+        _finish(stage, learner.model)
 
 
-@gradients_of_both_dates_in_full_precision()
-def fit(
-    fabric: Fabric,
-    learner: Learner,
-    stage: Stage,
-    recipe: TrainRecipe,
-    folder: PairFolder,
-    console: Console | None = None,
-) -> None:
+def fit(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None = None) -> None:
     """Train a stage to its last step; every process runs this.
 
     Args:
         fabric: Devices, processes and precision.
         learner: The network with its initial weights, and its loss.
-        stage: What is trained on what.
-        recipe: How.
-        folder: Reads the pairs.
+        stage: What is trained on what, and how.
         console: Where progress is shown; standard error by default.
 
     Raises:
         RecipeError: When the loss is not a finite number.
     """
-    card = learner.model.card
+    recipe, card = stage.recipe, learner.model.card
     optimisation = Optimisation.of_recipe(recipe, card, stage.steps)
     if learner.distillation is not None:
         learner.distillation.teachers.to(fabric.device)
@@ -213,23 +192,29 @@ def fit(
 
     validate_every = min(recipe.validate_every or -(-stage.steps // _VALIDATIONS_PER_STAGE), stage.steps)
     row_every = max(1, validate_every // _ROWS_PER_VALIDATION)
-    share = {"rank": fabric.global_rank, "world_size": fabric.world_size}
-    loader = {"batch_size": batch_size(recipe, card), "workers": recipe.workers, **share}
-    training = training_loader(stage.samples(recipe, folder, card), first_step=step, steps=stage.steps, **loader)
-    validation = validation_loader(ValidationPairs(folder, stage.val), **loader)
+    loading = {
+        "batch_size": optimisation.training.batch_size,
+        "workers": recipe.workers,
+        "rank": fabric.global_rank,
+        "world_size": fabric.world_size,
+    }
+    training = training_loader(stage.samples(card), first_step=step, steps=stage.steps, **loading)
+    validation = validation_loader(ValidationPairs(stage.pairs, stage.val), **loading)
     losses, table = _Losses(fabric.device), MetricsTable(stage.folder.metrics)
     console = console or Console(stderr=True, quiet=not fabric.is_global_zero)
     progress = StageProgress(stage.name, step, stage.steps, console)
     if fabric.is_global_zero:
         table.forget_after(step)
-    with progress if fabric.is_global_zero else nullcontext():
+        loggers = Loggers(stage.folder.path)
+    # with autocast's cache, both dates share a copy of each weight in half precision, and their gradients add up there
+    uncached = torch.autocast("cpu", enabled=False, cache_enabled=False)
+    with uncached, progress if fabric.is_global_zero else nullcontext():
         for batch in training:
             # by the step's number, so that a resumed run draws what an uninterrupted one draws
-            torch.manual_seed(derive_seed(stage.seed(recipe), "step", step, fabric.global_rank))
+            torch.manual_seed(derive_seed(stage.seed, "step", step, fabric.global_rank))
             optimisation.set_learning_rate(optimiser, step)
-            losses.add(
-                step, training_step(fabric, wrapped, wrapped_optimiser, batch.to(fabric.device), optimisation.clip_norm)
-            )
+            batch = batch.to(fabric.device)
+            losses.add(step, training_step(fabric, wrapped, wrapped_optimiser, batch, optimisation.training.clip_norm))
             step += 1
             validates = step % validate_every == 0 or step == stage.steps
             if validates or step % row_every == 0:
@@ -240,7 +225,7 @@ def fit(
                 row |= {f"val_{name}": f"{scores[name]:.6f}" if validates else "" for name in MAIN_METRICS}
                 if fabric.is_global_zero:
                     table.write(row)
-                    fabric.log_dict({name: float(value) for name, value in row.items() if value != ""}, step)
+                    loggers.write({name: float(value) for name, value in row.items() if value != ""}, step)
             if validates:
                 # the best weights go first: if the process is killed before the checkpoint is written, it resumes at
                 # the previous one, and arrives at the same best weights again
@@ -250,8 +235,8 @@ def fit(
                 _save(fabric, stage.folder, learner.model, optimiser, step, best)
                 progress.validated(step, scores["miou"])
             progress.advance(step)
-    for logger in fabric.loggers:
-        logger.finalize("success")
+    if fabric.is_global_zero:
+        loggers.end()
 
 
 def training_step(
@@ -407,7 +392,7 @@ def _resume(
     return content["step"], content["best"]
 
 
-def _finish(stage: Stage, recipe: TrainRecipe, model: ChangeModel) -> None:
+def _finish(stage: Stage, model: ChangeModel) -> None:
     """Turn the best weights into the bundle; after this the stage counts as finished."""
     best = read_checkpoint(stage.folder.checkpoint)["best"]
     model.load_state_dict(load_file(stage.folder.best))
@@ -419,7 +404,7 @@ def _finish(stage: Stage, recipe: TrainRecipe, model: ChangeModel) -> None:
         "validation": {name: None if math.isnan(value) else value for name, value in best["metrics"].items()},
         "training_pairs": len(stage.train),
         "validation_pairs": len(stage.val),
-        "seed": recipe.seed,
+        "seed": stage.recipe.seed,
         "bitemporal": bitemporal.__version__,
     }
     save_bundle(stage.folder.bundle, model, metadata)

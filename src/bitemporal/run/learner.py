@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bitemporal.method.loss import DistillationLoss
 from bitemporal.models import ChangeModel, ModelCard, ModelOutput
-from bitemporal.models.base import ParameterRule
+from bitemporal.models.base import ParameterRule, TrainingDefaults
 from bitemporal.pairs.batch import Batch
 from bitemporal.run.recipe import TrainRecipe
 
@@ -53,55 +53,39 @@ class Optimisation:
     """AdamW (betas 0.9, 0.999) under linear warm-up and decay to zero.
 
     Attributes:
-        lr: Peak learning rate.
-        weight_decay: Weight decay.
-        rules: Multipliers for groups of parameters.
+        training: Peak learning rate, weight decay, rules for groups of parameters, schedule, limit of the gradient.
         steps: Steps of the whole stage.
         warmup_steps: Steps of warm-up, from 1e-6 of the peak.
-        schedule: Decay after the warm-up, ``linear`` (polynomial of power 1) or ``cosine``.
-        clip_norm: Largest norm of the gradient of all parameters together; ``None`` does not clip.
     """
 
-    lr: float
-    weight_decay: float
-    rules: tuple[ParameterRule, ...]
+    training: TrainingDefaults
     steps: int
     warmup_steps: int
-    schedule: Literal["linear", "cosine"] = "linear"
-    clip_norm: float | None = None
 
     @classmethod
     def of_recipe(cls, recipe: TrainRecipe, card: ModelCard, steps: int) -> "Optimisation":
         """Optimisation of a stage: what the recipe says, else the network's own defaults."""
-        defaults = card.training
-        return cls(
-            lr=defaults.lr if recipe.lr is None else recipe.lr,
-            weight_decay=defaults.weight_decay if recipe.weight_decay is None else recipe.weight_decay,
-            rules=defaults.rules,
-            steps=steps,
-            warmup_steps=min(1000, steps // 10) if recipe.warmup_steps is None else recipe.warmup_steps,
-            schedule=defaults.schedule,
-            clip_norm=defaults.clip_norm,
-        )
+        warmup_steps = min(1000, steps // 10) if recipe.warmup_steps is None else recipe.warmup_steps
+        return cls(recipe.training(card), steps, warmup_steps)
 
     def factor(self, step: int) -> float:
         """Learning rate of a step (from 0) as a share of the peak."""
         if step < self.warmup_steps:
             return 1e-6 + (1 - 1e-6) * step / self.warmup_steps
         left = max(0.0, (self.steps - step) / max(1, self.steps - self.warmup_steps))
-        return left if self.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+        return left if self.training.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
     def parameter_groups(self, model: ChangeModel) -> list[dict[str, Any]]:
         """Trainable parameters by the rule that applies to them; the longest match in a name wins."""
-        plain = ParameterRule("")
-        rules = sorted(self.rules, key=lambda rule: len(rule.match), reverse=True)
+        training, plain = self.training, ParameterRule("")
+        rules = sorted(training.rules, key=lambda rule: len(rule.match), reverse=True)
         groups: dict[ParameterRule, list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 rule = next((rule for rule in rules if rule.match in name), plain)
                 groups.setdefault(rule, []).append(parameter)
         return [
-            {"params": group, "lr": self.lr * rule.lr, "weight_decay": self.weight_decay * rule.weight_decay}
+            {"params": group, "lr": training.lr * rule.lr, "weight_decay": training.weight_decay * rule.weight_decay}
             for rule, group in groups.items()
         ]
 

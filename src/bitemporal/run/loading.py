@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.pairs.batch import Batch
@@ -75,21 +75,12 @@ def _order(seed: int, turn: int, count: int) -> list[int]:
     return torch.randperm(count, generator=generator).tolist()
 
 
-class _RunningNumbers(Sampler[list[int]]):
+def _running_numbers(first_step: int, steps: int, batch_size: int, rank: int, world_size: int) -> Iterator[list[int]]:
     """Sample numbers of every step from ``first_step`` on, this process's share of each batch."""
-
-    def __init__(self, first_step: int, steps: int, batch_size: int, rank: int, world_size: int) -> None:
-        self.first_step, self.steps, self.batch_size = first_step, steps, batch_size
-        self.rank, self.world_size = rank, world_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        share = self.batch_size // self.world_size
-        for step in range(self.first_step, self.steps):
-            start = step * self.batch_size + self.rank * share
-            yield list(range(start, start + share))
-
-    def __len__(self) -> int:
-        return self.steps - self.first_step
+    share = batch_size // world_size
+    for step in range(first_step, steps):
+        start = step * batch_size + rank * share
+        yield list(range(start, start + share))
 
 
 def _collate(samples: list[tuple[Tensor, Tensor]]) -> Batch:
@@ -107,7 +98,7 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader[Batch]:
-    """Loader of the batches of steps ``first_step`` to ``steps`` - 1.
+    """Loader of the batches of steps ``first_step`` to ``steps`` - 1, for a single pass.
 
     Args:
         samples: Where they come from.
@@ -121,7 +112,7 @@ def training_loader(
     dataset: Dataset[Any] = samples  # what the loader gives is made by its collate function
     return DataLoader(
         dataset,
-        batch_sampler=_RunningNumbers(first_step, steps, batch_size, rank, world_size),
+        batch_sampler=_running_numbers(first_step, steps, batch_size, rank, world_size),
         collate_fn=_collate,
         num_workers=workers,
         persistent_workers=workers > 0,

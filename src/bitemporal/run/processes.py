@@ -10,8 +10,6 @@ from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from bitemporal import errors
-from bitemporal.run.folder import StageFolder
-from bitemporal.run.progress import loggers_for
 from bitemporal.run.recipe import TrainRecipe
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -65,8 +63,8 @@ def errors_of_started_processes() -> Iterator[None]:
         raise getattr(errors, name)(text.strip()) from error
 
 
-def make_fabric(recipe: TrainRecipe, folder: StageFolder | None = None) -> Fabric:
-    """Devices, processes and precision of a recipe, with the loggers of a stage's folder."""
+def make_fabric(recipe: TrainRecipe) -> Fabric:
+    """Devices, processes and precision of a recipe."""
     devices, strategy = local_process_count(recipe), "ddp_spawn" if recipe.devices > 1 else "auto"
     if under_torchrun():
         strategy = "ddp"
@@ -76,19 +74,4 @@ def make_fabric(recipe: TrainRecipe, folder: StageFolder | None = None) -> Fabri
         num_nodes=process_count(recipe) // devices,
         strategy=strategy,
         precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]  # one of its literals
-        loggers=[] if folder is None else loggers_for(folder.path),
     )
-
-
-@contextmanager
-def gradients_of_both_dates_in_full_precision() -> Iterator[None]:
-    """Turn off autocast's cache of weights in half precision.
-
-    With it, both dates share one copy of a weight, and their gradients add up in half precision.
-    """
-    cached = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_autocast_cache_enabled(cached)

@@ -1,20 +1,19 @@
 """What a stage writes and shows while it trains: ``metrics.csv``, progress, and loggers of other projects."""
 
 import csv
+import importlib
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightning_fabric.loggers.logger import Logger
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bitemporal.files import replacing
-from bitemporal.run.external_loggers import MLflowLogger, WandbLogger
 
 
 class MetricsTable:
@@ -105,20 +104,38 @@ class StageProgress:
             )
 
 
-def loggers_for(folder: Path) -> list[Logger]:
-    """Loggers that a stage reports to.
+class Loggers:
+    """Other projects' logs of a stage: each row of ``metrics.csv`` goes there too.
 
     TensorBoard where it is installed; MLflow and Weights & Biases where they are installed and their own environment
     variables ask for them (``MLFLOW_TRACKING_URI``, ``WANDB_PROJECT``).
-
-    Args:
-        folder: The stage's folder.
     """
-    loggers: list[Logger] = []
-    if find_spec("tensorboard") is not None:
-        loggers.append(TensorBoardLogger(root_dir=folder, name="", version="tensorboard"))
-    if find_spec("mlflow") is not None and os.environ.get("MLFLOW_TRACKING_URI"):
-        loggers.append(MLflowLogger(folder))
-    if find_spec("wandb") is not None and os.environ.get("WANDB_PROJECT"):
-        loggers.append(WandbLogger(folder))
-    return loggers
+
+    def __init__(self, folder: Path) -> None:
+        """Begin a log of each; MLflow and Weights & Biases name it after the folders of run and stage."""
+        self._write: list[Callable[[dict[str, float], int], object]] = []
+        self._end: list[Callable[[], object]] = []
+        name = f"{folder.parent.name}/{folder.name}"
+        if find_spec("tensorboard") is not None:
+            tensorboard = TensorBoardLogger(root_dir=folder, name="", version="tensorboard")
+            self._write.append(tensorboard.log_metrics)
+            self._end.append(lambda: tensorboard.finalize("success"))
+        if find_spec("mlflow") is not None and os.environ.get("MLFLOW_TRACKING_URI"):
+            mlflow = importlib.import_module("mlflow")
+            mlflow.start_run(run_name=name, nested=True)
+            self._write.append(mlflow.log_metrics)
+            self._end.append(mlflow.end_run)
+        if find_spec("wandb") is not None and os.environ.get("WANDB_PROJECT"):
+            run = importlib.import_module("wandb").init(group=folder.parent.name, name=name, reinit=True)
+            self._write.append(run.log)
+            self._end.append(run.finish)
+
+    def write(self, metrics: dict[str, float], step: int) -> None:
+        """Log the numbers of a step."""
+        for write in self._write:
+            write(metrics, step)
+
+    def end(self) -> None:
+        """End the logs of a stage that was trained to its end."""
+        for end in self._end:
+            end()

@@ -15,12 +15,11 @@ from bitemporal.errors import RecipeError
 from bitemporal.files import replacing
 from bitemporal.method.car import CarPartition
 from bitemporal.method.loss import criterion
+from bitemporal.models import ModelCard
+from bitemporal.models.base import TrainingDefaults
 from bitemporal.run.folder import RunFolder
 
 Precision = Literal["fp32", "bf16", "fp16"]
-TeacherStart = Literal["origin", "scratch"]
-TeachersOfPair = Literal["all", "part"]
-AugmentationChoice = Literal["model", "standard", "changer", "none"]
 
 STAGES = ("origin", "teachers", "control", "student", "verdict")
 """Stages of a distillation run, in order."""
@@ -66,7 +65,7 @@ class TrainRecipe:
     lr: float | None = None
     weight_decay: float | None = None
     warmup_steps: int | None = None
-    augmentation: AugmentationChoice = "model"
+    augmentation: Literal["model", "standard", "changer", "none"] = "model"
     precision: Precision = "fp32"
     devices: int = 1
     workers: int = 2
@@ -92,6 +91,16 @@ class TrainRecipe:
             raise RecipeError(
                 f"batch_size: {self.batch_size} pairs do not divide over {self.devices} devices; give a multiple"
             )
+
+    @property
+    def partition(self) -> CarPartition:
+        """The CAR partition of the run: the paper's three parts."""
+        return CarPartition()
+
+    def training(self, card: ModelCard) -> TrainingDefaults:
+        """How a network is trained: as the recipe says, else by the network's own defaults."""
+        given = {name: getattr(self, name) for name in ("lr", "weight_decay", "batch_size")}
+        return dataclasses.replace(card.training, **{name: v for name, v in given.items() if v is not None})
 
     def to_yaml(self, path: str | os.PathLike[str]) -> None:
         """Write the recipe, atomically; ``--config`` of the command reads it."""
@@ -147,7 +156,7 @@ class DistillRecipe(TrainRecipe):
     """
 
     teacher_model: str | None = None
-    teacher_start: TeacherStart | None = None
+    teacher_start: Literal["origin", "scratch"] | None = None
     teacher_steps: int | None = None
     student_steps: int | None = None
     parts: int | None = None
@@ -155,7 +164,7 @@ class DistillRecipe(TrainRecipe):
     lambda_: float | None = None
     criterion: str = "kl"
     temperature: float = 2.0
-    teachers: TeachersOfPair = "all"
+    teachers: Literal["all", "part"] = "all"
     stages: str = ",".join(STAGES)
 
     def __post_init__(self) -> None:
@@ -175,16 +184,14 @@ class DistillRecipe(TrainRecipe):
                 f"teacher_start: found origin, but the teachers are {self.teacher_model} and the origin is "
                 f"{self.model}, whose weights do not fit; leave it out, or say scratch"
             )
-        unknown = [stage for stage in self.stage_names if stage not in STAGES]
-        if unknown or not self.stage_names:
+        if not self.stage_names or not self.stage_names <= set(STAGES):
             raise RecipeError(f"stages: found {self.stages!r}, expected some of {','.join(STAGES)}, comma-separated")
         _ = self.partition
 
     @property
-    def stage_names(self) -> tuple[str, ...]:
-        """Names of the stages to run, in order."""
-        named = [stage.strip() for stage in self.stages.split(",") if stage.strip()]
-        return tuple(sorted(named, key=lambda stage: STAGES.index(stage) if stage in STAGES else -1))
+    def stage_names(self) -> set[str]:
+        """Names of the stages to run."""
+        return {stage.strip() for stage in self.stages.split(",")} - {""}
 
     @property
     def teachers_start_from_origin(self) -> bool:

@@ -24,7 +24,7 @@ from bitemporal.models import create_model, model_card
 from bitemporal.models.facts import PublishedScore, all_facts, model_facts
 from bitemporal.pairs.batch import Batch
 from bitemporal.run.augmentation import augment
-from bitemporal.run.fit import batch_size, check_fit, training_step
+from bitemporal.run.fit import check_fit, training_step
 from bitemporal.run.folder import O_P, ORIGIN, STUDENT
 from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.processes import make_fabric, process_count, under_torchrun
@@ -207,7 +207,7 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     processes = process_count(recipe)
     learner = Learner(create_model(recipe.model))
     card = learner.model.card
-    per_device = batch_size(recipe, card) // processes
+    per_device = recipe.training(card).batch_size // processes
     on_gpu = fabric.device.type == "cuda"
     probed = per_device if on_gpu else min(per_device, _CPU_PAIRS)
     size = recipe.crop_size
@@ -218,7 +218,7 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     network, optimiser = fabric.setup(learner, optimisation.optimiser(learner.model))
 
     def step() -> None:
-        training_step(fabric, network, optimiser, batch, optimisation.clip_norm)
+        training_step(fabric, network, optimiser, batch, optimisation.training.clip_norm)
 
     @torch.no_grad()
     def forward() -> None:

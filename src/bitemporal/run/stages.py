@@ -14,12 +14,11 @@ from rich.console import Console
 from bitemporal.errors import BundleError, OptionError, RecipeError
 from bitemporal.evaluation import Evaluation
 from bitemporal.inference.bundle import load_network
-from bitemporal.method.car import CarPartition
 from bitemporal.method.loss import DistillationLoss, criterion, view_for
 from bitemporal.method.teachers import CALIBRATION_SAMPLES, AllTeachers, PartTeachers, Teachers, calibrate, log_odds
 from bitemporal.models import ChangeModel, create_model, model_card
 from bitemporal.run.data import TRAIN, VAL, prepare_data, say
-from bitemporal.run.fit import Stage, batch_size, check_fit, train_stage
+from bitemporal.run.fit import Stage, check_fit, train_stage
 from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT, RunFolder, teacher_stage
 from bitemporal.run.learner import Learner
 from bitemporal.run.loading import training_loader
@@ -45,10 +44,9 @@ class TrainingRun:
         """
         self.recipe, self.folder = recipe, RunFolder(recipe.out)
         self.console = console or Console(stderr=True, quiet=not is_first_process())
-        self.partition = recipe.partition if isinstance(recipe, DistillRecipe) else CarPartition()
         _check_networks(recipe)
         check_same_run(recipe, self.folder)
-        self.data = prepare_data(recipe, self.partition, self.folder, self.console)
+        self.data = prepare_data(recipe, self.folder, self.console)
         if is_first_process():
             recipe.to_yaml(self.folder.recipe)
 
@@ -66,12 +64,12 @@ class TrainingRun:
         train, val = (self.data.pairs.get(split, []) for split in (TRAIN, VAL))
         if part is not None:
             train, val = self.data.of_part(TRAIN, part), self.data.of_part(VAL, part) or val
-        return Stage(name, self.folder.stage(name), train, val, steps, stream)
+        return Stage(name, self.recipe, self.data.folder, self.folder.stage(name), train, val, steps, stream)
 
     def _train(self, stage: Stage, build: Callable[[], Learner]) -> Path:
         if stage.folder.finished:
             say(self.console, f"{stage.name}: already finished")
-        return train_stage(stage, self.recipe, self.data.folder, build, self.console)
+        return train_stage(stage, build, self.console)
 
 
 class DistillationRun(TrainingRun):
@@ -85,20 +83,16 @@ class DistillationRun(TrainingRun):
         Returns:
             The evaluations of origin, O-P, control and student, as far as they exist; empty without the verdict.
         """
-        evaluations: dict[str, Evaluation] = {}
-        for name in self.recipe.stage_names:
-            match name:
-                case "origin":
-                    self.origin()
-                case "teachers":
-                    self.teachers()
-                case "control":
-                    self.control()
-                case "student":
-                    self.student()
-                case "verdict" if is_first_process():
-                    evaluations = self.verdict()
-        return evaluations
+        stages = {
+            "origin": self.origin,
+            "teachers": self.teachers,
+            "control": self.control,
+            "student": self.student,
+        }
+        for name, stage in stages.items():
+            if name in self.recipe.stage_names:
+                stage()
+        return self.verdict() if "verdict" in self.recipe.stage_names and is_first_process() else {}
 
     def teachers(self) -> None:
         """Train a teacher for each part, on the training pairs of that part alone (paper, section on O-P)."""
@@ -107,9 +101,9 @@ class DistillationRun(TrainingRun):
             build = self._origin_learner
         else:
             build = partial(_new_learner, self.recipe, network)
-        for part in self.partition.names:
+        for part in self.data.partition.names:
             name = teacher_stage(part)
-            if part not in self.taught_parts:
+            if part not in self.data.taught_parts:
                 say(self.console, f"{name}: no training pairs in this part; the origin answers for it")
                 continue
             if not self.data.of_part(VAL, part):
@@ -131,12 +125,7 @@ class DistillationRun(TrainingRun):
         Returns:
             The evaluations of origin, O-P, control and student, as far as they exist.
         """
-        return reach_verdict(self.recipe, self.folder, self.data, self.partition, self.taught_parts)
-
-    @property
-    def taught_parts(self) -> list[str]:
-        """Parts that have training pairs, and so a teacher."""
-        return [part for part in self.partition.names if self.data.of_part(TRAIN, part)]
+        return reach_verdict(self.recipe, self.folder, self.data)
 
     def student_learner(self) -> Learner:
         """The student as it starts: the origin's weights, its own loss, and the distillation term of its teachers."""
@@ -149,10 +138,10 @@ class DistillationRun(TrainingRun):
         return Learner(student, DistillationLoss(teachers, chosen.distance, lambda_, recipe.temperature))
 
     def _teachers(self, student: ChangeModel) -> Teachers:
-        networks = {part: self._trained(teacher_stage(part)) for part in self.taught_parts}
+        networks = {part: self._trained(teacher_stage(part)) for part in self.data.taught_parts}
         view = view_for(criterion(self.recipe.criterion), student, networks.values())
         if self.recipe.teachers == "part":
-            return PartTeachers(networks, view, self.partition)
+            return PartTeachers(networks, view, self.data.partition)
         training_pairs = {part: len(self.data.of_part(TRAIN, part)) for part in networks}
         # raw outputs are compared as they are
         shifts = self._calibrate(networks, student) if view is log_odds else None
@@ -163,9 +152,9 @@ class DistillationRun(TrainingRun):
         device = make_fabric(self.recipe).device
         for network in networks.values():
             network.to(device)
-        stage, size = self._student_stage(STUDENT), batch_size(self.recipe, student.card)
+        stage, size = self._student_stage(STUDENT), self.recipe.training(student.card).batch_size
         batches = training_loader(
-            stage.samples(self.recipe, self.data.folder, student.card),
+            stage.samples(student.card),
             first_step=0,
             steps=min(-(-CALIBRATION_SAMPLES // size), stage.steps),
             batch_size=size,

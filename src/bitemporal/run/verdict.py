@@ -1,6 +1,6 @@
 """The last stage of a run: what has been trained is evaluated, compared and shown."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from bitemporal import __version__
 from bitemporal.errors import RecipeError
@@ -18,9 +18,8 @@ from bitemporal.evaluation import (
 from bitemporal.files import write_json
 from bitemporal.inference import load
 from bitemporal.inference.bundle import save_origin_partition
-from bitemporal.method.car import CarPartition
 from bitemporal.metrics import MAIN_METRICS
-from bitemporal.run.data import TEST, VAL, RunData
+from bitemporal.run.data import VAL, RunData
 from bitemporal.run.folder import CONTROL, DETECTORS, ORIGIN, STUDENT, RunFolder
 from bitemporal.run.recipe import DistillRecipe
 from bitemporal.tables import make_table, per_cent, print_table
@@ -28,17 +27,13 @@ from bitemporal.tables import make_table, per_cent, print_table
 _PAIRS_SHOWN = 6
 
 
-def reach_verdict(
-    recipe: DistillRecipe, run: RunFolder, data: RunData, partition: CarPartition, taught_parts: Collection[str]
-) -> dict[str, Evaluation]:
+def reach_verdict(recipe: DistillRecipe, run: RunFolder, data: RunData) -> dict[str, Evaluation]:
     """Evaluate what has been trained on test, or on val where no labelled test split exists; write and print it.
 
     Args:
         recipe: Recipe of the run.
         run: Folder of the run.
         data: Pairs of the run.
-        partition: CAR parts of the run.
-        taught_parts: Parts that have a teacher.
 
     Returns:
         Evaluations by detector, as far as they have been trained.
@@ -46,18 +41,19 @@ def reach_verdict(
     Raises:
         RecipeError: When nothing has been trained.
     """
-    teachers = {part: run.teacher(part) for part in taught_parts}
+    teachers = {part: run.teacher(part) for part in data.taught_parts}
     if run.stage(ORIGIN).finished and teachers and all(teacher.finished for teacher in teachers.values()):
         bundles = {part: teacher.bundle for part, teacher in teachers.items()}
-        save_origin_partition(run.origin_partition, run.bundle(ORIGIN), bundles, partition)
+        save_origin_partition(run.origin_partition, run.bundle(ORIGIN), bundles, data.partition)
     trained = [name for name in DETECTORS if (run.bundle(name) / "bundle.json").is_file()]
     if not trained:
         raise RecipeError(f"stages: nothing has been trained in {run.path}; run origin first")
-    results = {}
+    results: dict[str, Result] = {}
     for name in trained:  # one after the other: large networks do not fit into memory all at once
-        results[name] = _score(name, recipe, run, data, partition, data.scored_split)
-        if data.scored_split == TEST:
-            _score(name, recipe, run, data, partition, VAL)  # thresholds may be chosen there
+        for split in dict.fromkeys((VAL, data.scored_split)):  # on val too, where thresholds may be chosen
+            scores = evaluate(load(run.bundle(name)), data.folder, data.pairs[split], data.partition, split=split)
+            results[name] = scores.named(name, recipe.seed, model=recipe.model)
+            results[name].write(run.scores(split, name))
     shown = {name: load(run.bundle(name)) for name in trained if name in (ORIGIN, STUDENT)}
     pairs = spread_by_car(data.folder, data.pairs[data.scored_split], _PAIRS_SHOWN)
     draw_masks(run.overview, shown, data.folder, pairs)
@@ -69,7 +65,7 @@ def reach_verdict(
             "pairs": len(data.pairs[data.scored_split]),
             "checkpoint_selection": "dataset mIoU on the validation pairs",
             "selection_pairs_are_test_pairs": data.scored_split == VAL,
-            "partition": partition.describe(),
+            "partition": data.partition.describe(),
             "conventions": CONVENTIONS,
             "seed": recipe.seed,
             "bitemporal": __version__,
@@ -79,8 +75,8 @@ def reach_verdict(
         "comparison": comparison.to_json(),
     }
     write_json(run.metrics, content)
-    header, *rows = verdict_rows(evaluations, partition, taught_parts)
-    caption = f"per cent on {data.scored_split}; parts: {partition.describe()}"
+    header, *rows = verdict_rows(evaluations, data)
+    caption = f"per cent on {data.scored_split}; parts: {data.partition.describe()}"
     if data.scored_split == VAL:
         caption += ". The same pairs chose the checkpoints: these are not test scores"
     print_table(make_table(header, rows, caption=caption))
@@ -88,29 +84,17 @@ def reach_verdict(
     return evaluations
 
 
-def _score(
-    name: str, recipe: DistillRecipe, run: RunFolder, data: RunData, partition: CarPartition, split: str
-) -> Result:
-    """Evaluate a detector on a split, and write the result."""
-    scores = evaluate(load(run.bundle(name)), data.folder, data.pairs[split], partition, split=split)
-    result = scores.named(name, recipe.seed, model=recipe.model)
-    result.write(run.scores(split, name))
-    return result
-
-
-def verdict_rows(
-    evaluations: Mapping[str, Evaluation], partition: CarPartition, taught_parts: Collection[str]
-) -> list[list[str]]:
+def verdict_rows(evaluations: Mapping[str, Evaluation], data: RunData) -> list[list[str]]:
     """Rows of the closing table, its header first: one metric per row, one detector per column, in per cent."""
     summaries = {name: evaluation.summary() for name, evaluation in evaluations.items()}
     rows: dict[str, list[float]] = {}
     for metric in MAIN_METRICS:
         rows[f"{metric}, dataset"] = [summary["dataset"][metric] for summary in summaries.values()]
     rows["miou, image_mean"] = [summary["image_mean"]["miou"] for summary in summaries.values()]
-    for part in partition.names:
+    for part in data.partition.names:
         of_part = [summary["by_part"][part]["dataset"] for summary in summaries.values()]
         for metric in ("miou", "iou_changed"):
             rows[f"{metric}, dataset, {part}"] = [scores[metric] for scores in of_part]
     cells = [[name, *map(per_cent, values)] for name, values in rows.items()]
-    passes = [forward_passes(evaluation, taught_parts) for evaluation in evaluations.values()]
+    passes = [forward_passes(evaluation, data.taught_parts) for evaluation in evaluations.values()]
     return [["metric, averaging", *evaluations], *cells, ["forward passes per pair", *passes]]
