@@ -129,7 +129,7 @@ def test_an_interrupted_command_ends_without_a_traceback(monkeypatch, tmp_path, 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bitemporal.cli.data_check.PairFolder", interrupted)
+    monkeypatch.setattr("bitemporal.pairs.options.PairFolder", interrupted)
     assert main(["data", "check", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "bitemporal data check: interrupted\n"
 

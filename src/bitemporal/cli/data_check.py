@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from bitemporal.pairs import FolderCheck, PairFolder, PairRecord, check_pairs
+from bitemporal.pairs import FolderCheck, PairOptions, PairRecord, check_pairs
 from bitemporal.tables import make_table, print_table
 
 
@@ -14,9 +14,7 @@ def check(
     path: str,
     /,
     *,
-    label_values: tuple[int, ...] | None = None,
-    label_threshold: float | None = None,
-    image_range: tuple[float, float] | None = None,
+    pair_options: PairOptions,
     workers: int | None = None,
 ) -> int:
     """Read every file of a folder of pairs and list every fault with its remedy.
@@ -26,12 +24,10 @@ def check(
 
     Args:
         path: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
-        label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
-        label_threshold: Label values at or above this are changed, values below unchanged; instead of label_values.
-        image_range: Values that map to 0 and 255, as in 0,4000, for images of more than 8 bits.
+        pair_options: How the files of the pairs are read.
         workers: Processes that read files; as many as fit the folder and the machine when left out.
     """
-    folder = PairFolder(path, label_values=label_values, label_threshold=label_threshold, image_range=image_range)
+    folder = pair_options.pair_folder(path)
     checked = check_pairs(folder, workers, progress=sys.stderr.isatty())
     print(checked.decoding.describe() if checked.decoding else _undecoded(checked))
     print_table(_overview(folder.splits, checked))

@@ -15,7 +15,7 @@ from rich.table import Table
 from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.files import replacing
 from bitemporal.method.car import PAPER_THRESHOLDS, CarPartition
-from bitemporal.pairs import FolderCheck, PairFolder, check_pairs
+from bitemporal.pairs import FolderCheck, PairOptions, check_pairs
 from bitemporal.pairs.partition import write_partition
 from bitemporal.tables import make_table, print_table
 
@@ -33,8 +33,7 @@ def stats(
     output: str = "car-stats",
     parts: int | None = None,
     thresholds: tuple[float, ...] | None = None,
-    label_values: tuple[int, ...] | None = None,
-    label_threshold: float | None = None,
+    pair_options: PairOptions,
     workers: int | None = None,
 ) -> None:
     """Show how change is distributed over the pairs, and write their partition by change area ratio (CAR).
@@ -49,8 +48,7 @@ def stats(
         parts: Number of parts, 3 when left out. The paper has thresholds for 2 (0.10) and 3 (0.05, 0.20) parts; any
             other number takes those of equal pair counts.
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of the paper's.
-        label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
-        label_threshold: Label values at or above this are changed, values below unchanged; instead of label_values.
+        pair_options: How the files of the pairs are read.
         workers: Processes that read files; as many as fit the folder and the machine when left out.
     """
     if parts is not None and thresholds is not None:
@@ -59,7 +57,7 @@ def stats(
         raise OptionError(f"parts: found {parts}, expected a number of at least 1")
     target = _outside(Path(output), Path(path))
     given = None if thresholds is None else CarPartition(thresholds)
-    folder = PairFolder(path, label_values=label_values, label_threshold=label_threshold)
+    folder = pair_options.pair_folder(path)
     check = check_pairs(folder, workers, progress=sys.stderr.isatty(), images=False)
     _refuse_label_faults(check)
     cars = {

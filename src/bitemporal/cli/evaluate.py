@@ -1,7 +1,7 @@
 """``bitemporal evaluate``."""
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,8 @@ from bitemporal.inference import compose
 from bitemporal.inference.bundle import ORIGIN, ORIGIN_PARTITION_BUNDLE, read_description
 from bitemporal.inference.combining import Augmentation
 from bitemporal.method.car import CarPartition
-from bitemporal.pairs import PairFolder, check_pairs
+from bitemporal.pairs import PairFolder, PairOptions, check_pairs
 from bitemporal.tables import print_table
-
-
-@dataclass(frozen=True)
-class LabelOptions:
-    """Pairs and labels.
-
-    Attributes:
-        label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
-        label_threshold: Label values at or above this are changed.
-        image_range: Values that map to 0 and 255, as in 0,4000, for images of more than 8 bits.
-    """
-
-    label_values: tuple[int, ...] | None = None
-    label_threshold: float | None = None
-    image_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +79,7 @@ def evaluate(
     /,
     *,
     split: str | None = None,
-    labels: LabelOptions,
+    pair_options: PairOptions,
     grouping: PartOptions,
     masks: MaskOptions,
     batch_size: int = 8,
@@ -114,7 +99,7 @@ def evaluate(
             masks that another program has written, 0 unchanged, another value changed, with the stems of the pairs.
         data: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
         split: Split to evaluate on; test where it has labels, else val, else the only one.
-        labels: How the files of the pairs are read.
+        pair_options: How the files of the pairs are read.
         grouping: The CAR parts that scores are grouped by.
         masks: How masks are made.
         batch_size: Pairs predicted at once.
@@ -129,7 +114,7 @@ def evaluate(
         check_result_output(output)
     check_seed(seed)
     settings, partition = masks.settings(), grouping.partition()
-    folder = PairFolder(data, **asdict(labels))
+    folder = pair_options.pair_folder(data)
     chosen = _choose_split(folder) if split is None else split
     pairs = folder.pairs(chosen)
     show = sys.stderr.isatty()

@@ -6,6 +6,7 @@ finds out what the label values mean, after which ``PairFolder.load`` gives one 
 
 from bitemporal.pairs.check import Fault, FolderCheck, PairRecord, check_pairs, resolve_decoding
 from bitemporal.pairs.folder import Pair, PairFolder, PairImages
+from bitemporal.pairs.options import PairOptions
 
 __all__ = [
     "Fault",
@@ -13,6 +14,7 @@ __all__ = [
     "Pair",
     "PairFolder",
     "PairImages",
+    "PairOptions",
     "PairRecord",
     "check_pairs",
     "resolve_decoding",

@@ -74,14 +74,7 @@ def _gallery(run: FinishedRun, data: str | os.PathLike[str] | None, imagery: boo
     evaluations = {name: run.results[name].evaluation for name in shown}
     try:
         recipe = DistillRecipe.from_yaml(run.folder.recipe)
-        folder = resolve_decoding(
-            PairFolder(
-                data or recipe.data,
-                label_values=recipe.label_values,
-                label_threshold=recipe.label_threshold,
-                image_range=recipe.image_range,
-            )
-        )
+        folder = resolve_decoding(recipe.pair_folder(data or recipe.data))
         pairs = folder.pairs(_split_on_disk(run.split, folder))
         detectors = {name: load(run.folder.bundle(name)) for name in shown}
         return {

@@ -111,12 +111,7 @@ def check_run_folder(run: Path, data: Path) -> None:
 
 def _check(recipe: TrainRecipe, images: bool, console: Console) -> tuple[PairFolder, FolderCheck]:
     """Read every file once."""
-    folder = PairFolder(
-        recipe.data,
-        label_values=recipe.label_values,
-        label_threshold=recipe.label_threshold,
-        image_range=recipe.image_range,
-    )
+    folder = recipe.pair_folder(recipe.data)
     check = check_pairs(folder, progress=True, images=images)
     # a test split without labels can be predicted; it only gives no scores
     check.faults = [fault for fault in check.faults if (fault.kind, fault.path.name) != ("unlabelled", TEST)]

@@ -17,6 +17,7 @@ from bitemporal.method.car import CarPartition
 from bitemporal.method.loss import criterion
 from bitemporal.models import ModelCard
 from bitemporal.models.base import TrainingDefaults
+from bitemporal.pairs import PairOptions
 from bitemporal.run.folder import RunFolder
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -26,7 +27,7 @@ STAGES = ("origin", "teachers", "control", "student", "verdict")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRecipe:
+class TrainRecipe(PairOptions):
     """How one network is trained.
 
     Attributes:
@@ -47,9 +48,6 @@ class TrainRecipe:
         devices: Number of devices (GPUs where there are any, else CPU processes).
         workers: Processes per device that load pairs.
         seed: Seed of weights, sampling, augmentation and dropout.
-        label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255.
-        label_threshold: Label values at or above this are changed.
-        image_range: Values that map to 0 and 255, for images of more than 8 bits.
         validation_share: Share of the training pairs set aside for validation when there is no val split.
     """
 
@@ -70,9 +68,6 @@ class TrainRecipe:
     devices: int = 1
     workers: int = 2
     seed: int = 0
-    label_values: tuple[int, ...] | None = None
-    label_threshold: float | None = None
-    image_range: tuple[float, float] | None = None
     validation_share: float = 0.1
 
     def __post_init__(self) -> None:
