@@ -111,7 +111,7 @@ def test_predict_needs_no_label_and_answers_pairs_of_different_sizes(bundles):
         ("A", "B", "out", ["--probability", "A"], "inputs"),
         ("A", "B", "out", ["--probability", "out"], "probability"),
         ("A", "B", "A/x.png", [], "expected a folder"),
-        ("A", "B", "label", [], "label/x.png exists and was not written by bitemporal"),
+        ("A", "B", "label", [], "label/x.png exists and is no mask by bitemporal"),
         ("A", "B", "out", ["--probability", "label"], "label/x.png exists"),
         ("A/x.png", "B/x.png", "label/x.png", [], "label/x.png exists"),
         ("A/x.png", "B/x.png", "notes.png", [], "notes.png exists"),

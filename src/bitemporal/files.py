@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bitemporal.errors import OutputError, RecipeError
+from bitemporal.errors import OutputError
 
 _LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|old)")
 
@@ -96,13 +96,13 @@ def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path
         what: What such an output is called.
 
     Raises:
-        RecipeError: When it is a folder, ends otherwise, or holds something else.
+        OutputError: When it is a folder, ends otherwise, or holds something else.
     """
     target = Path(path)
     if target.is_dir():
-        raise RecipeError(f"output: found the folder {target}, expected the name of a file that ends in {ending}")
+        raise OutputError(f"output: found the folder {target}, expected the name of a file that ends in {ending}")
     if not target.name.lower().endswith(ending):
-        raise RecipeError(f"output: found {target}, expected a name that ends in {ending}")
+        raise OutputError(f"output: found {target}, expected a name that ends in {ending}")
     if not target.exists():
         return
     try:
@@ -110,7 +110,7 @@ def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path
     except (OSError, ValueError):
         known = False
     if not known:
-        raise RecipeError(
+        raise OutputError(
             f"output: {target} exists and is no {what}; it is not overwritten: choose another name, or move it"
         )
 

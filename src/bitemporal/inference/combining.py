@@ -31,16 +31,6 @@ class Ensemble(Detector):
             raise OptionError("ensemble: found no member, expected at least one detector")
         self.members = list(members)
 
-    @property
-    def device(self) -> torch.device:
-        """The first member's device."""
-        return self.members[0].device
-
-    @property
-    def multiple(self) -> int:
-        """The least common multiple of the members' multiples."""
-        return math.lcm(*(member.multiple for member in self.members))
-
     def identity(self) -> dict[str, Any]:
         """The members' identities."""
         return {"ensemble": [member.identity() for member in self.members]}
@@ -74,20 +64,15 @@ class TestTimeAugmentation(Detector):
         if not scales or not all(0.1 <= scale <= 10 for scale in scales):
             raise OptionError(f"scales: found {tuple(scales)}, expected at least one, each from 0.1 to 10")
         self.detector = detector
+        self.members = [detector]
         self.augmentation = augmentation
         self.scales = tuple(scales)
 
     @property
-    def device(self) -> torch.device:
-        """The detector's device."""
-        return self.detector.device
-
-    @property
     def multiple(self) -> int:
         """The detector's multiple, at every scale that is a simple fraction."""
-        multiple = self.detector.multiple
         steps = [Fraction(scale).limit_denominator(8).denominator for scale in self.scales]
-        return math.lcm(*(multiple * step for step in steps))
+        return super().multiple * math.lcm(*steps)
 
     def identity(self) -> dict[str, Any]:
         """The detector's identity, and the views."""
@@ -157,16 +142,7 @@ class SlidingWindow(Detector):
         """
         check_tiles(tile, stride)
         self.detector, self.tile, self.stride = detector, tile, tile if stride is None else stride
-
-    @property
-    def device(self) -> torch.device:
-        """The detector's device."""
-        return self.detector.device
-
-    @property
-    def multiple(self) -> int:
-        """The detector's multiple."""
-        return self.detector.multiple
+        self.members = [detector]
 
     def identity(self) -> dict[str, Any]:
         """The detector's identity, tile and stride."""

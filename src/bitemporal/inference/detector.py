@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bitemporal.errors import DataError, WeightsError
-from bitemporal.imagery.inputs import Image, Images, as_pairs, check_images
+from bitemporal.imagery.inputs import Image, Images, as_pairs
 from bitemporal.models import ChangeModel
 
 
@@ -43,7 +43,13 @@ class Answer(NamedTuple):
 
 
 class Detector(ABC):
-    """Anything that finds change between images of two dates. A detector of your own implements ``answers``."""
+    """Anything that finds change between images of two dates. A detector of your own implements ``answers``.
+
+    Attributes:
+        members: Detectors that it asks, if it is built from others.
+    """
+
+    members: Sequence["Detector"] = ()
 
     @abstractmethod
     def answers(
@@ -63,13 +69,16 @@ class Detector(ABC):
 
     @property
     def device(self) -> torch.device:
-        """The device of the answers."""
-        return torch.device("cpu")
+        """The device of the answers: that of the first member, else the CPU."""
+        return self.members[0].device if self.members else torch.device("cpu")
 
     @property
     def multiple(self) -> int:
-        """Height and width must be multiples of this to need no padding; tiles of a scene move by multiples of it."""
-        return 1
+        """Height and width must be multiples of this to need no padding; tiles of a scene move by multiples of it.
+
+        It is the least common multiple of the members' multiples, 1 without members.
+        """
+        return math.lcm(*(member.multiple for member in self.members))
 
     def identity(self) -> dict[str, Any]:
         """What the detector is, in JSON types. Results record it; an interrupted scene resumes only if it agrees."""
@@ -88,10 +97,12 @@ class Detector(ABC):
         Raises:
             DataError: When the images are not such tensors.
         """
-        check_batch(before, after)
-        if not len(before):
+        first, second, single = as_pairs(before, after)
+        if single:
+            raise DataError(f"before: found a tensor of shape {tuple(before.shape)}, expected N x 3 x H x W")
+        if not first:
             return torch.empty(0, 1, *before.shape[-2:], device=self.device)
-        return torch.stack([answer.probability for answer in self.answers(list(before), list(after))])
+        return torch.stack([answer.probability for answer in self.answers(first, second)])
 
     @overload
     def predict(self, before: str | os.PathLike[str], after: Image) -> Prediction: ...
@@ -125,20 +136,6 @@ class Detector(ABC):
 def _prediction(answer: Answer) -> Prediction:
     probability = answer.probability[0].to("cpu", torch.float32).numpy()
     return Prediction((probability > 0.5).astype(np.uint8), probability, answer.part)
-
-
-def check_batch(before: Tensor, after: Tensor) -> None:
-    """Refuse tensors that are not batches of images of two dates.
-
-    Raises:
-        DataError: When a tensor has the wrong shape, type or range of values; the text says what was expected.
-    """
-    for name, images in (("before", before), ("after", after)):
-        if images.ndim != 4:
-            raise DataError(f"{name}: found a tensor of shape {tuple(images.shape)}, expected N x 3 x H x W")
-        check_images(images, name)
-    if before.shape != after.shape:
-        raise DataError(f"before is {tuple(before.shape)}, after {tuple(after.shape)}; both dates need one shape")
 
 
 @contextmanager

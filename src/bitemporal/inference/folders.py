@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 
 from bitemporal.errors import DataError, OptionError, OutputError
-from bitemporal.files import replacing
+from bitemporal.files import check_output, replacing
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.scale import check_image_range, image_notes, to_rgb
 from bitemporal.inference.detector import Detector
@@ -88,17 +88,14 @@ def predict_files(
     check_image_range(image_range)
     first, second, masks = Path(before), Path(after), Path(output)
     maps = None if probability is None else Path(probability)
-    for name, path in (("before", first), ("after", second)):
-        if not path.exists():
-            raise DataError(f"{name}: {path} does not exist; expected an image or a folder of images")
     if first.is_dir() != second.is_dir():
-        kinds = ["a folder" if path.is_dir() else "a file" for path in (first, second)]
-        raise DataError(f"before is {kinds[0]}, after {kinds[1]}; expected two images or two folders")
+        folder, other = (first, second) if first.is_dir() else (second, first)
+        raise DataError(f"{folder} is a folder, but {other} is not; expected two images or two folders")
     faults: list[str] = []
     if first.is_dir():
         jobs, faults = _jobs_of_folders(first, second, masks, maps)
     else:
-        jobs = [_job_of_files(first, second, masks, maps)]
+        jobs = [_Job(first, second, masks, maps)]
     _refuse_overwriting(jobs, (first, second))
     written: list[Path] = []
     noted: dict[str, list[Path]] = defaultdict(list)
@@ -115,13 +112,6 @@ def predict_files(
         written += _predict_batch(detector, readable)
     notes = [f"{len(paths)} image(s), such as {paths[0]}: {note}" for note, paths in noted.items()]
     return FilesReport(tuple(written), tuple(faults), tuple(notes))
-
-
-def _job_of_files(before: Path, after: Path, mask: Path, probability: Path | None) -> _Job:
-    for name, path in (("output", mask), ("probability", probability)):
-        if path is not None and (path.suffix.lower() != ".png" or path.is_dir()):
-            raise OutputError(f"{name}: found {path}, expected the name of a file that ends in .png")
-    return _Job(before, after, mask, probability)
 
 
 def _jobs_of_folders(before: Path, after: Path, masks: Path, maps: Path | None) -> tuple[list[_Job], list[str]]:
@@ -150,7 +140,8 @@ def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None
 
     Raises:
         OutputError: When an output is an input, two outputs are the same file, masks would be written among the
-            images, or a file that bitemporal did not write, such as a label, would be replaced.
+            images, a name does not end in .png, or a file that bitemporal did not write, such as a label, would be
+            replaced.
     """
     paths = {*inputs, *(path for job in jobs for path in (job.before, job.after))}
     # inodes also reveal links, and names that differ only in case
@@ -160,9 +151,8 @@ def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None
     for path in [*folders, *outputs]:
         if path.exists() and (path.stat().st_dev, path.stat().st_ino) in identities:
             raise OutputError(f"output: {path} is one of the inputs, which are never overwritten; choose another place")
-    if foreign := [path for path in outputs if path.exists() and not _is_ours(path)]:
-        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
-        raise OutputError(f"output: {foreign[0]}{more} exists and was not written by bitemporal; choose another place")
+    for path in outputs:
+        check_output(path, ".png", _is_ours, "mask by bitemporal")
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise OutputError(f"probability: {outputs[1]} is where the mask goes; choose another place")
 
@@ -200,11 +190,8 @@ _HEAD = 200
 
 
 def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return b"tEXt%s\0%s" % tuple(map(str.encode, _SIGNATURE)) in stream.read(_HEAD)
-    except OSError:
-        return False
+    with path.open("rb") as stream:
+        return b"tEXt%s\0%s" % tuple(map(str.encode, _SIGNATURE)) in stream.read(_HEAD)
 
 
 def _write_png(values: npt.NDArray[np.uint8], path: Path) -> None:

@@ -63,9 +63,11 @@ def load(source: str | os.PathLike[str], device: str = "auto") -> Detector:
         folder = _fetch(os.fspath(source))
     # building a network draws initial weights; the caller's random numbers must not change
     with torch.random.fork_rng(devices=[]):
-        if read_description(folder)["kind"] == ORIGIN_PARTITION_BUNDLE:
-            return _load_origin_partition(folder, chosen)
-        return NetworkDetector(load_network(folder), chosen)
+        if read_description(folder)["kind"] != ORIGIN_PARTITION_BUNDLE:
+            return NetworkDetector(load_network(folder), chosen)
+        partition, parts = read_origin_partition(folder)
+        networks = {name: NetworkDetector(load_network(folder / name), chosen) for name in (ORIGIN, *parts)}
+        return OriginPartition(networks.pop(ORIGIN), networks, partition)
 
 
 def compose(
@@ -101,12 +103,6 @@ def compose(
     if augmentation is None and tuple(scales) == (1.0,):
         return detector
     return TestTimeAugmentation(detector, augmentation, scales)
-
-
-def _load_origin_partition(folder: Path, device: torch.device) -> OriginPartition:
-    partition, parts = read_origin_partition(folder)
-    teachers = {part: NetworkDetector(load_network(folder / part), device) for part in parts}
-    return OriginPartition(NetworkDetector(load_network(folder / ORIGIN), device), teachers, partition)
 
 
 def _fetch(repository: str) -> Path:

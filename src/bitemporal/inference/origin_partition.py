@@ -1,11 +1,9 @@
 """Origin-Partition as a detector like any other; ``bitemporal.method.origin_partition`` holds the rule."""
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bitemporal.inference.detector import Answer, Detector
@@ -34,17 +32,8 @@ class OriginPartition(Detector):
         check_teachers(teachers, partition)
         self.origin = origin
         self.teachers = dict(teachers)
+        self.members = [origin, *self.teachers.values()]
         self.partition = partition
-
-    @property
-    def device(self) -> torch.device:
-        """The origin's device."""
-        return self.origin.device
-
-    @property
-    def multiple(self) -> int:
-        """The least common multiple of all its networks' multiples."""
-        return math.lcm(self.origin.multiple, *(teacher.multiple for teacher in self.teachers.values()))
 
     def identity(self) -> dict[str, Any]:
         """The identities of its networks, and the thresholds."""
