@@ -32,13 +32,24 @@ _LAYOUT = (
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair on disk: its split, the stem that its files share, the image before, the one after, the mask if any."""
+    """One pair on disk.
+
+    Attributes:
+        split: Its split.
+        stem: The stem that its files share.
+        before: Image before.
+        after: Image after.
+        label: Change mask, if any.
+        label_after: Where there is no mask of changes but one of classes for each date (``label1``, ``label2``): that
+            of the date after, while ``label`` is that of the date before. A pixel is changed where the two differ.
+    """
 
     split: str
     stem: str
     before: Path
     after: Path
     label: Path | None
+    label_after: Path | None = None
 
 
 @dataclass(frozen=True)
