@@ -24,6 +24,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from bitemporal.errors import BundleError, DeviceError, RecipeError
+from bitemporal.inference import bundle as bundles
 from bitemporal.inference.bundle import load_network, read_description
 from bitemporal.metrics import MAIN_METRICS
 from bitemporal.models import ChangeModel, ModelOutput, create_model, model_card
@@ -294,7 +295,7 @@ def test_best_validation_gives_the_bundle_wherever_the_run_stopped(tiny_pairs, t
 
 @pytest.mark.parametrize("file", ["last.ckpt", "best.safetensors"])
 def test_crash_in_the_middle_of_writing_leaves_the_file_before(tiny_pairs, tmp_path, monkeypatch, file):
-    owner, name = (torch, "save") if file == "last.ckpt" else (fit, "save_file")
+    owner, name = (torch, "save") if file == "last.ckpt" else (bundles, "save_file")
     write, calls = getattr(owner, name), []
 
     def half(first: Any, second: Any, *others: Any) -> None:  # (content, path)

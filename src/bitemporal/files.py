@@ -22,11 +22,14 @@ def unwritable(path: Path, error: Exception) -> OutputError:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *failures: type[Exception]) -> Iterator[Path]:
     """Give a temporary file next to the target to write, and rename it to the target when the block ends well.
+
+    The file gets the permissions that the umask grants, whatever those are that its writer chooses.
 
     Args:
         path: The target; its folder is made when missing. What stood there stays until it is replaced, durably.
+        *failures: What the writer raises in place of an ``OSError``.
 
     Raises:
         OutputError: When it cannot be written; nothing is left behind then.
@@ -35,11 +38,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        granted = temporary.stat().st_mode
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
+        if temporary.stat().st_mode != granted:
+            temporary.chmod(granted)
         temporary.replace(target)
-    except OSError as error:
+    except (OSError, *failures) as error:
         raise unwritable(target, error) from error
     finally:
         with suppress(OSError):
@@ -67,6 +74,8 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.rename(target)
     except OSError as error:
         raise unwritable(target, error) from error
+    except OutputError as error:  # of a file in the temporary folder, which no one can find
+        raise OutputError(str(error).replace(str(temporary), str(target))) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if old.exists() and not target.exists():

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bitemporal.errors import BitemporalError, BundleError, PartitionError
-from bitemporal.files import replacing_folder, write_json
+from bitemporal.files import replacing, replacing_folder, write_json
 from bitemporal.method.car import CarPartition
 from bitemporal.method.origin_partition import check_teachers
 from bitemporal.models import ChangeModel, Normalisation, create_model
@@ -32,6 +32,17 @@ ORIGIN = "origin"
 """Sub-folder of the origin in a bundle of Origin-Partition; the teachers' are named after their parts."""
 
 
+def write_weights(path: str | os.PathLike[str], model: ChangeModel) -> None:
+    """Write the weights of a network; the file appears whole or not at all.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with replacing(path, SafetensorError) as temporary:
+        save_file(weights, temporary)
+
+
 def save_bundle(folder: str | os.PathLike[str], model: ChangeModel, metadata: dict[str, Any] | None = None) -> None:
     """Write a network as a bundle; the folder appears whole or not at all.
 
@@ -39,10 +50,12 @@ def save_bundle(folder: str | os.PathLike[str], model: ChangeModel, metadata: di
         folder: Where to write; an existing bundle there is replaced.
         model: A network made by ``create_model``.
         metadata: Anything else worth keeping with it (data, scores, version); JSON types only.
+
+    Raises:
+        OutputError: When it cannot be written.
     """
     with replacing_folder(folder) as target:
-        state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        save_file(state, target / "weights.safetensors")
+        write_weights(target / "weights.safetensors", model)
         description = {
             "format": FORMATS[NETWORK_BUNDLE],
             "kind": NETWORK_BUNDLE,

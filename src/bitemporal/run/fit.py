@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 import bitemporal
 from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
 from bitemporal.files import clear_leftovers, replacing
-from bitemporal.inference.bundle import save_bundle
+from bitemporal.inference.bundle import save_bundle, write_weights
 from bitemporal.metrics import MAIN_METRICS, confusion_counts, metrics, selection_score
 from bitemporal.models import ChangeModel, ModelCard
 from bitemporal.pairs import Pair, PairFolder
@@ -325,9 +325,7 @@ CHECKPOINT_FORMAT = 2
 
 def _save_best(fabric: Fabric, folder: StageFolder, model: ChangeModel) -> None:
     if fabric.is_global_zero:
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        with replacing(folder.best) as temporary:
-            save_file(weights, temporary)
+        write_weights(folder.best, model)
 
 
 def _save(
@@ -343,7 +341,7 @@ def _save(
             "precision": fabric.strategy.precision.state_dict(),
             "best": best,
         }
-        with replacing(folder.checkpoint) as temporary:
+        with replacing(folder.checkpoint, RuntimeError) as temporary:  # by which torch says that a disk is full
             torch.save(content, temporary)
     fabric.barrier()
 

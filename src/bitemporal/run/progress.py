@@ -13,7 +13,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bitemporal.files import replacing
+from bitemporal.files import replacing, unwritable
 
 
 class MetricsTable:
@@ -38,13 +38,20 @@ class MetricsTable:
             csv.writer(stream).writerows([header, *kept])
 
     def write(self, row: Mapping[str, object]) -> None:
-        """Append a row; the first one decides the columns."""
+        """Append a row; the first one decides the columns.
+
+        Raises:
+            OutputError: When it cannot be written.
+        """
         new = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as stream:
+                writer = csv.DictWriter(stream, list(row))
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
 
 class StageProgress:

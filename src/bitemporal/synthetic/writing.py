@@ -17,7 +17,7 @@ from PIL import Image
 from rich.progress import track
 
 from bitemporal.errors import MissingExtraError, OptionError, OutputError
-from bitemporal.files import replacing
+from bitemporal.files import replacing, unwritable
 from bitemporal.synthetic.changes import ChangeKind
 from bitemporal.synthetic.pair import CarDistribution, make_pair, make_scene
 
@@ -112,7 +112,7 @@ def write_folder(
         progress: Whether to show a progress bar.
 
     Raises:
-        OutputError: When the folder holds anything else.
+        OutputError: When the folder holds anything else, or cannot be written.
         OptionError: When a setting is outside its range.
     """
     pairs = dict(DEFAULT_PAIRS if pairs is None else pairs)
@@ -136,7 +136,6 @@ def write_folder(
     chosen = None if kinds is None else tuple(sorted(set(kinds)))
     if _already_there(target, settings):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{target.name}.{os.getpid()}.tmp"
     jobs = _jobs(partial, pairs, size, seed, cars, gsd, chosen)
     try:
@@ -149,6 +148,8 @@ def write_folder(
         if target.exists():
             target.rmdir()
         partial.rename(target)
+    except OSError as error:
+        raise unwritable(target, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
