@@ -36,6 +36,7 @@ def replacing(path: str | os.PathLike[str], *failures: type[Exception]) -> Itera
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    refusals: tuple[type[Exception], ...] = (OSError, *failures)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
@@ -46,7 +47,7 @@ def replacing(path: str | os.PathLike[str], *failures: type[Exception]) -> Itera
         if temporary.stat().st_mode != granted:
             temporary.chmod(granted)
         temporary.replace(target)
-    except (OSError, *failures) as error:
+    except refusals as error:
         raise unwritable(target, error) from error
     finally:
         with suppress(OSError):
