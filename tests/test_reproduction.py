@@ -214,4 +214,4 @@ def test_a_killed_dry_run_is_in_nobodys_way(tmp_path, monkeypatch):
 def test_data_that_are_not_there(tmp_path):
     recipe = reproduction.paper_recipe("jl1-cd", "tinycd", RunOptions(data=str(tmp_path / "no")))
     with pytest.raises(DataError, match="bitemporal data download jl1-cd"):
-        reproduction.reproduce(recipe, "jl1-cd", QUIET)
+        reproduction.check_data(recipe, "jl1-cd")

@@ -17,30 +17,18 @@ if TYPE_CHECKING:
     from bitemporal.scenes import predict_scene
 
 # Imported on first use: a process that only reads labels should not load a training framework.
-_HOMES = {
-    "BitemporalError": "bitemporal.errors",
-    "CarPartition": "bitemporal.method.car",
-    "ChangeModel": "bitemporal.models",
-    "Detector": "bitemporal.inference",
-    "DistillRecipe": "bitemporal.run.recipe",
-    "DistillationRun": "bitemporal.run.stages",
-    "Ensemble": "bitemporal.inference",
-    "Evaluation": "bitemporal.evaluation",
-    "OriginPartition": "bitemporal.inference",
-    "PairFolder": "bitemporal.pairs",
-    "Prediction": "bitemporal.inference",
-    "Result": "bitemporal.evaluation",
-    "TestTimeAugmentation": "bitemporal.inference",
-    "TrainRecipe": "bitemporal.run.recipe",
-    "change_area_ratio": "bitemporal.method.car",
-    "create_model": "bitemporal.models",
-    "evaluate": "bitemporal.evaluation",
-    "list_models": "bitemporal.models",
-    "load": "bitemporal.inference",
-    "predict_scene": "bitemporal.scenes",
-    "register_model": "bitemporal.models",
-    "train": "bitemporal.run.stages",
+_PUBLIC = {
+    "bitemporal.errors": ("BitemporalError",),
+    "bitemporal.evaluation": ("Evaluation", "Result", "evaluate"),
+    "bitemporal.inference": ("Detector", "Ensemble", "OriginPartition", "Prediction", "TestTimeAugmentation", "load"),
+    "bitemporal.method.car": ("CarPartition", "change_area_ratio"),
+    "bitemporal.models": ("ChangeModel", "create_model", "list_models", "register_model"),
+    "bitemporal.pairs": ("PairFolder",),
+    "bitemporal.run.recipe": ("DistillRecipe", "TrainRecipe"),
+    "bitemporal.run.stages": ("DistillationRun", "train"),
+    "bitemporal.scenes": ("predict_scene",),
 }
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = [
     "BitemporalError",

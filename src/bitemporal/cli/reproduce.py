@@ -2,6 +2,7 @@
 
 from bitemporal.errors import OptionError
 from bitemporal.run import reproduction
+from bitemporal.run.stages import DistillationRun
 from bitemporal.tables import print_table
 
 
@@ -41,5 +42,5 @@ def reproduce(
     cost = reproduction.estimate_cost(recipe, dataset)
     print(cost)
     print_table(reproduction.cost_table(cost))
-    if not estimate and (scores := reproduction.reproduce(recipe, dataset)):  # under torchrun, one process has them
+    if not estimate and (scores := DistillationRun(recipe)()):  # under torchrun, one process has them
         print_table(reproduction.paper_table(scores, recipe, dataset))

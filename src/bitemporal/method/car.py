@@ -100,8 +100,8 @@ class CarPartition:
         """
         if parts not in PAPER_THRESHOLDS:
             raise PartitionError(
-                f"parts: found {parts}, but the paper defines thresholds for {sorted(PAPER_THRESHOLDS)} parts only; "
-                "give the thresholds themselves for another number"
+                f"parts: found {parts}, expected {' or '.join(map(str, PAPER_THRESHOLDS))}, for which the paper has "
+                "thresholds; another number needs thresholds of its own"
             )
         return cls(PAPER_THRESHOLDS[parts])
 

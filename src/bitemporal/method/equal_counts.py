@@ -25,30 +25,24 @@ def equal_count_thresholds(values: npt.NDArray[np.float64], parts: int) -> tuple
 def _even_cuts(bounds: npt.NDArray[np.int64], parts: int) -> list[int]:
     """Indices into ``bounds`` that divide it with the least sum of squared differences.
 
-    Exact dynamic programming. The best last cut moves right with the end, so each layer is solved by halving.
+    Exact dynamic programming: ``cost[end]`` is the least sum for the numbers up to ``end`` in so many parts as yet.
 
     Args:
         bounds: Rising numbers of pairs, from 0 to all.
         parts: At most ``len(bounds) - 1``.
     """
-    ends = len(bounds)
     cost = bounds.astype(np.float64) ** 2
     layers: list[npt.NDArray[np.int64]] = []
-    for part in range(2, parts + 1):
-        best, cut = np.full(ends, np.inf), np.zeros(ends, dtype=np.int64)
-        ranges = [(part if part < parts else ends - 1, ends, part - 1, ends)]  # of the last layer, its end is enough
-        while ranges:
-            first, last, low, high = ranges.pop()
-            if first >= last:
-                continue
-            end = (first + last) // 2
-            options = cost[low : min(high, end)] + (bounds[end] - bounds[low : min(high, end)]) ** 2.0
-            chosen = low + int(np.argmin(options))
-            best[end], cut[end] = options[chosen - low], chosen
-            ranges += [(first, end, low, chosen + 1), (end + 1, last, chosen, high)]
+    for part in range(1, parts):
+        best, cut = np.full(len(bounds), np.inf), np.zeros(len(bounds), dtype=np.int64)
+        for end in range(part + 1, len(bounds)):
+            options = cost[:end] + (bounds[end] - bounds[:end]) ** 2.0
+            options[:part] = np.inf  # too few pairs for so many parts
+            cut[end] = np.argmin(options)
+            best[end] = options[cut[end]]
         cost = best
         layers.append(cut)
-    cuts = [ends - 1]
+    cuts = [len(bounds) - 1]
     for cut in reversed(layers):
         cuts.append(int(cut[cuts[-1]]))
     return cuts[:0:-1]

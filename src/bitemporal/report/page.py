@@ -76,7 +76,7 @@ def _gallery(run: FinishedRun, data: str | os.PathLike[str] | None, imagery: boo
         recipe = DistillRecipe.from_yaml(run.folder.recipe)
         folder = resolve_decoding(recipe.pair_folder(data or recipe.data))
         pairs = folder.pairs(_split_on_disk(run.split, folder))
-        detectors = {name: load(run.folder.bundle(name)) for name in shown}
+        detectors = {name: load(run.folder.stage(name).bundle) for name in shown}
         return {
             group: draw(stems, detectors, evaluations, folder, pairs, imagery)
             for group, stems in choose(evaluations).items()

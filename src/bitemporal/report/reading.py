@@ -85,8 +85,8 @@ def read_run(path: str | os.PathLike[str]) -> FinishedRun:
 
 
 def _teachers(folder: RunFolder, parts: tuple[str, ...]) -> tuple[str, ...] | None:
-    if (folder.bundle(O_P) / "bundle.json").is_file():
-        return read_origin_partition(folder.bundle(O_P))[1]
+    if folder.stage(O_P).finished:
+        return read_origin_partition(folder.stage(O_P).bundle)[1]
     return tuple(part for part in parts if folder.teacher(part).finished) or None
 
 
@@ -104,7 +104,7 @@ def read_student(folder: RunFolder) -> dict[str, str]:
     Raises:
         DataError: When its metadata are not named values.
     """
-    bundle = folder.bundle(STUDENT)
+    bundle = folder.stage(STUDENT).bundle
     if not folder.stage(STUDENT).finished:
         return {}
     metadata = read_description(bundle).get("metadata", {})

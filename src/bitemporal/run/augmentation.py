@@ -5,7 +5,6 @@ move together with the mask in every geometric step; photometric steps act on ea
 padding uncovers is black in the images and 255 (ignore) in the mask, and counts nowhere afterwards.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,9 +12,6 @@ from torch import Tensor
 
 from bitemporal._torchvision import tv_tensors, tvf, v2
 from bitemporal.imagery.masks import IGNORE
-
-Pipeline = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Takes and returns dates, 2 x 3 x H x W uint8 (before, after), and mask, H x W uint8 with 255 ignored."""
 
 _FILL: dict[type, int] = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
 _MAX_CLASS_SHARE = 0.75
@@ -68,14 +64,6 @@ def random_rotation(dates: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor
     rotation = v2.RandomRotation(degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=_FILL)
     turned: tuple[Tensor, Tensor] = rotation(dates, mask)
     return turned
-
-
-def random_flips(dates: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Flip horizontally with probability 0.5, then vertically with probability 0.5."""
-    for flip in (tvf.horizontal_flip, tvf.vertical_flip):
-        if _chance(0.5):
-            dates, mask = flip(dates), flip(mask)
-    return dates, mask
 
 
 def random_quarter_turn_and_flip(dates: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,7 +132,7 @@ def augment(
             dates, mask = random_quarter_turn_and_flip(dates, mask)
     dates, mask = random_crop(dates, mask, size)
     if recipe == "standard":
-        dates, mask = random_flips(dates, mask)
+        dates, mask = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])(dates, mask)
     if recipe == "changer" and _chance(0.5):
         dates = dates.flip(0)
     if recipe != "none":

@@ -218,7 +218,7 @@ def fit(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None 
             step += 1
             validates = step % validate_every == 0 or step == stage.steps
             if validates or step % row_every == 0:
-                learning_rate = optimisation.learning_rate(optimiser, step)
+                learning_rate = optimiser.param_groups[0]["peak"] * optimisation.factor(step)
                 row: dict[str, str | int] = {"step": step, "lr": f"{learning_rate:.6g}", **losses.means()}
                 progress.loss = float(row["loss"])
                 score, scores = validate(fabric, learner.model, validation) if validates else (-1.0, {})

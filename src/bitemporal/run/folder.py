@@ -20,16 +20,14 @@ O_P = "o-p"
 DETECTORS = (ORIGIN, O_P, CONTROL, STUDENT)
 """Names of the detectors that a run compares, in the order of its tables."""
 
-_TEACHER = "teacher-"
-
 
 def teacher_stage(part: str) -> str:
     """Name of the stage that trains the teacher of a part, as in ``teacher-small``."""
-    return _TEACHER + part
+    return f"teacher-{part}"
 
 
 class StageFolder:
-    """What one stage of a run leaves behind.
+    """What one stage of a run leaves behind, or Origin-Partition, which is a bundle alone.
 
     Attributes:
         path: The folder.
@@ -49,7 +47,7 @@ class StageFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the stage has been trained to its end."""
+        """Whether the stage has been trained to its end, and its bundle can be loaded."""
         return (self.bundle / "bundle.json").is_file()
 
 
@@ -64,7 +62,6 @@ class RunFolder:
         metrics: Scores and verdict.
         overview: Picture of a few pairs.
         report: The report.
-        origin_partition: Bundle of Origin-Partition.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -76,19 +73,14 @@ class RunFolder:
         self.metrics = self.path / "metrics.json"
         self.overview = self.path / "overview.png"
         self.report = self.path / "report.html"
-        self.origin_partition = self.path / O_P / "bundle"
 
     def stage(self, name: str) -> StageFolder:
-        """Folder of the stage of a name, as in ``origin`` or ``teacher-small``."""
+        """Folder of a stage, as in ``origin`` or ``teacher-small``, or of Origin-Partition."""
         return StageFolder(self.path / name)
 
     def teacher(self, part: str) -> StageFolder:
         """Folder of the stage that trains the teacher of a part."""
         return self.stage(teacher_stage(part))
-
-    def bundle(self, detector: str) -> Path:
-        """Bundle of a detector, one of ``DETECTORS``."""
-        return self.origin_partition if detector == O_P else self.stage(detector).bundle
 
     def scores(self, split: str, detector: str) -> Path:
         """Result file of a detector, one of ``DETECTORS``, on a split."""
@@ -102,7 +94,7 @@ class RunFolder:
 
     def written_to(self) -> list[Path]:
         """Folders outside the stages that hold files of the run."""
-        return [self.path, self.origin_partition.parent, self.path / "scores"]
+        return [self.path, self.path / O_P, self.path / "scores"]
 
     def has_checkpoint(self) -> bool:
         """Whether any stage has left something to resume from."""

@@ -76,7 +76,10 @@ class Optimisation:
         return left if self.training.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
     def parameter_groups(self, model: ChangeModel) -> list[dict[str, Any]]:
-        """Trainable parameters by the rule that applies to them; the longest match in a name wins."""
+        """Trainable parameters by the rule that applies to them, each group with its peak learning rate as ``peak``.
+
+        The longest match in a name wins.
+        """
         training, plain = self.training, ParameterRule("")
         rules = sorted(training.rules, key=lambda rule: len(rule.match), reverse=True)
         groups: dict[ParameterRule, list[torch.nn.Parameter]] = {}
@@ -85,18 +88,18 @@ class Optimisation:
                 rule = next((rule for rule in rules if rule.match in name), plain)
                 groups.setdefault(rule, []).append(parameter)
         return [
-            {"params": group, "lr": training.lr * rule.lr, "weight_decay": training.weight_decay * rule.weight_decay}
+            {
+                "params": group,
+                "lr": training.lr * rule.lr,
+                "weight_decay": training.weight_decay * rule.weight_decay,
+                "peak": training.lr * rule.lr,
+            }
             for rule, group in groups.items()
         ]
 
     def optimiser(self, model: ChangeModel) -> torch.optim.AdamW:
-        """The optimiser of a network; each group of parameters keeps its peak learning rate as ``peak``."""
-        groups = [group | {"peak": group["lr"]} for group in self.parameter_groups(model)]
-        return torch.optim.AdamW(groups, betas=(0.9, 0.999))
-
-    def learning_rate(self, optimiser: torch.optim.Optimizer, step: int) -> float:
-        """Learning rate of the first group of parameters at a step (from 0)."""
-        return float(optimiser.param_groups[0]["peak"] * self.factor(step))
+        """The optimiser of a network."""
+        return torch.optim.AdamW(self.parameter_groups(model), betas=(0.9, 0.999))
 
     def set_learning_rate(self, optimiser: torch.optim.Optimizer, step: int) -> None:
         """Give every group of parameters its learning rate at a step (from 0)."""

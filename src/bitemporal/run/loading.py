@@ -7,6 +7,7 @@ loading processes.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -36,28 +37,23 @@ def _tensors(folder: PairFolder, pair: Pair) -> tuple[Tensor, Tensor]:
     )
 
 
+@dataclass(frozen=True)
 class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
-    """Augmented training samples by running number: sample ``n`` belongs to pass ``n // len(pairs)``."""
+    """Augmented training samples by running number: sample ``n`` belongs to pass ``n // len(pairs)``.
 
-    def __init__(
-        self,
-        folder: PairFolder,
-        pairs: Sequence[Pair],
-        augmentation: Literal["standard", "changer", "none"],
-        crop_size: int,
-        seed: int,
-    ) -> None:
-        """Describe the samples; nothing is read yet.
+    Attributes:
+        folder: Where the pairs are.
+        pairs: Labelled pairs, at least one.
+        augmentation: See ``bitemporal.run.augmentation.augment``.
+        crop_size: Height and width of a sample.
+        seed: Decides order and augmentation.
+    """
 
-        Args:
-            folder: Where the pairs are.
-            pairs: Labelled pairs, at least one.
-            augmentation: See ``bitemporal.run.augmentation.augment``.
-            crop_size: Height and width of a sample.
-            seed: Decides order and augmentation.
-        """
-        self.folder, self.pairs = folder, list(pairs)
-        self.augmentation, self.crop_size, self.seed = augmentation, crop_size, seed
+    folder: PairFolder
+    pairs: Sequence[Pair]
+    augmentation: Literal["standard", "changer", "none"]
+    crop_size: int
+    seed: int
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         """Sample of a running number: dates, 2 x 3 x crop x crop uint8, and mask, crop x crop uint8."""
@@ -119,12 +115,12 @@ def training_loader(
     )
 
 
+@dataclass(frozen=True)
 class ValidationPairs(Dataset[tuple[Tensor, Tensor]]):
-    """Whole pairs, as they are."""
+    """Whole labelled pairs of a folder, as they are."""
 
-    def __init__(self, folder: PairFolder, pairs: Sequence[Pair]) -> None:
-        """Describe the pairs; nothing is read yet."""
-        self.folder, self.pairs = folder, list(pairs)
+    folder: PairFolder
+    pairs: Sequence[Pair]
 
     def __len__(self) -> int:
         """Number of pairs."""

@@ -18,10 +18,9 @@ from rich.table import Table
 
 from bitemporal.errors import DataError, OptionError, RecipeError
 from bitemporal.evaluation import Evaluation
-from bitemporal.method.car import PAPER_THRESHOLDS
 from bitemporal.metrics import PAPER_METRICS
 from bitemporal.models import create_model, model_card
-from bitemporal.models.facts import PublishedScore, all_facts, model_facts
+from bitemporal.models.facts import all_facts, model_facts
 from bitemporal.pairs.batch import Batch
 from bitemporal.run.augmentation import augment
 from bitemporal.run.fit import check_fit, training_step
@@ -111,11 +110,11 @@ def paper_recipe(dataset: str, model: str, options: RunOptions | None = None) ->
         options: What the paper leaves open.
 
     Raises:
-        RecipeError: When the paper has no such data set or network, or no such number of parts, or its batch does not
-            divide over the devices.
+        RecipeError: When the paper has no such data set or network, or its batch does not divide over the devices.
+        PartitionError: When the paper has no such number of parts.
     """
-    options = options or RunOptions()
-    parts, devices = options.parts, options.devices
+    given = {name: value for name, value in asdict(options or RunOptions()).items() if value is not None}
+    parts, devices = given["parts"], given["devices"]
     if dataset not in BENCHMARKS:
         raise RecipeError(f"dataset: found {dataset!r}, expected one of {', '.join(BENCHMARKS)}")
     if model not in networks_of_paper():
@@ -123,8 +122,6 @@ def paper_recipe(dataset: str, model: str, options: RunOptions | None = None) ->
             f"model: {model!r} is not in the paper's tables, of which {', '.join(networks_of_paper())} are here "
             "(BAN-ViT-B-IN21K of Table III is not); train others with `bitemporal distill`"
         )
-    if parts not in PAPER_THRESHOLDS:
-        raise RecipeError(f"parts: found {parts}, expected {' or '.join(map(str, PAPER_THRESHOLDS))}, as in the paper")
     benchmark, defaults = BENCHMARKS[dataset], model_card(model).training
     if devices < 1 or defaults.batch_size % devices:
         raise RecipeError(
@@ -133,10 +130,9 @@ def paper_recipe(dataset: str, model: str, options: RunOptions | None = None) ->
     lengths: Sequence[int] = _STEPS
     if model in _EPOCHS:
         lengths = [epochs * math.ceil(benchmark.training_pairs / defaults.batch_size) for epochs in _EPOCHS[model]]
+    places = {"data": f"data/{dataset}", "out": f"runs/{dataset}-{model}{'' if parts == 3 else f'-{parts}-parts'}"}
     return DistillRecipe(
         model=model,
-        data=options.data or f"data/{dataset}",
-        out=options.out or f"runs/{dataset}-{model}{'' if parts == 3 else f'-{parts}-parts'}",
         pretrained=model_card(model).licence != "none",
         max_steps=lengths[0],
         teacher_steps=lengths[1],
@@ -146,12 +142,8 @@ def paper_recipe(dataset: str, model: str, options: RunOptions | None = None) ->
         teachers="part",
         validate_every=benchmark.validate_every,
         crop_size=benchmark.size,
-        parts=parts,
-        devices=devices,
-        precision=options.precision,
-        workers=options.workers,
-        seed=options.seed,
         validation_share=benchmark.validation_share,
+        **(places | given),
     )
 
 
@@ -277,21 +269,6 @@ def cost_table(cost: Cost) -> Table:
     return make_table(("stage", unit), rows)
 
 
-def reproduce(recipe: DistillRecipe, dataset: str, console: Console | None = None) -> dict[str, Evaluation]:
-    """Train and evaluate; killed and called again, it resumes.
-
-    Args:
-        recipe: See ``paper_recipe``.
-        dataset: ``jl1-cd`` or ``sysu-cd``.
-        console: Where progress is shown; standard error by default.
-
-    Raises:
-        DataError: When the pairs are not there.
-    """
-    check_data(recipe, dataset)
-    return DistillationRun(recipe, console)()
-
-
 def check_data(recipe: DistillRecipe, dataset: str) -> None:
     """Refuse to begin without pairs.
 
@@ -354,10 +331,10 @@ def paper_table(evaluations: dict[str, Evaluation], recipe: DistillRecipe, datas
         summary = evaluation.summary()
         for averaging in ("image_mean", "image_mean_empty_0", "dataset"):
             rows.append([name, averaging, *(per_cent(summary[averaging][metric]) for metric in PAPER_METRICS)])
-        if score := _published(published, _STRATEGIES.get(name), len(recipe.partition.names)):
-            values = asdict(score)
-            numbers = (f"{values[metric]:.2f}" for metric in PAPER_METRICS)
-            rows.append([name, f"published, Table {score.table}", *numbers])
+        for score in published:
+            if score.strategy == _STRATEGIES.get(name) and score.teachers in (None, len(recipe.partition.names)):
+                numbers = (f"{getattr(score, metric):.2f}" for metric in PAPER_METRICS)
+                rows.append([name, f"published, Table {score.table}", *numbers])
     return make_table(
         ("detector", "averaging", *PAPER_METRICS),
         rows,
@@ -366,10 +343,3 @@ def paper_table(evaluations: dict[str, Evaluation], recipe: DistillRecipe, datas
         f"is known for mIoU only; image_mean_empty_0 is that of a later scorer by its authors.{note}",
         text_columns=2,
     )
-
-
-def _published(scores: Sequence[PublishedScore], strategy: str | None, teachers: int) -> PublishedScore | None:
-    for score in scores:
-        if score.strategy == strategy and score.teachers in (None, teachers):
-            return score
-    return None

@@ -20,7 +20,7 @@ from bitemporal.inference import load
 from bitemporal.inference.bundle import save_origin_partition
 from bitemporal.metrics import MAIN_METRICS
 from bitemporal.run.data import VAL, RunData
-from bitemporal.run.folder import CONTROL, DETECTORS, ORIGIN, STUDENT, RunFolder
+from bitemporal.run.folder import CONTROL, DETECTORS, O_P, ORIGIN, STUDENT, RunFolder
 from bitemporal.run.recipe import DistillRecipe
 from bitemporal.tables import make_table, per_cent, print_table
 
@@ -44,17 +44,17 @@ def reach_verdict(recipe: DistillRecipe, run: RunFolder, data: RunData) -> dict[
     teachers = {part: run.teacher(part) for part in data.taught_parts}
     if run.stage(ORIGIN).finished and teachers and all(teacher.finished for teacher in teachers.values()):
         bundles = {part: teacher.bundle for part, teacher in teachers.items()}
-        save_origin_partition(run.origin_partition, run.bundle(ORIGIN), bundles, data.partition)
-    trained = [name for name in DETECTORS if (run.bundle(name) / "bundle.json").is_file()]
+        save_origin_partition(run.stage(O_P).bundle, run.stage(ORIGIN).bundle, bundles, data.partition)
+    trained = [name for name in DETECTORS if run.stage(name).finished]
     if not trained:
         raise RecipeError(f"stages: nothing has been trained in {run.path}; run origin first")
     results: dict[str, Result] = {}
     for name in trained:  # one after the other: large networks do not fit into memory all at once
         for split in dict.fromkeys((VAL, data.scored_split)):  # on val too, where thresholds may be chosen
-            scores = evaluate(load(run.bundle(name)), data.folder, data.pairs[split], data.partition, split=split)
+            scores = evaluate(load(run.stage(name).bundle), data.folder, data.pairs[split], data.partition, split=split)
             results[name] = scores.named(name, recipe.seed, model=recipe.model)
             results[name].write(run.scores(split, name))
-    shown = {name: load(run.bundle(name)) for name in trained if name in (ORIGIN, STUDENT)}
+    shown = {name: load(run.stage(name).bundle) for name in trained if name in (ORIGIN, STUDENT)}
     pairs = spread_by_car(data.folder, data.pairs[data.scored_split], _PAIRS_SHOWN)
     draw_masks(run.overview, shown, data.folder, pairs)
     comparison = compare(list(results.values()), CONTROL if CONTROL in results else None)
