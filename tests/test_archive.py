@@ -227,7 +227,7 @@ def test_a_scene_that_kills_every_process_is_given_up(archive, tmp_path, monkeyp
         def stop(self):
             pass
 
-    monkeypatch.setattr(archives, "_Process", lambda _: Dying())
+    monkeypatch.setattr(archives, "_process", lambda _: Dying())
     statuses = predict_archive(plan(archive, tmp_path), [SceneFiles("a"), SceneFiles("b")])
     assert [(status.id, status.status, status.attempts) for status in statuses] == [
         ("a", "failed", ATTEMPTS), ("b", "failed", ATTEMPTS),

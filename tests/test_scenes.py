@@ -1274,7 +1274,7 @@ def broken(tmp_path, kind):
     [
         ("no raster", r"wrong.tif: cannot be opened as a raster"),
         ("empty", r"wrong.tif: cannot be opened as a raster"),
-        ("missing", r"wrong.tif: does not exist"),
+        ("missing", r"wrong.tif: cannot be opened as a raster .*No such file"),
         ("folder", r"wrong.tif: is a folder"),
         ("truncated", r"wrong.tif: (its pixels cannot be read|cannot be opened)"),
         ("types", r"before: the bands are of several types \(.*u.tif uint8, .*f.tif float32\)"),

@@ -76,7 +76,7 @@ def predict_archive(
         detector.scales,
         {name: file for name, file in asdict(products).items() if file is not None},
         options,
-        threads or scenes.threads_per_worker(max(1, workers)),
+        threads,
     )
     statuses = scenes.predict_archive(plan, entries, engine, workers, report=_print_status)
     print_table(

@@ -3,7 +3,7 @@
 from bitemporal.errors import MissingExtraError
 
 try:
-    from bitemporal.scenes.archive import Plan, SceneStatus, predict_archive, threads_per_worker
+    from bitemporal.scenes.archive import Plan, SceneStatus, predict_archive
     from bitemporal.scenes.grids import Shift
     from bitemporal.scenes.manifest import read_manifest
     from bitemporal.scenes.options import SceneOptions
@@ -28,5 +28,4 @@ __all__ = [
     "predict_archive",
     "predict_scene",
     "read_manifest",
-    "threads_per_worker",
 ]

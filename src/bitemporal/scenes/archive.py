@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple
 
 import pandas
 import torch
@@ -68,7 +68,8 @@ class Plan:
         scales: See ``TestTimeAugmentation``.
         products: File names in a scene's folder by their kind: ``probability``, ``polygons``, ``quicklook``.
         options: How every scene is read, predicted and drawn.
-        threads: CPU threads of one worker; the same number gives the same bytes on every engine.
+        threads: CPU threads of one worker, the same number of which gives the same bytes on every engine; ``None`` for
+            the cores of this machine divided by the number of workers.
     """
 
     bundles: tuple[str, ...]
@@ -78,12 +79,7 @@ class Plan:
     scales: tuple[float, ...] = (1.0,)
     products: Mapping[str, str] = field(default_factory=dict)
     options: SceneOptions = field(default_factory=SceneOptions)
-    threads: int = 1
-
-
-def threads_per_worker(workers: int) -> int:
-    """CPU threads that each of several workers of one machine should use."""
-    return max(1, (os.cpu_count() or 1) // workers)
+    threads: int | None = 1
 
 
 def predict_archive(
@@ -118,20 +114,22 @@ def predict_archive(
         raise OptionError(f"workers: found {workers}, expected at least 1")
     # other processes and nodes start elsewhere
     bundles = tuple(str(Path(bundle).resolve()) if Path(bundle).exists() else bundle for bundle in plan.bundles)
-    plan = replace(plan, bundles=bundles, out=str(Path(plan.out).resolve()))
+    threads = plan.threads or max(1, (os.cpu_count() or 1) // workers)
+    plan = replace(plan, bundles=bundles, out=str(Path(plan.out).resolve()), threads=threads)
     compose(plan.bundles, "cpu", plan.augmentation, plan.scales)  # a detector that cannot be used fails here, once
-    start = _ray_actors(plan) if engine == "ray" else partial(_Process, plan)
+    if engine == "ray":
+        start = _ray_actors(plan)
+    else:
+        choose_device(plan.device)  # a device that is unavailable fails here, not with each scene
+        start = partial(_process, plan)
     statuses: dict[str, SceneStatus] = {}
     for status in _spread(scenes, start, workers):
         statuses[status.id] = status
         report(status)
-        _write_statuses(plan, [statuses[scene.id] for scene in scenes if scene.id in statuses])
+        with replacing(Path(plan.out) / "status.csv") as temporary:
+            ended = [statuses[scene.id] for scene in scenes if scene.id in statuses]
+            pandas.DataFrame(ended).to_csv(temporary, index=False)
     return [statuses[scene.id] for scene in scenes]
-
-
-def _write_statuses(plan: Plan, statuses: Sequence[SceneStatus]) -> None:
-    with replacing(Path(plan.out) / "status.csv") as temporary:
-        pandas.DataFrame(statuses).to_csv(temporary, index=False)
 
 
 class SceneWorker:
@@ -140,7 +138,7 @@ class SceneWorker:
     def __init__(self, plan: Plan) -> None:
         """Load the detector."""
         self.plan = plan
-        torch.set_num_threads(plan.threads)
+        torch.set_num_threads(plan.threads or 1)
         self.detector: Detector = compose(plan.bundles, plan.device, plan.augmentation, plan.scales)
 
     def predict(self, scene: SceneFiles) -> SceneStatus:
@@ -150,10 +148,11 @@ class SceneWorker:
         folder = Path(self.plan.out) / scene.id
         files = {name: folder / file for name, file in self.plan.products.items()}
         outputs = Outputs(mask=folder / "change.tif", summary=folder / "summary.json", **files)
-        before, after = (date[0] if len(date) == 1 else date for date in (scene.before, scene.after))
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                finished, summary = predict_unless_finished(self.detector, before, after, outputs, self.plan.options)
+                finished, summary = predict_unless_finished(
+                    self.detector, scene.before, scene.after, outputs, self.plan.options
+                )
             except BitemporalError as error:
                 problem = str(error)
                 if not is_remote((*scene.before, *scene.after)):  # a connection may be better the next time
@@ -173,14 +172,16 @@ class SceneWorker:
         return SceneStatus(scene.id, "failed", attempts=attempt, error=problem)
 
 
-class _Worker(Protocol):
-    """A scene worker in another process, perhaps on another machine."""
+class _Worker(NamedTuple):
+    """A scene worker in another process, perhaps on another machine.
 
-    def submit(self, scene: SceneFiles) -> Future[SceneStatus]:
-        """Predict a scene. The future has an exception only if the worker died, or could not start."""
+    Attributes:
+        submit: Predicts a scene. The future has an exception only if the worker died, or could not start.
+        stop: Frees what the worker holds.
+    """
 
-    def stop(self) -> None:
-        """Free what the worker holds."""
+    submit: Callable[[SceneFiles], Future[SceneStatus]]
+    stop: Callable[[], None]
 
 
 def _spread(scenes: Sequence[SceneFiles], start: Callable[[], _Worker], workers: int) -> Iterator[SceneStatus]:
@@ -214,18 +215,10 @@ def _spread(scenes: Sequence[SceneFiles], start: Callable[[], _Worker], workers:
             worker.stop()
 
 
-class _Process:
+def _process(plan: Plan) -> _Worker:
     """A worker in its own process, which starts with the first scene."""
-
-    def __init__(self, plan: Plan) -> None:
-        choose_device(plan.device)  # a device that is unavailable fails here, not with each scene
-        self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_load, initargs=(plan,))
-
-    def submit(self, scene: SceneFiles) -> Future[SceneStatus]:
-        return self.pool.submit(_predict, scene)
-
-    def stop(self) -> None:
-        self.pool.shutdown(wait=False, cancel_futures=True)
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_load, initargs=(plan,))
+    return _Worker(lambda scene: pool.submit(_predict, scene), partial(pool.shutdown, wait=False, cancel_futures=True))
 
 
 _loaded: SceneWorker | None = None
@@ -259,15 +252,8 @@ def _ray_actors(plan: Plan) -> Callable[[], _Worker]:
     on_gpu = plan.device.startswith("cuda") or (plan.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
     actor = ray.remote(SceneWorker).options(num_cpus=plan.threads, num_gpus=1 if on_gpu else 0)
 
-    class Actor:
-        def __init__(self) -> None:
-            self.handle = actor.remote(plan)
+    def start() -> _Worker:
+        handle = actor.remote(plan)
+        return _Worker(lambda scene: handle.predict.remote(scene).future(), partial(ray.kill, handle))
 
-        def submit(self, scene: SceneFiles) -> Future[SceneStatus]:
-            future: Future[SceneStatus] = self.handle.predict.remote(scene).future()
-            return future
-
-        def stop(self) -> None:
-            ray.kill(self.handle)
-
-    return Actor
+    return start

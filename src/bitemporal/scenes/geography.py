@@ -1,5 +1,6 @@
 """Areas on the ground."""
 
+import geopandas
 import numpy as np
 import numpy.typing as npt
 import pyproj
@@ -20,40 +21,23 @@ def has_areas(crs: CRS | None) -> bool:
     return crs is not None and (crs.is_geographic or crs.is_projected)
 
 
-class Areas:
-    """Areas on the ground of what lies on a scene's grid, in square metres.
+def areas(polygons: npt.NDArray[np.object_], grid: Grid) -> npt.NDArray[np.float64]:
+    """Areas on the ground in square metres.
 
     They are taken in the scene's CRS, or in an equal-area projection of the same ellipsoid where that has degrees, or
     does not keep areas, such as Web Mercator.
+
+    Args:
+        polygons: Polygons in the CRS of the grid.
+        grid: Pixels of the scene; ``has_areas`` must hold for their CRS.
     """
-
-    def __init__(self, grid: Grid) -> None:
-        """Args: grid: Pixels of the scene; ``has_areas`` must hold for their CRS."""
-        assert grid.crs is not None
-        self.grid = grid
-        self._to_equal_area: pyproj.Transformer | None = None
-        if grid.crs.is_projected and _keeps_areas(grid):
-            self._square_metres = float(grid.crs.linear_units_factor[1]) ** 2
-        else:
-            own = pyproj.CRS.from_wkt(grid.crs.to_wkt())
-            equal_area = ProjectedCRS(LambertCylindricalEqualAreaConversion(), geodetic_crs=own.geodetic_crs)
-            self._to_equal_area = pyproj.Transformer.from_crs(own, equal_area, always_xy=True)
-            self._square_metres = 1.0
-
-    def of(self, polygons: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
-        """Areas of polygons in the CRS of the scene, without their holes."""
-        if self._to_equal_area is not None:
-            project = self._to_equal_area.transform
-            polygons = shapely.transform(polygons, lambda points: np.stack(project(*points.T), axis=1))
-        return np.asarray(shapely.area(polygons) * self._square_metres, np.float64)
-
-    def of_pixels(self) -> npt.NDArray[np.float64]:
-        """Area of one pixel of every row."""
-        rows, middle = np.arange(self.grid.height), self.grid.width // 2
-        transform = self.grid.transform
-        left, right = (transform.a * column + transform.c for column in (middle, middle + 1))
-        top, bottom = (transform.e * edge + transform.f for edge in (rows, rows + 1))
-        return self.of(shapely.box(*np.stack(np.broadcast_arrays(left, bottom, right, top))))
+    assert grid.crs is not None
+    crs = pyproj.CRS.from_wkt(grid.crs.to_wkt())
+    placed = geopandas.GeoSeries(polygons, crs=crs)
+    if grid.crs.is_projected and _keeps_areas(grid):
+        return np.asarray(placed.area, np.float64) * float(grid.crs.linear_units_factor[1]) ** 2
+    equal_area = ProjectedCRS(LambertCylindricalEqualAreaConversion(), geodetic_crs=crs.geodetic_crs)
+    return np.asarray(placed.to_crs(equal_area).area, np.float64)
 
 
 def _keeps_areas(grid: Grid) -> bool:
@@ -68,17 +52,17 @@ def _keeps_areas(grid: Grid) -> bool:
     return bool(not np.isfinite(scale) or abs(scale - 1.0) <= _MOST_DISTORTION)
 
 
-def changed_hectares(
-    grid: Grid, changed: npt.NDArray[np.int64], valid: npt.NDArray[np.int64]
-) -> tuple[float | None, float | None]:
-    """Area of changed and of valid pixels in hectares; ``None`` for images without a place.
+def hectares(grid: Grid, pixels: npt.NDArray[np.int64]) -> float | None:
+    """Area of some pixels in hectares; ``None`` for images without a place.
 
     Args:
         grid: Pixels of the scene.
-        changed: Number of changed pixels of every row.
-        valid: Number of valid pixels of every row.
+        pixels: Number of these pixels in every row.
     """
     if not has_areas(grid.crs):
-        return None, None
-    areas = Areas(grid).of_pixels() / 1e4
-    return float((changed * areas).sum()), float((valid * areas).sum())
+        return None
+    rows, middle, transform = np.arange(grid.height), grid.width // 2, grid.transform
+    left, right = (transform.a * column + transform.c for column in (middle, middle + 1))
+    top, bottom = (transform.e * edge + transform.f for edge in (rows, rows + 1))
+    areas_of_rows = areas(shapely.box(*np.stack(np.broadcast_arrays(left, bottom, right, top))), grid)
+    return float((pixels * (areas_of_rows / 1e4)).sum())

@@ -197,8 +197,8 @@ class DateOnGrid(ExitStack):
             return samples, valid
         valid[target] = True
         for path, dataset in self._files.items():
-            channels = [(i, band) for i, (file, band) in enumerate(self.source.channels) if file == path]
-            bands = sorted({band for _, band in channels})
+            indices = [i for i, (file, _) in enumerate(self.source.channels) if file == path]
+            bands = [self.source.channels[i][1] for i in indices]
             try:
                 values = dataset.read(bands, window=inside, out_shape=(len(bands), *size))
                 if self._aligned is None or _marks_nodata(dataset, bands):
@@ -209,8 +209,7 @@ class DateOnGrid(ExitStack):
                     f"{path}: its pixels cannot be read ({cause}); it is damaged or truncated: restore or fetch it "
                     "again"
                 ) from error
-            for i, band in channels:
-                samples[(i, *target)] = values[bands.index(band)]
+            samples[(indices, *target)] = values
         valid &= np.isfinite(samples).all(axis=0)
         samples[:, ~valid] = 0
         return samples, valid

@@ -4,15 +4,13 @@ A hidden folder next to the output holds ``probability.tif``, written in full be
 ``journal.npz``, replaced after every strip. A strip is noted in the journal only once its pixels are on the disk.
 """
 
-import hashlib
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -24,18 +22,12 @@ from rasterio.windows import Window
 from bitemporal.errors import OutputError
 from bitemporal.files import replacing, unwritable
 from bitemporal.scenes.rasters import check_blocks, new_raster, sync
-from bitemporal.scenes.sources import Grid
-from bitemporal.scenes.tiling import Tiling
+from bitemporal.scenes.scene import Scene
 
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows; runs are not kept apart there
     fcntl = None  # type: ignore[assignment]  # None stands for a missing module
-
-
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """A hash of everything that the result depends on."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class Journal:
@@ -44,30 +36,29 @@ class Journal:
     Attributes:
         raster: GeoTIFF of the probabilities, float32, NaN where there is no data.
         strips: Number of strips that are done.
+        resumed: Number of those that an earlier run had done.
         carried: What the last of them left to be blended with the next; ``None`` before the first.
         tallies: Number of tiles by what became of them.
     """
 
-    def __init__(self, folder: Path, tiling: Tiling, grid: Grid, tags: Mapping[str, str], key: str) -> None:
+    def __init__(self, folder: Path, scene: Scene) -> None:
         """Resume what the folder holds, or start again.
 
         Args:
             folder: The journal's own folder, made when missing.
-            tiling: Tiles of the scene.
-            grid: Pixels of the scene.
-            tags: Tags of the raster.
-            key: Fingerprint of the settings; what was begun under another one is dropped.
+            scene: The scene; what was begun with other settings is dropped.
 
         Raises:
             OutputError: When it cannot be written.
         """
-        self.folder, self.tiling, self.key = folder, tiling, key
+        self.folder, self.tiling, self.key = folder, scene.tiling, scene.fingerprint
         self.raster = folder / "probability.tif"
         self.strips = 0
         self.carried: npt.NDArray[np.float32] | None = None
         self.tallies: Counter[str] = Counter()
         if not self._resume():
-            self._begin(grid, tags)
+            self._begin(scene)
+        self.resumed = self.strips
 
     def _resume(self) -> bool:
         """Take over what an earlier run noted; false where there is nothing that fits."""
@@ -82,14 +73,17 @@ class Journal:
         self.strips, self.carried, self.tallies = strips, carried, Counter(json.loads(tallies))
         return True
 
-    def _begin(self, grid: Grid, tags: Mapping[str, str]) -> None:
+    def _begin(self, scene: Scene) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         try:
             self.folder.mkdir(parents=True)
-            free, needed = shutil.disk_usage(self.folder).free, 5 * grid.height * grid.width  # with the mask
+            free, needed = (
+                shutil.disk_usage(self.folder).free,
+                5 * scene.grid.height * scene.grid.width,
+            )  # with the mask
             if free < needed:
                 raise OSError(f"{free / 1e9:.2f} GB are free, a scene of this size needs {needed / 1e9:.2f} GB")
-            with new_raster(self.raster, grid, "float32", np.nan, tags):
+            with new_raster(self.raster, scene.grid, "float32", np.nan, scene.tags):
                 pass
             sync(self.raster)
         except (OSError, RasterioError) as error:
@@ -110,14 +104,10 @@ class Journal:
         Raises:
             OutputError: When it cannot be written.
         """
-        if self.tiling.strips_are_rows:
-            window = Window(0, start, strip.shape[1], strip.shape[0])
-        else:
-            strip = strip.T
-            window = Window(start, 0, strip.shape[1], strip.shape[0])
+        rows, left, top = (strip, 0, start) if self.tiling.strips_are_rows else (strip.T, start, 0)
         try:
             with rasterio.open(self.raster, "r+") as raster:
-                raster.write(strip, 1, window=window)
+                raster.write(rows, 1, window=Window(left, top, rows.shape[1], rows.shape[0]))
             sync(self.raster)
         except (OSError, RasterioError) as error:
             raise unwritable(self.folder, error) from error

@@ -1,13 +1,15 @@
 """An archive's list of scenes: csv, parquet, or a STAC item collection."""
 
-import csv
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas
+import pyarrow.parquet
 
 from bitemporal.errors import DataError
 from bitemporal.scenes.sources import is_remote
@@ -53,10 +55,8 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
     if not file.is_file():
         raise DataError(f"{file}: no such file; expected a manifest: csv, parquet, or a STAC item collection (.json)")
     match file.suffix.lower():
-        case ".csv":
-            scenes = _of_rows(_csv(file), file)
-        case ".parquet":
-            scenes = _of_rows(_parquet(file), file)
+        case ".csv" | ".parquet":
+            scenes = _of_table(file)
         case ".json" | ".geojson":
             scenes = _of_items(file, assets)
         case _:
@@ -73,25 +73,18 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
     return scenes
 
 
-def _csv(file: Path) -> list[Mapping[str, Any]]:
+def _of_table(file: Path) -> list[SceneFiles]:
+    rows: list[dict[Any, Any]]
     try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            return list(csv.DictReader(stream))
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise DataError(f"{file}: cannot be read as csv ({error}); expected UTF-8 text with commas") from error
-
-
-def _parquet(file: Path) -> list[Mapping[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return list(pyarrow.parquet.read_table(file).to_pylist())
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{file}: cannot be read as parquet ({error}); write it again") from error
-
-
-def _of_rows(rows: Iterable[Mapping[str, Any]], file: Path) -> list[SceneFiles]:
+        if file.suffix.lower() == ".parquet":
+            rows = pyarrow.parquet.read_table(file).to_pylist()
+        else:
+            table = pandas.read_csv(file, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig")
+            rows = table.to_dict("records")
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"{file}: cannot be read as {file.suffix[1:]} ({error}); expected a parquet file, or UTF-8 text with commas"
+        ) from error
     scenes = []
     for number, row in enumerate(rows, start=1):
         missing = [name for name in ("id", "before", "after") if not row.get(name)]

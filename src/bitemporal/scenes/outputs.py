@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from importlib.resources import files
 from pathlib import Path
 
 from bitemporal.errors import OutputError
@@ -50,6 +51,11 @@ _ENDINGS = {
 def style_of(path: Path) -> Path | None:
     """Where QGIS looks for the style of a raster or of polygons; ``None`` for a GeoPackage, which holds its own."""
     return None if path.suffix.lower() == ".gpkg" else path.with_suffix(".qml")
+
+
+def style(kind: str) -> str:
+    """The QGIS style of a kind of output."""
+    return files("bitemporal.scenes").joinpath("qgis", f"{kind}.qml").read_text(encoding="utf-8")
 
 
 def check_outputs(outputs: Outputs, inputs: tuple[str, ...], has_place: bool) -> None:

@@ -14,9 +14,9 @@ from rasterio import features
 from shapely.coords import CoordinateSequence
 from shapely.geometry import Polygon, shape
 
-from bitemporal.scenes.geography import Areas, has_areas
+from bitemporal.scenes.geography import areas, has_areas
 from bitemporal.scenes.mask import CHANGED
-from bitemporal.scenes.outputs import FORMATS
+from bitemporal.scenes.outputs import FORMATS, style
 from bitemporal.scenes.rasters import row_windows
 from bitemporal.scenes.scene import Scene
 from bitemporal.scenes.sources import Grid
@@ -27,7 +27,7 @@ _SMALL = 16
 """Polygons of fewer pixels do not have their stairs straightened."""
 
 
-def write_polygons(path: Path, mask: Path, probability: Path, scene: Scene, style: str) -> int:
+def write_polygons(path: Path, mask: Path, probability: Path, scene: Scene) -> int:
     """Write the changed areas: pixels joined by their sides, holes kept.
 
     Fields: ``id`` from 1, ``area_m2`` (on the ellipsoid where the CRS does not keep areas; empty for images without a
@@ -38,7 +38,6 @@ def write_polygons(path: Path, mask: Path, probability: Path, scene: Scene, styl
         mask: Raster of the change mask.
         probability: Raster of the probabilities.
         scene: The scene, with the options ``minimum_area`` and ``smooth``.
-        style: QGIS style, for a GeoPackage.
 
     Returns:
         The number of polygons.
@@ -53,25 +52,26 @@ def write_polygons(path: Path, mask: Path, probability: Path, scene: Scene, styl
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)  # their sides are those of pixels
     # areas are those of the pixels, whatever the corners look like
     placed = has_areas(grid.crs)
-    areas = Areas(grid).of(_transformed(outlines, grid.transform)) if placed else np.full(len(outlines), np.nan)
-    kept = (areas if placed else pixels) >= options.minimum_area
-    outlines, pixels, areas = outlines[kept], pixels[kept], areas[kept]
+    metres = areas(_transformed(outlines, grid.transform), grid) if placed else np.full(len(outlines), np.nan)
+    kept = (metres if placed else pixels) >= options.minimum_area
+    outlines, pixels, metres = outlines[kept], pixels[kept], metres[kept]
     drawn = np.array([_smoothed(outline) for outline in outlines], object) if options.smooth else outlines
     table = geopandas.GeoDataFrame(
         {
             "id": np.arange(1, len(outlines) + 1),
-            "area_m2": areas,
+            "area_m2": metres,
             "pixels": pixels,
             "mean_probability": _means(outlines, pixels, probability),
         },
         geometry=list(_transformed(drawn, grid.transform)),
         crs=None if grid.crs is None else grid.crs.to_wkt(),
     )
-    _write(table, path, FORMATS[path.suffix.lower()], path.stem, style)
+    _write(table, path)
     return len(table)
 
 
-def _write(table: geopandas.GeoDataFrame, path: Path, kind: str, layer: str, style: str) -> None:
+def _write(table: geopandas.GeoDataFrame, path: Path) -> None:
+    kind = FORMATS[path.suffix.lower()]
     if kind == "Parquet":
         table.to_parquet(path, compression="zstd")
         return
@@ -81,23 +81,23 @@ def _write(table: geopandas.GeoDataFrame, path: Path, kind: str, layer: str, sty
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"})
     try:
         options: dict[str, Any] = {"RFC7946": "YES"} if kind == "GeoJSON" else {}
-        table.to_file(path, driver=kind, engine="pyogrio", layer=layer, geometry_type="Polygon", **options)
+        table.to_file(path, driver=kind, engine="pyogrio", layer=path.stem, geometry_type="Polygon", **options)
         if kind == "GPKG":
-            _keep_style(path, layer, style)
+            _keep_style(path)
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
-def _keep_style(path: Path, layer: str, style: str) -> None:
-    """Put a style into a GeoPackage, where QGIS looks for it."""
+def _keep_style(path: Path) -> None:
+    """Put the style into a GeoPackage, where QGIS looks for it."""
     rows = geopandas.GeoDataFrame(
         {
             "f_table_catalog": [""],
             "f_table_schema": [""],
-            "f_table_name": [layer],
+            "f_table_name": [path.stem],
             "f_geometry_column": ["geom"],
             "styleName": ["change"],
-            "styleQML": [style],
+            "styleQML": [style("polygons")],
             "styleSLD": [""],
             "useAsDefault": [True],
             "description": ["changed areas"],

@@ -8,19 +8,21 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio.errors import RasterioError
 from rich.progress import Progress
 
 from bitemporal.errors import BitemporalError, DataError, OptionError
 from bitemporal.files import unwritable, write_json
 from bitemporal.inference import Detector, OriginPartition
-from bitemporal.scenes.geography import changed_hectares
+from bitemporal.scenes.geography import hectares
 from bitemporal.scenes.grids import Shift
-from bitemporal.scenes.journal import Journal, fingerprint, work_folder
+from bitemporal.scenes.journal import Journal, work_folder
 from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs, publish
 from bitemporal.scenes.products import Products, make_products
@@ -133,7 +135,7 @@ def predict_unless_finished(
     with gdal_settings():
         scene = open_scene(detector, before, after, outputs, options)
         summary = _read_summary(outputs.summary)
-        finished = summary.get("fingerprint") == fingerprint(scene.settings)
+        finished = summary.get("fingerprint") == scene.fingerprint
         if finished and all(path.is_file() for path in outputs.named().values()):
             return True, summary
         _predict(scene, progress=False)
@@ -154,7 +156,7 @@ def _predict(scene: Scene, progress: bool) -> SceneResult:
     outputs = scene.outputs
     with work_folder(outputs.mask) as folder, Progress(disable=not progress, transient=True) as bar:
         try:
-            journal, part, resumed = _predict_tiles(scene, folder, bar)
+            journals, part = _predict_tiles(scene, folder, bar)
         except BitemporalError:
             if not scene.is_remote:  # a connection may be better the next time; nothing else will be
                 shutil.rmtree(folder, ignore_errors=True)
@@ -162,39 +164,34 @@ def _predict(scene: Scene, progress: bool) -> SceneResult:
         predicted = time.perf_counter()
         bar.add_task("writing", total=None)
         try:
-            products = make_products(scene, journal.raster)
+            products = make_products(scene, journals[-1].raster)
             if outputs.summary is not None:  # its presence says that everything else is there
                 outputs.summary.unlink(missing_ok=True)
             publish(products.files)
-            result = _result(scene, journal, products, part, resumed, predicted)
+            result = _result(scene, journals, products, part, predicted)
             if outputs.summary is not None:
                 write_json(outputs.summary, _summary(scene, result, products))
-        except (BitemporalError, OSError) as error:
-            problem = unwritable(outputs.mask, error) if isinstance(error, OSError) else error
+        except (BitemporalError, OSError, RasterioError) as error:
+            problem = error if isinstance(error, BitemporalError) else unwritable(outputs.mask, error)
             kept = f"What was predicted is kept next to {outputs.mask}: run the same again"
             raise type(problem)(f"{problem}. {kept}") from error
         shutil.rmtree(folder, ignore_errors=True)
     return result
 
 
-def _predict_tiles(scene: Scene, folder: Path, bar: Progress) -> tuple[Journal, str | None, int]:
+def _predict_tiles(scene: Scene, folder: Path, bar: Progress) -> tuple[list[Journal], str | None]:
     """Have all tiles answered, by the detector or, with routing by scene, by the origin and then by one teacher.
 
     Returns:
-        The journal of the answers that count; the scene's part with routing by scene; and the strips that an earlier
-        run had done.
+        The journal of every pass, the last of which counts; and the scene's part with routing by scene.
 
     Raises:
         DataError: When no pixel is valid, or pixels cannot be read.
         OutputError: When a strip cannot be written.
     """
-    resumed = 0
 
     def run(name: str, detector: Detector) -> Journal:
-        nonlocal resumed
-        key = fingerprint(scene.settings | {"pass": name})
-        journal = Journal(folder / name, scene.tiling, scene.grid, scene.tags, key)
-        resumed += journal.strips
+        journal = Journal(folder / name, scene)
         task = bar.add_task(name, total=scene.tiling.across.count, completed=journal.strips)
         predict_strips(scene, detector, journal, lambda: bar.advance(task))
         if not journal.tallies[ANSWERED]:
@@ -205,14 +202,14 @@ def _predict_tiles(scene: Scene, folder: Path, bar: Progress) -> tuple[Journal, 
         return journal
 
     if scene.options.routing == "tile":
-        return run("all", scene.detector), None, resumed
+        return [run("all", scene.detector)], None
     detector = scene.detector
     assert isinstance(detector, OriginPartition)
-    journal = run("origin", detector.origin)
-    part = detector.partition.part(_car(journal.raster))
+    journals = [run("origin", detector.origin)]
+    part = detector.partition.part(_car(journals[0].raster))
     if part in detector.teachers:
-        journal = run(part, detector.teachers[part])
-    return journal, part, resumed
+        journals.append(run(part, detector.teachers[part]))
+    return journals, part
 
 
 def _car(probability: Path) -> float:
@@ -227,11 +224,10 @@ def _car(probability: Path) -> float:
 
 
 def _result(
-    scene: Scene, journal: Journal, products: Products, part: str | None, resumed: int, predicted: float
+    scene: Scene, journals: Sequence[Journal], products: Products, part: str | None, predicted: float
 ) -> SceneResult:
     changed, valid = int(products.counts.changed.sum()), int(products.counts.valid.sum())
-    hectares, _ = changed_hectares(scene.grid, *products.counts)
-    parts = dict(journal.tallies)
+    parts = dict(journals[-1].tallies)
     tiles, skipped = parts.pop(ANSWERED), parts.pop(SKIPPED, 0)
     now = time.perf_counter()
     return SceneResult(
@@ -239,13 +235,13 @@ def _result(
         car=changed / valid,
         changed_pixels=changed,
         valid_pixels=valid,
-        changed_hectares=hectares,
+        changed_hectares=hectares(scene.grid, products.counts.changed),
         polygons=products.polygons,
         tiles=tiles,
         skipped=skipped,
         parts=parts if part is None else {part: tiles},
         shift=scene.shift,
-        resumed=resumed,
+        resumed=sum(journal.resumed for journal in journals),
         seconds={
             "prediction": round(predicted - scene.started, 3),
             "writing": round(now - predicted, 3),
@@ -261,7 +257,7 @@ def _summary(scene: Scene, result: SceneResult, products: Products) -> dict[str,
         **{field.name: getattr(result, field.name) for field in fields(result)},
         "shift": None if scene.shift is None else scene.shift._asdict(),
         "outputs": {name: str(path) for name, path in scene.outputs.named().items()},
-        "valid_hectares": changed_hectares(grid, *products.counts)[1],
+        "valid_hectares": hectares(grid, products.counts.valid),
         "grid": {
             "crs": None if grid.crs is None else grid.crs.to_string(),
             "transform": list(grid.transform)[:6],
@@ -269,5 +265,5 @@ def _summary(scene: Scene, result: SceneResult, products: Products) -> dict[str,
             "width": grid.width,
         },
         "settings": scene.settings,
-        "fingerprint": fingerprint(scene.settings),
+        "fingerprint": scene.fingerprint,
     }

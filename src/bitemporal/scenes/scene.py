@@ -1,5 +1,6 @@
 """A scene, ready to be predicted: both dates opened, on a common grid that is cut into tiles."""
 
+import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -73,6 +74,11 @@ class Scene:
             "tiling": asdict(self.tiling),
             "options": asdict(self.options),
         }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of everything that the result depends on."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def tags(self) -> dict[str, str]:

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import rasterio
@@ -98,14 +97,6 @@ def open_raster(path: str) -> DatasetReader:
     Raises:
         DataError: When GDAL cannot.
     """
-    if not is_remote([path]) and ":" not in path[2:]:
-        local = Path(path)
-        if not local.exists():
-            raise DataError(f"{path}: does not exist, or is a link to nothing; expected a raster")
-        if local.is_dir():
-            raise DataError(f"{path}: is a folder, expected a raster; give a file, or a GDAL address")
-        if not os.access(local, os.R_OK):
-            raise DataError(f"{path}: cannot be read (no permission); make the file readable")
     try:
         return rasterio.open(path)
     except RasterioError as error:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.errors import DataError, OptionError
-from bitemporal.imagery.scale import scale
+from bitemporal.imagery.scale import check_image_range, scale
 from bitemporal.scenes.grids import DateOnGrid, windows_on
 from bitemporal.scenes.sources import CHANNELS, Source, open_raster
 
@@ -43,15 +43,15 @@ def value_range(before: Source, after: Source, given: Sequence[float] | None = N
             "range of values serves both dates: convert one with `gdal_translate -ot`"
         )
     if given is not None:
-        values = list(given)
-        if len(values) == 2:
-            values *= CHANNELS
-        pairs = tuple(zip(values[::2], values[1::2], strict=False))
-        if len(values) != 2 * CHANNELS or not all(np.isfinite(pair).all() and pair[0] < pair[1] for pair in pairs):
+        if len(given) not in (2, 2 * CHANNELS):
             raise OptionError(
                 f"image_range: found {tuple(given)}, expected a lowest and a highest value, or such a pair for each of "
                 f"{CHANNELS} channels"
             )
+        values = (*given,) * (2 * CHANNELS // len(given))
+        pairs = tuple(zip(values[::2], values[1::2], strict=True))
+        for pair in pairs:
+            check_image_range(pair)
         return pairs
     if before.dtype == "uint8":
         return ((0.0, 255.0),) * CHANNELS
