@@ -41,7 +41,7 @@ from bitemporal.scenes import (
     values,
 )
 from bitemporal.scenes.journal import Journal
-from bitemporal.scenes.mask import RED
+from bitemporal.scenes.outputs import RED
 from bitemporal.scenes.sources import open_source
 from bitemporal.scenes.tiling import BLEND, Blend, Tiling, axis
 from conftest import SHARED
@@ -1275,7 +1275,7 @@ def broken(tmp_path, kind):
         ("no raster", r"wrong.tif: cannot be opened as a raster"),
         ("empty", r"wrong.tif: cannot be opened as a raster"),
         ("missing", r"wrong.tif: cannot be opened as a raster .*No such file"),
-        ("folder", r"wrong.tif: is a folder"),
+        ("folder", r"wrong.tif: cannot be opened as a raster .*expected a file"),
         ("truncated", r"wrong.tif: (its pixels cannot be read|cannot be opened)"),
         ("types", r"before: the bands are of several types \(.*u.tif uint8, .*f.tif float32\)"),
         ("complex", r"wrong.tif: holds complex64 values"),

@@ -125,11 +125,9 @@ def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:
     for tile, dated in sorted(tiles.items()):
         dated.sort(key=lambda entry: entry[0])
         (first, before), (last, after) = dated[0], dated[-1]
-        if first == last:
-            text = f"{file}: the tile {tile!r} has items of one date only, {first}; expected two dates"
-            scenes.append(SceneFiles(tile, error=text))
-            continue
         try:
+            if first == last:
+                raise DataError(f"{file}: the tile {tile!r} has items of one date only, {first}; expected two dates")
             scenes.append(SceneFiles(tile, _assets(before, assets, file), _assets(after, assets, file)))
         except DataError as error:
             scenes.append(SceneFiles(tile, error=str(error)))

@@ -11,6 +11,11 @@ from bitemporal.errors import OutputError
 from bitemporal.files import replacing
 from bitemporal.scenes.rasters import sync
 
+UNCHANGED, CHANGED, NO_DATA = 0, 1, 255
+
+RED = (227, 26, 28)
+"""Colour of change. The QGIS styles in ``qgis/*.qml`` use it too, as #e31a1c."""
+
 
 @dataclass(frozen=True)
 class Outputs:

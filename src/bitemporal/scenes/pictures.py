@@ -8,7 +8,7 @@ import rasterio
 from PIL import Image
 from rasterio.windows import Window
 
-from bitemporal.scenes.mask import CHANGED, RED
+from bitemporal.scenes.outputs import CHANGED, RED
 from bitemporal.scenes.scene import Scene
 from bitemporal.scenes.values import scale_channels
 

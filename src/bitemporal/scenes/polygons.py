@@ -15,8 +15,7 @@ from shapely.coords import CoordinateSequence
 from shapely.geometry import Polygon, shape
 
 from bitemporal.scenes.geography import areas, has_areas
-from bitemporal.scenes.mask import CHANGED
-from bitemporal.scenes.outputs import FORMATS, style
+from bitemporal.scenes.outputs import CHANGED, FORMATS, style
 from bitemporal.scenes.rasters import row_windows
 from bitemporal.scenes.scene import Scene
 from bitemporal.scenes.sources import Grid

@@ -226,7 +226,7 @@ def _car(probability: Path) -> float:
 def _result(
     scene: Scene, journals: Sequence[Journal], products: Products, part: str | None, predicted: float
 ) -> SceneResult:
-    changed, valid = int(products.counts.changed.sum()), int(products.counts.valid.sum())
+    changed, valid = int(products.changed.sum()), int(products.valid.sum())
     parts = dict(journals[-1].tallies)
     tiles, skipped = parts.pop(ANSWERED), parts.pop(SKIPPED, 0)
     now = time.perf_counter()
@@ -235,7 +235,7 @@ def _result(
         car=changed / valid,
         changed_pixels=changed,
         valid_pixels=valid,
-        changed_hectares=hectares(scene.grid, products.counts.changed),
+        changed_hectares=hectares(scene.grid, products.changed),
         polygons=products.polygons,
         tiles=tiles,
         skipped=skipped,
@@ -257,7 +257,7 @@ def _summary(scene: Scene, result: SceneResult, products: Products) -> dict[str,
         **{field.name: getattr(result, field.name) for field in fields(result)},
         "shift": None if scene.shift is None else scene.shift._asdict(),
         "outputs": {name: str(path) for name, path in scene.outputs.named().items()},
-        "valid_hectares": hectares(grid, products.counts.valid),
+        "valid_hectares": hectares(grid, products.valid),
         "grid": {
             "crs": None if grid.crs is None else grid.crs.to_string(),
             "transform": list(grid.transform)[:6],

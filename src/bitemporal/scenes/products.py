@@ -5,16 +5,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import rasterio
 from pyogrio.errors import DataSourceError, FeatureError
 from rasterio.errors import RasterioError
 
 from bitemporal.files import unwritable
-from bitemporal.scenes.mask import PixelCounts, write_mask
-from bitemporal.scenes.outputs import style, style_of
+from bitemporal.scenes.outputs import CHANGED, NO_DATA, RED, UNCHANGED, style, style_of
 from bitemporal.scenes.pictures import write_quicklook
 from bitemporal.scenes.polygons import write_polygons
-from bitemporal.scenes.rasters import write_cog
+from bitemporal.scenes.rasters import new_raster, row_windows, write_cog
 from bitemporal.scenes.scene import Scene
+
+_COLOURS = {UNCHANGED: (255, 255, 255, 255), CHANGED: (*RED, 255)}  # GeoTIFF allows only no data to be transparent
 
 
 @dataclass
@@ -22,12 +26,14 @@ class Products:
     """Finished files of a scene, still in its work folder.
 
     Attributes:
-        counts: Changed and valid pixels of every row.
+        changed: Number of changed pixels of every row.
+        valid: Number of valid pixels of every row.
         polygons: Number of polygons, if they are asked for.
         files: Target of every file.
     """
 
-    counts: PixelCounts
+    changed: npt.NDArray[np.int64]
+    valid: npt.NDArray[np.int64]
     polygons: int | None = None
     files: dict[Path, Path] = field(default_factory=dict)
 
@@ -67,7 +73,8 @@ def make_products(scene: Scene, probability: Path) -> Products:
     outputs = scene.outputs
     folder = probability.parent
     mask = folder / "mask.tif"
-    products = Products(write_mask(mask, probability, scene))
+    mask.unlink(missing_ok=True)  # GDAL does not replace what a killed run left half-written
+    products = _write_mask(mask, probability, scene)
     if outputs.polygons is not None:
         file = folder / "polygons" / outputs.polygons.name  # a GeoPackage's layer is named after the file
         with products.writing(file, outputs.polygons, "polygons"):
@@ -82,4 +89,29 @@ def make_products(scene: Scene, probability: Path) -> Products:
     if outputs.quicklook is not None:
         with products.writing(folder / "quicklook.png", outputs.quicklook) as file:
             write_quicklook(file, mask, scene)
+    return products
+
+
+def _write_mask(path: Path, probability: Path, scene: Scene) -> Products:
+    """Write the mask of a scene as a GeoTIFF, some rows at a time.
+
+    Args:
+        path: File to write.
+        probability: Raster of probabilities, NaN where there is no data.
+        scene: The scene.
+
+    Raises:
+        OSError: When the file cannot be written.
+    """
+    products = Products(*np.zeros((2, scene.grid.height), np.int64))
+    with rasterio.open(probability) as source, new_raster(path, scene.grid, "uint8", NO_DATA, scene.tags) as target:
+        target.write_colormap(1, _COLOURS)
+        for window in row_windows(source):
+            probabilities = source.read(1, window=window)
+            mask = (probabilities > scene.options.threshold).astype(np.uint8)
+            mask[np.isnan(probabilities)] = NO_DATA
+            target.write(mask, 1, window=window)
+            rows = slice(window.row_off, window.row_off + window.height)
+            products.changed[rows] = (mask == CHANGED).sum(axis=1)
+            products.valid[rows] = (mask != NO_DATA).sum(axis=1)
     return products
