@@ -1,7 +1,5 @@
 """Two tiny networks for the tests of detectors: quick, and sensitive to what a detector could do wrong."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -31,12 +29,12 @@ def _card(multiple: int, minimum: int) -> ModelCard:
 class Convolutional(ChangeModel):
     """Sees neighbours, works at stride 4, and has batch statistics and dropout, which differ in training mode."""
 
-    def __init__(self, logits: int = 2) -> None:
+    def __init__(self, in_channels: int = 3, logits: int = 2) -> None:
         super().__init__()
         self.num_logits = logits  # type: ignore[misc]  # one class serves both kinds here
         self.threshold = 0.3 if logits == 1 else 0.5
         self.body = nn.Sequential(
-            nn.Conv2d(6, 8, 5, stride=4, padding=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5),
+            nn.Conv2d(2 * in_channels, 8, 5, stride=4, padding=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5),
             nn.Conv2d(8, logits, 3, padding=1),
         )  # fmt: skip
 
@@ -52,7 +50,7 @@ class Pointwise(ChangeModel):
 
     num_logits = 1
 
-    def __init__(self, scale: float = 1.0, bias: float = -50.0) -> None:
+    def __init__(self, in_channels: int = 3, scale: float = 1.0, bias: float = -50.0) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(scale))
         self.bias = nn.Parameter(torch.tensor(bias))
@@ -65,18 +63,10 @@ class Pointwise(ChangeModel):
         return {"loss": outputs.logits.sum() * 0.0}
 
 
-def stub_convolutional(pretrained: bool = False, in_channels: int = 3, **overrides: Any) -> Convolutional:
-    return Convolutional(**overrides)
-
-
-def stub_pointwise(pretrained: bool = False, in_channels: int = 3, **overrides: Any) -> Pointwise:
-    return Pointwise(**overrides)
-
-
 def register_stubs(patch: pytest.MonkeyPatch) -> None:
     """Register both for one test only: other tests go through all registered networks."""
-    patch.setitem(registry._REGISTRY, "stub_convolutional", (stub_convolutional, _card(4, 16)))
-    patch.setitem(registry._REGISTRY, "stub_pointwise", (stub_pointwise, _card(8, 8)))
+    patch.setitem(registry._REGISTRY, "stub_convolutional", (_card(4, 16), Convolutional, ("logits",)))
+    patch.setitem(registry._REGISTRY, "stub_pointwise", (_card(8, 8), Pointwise, ("scale", "bias")))
 
 
 def convolutional(seed: int, logits: int = 2) -> ChangeModel:

@@ -141,5 +141,5 @@ def test_inputs_are_normalised_as_for_clip(name):
 
 
 def test_georsclip_says_where_its_weights_come_from():
-    with pytest.raises(WeightsError, match=r"georsclip_b32 has no pretrained weights in timm.*bundle or a checkpoint"):
+    with pytest.raises(WeightsError, match=r"georsclip_mit_b0 has no pretrained weights.*bundle or a checkpoint"):
         create_model("ban_b32_georsclip_mit_b0", pretrained=True)

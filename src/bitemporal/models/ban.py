@@ -8,6 +8,7 @@ Code License for SegFormer, non-commercial), its ResNet from timm.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast, get_args
 
 import torch
@@ -90,7 +91,6 @@ class BAN(ChangeModel):
         pretrained: bool = False,
         in_channels: int = 3,
         width: int = 128,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -100,12 +100,11 @@ class BAN(ChangeModel):
             pretrained: Fetch the weights of the foundation model, and the ImageNet weights of the side network.
             in_channels: Channels of one date.
             width: Channels of one date in the decoder: 128 in the reference with a Mix Transformer, 32 with a ResNet.
-            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights do not exist or cannot be fetched.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         self.foundation = FoundationModel(foundation, pretrained, in_channels)
         self.decoder: FusionDecoder | TokenDecoder
         if side in get_args(MixTransformerName):
@@ -178,95 +177,60 @@ def _card_with_bit(foundation: str, licence: str, pixels: int = 224) -> ModelCar
     return replace(card, licence=f"{licence}; {BIT_R18.licence}", multiple=8, minimum=16)
 
 
-@register_model(_card("CLIP ViT-B/16", "MiT-b0", _CLIP_B16))
-def ban_b16_clip_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on CLIP ViT-B/16 and MiT-b0, 68.88 M parameters, of which 4.35 M are trained."""
-    return BAN("clip_b16", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(_card("CLIP ViT-B/16", "MiT-b1", _CLIP_B16))
-def ban_b16_clip_mit_b1(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on CLIP ViT-B/16 and MiT-b1, 80.30 M parameters, of which 15.77 M are trained."""
-    return BAN("clip_b16", "mit_b1", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(_card("CLIP ViT-B/16", "MiT-b2", _CLIP_B16))
-def ban_b16_clip_mit_b2(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on CLIP ViT-B/16 and MiT-b2, 91.35 M parameters, of which 26.81 M are trained."""
-    return BAN("clip_b16", "mit_b2", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(_card_with_bit("CLIP ViT-B/16", _CLIP_B16))
-def ban_b16_clip_bit(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on CLIP ViT-B/16 and BIT, 68.22 M parameters, of which 3.69 M are trained."""
-    return BAN("clip_b16", "resnet18_v1c", pretrained, in_channels, width=32, reference_losses=reference_losses)
-
-
-@register_model(
+register_model(
+    "ban_b16_in21k_mit_b0",
     _card(
         "ImageNet-21k ViT-B/16",
         "MiT-b0",
         "Apache-2.0 (timm vit_base_patch16_224.augreg_in21k)",
         notes="As in the reference, a normalisation that these weights were not trained with precedes the blocks, and "
         "the input is normalised as for CLIP.",
-    )
+    ),
+    partial(BAN, "in21k_b16", "mit_b0"),
 )
-def ban_b16_in21k_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on ViT-B/16 of ImageNet-21k and MiT-b0, 90.15 M parameters, of which 4.35 M are trained."""
-    return BAN("in21k_b16", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(
+register_model(
+    "ban_b32_georsclip_mit_b0",
     replace(
         _card(
             "GeoRSCLIP ViT-B/32",
             "MiT-b0",
             "none",
             notes="timm does not have the weights of GeoRSCLIP: they come with a bundle or a checkpoint of the whole "
-            "network. BAN on RemoteCLIP ViT-B/32 is the same network with other weights.",
+            "network, or load those of the Vision Transformer alone into `foundation.vit`. BAN on RemoteCLIP ViT-B/32 is the same network with other weights.",
         ),
         licence="none",
-    )
+    ),
+    partial(BAN, "georsclip_b32", "mit_b0"),
 )
-def ban_b32_georsclip_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on GeoRSCLIP ViT-B/32 and MiT-b0, 70.54 M parameters, of which 4.35 M are trained.
-
-    BAN on RemoteCLIP ViT-B/32 is the same network with other weights.
-    """
-    return BAN("georsclip_b32", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(_card("CLIP ViT-L/14", "MiT-b0", _CLIP_L14, 336))
-def ban_l14_clip_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on CLIP ViT-L/14 at 336 pixels and MiT-b0, 232.40 M parameters, of which 4.47 M are trained."""
-    return BAN("clip_l14", "mit_b0", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(_card("CLIP ViT-L/14", "MiT-b1", _CLIP_L14, 336))
-def ban_l14_clip_mit_b1(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on CLIP ViT-L/14 at 336 pixels and MiT-b1, 243.94 M parameters, of which 16.01 M are trained."""
-    return BAN("clip_l14", "mit_b1", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(_card("CLIP ViT-L/14", "MiT-b2", _CLIP_L14, 336))
-def ban_l14_clip_mit_b2(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on CLIP ViT-L/14 at 336 pixels and MiT-b2, 254.99 M parameters, of which 27.06 M are trained."""
-    return BAN("clip_l14", "mit_b2", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(_card_with_bit("CLIP ViT-L/14", _CLIP_L14, 336))
-def ban_l14_clip_bit(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on CLIP ViT-L/14 at 336 pixels and BIT, 231.73 M parameters, of which 3.81 M are trained."""
-    return BAN("clip_l14", "resnet18_v1c", pretrained, in_channels, width=32, reference_losses=reference_losses)
-
-
-@register_model(replace(_card("", "MiT-b0", ""), title="BAN (micro)", licence="none"))
-def test_ban(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on miniatures of a Vision Transformer and of a Mix Transformer, for tests."""
-    return BAN("test_vit", "test_mit", pretrained, in_channels, width=16, reference_losses=reference_losses)
-
-
-@register_model(replace(_card_with_bit("", ""), title="BAN (micro, BIT)", licence="none"))
-def test_ban_bit(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BAN:
-    """BAN on miniatures of a Vision Transformer and of a ResNet, for tests."""
-    return BAN("test_vit", "test_resnet", pretrained, in_channels, width=8, reference_losses=reference_losses)
+register_model("ban_b16_clip_mit_b0", _card("CLIP ViT-B/16", "MiT-b0", _CLIP_B16), partial(BAN, "clip_b16", "mit_b0"))
+register_model("ban_b16_clip_mit_b1", _card("CLIP ViT-B/16", "MiT-b1", _CLIP_B16), partial(BAN, "clip_b16", "mit_b1"))
+register_model("ban_b16_clip_mit_b2", _card("CLIP ViT-B/16", "MiT-b2", _CLIP_B16), partial(BAN, "clip_b16", "mit_b2"))
+register_model(
+    "ban_b16_clip_bit",
+    _card_with_bit("CLIP ViT-B/16", _CLIP_B16),
+    partial(BAN, "clip_b16", "resnet18_v1c", width=32),
+)
+register_model(
+    "ban_l14_clip_mit_b0", _card("CLIP ViT-L/14", "MiT-b0", _CLIP_L14, 336), partial(BAN, "clip_l14", "mit_b0")
+)
+register_model(
+    "ban_l14_clip_mit_b1", _card("CLIP ViT-L/14", "MiT-b1", _CLIP_L14, 336), partial(BAN, "clip_l14", "mit_b1")
+)
+register_model(
+    "ban_l14_clip_mit_b2", _card("CLIP ViT-L/14", "MiT-b2", _CLIP_L14, 336), partial(BAN, "clip_l14", "mit_b2")
+)
+register_model(
+    "ban_l14_clip_bit",
+    _card_with_bit("CLIP ViT-L/14", _CLIP_L14, 336),
+    partial(BAN, "clip_l14", "resnet18_v1c", width=32),
+)
+register_model(
+    "test_ban",
+    replace(_card("", "MiT-b0", ""), title="BAN (micro)", licence="none"),
+    partial(BAN, "test_vit", "test_mit", width=16),
+)
+register_model(
+    "test_ban_bit",
+    replace(_card_with_bit("", ""), title="BAN (micro, BIT)", licence="none"),
+    partial(BAN, "test_vit", "test_resnet", width=8),
+)

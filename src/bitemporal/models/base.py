@@ -133,15 +133,8 @@ class ChangeModel(nn.Module, ABC):
     threshold: float = 0.5
     """The network's own decision threshold on the sigmoid of a single logit."""
 
-    def __init__(self, reference_losses: bool = False) -> None:
-        """Initialise the base of a network.
-
-        Args:
-            reference_losses: Compute the losses exactly as the reference (Open-CD) does, including its mistakes; the
-                published numbers come from them. They are averaged over ignored pixels too.
-        """
-        super().__init__()
-        self.reference_losses = reference_losses
+    reference_losses: bool = False
+    """Compute the losses exactly as the reference does; see ``create_model``, which sets it."""
 
     @property
     def loss_pixels(self) -> Pixels:

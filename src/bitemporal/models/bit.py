@@ -6,6 +6,7 @@ resnet18d (Apache-2.0).
 """
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -145,7 +146,6 @@ class BIT(ChangeModel):
         heads: int = 8,
         depth: int = 8,
         tokens: int = 4,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -157,12 +157,11 @@ class BIT(ChangeModel):
             heads: Number of heads.
             depth: Blocks that refine the pixels.
             tokens: Number of tokens per date.
-            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         self.encoder, channels = resnet_v1c(encoder, pretrained, in_channels, stages=3, dense=True)
         classify = segmentation_head(width, self.num_logits)
         self.decoder = TokenDecoder(channels[-1], classify, width, heads, depth, tokens)
@@ -187,16 +186,10 @@ BIT_R18 = ModelCard(
         "`pretrained=True` fetches those of timm's resnet18d, whose shortcuts differ."
     ),
 )
-MICRO = replace(BIT_R18, title="BIT (micro)", licence="none")
 
-
-@register_model(BIT_R18)
-def bit_r18(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BIT:
-    """BIT on ResNet-18, 2.99 M parameters."""
-    return BIT(pretrained=pretrained, in_channels=in_channels, reference_losses=reference_losses)
-
-
-@register_model(MICRO)
-def test_bit(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> BIT:
-    """BIT on a miniature ResNet with two blocks, for tests."""
-    return BIT("test_resnet", pretrained, in_channels, 16, heads=4, depth=2, reference_losses=reference_losses)
+register_model("bit_r18", BIT_R18, BIT)
+register_model(
+    "test_bit",
+    replace(BIT_R18, title="BIT (micro)", licence="none"),
+    partial(BIT, "test_resnet", width=16, heads=4, depth=2),
+)

@@ -8,6 +8,7 @@ Reference: Open-CD (Apache-2.0); the encoder and its ImageNet weights are timm's
 
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -97,7 +98,6 @@ class CGNet(ChangeModel):
         encoder: VGGName = "vgg16_bn",
         pretrained: bool = False,
         in_channels: int = 3,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -105,12 +105,11 @@ class CGNet(ChangeModel):
             encoder: VGG with batch normalisation.
             pretrained: Fetch its ImageNet weights.
             in_channels: Channels of one date.
-            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         stages, (hidden, *channels) = vgg(encoder, pretrained, in_channels)
         # The first stage's features are not used by themselves. The deepest ones are taken before their ReLU: the
         # reference cuts VGG there, and the cuts at the finer levels are followed by ReLUs that work in place.
@@ -148,16 +147,6 @@ CARD = ModelCard(
         "which it never uses, are left out."
     ),
 )
-MICRO = replace(CARD, title="CGNet (micro)", licence="none")
 
-
-@register_model(CARD)
-def cgnet(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> CGNet:
-    """CGNet on VGG-16 with batch normalisation, 33.7 M parameters."""
-    return CGNet("vgg16_bn", pretrained, in_channels, reference_losses)
-
-
-@register_model(MICRO)
-def test_cgnet(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> CGNet:
-    """CGNet on a miniature VGG, for tests."""
-    return CGNet("test_vgg_bn", pretrained, in_channels, reference_losses)
+register_model("cgnet", CARD, CGNet)
+register_model("test_cgnet", replace(CARD, title="CGNet (micro)", licence="none"), partial(CGNet, "test_vgg_bn"))

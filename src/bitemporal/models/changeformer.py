@@ -8,6 +8,7 @@ segmentation-models-pytorch (weights: NVIDIA Source Code License for SegFormer, 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,6 @@ class ChangeFormer(ChangeModel):
         pretrained: bool = False,
         in_channels: int = 3,
         width: int = 256,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -57,12 +57,11 @@ class ChangeFormer(ChangeModel):
             pretrained: Fetch its ImageNet weights.
             in_channels: Channels of one date.
             width: Channels of the head.
-            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         self.encoder, channels = mix_transformer(encoder, pretrained, in_channels)
         self.head = Head([2 * c for c in channels], width, self.num_logits)
 
@@ -96,22 +95,11 @@ CHANGEFORMER_MIT_B1 = replace(
     licence="NVIDIA Source Code License for SegFormer, non-commercial (smp-hub/mit_b1.imagenet)",
     training=replace(CHANGEFORMER_MIT_B0.training, distillation_weight=5e-4),
 )
-MICRO = replace(CHANGEFORMER_MIT_B0, title="ChangeFormer (micro)", licence="none")
 
-
-@register_model(CHANGEFORMER_MIT_B0)
-def changeformer_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> ChangeFormer:
-    """ChangeFormer on MiT-b0, 3.85 M parameters."""
-    return ChangeFormer("mit_b0", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(CHANGEFORMER_MIT_B1)
-def changeformer_mit_b1(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> ChangeFormer:
-    """ChangeFormer on MiT-b1, 13.94 M parameters."""
-    return ChangeFormer("mit_b1", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(MICRO)
-def test_changeformer(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> ChangeFormer:
-    """ChangeFormer on a miniature Mix Transformer, for tests."""
-    return ChangeFormer("test_mit", pretrained, in_channels, width=16, reference_losses=reference_losses)
+register_model("changeformer_mit_b0", CHANGEFORMER_MIT_B0, ChangeFormer)
+register_model("changeformer_mit_b1", CHANGEFORMER_MIT_B1, partial(ChangeFormer, "mit_b1"))
+register_model(
+    "test_changeformer",
+    replace(CHANGEFORMER_MIT_B0, title="ChangeFormer (micro)", licence="none"),
+    partial(ChangeFormer, "test_mit", width=16),
+)

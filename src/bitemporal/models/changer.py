@@ -8,6 +8,7 @@ the ResNeSt with theirs from timm (Apache-2.0).
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast, get_args
 
 import torch
@@ -117,7 +118,6 @@ class Changer(ChangeModel):
         pretrained: bool = False,
         in_channels: int = 3,
         width: int = 128,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -126,12 +126,11 @@ class Changer(ChangeModel):
             pretrained: Fetch its ImageNet weights.
             in_channels: Channels of one date.
             width: Channels of the head.
-            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         if encoder in get_args(MixTransformerName):
             self.encoder, channels = mix_transformer(cast(MixTransformerName, encoder), pretrained, in_channels)
         else:
@@ -205,40 +204,14 @@ CHANGER_S101 = replace(
     licence="Apache-2.0 (timm resnest101e.in1k)",
     notes=_RESNEST_NOTES,
 )
-MICRO = replace(CHANGER_MIT_B0, title="Changer (micro)", licence="none")
 
-
-@register_model(CHANGER_MIT_B0)
-def changer_mit_b0(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
-    """Changer on MiT-b0, 3.46 M parameters."""
-    return Changer("mit_b0", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(CHANGER_MIT_B1)
-def changer_mit_b1(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
-    """Changer on MiT-b1, 13.35 M parameters."""
-    return Changer("mit_b1", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(CHANGER_R18)
-def changer_r18(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
-    """Changer on ResNet-18 with a deep stem, 11.39 M parameters."""
-    return Changer("resnet18_v1c", pretrained, in_channels, reference_losses=reference_losses)
-
-
-@register_model(CHANGER_S50)
-def changer_s50(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
-    """Changer on ResNeSt-50, 26.69 M parameters."""
-    return Changer("resnest50", pretrained, in_channels, width=256, reference_losses=reference_losses)
-
-
-@register_model(CHANGER_S101)
-def changer_s101(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
-    """Changer on ResNeSt-101, 47.48 M parameters."""
-    return Changer("resnest101", pretrained, in_channels, width=256, reference_losses=reference_losses)
-
-
-@register_model(MICRO)
-def test_changer(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> Changer:
-    """Changer on a miniature Mix Transformer, for tests."""
-    return Changer("test_mit", pretrained, in_channels, width=16, reference_losses=reference_losses)
+register_model("changer_mit_b0", CHANGER_MIT_B0, Changer)
+register_model("changer_mit_b1", CHANGER_MIT_B1, partial(Changer, "mit_b1"))
+register_model("changer_r18", CHANGER_R18, partial(Changer, "resnet18_v1c"))
+register_model("changer_s50", CHANGER_S50, partial(Changer, "resnest50", width=256))
+register_model("changer_s101", CHANGER_S101, partial(Changer, "resnest101", width=256))
+register_model(
+    "test_changer",
+    replace(CHANGER_MIT_B0, title="Changer (micro)", licence="none"),
+    partial(Changer, "test_mit", width=16),
+)

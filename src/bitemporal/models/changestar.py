@@ -151,7 +151,6 @@ class ChangeStar(ChangeModel):
         in_channels: int = 3,
         width: int = 128,
         inner: int = 96,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -162,12 +161,11 @@ class ChangeStar(ChangeModel):
             in_channels: Channels of one date.
             width: Channels of the features.
             inner: Channels before the classifier.
-            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         self.with_dice = segmentation == "farseg"
         stages, widths = resnet_v1c(encoder, pretrained, in_channels)
         decoder = FarSeg(widths, width) if segmentation == "farseg" else UPerNet(widths, width)
@@ -231,22 +229,11 @@ CHANGESTAR_UPERNET = replace(
     training=TrainingDefaults(lr=1e-3, weight_decay=0.05, distillation_weight=1e-4),
     notes="Features are pooled over the whole input, padding too. " + _ENCODER_NOTE,
 )
-MICRO = replace(CHANGESTAR_FARSEG, title="ChangeStar (FarSeg, micro)", licence="none")
 
-
-@register_model(CHANGESTAR_FARSEG)
-def changestar_farseg(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> ChangeStar:
-    """ChangeStar on FarSeg, 17.0 M parameters."""
-    return ChangeStar("farseg", pretrained=pretrained, in_channels=in_channels, reference_losses=reference_losses)
-
-
-@register_model(CHANGESTAR_UPERNET)
-def changestar_upernet(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> ChangeStar:
-    """ChangeStar on UPerNet, 14.0 M parameters."""
-    return ChangeStar("upernet", pretrained=pretrained, in_channels=in_channels, reference_losses=reference_losses)
-
-
-@register_model(MICRO)
-def test_changestar(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> ChangeStar:
-    """ChangeStar on FarSeg with a miniature ResNet, for tests."""
-    return ChangeStar("farseg", "test_resnet", pretrained, in_channels, 8, 8, reference_losses)
+register_model("changestar_farseg", CHANGESTAR_FARSEG, ChangeStar)
+register_model("changestar_upernet", CHANGESTAR_UPERNET, partial(ChangeStar, "upernet"))
+register_model(
+    "test_changestar",
+    replace(CHANGESTAR_FARSEG, title="ChangeStar (FarSeg, micro)", licence="none"),
+    partial(ChangeStar, "farseg", "test_resnet", width=8, inner=8),
+)

@@ -64,16 +64,6 @@ def timm_network(name: str, pretrained: bool, **options: Any) -> Any:  # noqa: A
     return fetch_weights(build, name.partition(".")[0], TIMM_HUB) if pretrained else build()
 
 
-def refuse_pretrained(name: str, pretrained: bool) -> None:
-    """Refuse pretrained weights for a network that is trained from scratch.
-
-    Raises:
-        WeightsError: When ``pretrained`` is true.
-    """
-    if pretrained:
-        raise WeightsError(f"{name} has no pretrained weights; it is trained from scratch (pretrained=False)")
-
-
 @contextmanager
 def _cache_only_when_unreachable() -> Iterator[None]:
     """Keep the hub's client from retrying for a minute on a machine without network."""
@@ -158,7 +148,6 @@ def resnet_v1c(
     Raises:
         WeightsError: When the weights do not exist or cannot be fetched.
     """
-    refuse_pretrained(name, pretrained and name == "test_resnet")
     if name in _RESNEST_IN_TIMM:
         whole = timm_network(_RESNEST_IN_TIMM[name], pretrained, in_chans=in_channels)
         for module in whole.modules():
@@ -216,7 +205,6 @@ def vgg(name: VGGName, pretrained: bool, in_channels: int) -> tuple[Pyramid, lis
         WeightsError: When the weights do not exist or cannot be fetched.
     """
     micro = name.startswith("test_")
-    refuse_pretrained(name, pretrained and micro)
     if pretrained:
         whole = timm_network(name, pretrained, in_chans=in_channels, num_classes=0)
     else:
@@ -250,7 +238,6 @@ def mix_transformer(name: MixTransformerName, pretrained: bool, in_channels: int
     Raises:
         WeightsError: When the weights do not exist or cannot be fetched.
     """
-    refuse_pretrained(name, pretrained and name == "test_mit")
     if name == "test_mit":
         encoder = _test_mit(in_channels)
     else:

@@ -6,34 +6,26 @@ https://arxiv.org/abs/2306.11300. ImageNet-21k: Steiner et al., How to train you
 https://arxiv.org/abs/2106.10270.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from bitemporal.errors import WeightsError
 from bitemporal.models.encoders import timm_network
 
 FoundationName = Literal["clip_b16", "clip_l14", "georsclip_b32", "in21k_b16", "test_vit"]
 
 
-class _Origin(NamedTuple):
-    """Name of a model in timm, whether timm has its weights, and the blocks, from 0, whose tokens are taken."""
-
-    name: str
-    has_weights: bool
-    taps: tuple[int, ...]
-
-
-_ORIGINS: dict[FoundationName, _Origin] = {
-    "clip_b16": _Origin("vit_base_patch16_clip_quickgelu_224.openai", True, (2, 5, 8)),
-    "clip_l14": _Origin("vit_large_patch14_clip_quickgelu_336.openai", True, (5, 11, 17)),
-    "georsclip_b32": _Origin("vit_base_patch32_clip_quickgelu_224", False, (2, 5, 8)),
-    "in21k_b16": _Origin("vit_base_patch16_224.augreg_in21k", True, (5, 8, 11)),
-    "test_vit": _Origin("", False, (0, 1, 2)),
+_ORIGINS: dict[FoundationName, tuple[str, tuple[int, ...]]] = {
+    "clip_b16": ("vit_base_patch16_clip_quickgelu_224.openai", (2, 5, 8)),
+    "clip_l14": ("vit_large_patch14_clip_quickgelu_336.openai", (5, 11, 17)),
+    "georsclip_b32": ("vit_base_patch32_clip_quickgelu_224", (2, 5, 8)),  # timm does not have its weights
+    "in21k_b16": ("vit_base_patch16_224.augreg_in21k", (5, 8, 11)),
+    "test_vit": ("", (0, 1, 2)),
 }
+"""Name of each model in timm, and the blocks, from 0, whose tokens are taken."""
 
 
 class FoundationModel(nn.Module):
@@ -57,23 +49,17 @@ class FoundationModel(nn.Module):
             in_channels: Channels of the image; with weights, timm adapts the first convolution.
 
         Raises:
-            WeightsError: When the weights do not exist in timm or cannot be fetched.
+            WeightsError: When the weights cannot be fetched.
         """
         super().__init__()
-        origin = _ORIGINS[name]
-        if pretrained and not origin.has_weights:
-            raise WeightsError(
-                f"{name} has no pretrained weights in timm. Build the network without them (pretrained=False), then "
-                f"load a bundle or a checkpoint of the whole network, which hold them, or load the weights of the "
-                f"Vision Transformer alone into `foundation.vit`"
-            )
+        name_in_timm, taps = _ORIGINS[name]
         if name == "test_vit":
             self.vit = _test_vit(in_channels)
         else:
             # the weights are those of the whole network; without them the blocks after the last tap need not be built
-            depth = {} if pretrained else {"depth": origin.taps[-1] + 1}
-            self.vit = timm_network(origin.name, pretrained, in_chans=in_channels, **depth)
-        self.taps = self.vit.prune_intermediate_layers(list(origin.taps), prune_norm=True, prune_head=True)
+            depth = {} if pretrained else {"depth": taps[-1] + 1}
+            self.vit = timm_network(name_in_timm, pretrained, in_chans=in_channels, **depth)
+        self.taps = self.vit.prune_intermediate_layers(list(taps), prune_norm=True, prune_head=True)
         self.channels: int = self.vit.embed_dim
         self.grid: tuple[int, int] = self.vit.patch_embed.grid_size
         if name == "in21k_b16":

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import refuse_pretrained
 from bitemporal.models.layers import both_dates, features_by_stage, segmentation_head
 from bitemporal.models.registry import register_model
 
@@ -92,7 +91,7 @@ class Decoder(nn.Module):
 class FullyConvolutional(ChangeModel):
     """U-Net over the concatenated dates, or over both dates with shared weights and fused skips."""
 
-    def __init__(self, fusion: Fusion, in_channels: int = 3, width: int = 16, reference_losses: bool = False) -> None:
+    def __init__(self, fusion: Fusion, in_channels: int = 3, width: int = 16) -> None:
         """Build the network.
 
         Args:
@@ -100,9 +99,8 @@ class FullyConvolutional(ChangeModel):
                 (FC-Siam-conc) or absolute ``difference`` (FC-Siam-diff).
             in_channels: Channels of one date.
             width: Channels of the first stage.
-            reference_losses: See ``ChangeModel``.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         self.fusion: Fusion = fusion
         self.encoder = Encoder(2 * in_channels if fusion == "early" else in_channels, width)
         self.decoder = Decoder(width, skip=2 if fusion == "concatenation" else 1)
@@ -134,34 +132,10 @@ FC_EF = ModelCard(
     training=TrainingDefaults(lr=1e-3, weight_decay=0.05),
     notes="No pretrained weights. The JL1-CD paper does not distil this network; lambda is Open-CD's 1e-3.",
 )
-FC_SIAM_CONC = replace(FC_EF, title="FC-Siam-conc")
-FC_SIAM_DIFF = replace(FC_EF, title="FC-Siam-diff")
-MICRO = replace(FC_SIAM_DIFF, title="FC-Siam-diff (micro)")
 
-
-@register_model(FC_EF)
-def fc_ef(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
-    """FC-EF: both dates in one input; 1.35 M parameters."""
-    refuse_pretrained("fc_ef", pretrained)
-    return FullyConvolutional("early", in_channels, reference_losses=reference_losses)
-
-
-@register_model(FC_SIAM_CONC)
-def fc_siam_conc(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
-    """FC-Siam-conc: shared encoder, concatenated skips; 1.55 M parameters."""
-    refuse_pretrained("fc_siam_conc", pretrained)
-    return FullyConvolutional("concatenation", in_channels, reference_losses=reference_losses)
-
-
-@register_model(FC_SIAM_DIFF)
-def fc_siam_diff(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
-    """FC-Siam-diff: shared encoder, skips of absolute differences; 1.35 M parameters."""
-    refuse_pretrained("fc_siam_diff", pretrained)
-    return FullyConvolutional("difference", in_channels, reference_losses=reference_losses)
-
-
-@register_model(MICRO)
-def test_fc(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> FullyConvolutional:
-    """A narrow FC-Siam-diff for tests; 48 k parameters."""
-    refuse_pretrained("test_fc", pretrained)
-    return FullyConvolutional("difference", in_channels, width=3, reference_losses=reference_losses)
+register_model("fc_ef", FC_EF, partial(FullyConvolutional, "early"))
+register_model("fc_siam_conc", replace(FC_EF, title="FC-Siam-conc"), partial(FullyConvolutional, "concatenation"))
+register_model("fc_siam_diff", replace(FC_EF, title="FC-Siam-diff"), partial(FullyConvolutional, "difference"))
+register_model(
+    "test_fc", replace(FC_EF, title="FC-Siam-diff (micro)"), partial(FullyConvolutional, "difference", width=3)
+)

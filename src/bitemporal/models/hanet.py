@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import refuse_pretrained
 from bitemporal.models.layers import (
     ShortcutBlock,
     both_dates,
@@ -126,16 +125,15 @@ class HANet(ChangeModel):
     The sampling that the paper trains with, which balances foreground and background, is not part of the network.
     """
 
-    def __init__(self, in_channels: int = 3, width: int = 40, hidden: int = 32, reference_losses: bool = False) -> None:
+    def __init__(self, in_channels: int = 3, width: int = 40, hidden: int = 32) -> None:
         """Build the network.
 
         Args:
             in_channels: Channels of one date.
             width: Channels at full size, an even number; every level doubles them.
             hidden: Channels between which channel attention runs.
-            reference_losses: See ``ChangeModel``.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         self.widths = [width * 2**level for level in range(LEVELS)]
         self.encoder = Encoder(in_channels, self.widths)
         self.levels = nn.ModuleList(Level(channels, hidden) for channels in self.widths)
@@ -181,18 +179,6 @@ CARD = ModelCard(
         "uses, are left out."
     ),
 )
-MICRO = replace(CARD, title="HANet (micro)")
 
-
-@register_model(CARD)
-def hanet(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> HANet:
-    """HANet with 40 channels at full size, 2.61 M parameters."""
-    refuse_pretrained("hanet", pretrained)
-    return HANet(in_channels, reference_losses=reference_losses)
-
-
-@register_model(MICRO)
-def test_hanet(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> HANet:
-    """HANet with 4 channels at full size, for tests."""
-    refuse_pretrained("test_hanet", pretrained)
-    return HANet(in_channels, width=4, hidden=8, reference_losses=reference_losses)
+register_model("hanet", CARD, HANet)
+register_model("test_hanet", replace(CARD, title="HANet (micro)"), partial(HANet, width=4, hidden=8))

@@ -8,6 +8,7 @@ Photogrammetry and Remote Sensing 2020, https://doi.org/10.1016/j.isprsjprs.2020
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -91,7 +92,6 @@ class IFN(ChangeModel):
         encoder: VGGName = "vgg16",
         pretrained: bool = False,
         in_channels: int = 3,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -99,12 +99,11 @@ class IFN(ChangeModel):
             encoder: VGG without batch normalisation.
             pretrained: Fetch its ImageNet weights.
             in_channels: Channels of one date.
-            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         self.encoder, (a, b, c, d, e) = vgg(encoder, pretrained, in_channels)
         self.encoder.requires_grad_(False).eval()
         self.decoder = nn.ModuleList(
@@ -159,16 +158,6 @@ CARD = ModelCard(
         "Open-CD, which pads to 32. The reference's ca1, bn_ca1 and bn_ca2, which it never uses, are left out."
     ),
 )
-MICRO = replace(CARD, title="IFN (micro)", licence="none")
 
-
-@register_model(CARD)
-def ifn(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> IFN:
-    """IFN on VGG-16, 35.7 M parameters, of which 21.0 M are trained."""
-    return IFN("vgg16", pretrained, in_channels, reference_losses)
-
-
-@register_model(MICRO)
-def test_ifn(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> IFN:
-    """IFN on a miniature VGG, for tests."""
-    return IFN("test_vgg", pretrained, in_channels, reference_losses)
+register_model("ifn", CARD, IFN)
+register_model("test_ifn", replace(CARD, title="IFN (micro)", licence="none"), partial(IFN, "test_vgg"))

@@ -9,6 +9,7 @@ Shuffling units: Ningning Ma and others: ShuffleNet V2: Practical Guidelines for
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from timm.layers import LayerNorm2d
@@ -17,7 +18,6 @@ from torchvision.ops import Conv2dNormActivation
 
 from bitemporal.losses import cross_entropy, ohem_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import refuse_pretrained
 from bitemporal.models.layers import (
     conv_module,
     date_weights,
@@ -198,7 +198,6 @@ class LightCDNet(ChangeModel):
         early: int = 24,
         pyramid: int = 48,
         in_channels: int = 3,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -209,9 +208,8 @@ class LightCDNet(ChangeModel):
             early: Channels of one date, and of the fused map.
             pyramid: Channels of the pyramid.
             in_channels: Channels of one date.
-            reference_losses: See ``ChangeModel``.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         self.dates = DateEncoder(in_channels, early, date_blocks)
         self.fusion = TimeFusion(early)
         self.encoder = Encoder(early, widths, depths)
@@ -275,35 +273,14 @@ LIGHTCDNET_S = ModelCard(
 )
 # the paper distils the small one only
 LIGHTCDNET_B = replace(LIGHTCDNET_S, title="LightCDNet-b", training=TrainingDefaults(lr=3e-3, weight_decay=0.05))
-LIGHTCDNET_L = replace(LIGHTCDNET_B, title="LightCDNet-l")
-MICRO = replace(LIGHTCDNET_S, title="LightCDNet (micro)")
 
-
-@register_model(LIGHTCDNET_S)
-def lightcdnet_s(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> LightCDNet:
-    """LightCDNet-s, 0.26 M parameters."""
-    refuse_pretrained("lightcdnet_s", pretrained)
-    return LightCDNet(in_channels=in_channels, reference_losses=reference_losses)
-
-
-@register_model(LIGHTCDNET_B)
-def lightcdnet_b(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> LightCDNet:
-    """LightCDNet-b, 0.83 M parameters."""
-    refuse_pretrained("lightcdnet_b", pretrained)
-    return LightCDNet((116, 232, 464), date_blocks=8, in_channels=in_channels, reference_losses=reference_losses)
-
-
-@register_model(LIGHTCDNET_L)
-def lightcdnet_l(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> LightCDNet:
-    """LightCDNet-l, 1.69 M parameters."""
-    refuse_pretrained("lightcdnet_l", pretrained)
-    return LightCDNet((176, 352, 704), date_blocks=16, in_channels=in_channels, reference_losses=reference_losses)
-
-
-@register_model(MICRO)
-def test_lightcdnet(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> LightCDNet:
-    """A narrow LightCDNet with few units, for tests."""
-    refuse_pretrained("test_lightcdnet", pretrained)
-    return LightCDNet(
-        (16, 16, 32), (1, 2, 1), 1, early=8, pyramid=16, in_channels=in_channels, reference_losses=reference_losses
-    )
+register_model("lightcdnet_s", LIGHTCDNET_S, LightCDNet)
+register_model("lightcdnet_b", LIGHTCDNET_B, partial(LightCDNet, (116, 232, 464), date_blocks=8))
+register_model(
+    "lightcdnet_l", replace(LIGHTCDNET_B, title="LightCDNet-l"), partial(LightCDNet, (176, 352, 704), date_blocks=16)
+)
+register_model(
+    "test_lightcdnet",
+    replace(LIGHTCDNET_S, title="LightCDNet (micro)"),
+    partial(LightCDNet, (16, 16, 32), (1, 2, 1), date_blocks=1, early=8, pyramid=16),
+)

@@ -1,27 +1,39 @@
-"""Registry of change networks: plain functions under a decorator, one dict."""
+"""Registry of change networks: one dict from names to cards and constructors."""
 
 import difflib
 import fnmatch
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from bitemporal.errors import OptionError, UnknownModelError
+from bitemporal.errors import OptionError, UnknownModelError, WeightsError
 from bitemporal.models.base import ChangeModel, ModelCard
 
-_Entry = TypeVar("_Entry", bound=Callable[..., ChangeModel])
-_REGISTRY: dict[str, tuple[Callable[..., ChangeModel], ModelCard]] = {}
+
+class _Entry(NamedTuple):
+    card: ModelCard
+    build: Callable[..., ChangeModel]
+    options: tuple[str, ...]
 
 
-def register_model(card: ModelCard) -> Callable[[_Entry], _Entry]:
-    """Register an entry function ``f(pretrained=False, in_channels=3, **overrides)`` under its own name."""
+_REGISTRY: dict[str, _Entry] = {}
 
-    def register(entry: _Entry) -> _Entry:
-        if entry.__name__ in _REGISTRY:
-            raise ValueError(f"a model named {entry.__name__!r} is registered twice")
-        _REGISTRY[entry.__name__] = (entry, card)
-        return entry
 
-    return register
+def register_model(name: str, card: ModelCard, build: Callable[..., ChangeModel], options: Sequence[str] = ()) -> None:
+    """Register a network.
+
+    Args:
+        name: Name for ``create_model``; names of micro variants for tests begin with ``test_``.
+        card: What is known about it. A network whose card has no licence of weights (``none``) has no weights.
+        build: Its class, or a ``partial`` of it. It is called with ``in_channels``, with the chosen options, and, for
+            pretrained weights, with ``pretrained=True``.
+        options: Names of the other arguments that a user may choose.
+
+    Raises:
+        ValueError: When the name is registered already.
+    """
+    if name in _REGISTRY:
+        raise ValueError(f"a model named {name!r} is registered twice")
+    _REGISTRY[name] = _Entry(card, build, tuple(options))
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -29,7 +41,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(name for name in _REGISTRY if fnmatch.fnmatchcase(name, pattern))
 
 
-def _entry(name: str) -> tuple[Callable[..., ChangeModel], ModelCard]:
+def _entry(name: str) -> _Entry:
     if name not in _REGISTRY:
         near = difflib.get_close_matches(str(name).lower().replace("-", "_"), _REGISTRY, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(list_models())}"
@@ -43,10 +55,12 @@ def model_card(name: str) -> ModelCard:
     Raises:
         UnknownModelError: When no network has this name; the text gives the nearest names.
     """
-    return _entry(name)[1]
+    return _entry(name).card
 
 
-def create_model(name: str, pretrained: bool = False, in_channels: int = 3, **overrides: object) -> ChangeModel:
+def create_model(
+    name: str, pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False, **options: object
+) -> ChangeModel:
     """Build a registered network.
 
     Args:
@@ -54,23 +68,33 @@ def create_model(name: str, pretrained: bool = False, in_channels: int = 3, **ov
         pretrained: Start the encoder from the weights that the card names; they are fetched by timm or
             segmentation-models-pytorch.
         in_channels: Channels of one date.
-        **overrides: Arguments of the network's entry function. ``weights``, where a network has this argument, names a
-            file to start from; like ``pretrained`` it is not part of the network's ``config``.
+        reference_losses: Compute the losses exactly as the reference (Open-CD) does, including its mistakes; the
+            published numbers come from them. They are averaged over ignored pixels too.
+        **options: The network's own options. ``weights``, where a network has this option, names a file to start from;
+            like ``pretrained`` it is not part of the network's ``config``.
 
     Raises:
         UnknownModelError: When no network has this name; the text gives the nearest names.
-        OptionError: When an override is not an argument of the network.
+        OptionError: When the network has no such option.
         WeightsError: When pretrained weights do not exist or cannot be fetched.
     """
-    entry, card = _entry(name)
-    try:
-        model = entry(pretrained=pretrained, in_channels=in_channels, **overrides)
-    except TypeError as error:
-        if overrides and "unexpected keyword" in str(error):
-            raise OptionError(f"model {name!r} takes no such option: {error}") from error
-        raise
+    card, build, known = _entry(name)
+    if unknown := sorted(options.keys() - set(known)):
+        expected = ", ".join(("reference_losses", *known))
+        raise OptionError(f"model {name!r} takes no such option: {', '.join(unknown)}; expected {expected}")
+    if pretrained and card.licence == "none":
+        raise WeightsError(
+            f"{name} has no pretrained weights to fetch. Start without them (pretrained=False), or load a bundle or a "
+            "checkpoint of the whole network, which hold its weights"
+        )
+    # networks without weights do not have this argument
+    weights = {"pretrained": True} if pretrained else {}
+    model = build(in_channels=in_channels, **weights, **options)
     model.name = name
     model.card = model.card_of(card)
+    model.reference_losses = reference_losses
     # the source of the initial weights does not belong to the configuration: a bundle holds its own weights
-    model.config = {"in_channels": in_channels} | {key: v for key, v in overrides.items() if key != "weights"}
+    model.config = {"in_channels": in_channels} | {key: value for key, value in options.items() if key != "weights"}
+    if reference_losses:
+        model.config = {**model.config, "reference_losses": True}
     return model

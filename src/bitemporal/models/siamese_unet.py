@@ -6,6 +6,7 @@ Open-CD. The decoder is that of segmentation-models-pytorch (MIT); weights have 
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from bitemporal.errors import OptionError
 from bitemporal.models.any_encoder import WeightsFile, accepted_sizes, any_encoder
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import refuse_pretrained
 from bitemporal.models.layers import both_dates, has_batch_norm, split_dates
 from bitemporal.models.registry import register_model
 
@@ -38,7 +38,6 @@ class SiameseUNet(ChangeModel):
         in_channels: int = 3,
         width: int = 16,
         finest: int | None = None,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -52,14 +51,12 @@ class SiameseUNet(ChangeModel):
             in_channels: Channels of one date.
             width: Channels of the decoder at full size; every coarser level has twice as many, up to 16 times.
             finest: Number of the encoder's levels to use, from the finest; all by default.
-            reference_losses: See ``ChangeModel``; this network is not in the reference, whose losses count ignored
-                pixels in their means.
 
         Raises:
             OptionError: When neither library has the encoder, it does not suit, or the fusion is unknown.
             WeightsError: When weights cannot be fetched or do not fit.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         if fusion not in get_args(Fusion):
             raise OptionError(f"fusion: found {fusion!r}, expected one of {', '.join(get_args(Fusion))}")
         self.fusion: Fusion = fusion
@@ -118,28 +115,11 @@ CARD = ModelCard(
     "Multiple, minimum, normalisation and licence are given here for resnet18; those of a network that has been built "
     "are its encoder's (network.card). Not in Open-CD.",
 )
-MICRO = replace(CARD, title="Siamese U-Net (micro)", licence="none", multiple=8, minimum=16)
 
-
-@register_model(CARD)
-def siamese_unet(
-    pretrained: bool = False,
-    in_channels: int = 3,
-    encoder: str = "resnet18",
-    fusion: Fusion = "difference",
-    weights: WeightsFile | None = None,
-    reference_losses: bool = False,
-) -> SiameseUNet:
-    """U-Net on any encoder; 14.3 M parameters with ResNet-18."""
-    return SiameseUNet(encoder, fusion, pretrained, weights, in_channels, reference_losses=reference_losses)
-
-
-@register_model(MICRO)
-def test_siamese_unet(
-    pretrained: bool = False, in_channels: int = 3, fusion: Fusion = "difference", reference_losses: bool = False
-) -> SiameseUNet:
-    """U-Net on the first stages of a miniature encoder, for tests."""
-    refuse_pretrained("test_siamese_unet", pretrained)
-    return SiameseUNet(
-        "test_byobnet", fusion, in_channels=in_channels, width=2, finest=3, reference_losses=reference_losses
-    )
+register_model("siamese_unet", CARD, SiameseUNet, ("encoder", "fusion", "weights"))
+register_model(
+    "test_siamese_unet",
+    replace(CARD, title="Siamese U-Net (micro)", licence="none", multiple=8, minimum=16),
+    partial(SiameseUNet, "test_byobnet", width=2, finest=3),
+    ("fusion",),
+)

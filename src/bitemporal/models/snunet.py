@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import refuse_pretrained
 from bitemporal.models.layers import (
     ChannelAttention,
     ShortcutBlock,
@@ -109,15 +108,14 @@ class EnsembleChannelAttention(nn.Module):
 class SNUNet(ChangeModel):
     """UNet++ whose first column holds both dates, so that every node of the decoder sees the early features of both."""
 
-    def __init__(self, in_channels: int = 3, width: int = 16, reference_losses: bool = False) -> None:
+    def __init__(self, in_channels: int = 3, width: int = 16) -> None:
         """Build the network.
 
         Args:
             in_channels: Channels of one date.
             width: Channels at full size; every level doubles them.
-            reference_losses: See ``ChangeModel``.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         widths = [width * 2**level for level in range(LEVELS)]
         self.encoder = Encoder(in_channels, widths[:-1])
         self.deepest = ShortcutBlock(widths[-2], widths[-1])
@@ -162,25 +160,7 @@ SNUNET_C32 = replace(
     training=replace(SNUNET_C16.training, distillation_weight=1e-3),
     notes=f"No pretrained weights. The JL1-CD paper does not distil this size; lambda is Open-CD's 1e-3. {PADDING}",
 )
-MICRO = replace(SNUNET_C16, title="SNUNet-CD (micro)")
 
-
-@register_model(SNUNET_C16)
-def snunet_c16(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> SNUNet:
-    """SNUNet with 16 channels at full size, 3.01 M parameters."""
-    refuse_pretrained("snunet_c16", pretrained)
-    return SNUNet(in_channels, 16, reference_losses)
-
-
-@register_model(SNUNET_C32)
-def snunet_c32(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> SNUNet:
-    """SNUNet with 32 channels at full size, 12.03 M parameters."""
-    refuse_pretrained("snunet_c32", pretrained)
-    return SNUNet(in_channels, 32, reference_losses)
-
-
-@register_model(MICRO)
-def test_snunet(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> SNUNet:
-    """SNUNet with 2 channels at full size, for tests; 48 k parameters."""
-    refuse_pretrained("test_snunet", pretrained)
-    return SNUNet(in_channels, 2, reference_losses)
+register_model("snunet_c16", SNUNET_C16, SNUNet)
+register_model("snunet_c32", SNUNET_C32, partial(SNUNet, width=32))
+register_model("test_snunet", replace(SNUNET_C16, title="SNUNet-CD (micro)"), partial(SNUNet, width=2))

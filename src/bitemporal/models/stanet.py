@@ -7,6 +7,7 @@ weights of the encoder are timm's resnet18d (Apache-2.0).
 
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -144,7 +145,6 @@ class STANet(ChangeModel):
         in_channels: int = 3,
         width: int = 96,
         channels: int = 256,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -155,12 +155,11 @@ class STANet(ChangeModel):
             in_channels: Channels of one date.
             width: Channels of each level before they are joined.
             channels: Channels of the features that are compared.
-            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         stages, widths = resnet_v1c(encoder, pretrained, in_channels)
         self.features = nn.Sequential(OrderedDict(encoder=stages, fusion=Fusion(widths, width, channels, join)))
         modules = {"none": nn.Identity, "bam": BasicAttention, "pam": PyramidAttention}
@@ -207,30 +206,13 @@ STANET_BASE = ModelCard(
     ),
 )
 # Table II has STANet-Base only; its weight stands for all three, whose distances are on one scale.
-STANET_BAM = replace(STANET_BASE, title="STANet (BAM)", notes=_ATTENTION_NOTES + STANET_BASE.notes)
 STANET_PAM = replace(STANET_BASE, title="STANet (PAM)", notes=_ATTENTION_NOTES + STANET_BASE.notes)
-MICRO = replace(STANET_PAM, title="STANet (PAM, micro)", licence="none")
 
-
-@register_model(STANET_BASE)
-def stanet_base(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> STANet:
-    """STANet without attention, 12.8 M parameters."""
-    return STANet("none", pretrained=pretrained, in_channels=in_channels, reference_losses=reference_losses)
-
-
-@register_model(STANET_BAM)
-def stanet_bam(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> STANet:
-    """STANet with attention over the whole image, 12.8 M parameters."""
-    return STANet("bam", pretrained=pretrained, in_channels=in_channels, reference_losses=reference_losses)
-
-
-@register_model(STANET_PAM)
-def stanet_pam(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> STANet:
-    """STANet with attention at four scales, 13.4 M parameters."""
-    return STANet("pam", pretrained=pretrained, in_channels=in_channels, reference_losses=reference_losses)
-
-
-@register_model(MICRO)
-def test_stanet(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> STANet:
-    """STANet with attention at four scales on a miniature ResNet, for tests."""
-    return STANet("pam", "test_resnet", pretrained, in_channels, 8, 16, reference_losses)
+register_model("stanet_base", STANET_BASE, partial(STANet, "none"))
+register_model("stanet_bam", replace(STANET_PAM, title="STANet (BAM)"), partial(STANet, "bam"))
+register_model("stanet_pam", STANET_PAM, STANet)
+register_model(
+    "test_stanet",
+    replace(STANET_PAM, title="STANet (PAM, micro)", licence="none"),
+    partial(STANet, "pam", "test_resnet", width=8, channels=16),
+)

@@ -7,6 +7,7 @@ and its ImageNet weights are timm's EfficientNet-B4 (Apache-2.0).
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -97,7 +98,6 @@ class TinyCD(ChangeModel):
         in_channels: int = 3,
         width: int = 64,
         drop_path: float = 0.2,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -107,12 +107,11 @@ class TinyCD(ChangeModel):
             in_channels: Channels of one date.
             width: Channels of the decoder.
             drop_path: Stochastic depth of the encoder, as the rate at the last block of the whole EfficientNet.
-            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         self.encoder = EfficientNetStem(encoder, pretrained, in_channels, drop_path)
         half, quarter, eighth = self.encoder.channels
         self.image_mask = MaskBlock((in_channels, 10, 5, 1))
@@ -149,22 +148,10 @@ CARD = ModelCard(
     ),
 )
 
-MICRO_CARD = replace(CARD, title="TinyCD (micro)", licence="Apache-2.0 (timm test_efficientnet.r160_in1k)")
-
-
-@register_model(CARD)
-def tinycd(
-    pretrained: bool = False, in_channels: int = 3, drop_path: float = 0.2, reference_losses: bool = False
-) -> TinyCD:
-    """TinyCD on EfficientNet-B4, 0.28 M parameters."""
-    return TinyCD("efficientnet_b4", pretrained, in_channels, drop_path=drop_path, reference_losses=reference_losses)
-
-
-@register_model(MICRO_CARD)
-def test_tinycd(
-    pretrained: bool = False, in_channels: int = 3, drop_path: float = 0.2, reference_losses: bool = False
-) -> TinyCD:
-    """TinyCD on timm's miniature EfficientNet with a narrow decoder, for tests; 43 k parameters."""
-    return TinyCD(
-        "test_efficientnet", pretrained, in_channels, width=16, drop_path=drop_path, reference_losses=reference_losses
-    )
+register_model("tinycd", CARD, TinyCD, ("drop_path",))
+register_model(
+    "test_tinycd",
+    replace(CARD, title="TinyCD (micro)", licence="Apache-2.0 (timm test_efficientnet.r160_in1k)"),
+    partial(TinyCD, "test_efficientnet", width=16),
+    ("drop_path",),
+)

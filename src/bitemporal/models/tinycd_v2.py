@@ -8,6 +8,7 @@ residuals are torchvision's (MobileNetV2).
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from timm.layers import LayerNorm2d
@@ -16,7 +17,6 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import refuse_pretrained
 from bitemporal.models.layers import date_weights, features_by_stage, initialise, segmentation_head
 from bitemporal.models.pyramid import FeaturePyramid, LevelSum
 from bitemporal.models.registry import register_model
@@ -156,7 +156,6 @@ class TinyCDv2(ChangeModel):
         strips: Sequence[int] = (41, 31, 21, 11),
         stem_blocks: int = 2,
         in_channels: int = 3,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -166,9 +165,8 @@ class TinyCDv2(ChangeModel):
             strips: Length of the strips at the end of the four stages; odd.
             stem_blocks: Blocks over each date before the dates meet.
             in_channels: Channels of one date.
-            reference_losses: See ``ChangeModel``.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         self.fusion = PriorFusion(in_channels, widths[0], stem_blocks)
         inner = (widths[0], *widths[:-1])
         self.stages = nn.ModuleList(
@@ -201,38 +199,16 @@ TINYCD_V2_S = ModelCard(
         "normalised by running statistics where features are pooled over the image."
     ),
 )
-TINYCD_V2_B = replace(TINYCD_V2_S, title="TinyCDv2-B")
-TINYCD_V2_L = replace(TINYCD_V2_S, title="TinyCDv2-L")
-MICRO = replace(TINYCD_V2_S, title="TinyCDv2 (micro)")
 
-
-@register_model(TINYCD_V2_S)
-def tinycd_v2_s(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> TinyCDv2:
-    """TinyCDv2-S: half the width; 0.045 M parameters."""
-    refuse_pretrained("tinycd_v2_s", pretrained)
-    return TinyCDv2((8, 16, 16, 24), in_channels=in_channels, reference_losses=reference_losses)
-
-
-@register_model(TINYCD_V2_B)
-def tinycd_v2_b(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> TinyCDv2:
-    """TinyCDv2-B, 0.116 M parameters."""
-    refuse_pretrained("tinycd_v2_b", pretrained)
-    return TinyCDv2(in_channels=in_channels, reference_losses=reference_losses)
-
-
-@register_model(TINYCD_V2_L)
-def tinycd_v2_l(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> TinyCDv2:
-    """TinyCDv2-L: 1.2 times the width, more blocks; 0.263 M parameters."""
-    refuse_pretrained("tinycd_v2_l", pretrained)
-    return TinyCDv2(
-        (24, 32, 40, 56), (2, 2, 6, 1), stem_blocks=4, in_channels=in_channels, reference_losses=reference_losses
-    )
-
-
-@register_model(MICRO)
-def test_tinycd_v2(pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False) -> TinyCDv2:
-    """TinyCDv2 with one block per stage and short strips, for tests."""
-    refuse_pretrained("test_tinycd_v2", pretrained)
-    return TinyCDv2(
-        (8, 8, 16, 16), (1, 1, 1, 1), (11, 9, 7, 5), 1, in_channels=in_channels, reference_losses=reference_losses
-    )
+register_model("tinycd_v2_s", TINYCD_V2_S, partial(TinyCDv2, (8, 16, 16, 24)))
+register_model("tinycd_v2_b", replace(TINYCD_V2_S, title="TinyCDv2-B"), TinyCDv2)
+register_model(
+    "tinycd_v2_l",
+    replace(TINYCD_V2_S, title="TinyCDv2-L"),
+    partial(TinyCDv2, (24, 32, 40, 56), (2, 2, 6, 1), stem_blocks=4),
+)
+register_model(
+    "test_tinycd_v2",
+    replace(TINYCD_V2_S, title="TinyCDv2 (micro)"),
+    partial(TinyCDv2, (8, 8, 16, 16), (1, 1, 1, 1), (11, 9, 7, 5), stem_blocks=1),
+)

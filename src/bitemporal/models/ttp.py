@@ -21,7 +21,7 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import TIMM_HUB, fetch_weights, refuse_pretrained
+from bitemporal.models.encoders import TIMM_HUB, fetch_weights
 from bitemporal.models.layers import conv_module, initialise, rescaled_levels, segmentation_head, split_dates
 from bitemporal.models.registry import register_model
 
@@ -208,7 +208,6 @@ _MICRO = {
 def _sam(name: EncoderName, pretrained: bool, in_channels: int) -> VisionTransformerSAM:
     """SAM's image encoder, with position embeddings for images of 512 x 512 (64 x 64 for the miniature)."""
     micro = name == "test_samvit"
-    refuse_pretrained(name, pretrained and micro)
     build = partial(
         timm.create_model,
         "samvit_base_patch16" if micro else name,
@@ -349,7 +348,6 @@ class TTP(ChangeModel):
         width: int = 256,
         side: int = 128,
         train_time_fusion: bool = True,
-        reference_losses: bool = False,
     ) -> None:
         """Build the network.
 
@@ -364,12 +362,11 @@ class TTP(ChangeModel):
             train_time_fusion: Train the layers that mix the dates. In the reference they are frozen together with the
                 encoder, at the random values they start from (its adapter library freezes all layers that it does not
                 know): the published numbers come from ``False``.
-            reference_losses: See ``ChangeModel``.
 
         Raises:
             WeightsError: When pretrained weights cannot be fetched.
         """
-        super().__init__(reference_losses)
+        super().__init__()
         self.encoder = Encoder(encoder, pretrained, in_channels, rank, train_time_fusion)
         self.neck = SimplePyramid(2 * self.encoder.channels, width)
         self.head = Head(width, 5, self.num_logits, side)
@@ -395,34 +392,11 @@ CARD = ModelCard(
     "out coarser: predict them in tiles of 512. The encoder is frozen: train with pretrained=True. The layers that mix "
     "the dates are trained, which the reference does not do (train_time_fusion=False).",
 )
-MICRO = replace(CARD, title="TTP (micro)", licence="none", multiple=8, minimum=48)
 
-
-@register_model(CARD)
-def ttp(
-    pretrained: bool = False, in_channels: int = 3, train_time_fusion: bool = True, reference_losses: bool = False
-) -> TTP:
-    """TTP on SAM ViT-L, 353 M parameters, 48 M of them trained (6.2 M without time fusion)."""
-    return TTP(
-        pretrained=pretrained,
-        in_channels=in_channels,
-        train_time_fusion=train_time_fusion,
-        reference_losses=reference_losses,
-    )
-
-
-@register_model(MICRO)
-def test_ttp(
-    pretrained: bool = False, in_channels: int = 3, train_time_fusion: bool = True, reference_losses: bool = False
-) -> TTP:
-    """TTP on a miniature encoder, for tests."""
-    return TTP(
-        "test_samvit",
-        pretrained,
-        in_channels,
-        rank=2,
-        width=16,
-        side=32,
-        train_time_fusion=train_time_fusion,
-        reference_losses=reference_losses,
-    )
+register_model("ttp", CARD, TTP, ("train_time_fusion",))
+register_model(
+    "test_ttp",
+    replace(CARD, title="TTP (micro)", licence="none", multiple=8, minimum=48),
+    partial(TTP, "test_samvit", rank=2, width=16, side=32),
+    ("train_time_fusion",),
+)
