@@ -196,7 +196,8 @@ register_model(
             "MiT-b0",
             "none",
             notes="timm does not have the weights of GeoRSCLIP: they come with a bundle or a checkpoint of the whole "
-            "network, or load those of the Vision Transformer alone into `foundation.vit`. BAN on RemoteCLIP ViT-B/32 is the same network with other weights.",
+            "network, or load those of the Vision Transformer alone into `foundation.vit`. BAN on RemoteCLIP ViT-B/32 "
+            "is the same network with other weights.",
         ),
         licence="none",
     ),
