@@ -9,7 +9,6 @@ Code License for SegFormer, non-commercial), its ResNet from timm.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +24,8 @@ from bitemporal.models.base import (
     TrainingDefaults,
 )
 from bitemporal.models.bit import BIT_R18, TokenDecoder
-from bitemporal.models.encoders import MixTransformerName, ResNetName, mix_transformer, resnet_v1c
-from bitemporal.models.foundation import FoundationModel, FoundationName
+from bitemporal.models.encoders import MIX_TRANSFORMERS, mix_transformer, resnet_v1c
+from bitemporal.models.foundation import FoundationModel
 from bitemporal.models.layers import Fusion, MixFeedForward, fuse_both_dates, has_batch_norm, stage_by_date
 from bitemporal.models.registry import register_model
 
@@ -86,8 +85,8 @@ class BAN(ChangeModel):
 
     def __init__(
         self,
-        foundation: FoundationName,
-        side: MixTransformerName | ResNetName,
+        foundation: str,
+        side: str,
         pretrained: bool = False,
         in_channels: int = 3,
         width: int = 128,
@@ -107,11 +106,11 @@ class BAN(ChangeModel):
         super().__init__()
         self.foundation = FoundationModel(foundation, pretrained, in_channels)
         self.decoder: FusionDecoder | TokenDecoder
-        if side in get_args(MixTransformerName):
-            self.side, channels = mix_transformer(cast(MixTransformerName, side), pretrained, in_channels)
+        if side in MIX_TRANSFORMERS:
+            self.side, channels = mix_transformer(side, pretrained, in_channels)
             self.decoder = FusionDecoder(channels, width, self.num_logits)
         else:
-            self.side, channels = resnet_v1c(cast(ResNetName, side), pretrained, in_channels, stages=3, dense=True)
+            self.side, channels = resnet_v1c(side, pretrained, in_channels, stages=3, dense=True)
             self.decoder = TokenDecoder(channels[-1], nn.Conv2d(width, self.num_logits, 1), width)
         self.batch_statistics = has_batch_norm(self.side)
         # as many heads as the stage of a Mix Transformer has; the last three stages have a bridge
@@ -203,28 +202,21 @@ register_model(
     ),
     partial(BAN, "georsclip_b32", "mit_b0"),
 )
-register_model("ban_b16_clip_mit_b0", _card("CLIP ViT-B/16", "MiT-b0", _CLIP_B16), partial(BAN, "clip_b16", "mit_b0"))
-register_model("ban_b16_clip_mit_b1", _card("CLIP ViT-B/16", "MiT-b1", _CLIP_B16), partial(BAN, "clip_b16", "mit_b1"))
-register_model("ban_b16_clip_mit_b2", _card("CLIP ViT-B/16", "MiT-b2", _CLIP_B16), partial(BAN, "clip_b16", "mit_b2"))
-register_model(
-    "ban_b16_clip_bit",
-    _card_with_bit("CLIP ViT-B/16", _CLIP_B16),
-    partial(BAN, "clip_b16", "resnet18_v1c", width=32),
-)
-register_model(
-    "ban_l14_clip_mit_b0", _card("CLIP ViT-L/14", "MiT-b0", _CLIP_L14, 336), partial(BAN, "clip_l14", "mit_b0")
-)
-register_model(
-    "ban_l14_clip_mit_b1", _card("CLIP ViT-L/14", "MiT-b1", _CLIP_L14, 336), partial(BAN, "clip_l14", "mit_b1")
-)
-register_model(
-    "ban_l14_clip_mit_b2", _card("CLIP ViT-L/14", "MiT-b2", _CLIP_L14, 336), partial(BAN, "clip_l14", "mit_b2")
-)
-register_model(
-    "ban_l14_clip_bit",
-    _card_with_bit("CLIP ViT-L/14", _CLIP_L14, 336),
-    partial(BAN, "clip_l14", "resnet18_v1c", width=32),
-)
+for clip, title, licence, pixels in (
+    ("b16", "CLIP ViT-B/16", _CLIP_B16, 224),
+    ("l14", "CLIP ViT-L/14", _CLIP_L14, 336),
+):
+    for size in ("b0", "b1", "b2"):
+        register_model(
+            f"ban_{clip}_clip_mit_{size}",
+            _card(title, f"MiT-{size}", licence, pixels),
+            partial(BAN, f"clip_{clip}", f"mit_{size}"),
+        )
+    register_model(
+        f"ban_{clip}_clip_bit",
+        _card_with_bit(title, licence, pixels),
+        partial(BAN, f"clip_{clip}", "resnet18_v1c", width=32),
+    )
 register_model(
     "test_ban",
     replace(_card("", "MiT-b0", ""), title="BAN (micro)", licence="none"),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import ResNetName, resnet_v1c
+from bitemporal.models.encoders import resnet_v1c
 from bitemporal.models.layers import both_dates, initialise, segmentation_head, split_dates
 from bitemporal.models.registry import register_model
 
@@ -139,7 +139,7 @@ class BIT(ChangeModel):
 
     def __init__(
         self,
-        encoder: ResNetName = "resnet18_v1c",
+        encoder: str = "resnet18_v1c",
         pretrained: bool = False,
         in_channels: int = 3,
         width: int = 32,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import Pyramid, VGGName, vgg
+from bitemporal.models.encoders import Pyramid, vgg
 from bitemporal.models.layers import both_dates, unscaled_attention, without_autocast
 from bitemporal.models.registry import register_model
 
@@ -93,12 +93,7 @@ class CGNet(ChangeModel):
 
     num_logits: ClassVar[int] = 1
 
-    def __init__(
-        self,
-        encoder: VGGName = "vgg16_bn",
-        pretrained: bool = False,
-        in_channels: int = 3,
-    ) -> None:
+    def __init__(self, encoder: str = "vgg16_bn", pretrained: bool = False, in_channels: int = 3) -> None:
         """Build the network.
 
         Args:

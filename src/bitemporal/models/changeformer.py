@@ -6,7 +6,7 @@ on each date and SegFormer's head on the concatenated levels. The Mix Transforme
 segmentation-models-pytorch (weights: NVIDIA Source Code License for SegFormer, non-commercial).
 """
 
-from collections.abc import Sequence
+from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
 
@@ -14,30 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, ParameterRule, TrainingDefaults
-from bitemporal.models.encoders import MixTransformerName, mix_transformer
+from bitemporal.models.encoders import mix_transformer
 from bitemporal.models.layers import Fusion, segmentation_head, split_dates
 from bitemporal.models.registry import register_model
-
-
-class Head(nn.Module):
-    """SegFormer's head on levels that hold both dates."""
-
-    def __init__(self, in_channels: Sequence[int], width: int, classes: int) -> None:
-        """Build the layers.
-
-        Args:
-            in_channels: Channels of the levels.
-            width: Channels of every hidden layer.
-            classes: Number of logits.
-        """
-        super().__init__()
-        self.fusion = Fusion(in_channels, width, width)
-        self.classify = segmentation_head(width, classes)
-
-    def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Logits at the size of the first level."""
-        logits: Tensor = self.classify(self.fusion(levels))
-        return logits
 
 
 class ChangeFormer(ChangeModel):
@@ -45,7 +24,7 @@ class ChangeFormer(ChangeModel):
 
     def __init__(
         self,
-        encoder: MixTransformerName = "mit_b0",
+        encoder: str = "mit_b0",
         pretrained: bool = False,
         in_channels: int = 3,
         width: int = 256,
@@ -63,7 +42,8 @@ class ChangeFormer(ChangeModel):
         """
         super().__init__()
         self.encoder, channels = mix_transformer(encoder, pretrained, in_channels)
-        self.head = Head([2 * c for c in channels], width, self.num_logits)
+        fusion = Fusion([2 * c for c in channels], width, width)
+        self.head = nn.Sequential(OrderedDict(fusion=fusion, classify=segmentation_head(width, self.num_logits)))
 
     def outputs(self, before: Tensor, after: Tensor) -> ModelOutput:
         """Logits N x 2 x H/4 x W/4; no auxiliary output."""

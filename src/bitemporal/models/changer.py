@@ -9,7 +9,6 @@ the ResNeSt with theirs from timm (Apache-2.0).
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from bitemporal.losses import ohem_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, ParameterRule, TrainingDefaults
-from bitemporal.models.encoders import MixTransformerName, ResNetName, mix_transformer, resnet_v1c
+from bitemporal.models.encoders import MIX_TRANSFORMERS, mix_transformer, resnet_v1c
 from bitemporal.models.layers import (
     Fusion,
     MixFeedForward,
@@ -114,7 +113,7 @@ class Changer(ChangeModel):
 
     def __init__(
         self,
-        encoder: MixTransformerName | ResNetName = "mit_b0",
+        encoder: str = "mit_b0",
         pretrained: bool = False,
         in_channels: int = 3,
         width: int = 128,
@@ -131,10 +130,10 @@ class Changer(ChangeModel):
             WeightsError: When pretrained weights cannot be fetched.
         """
         super().__init__()
-        if encoder in get_args(MixTransformerName):
-            self.encoder, channels = mix_transformer(cast(MixTransformerName, encoder), pretrained, in_channels)
+        if encoder in MIX_TRANSFORMERS:
+            self.encoder, channels = mix_transformer(encoder, pretrained, in_channels)
         else:
-            self.encoder, channels = resnet_v1c(cast(ResNetName, encoder), pretrained, in_channels)
+            self.encoder, channels = resnet_v1c(encoder, pretrained, in_channels)
         self.batch_statistics = has_batch_norm(self.encoder)
         self.head = Head(channels, width, self.num_logits)
 

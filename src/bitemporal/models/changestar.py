@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bitemporal.losses import dice
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import ResNetName, resnet_v1c
+from bitemporal.models.encoders import resnet_v1c
 from bitemporal.models.layers import PooledBatchNorm2d, conv_module, segmentation_head, split_dates, stage_by_date
 from bitemporal.models.pyramid import FeaturePyramid
 from bitemporal.models.registry import register_model
@@ -146,7 +146,7 @@ class ChangeStar(ChangeModel):
     def __init__(
         self,
         segmentation: Literal["farseg", "upernet"] = "farseg",
-        encoder: ResNetName = "resnet18_v1c",
+        encoder: str = "resnet18_v1c",
         pretrained: bool = False,
         in_channels: int = 3,
         width: int = 128,

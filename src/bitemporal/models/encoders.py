@@ -6,14 +6,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import timm
 from huggingface_hub import constants
 from segmentation_models_pytorch.encoders import get_encoder
 from segmentation_models_pytorch.encoders.mix_transformer import MixVisionTransformerEncoder
 from timm.layers import SplitAttn
-from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vgg import VGG, cfgs
 from torch import Tensor, nn
 
@@ -123,19 +122,33 @@ class EfficientNetStem(nn.Module):
         return features_by_stage(self.blocks, self.bn1(self.conv_stem(images)))
 
 
-ResNetName = Literal["resnet18_v1c", "resnest50", "resnest101", "test_resnet"]
+_RESNETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "resnet18_v1c": ("resnet18d", {"avg_down": False}),
+    "resnest50": ("resnest50d", {}),
+    "resnest101": ("resnest101e", {}),
+    "test_resnet": (
+        "resnet18d",
+        {"avg_down": False, "layers": (1, 1, 1, 1), "channels": (8, 12, 16, 24), "stem_width": 4},
+    ),
+}
+"""Name of each ResNet in timm, and its arguments there."""
 
-_RESNEST_IN_TIMM = {"resnest50": "resnest50d", "resnest101": "resnest101e"}
+
+def _shortcuts_of_v1c(state: dict[str, Tensor], _: nn.Module) -> dict[str, Tensor]:
+    """Weights of timm's ``resnet18d`` for shortcuts that stride instead of averaging: their layers count from 0."""
+    return {
+        key.replace("downsample.1.", "downsample.0.").replace("downsample.2.", "downsample.1."): value
+        for key, value in state.items()
+    }
 
 
 def resnet_v1c(
-    name: ResNetName, pretrained: bool, in_channels: int, stages: int = 4, dense: bool = False
+    name: str, pretrained: bool, in_channels: int, stages: int = 4, dense: bool = False
 ) -> tuple[Pyramid, list[int]]:
     """The stages of a ResNet-18 with a deep stem (V1c), or of a ResNeSt, at strides 4, 8, 16 and 32.
 
     Args:
-        name: ``resnet18_v1c`` (timm has no such name; built from its classes), ``resnest50``, ``resnest101``, or
-            ``test_resnet``, a miniature for tests.
+        name: ``resnet18_v1c``, ``resnest50``, ``resnest101``, or ``test_resnet``, a miniature for tests.
         pretrained: Fetch ImageNet weights. For ``resnet18_v1c`` those of timm's ``resnet18d``, which differs in the
             shortcuts only: it averages before their 1 x 1 convolution, where V1c strides.
         in_channels: Channels of the image; with weights, timm adapts the first convolution.
@@ -146,33 +159,17 @@ def resnet_v1c(
         The stages, and the channels of each.
 
     Raises:
-        WeightsError: When the weights do not exist or cannot be fetched.
+        WeightsError: When the weights cannot be fetched.
     """
-    if name in _RESNEST_IN_TIMM:
-        whole = timm_network(_RESNEST_IN_TIMM[name], pretrained, in_chans=in_channels)
-        for module in whole.modules():
-            if isinstance(module, SplitAttn):  # one value per channel and image: training on one pair must work
-                pooled = PooledBatchNorm2d(module.bn1.num_features)
-                pooled.load_state_dict(module.bn1.state_dict())
-                module.bn1 = pooled
-    else:
-        channels = (8, 12, 16, 24) if name == "test_resnet" else (64, 128, 256, 512)
-        whole = ResNet(
-            BasicBlock,
-            (1, 1, 1, 1) if name == "test_resnet" else (2, 2, 2, 2),
-            in_chans=in_channels,
-            stem_width=channels[0] // 2,
-            stem_type="deep",
-            channels=channels,
-        )
-        if pretrained:
-            weights = timm_network("resnet18d", pretrained, in_chans=in_channels).state_dict()
-            shortcuts = {"downsample.1.": "downsample.0.", "downsample.2.": "downsample.1."}
-            for key in list(weights):
-                for theirs, ours in shortcuts.items():
-                    if theirs in key:
-                        weights[key.replace(theirs, ours)] = weights.pop(key)
-            whole.load_state_dict(weights)
+    name_in_timm, arguments = _RESNETS[name]
+    if arguments:
+        arguments = {**arguments, "pretrained_filter_fn": _shortcuts_of_v1c}
+    whole = timm_network(name_in_timm, pretrained, in_chans=in_channels, **arguments)
+    for module in whole.modules():
+        if isinstance(module, SplitAttn):  # one value per channel and image: training on one pair must work
+            pooled = PooledBatchNorm2d(module.bn1.num_features)
+            pooled.load_state_dict(module.bn1.state_dict())
+            module.bn1 = pooled
     layers = [whole.layer1, whole.layer2, whole.layer3, whole.layer4][:stages]
     if dense:
         layers[2][0].conv1.stride = layers[2][0].downsample[0].stride = (1, 1)
@@ -182,12 +179,10 @@ def resnet_v1c(
     return Pyramid([first, *others]), [info["num_chs"] for info in whole.feature_info[1:]][:stages]
 
 
-VGGName = Literal["vgg16", "vgg16_bn", "test_vgg", "test_vgg_bn"]
-
 _TEST_VGG: list[int | str] = [8, "M", 12, "M", 16, "M", 16, "M", 16, "M"]
 
 
-def vgg(name: VGGName, pretrained: bool, in_channels: int) -> tuple[Pyramid, list[int]]:
+def vgg(name: str, pretrained: bool, in_channels: int) -> tuple[Pyramid, list[int]]:
     """The five stages of a VGG-16 at strides 1, 2, 4, 8 and 16, without its last pooling and its classifier.
 
     A stage ends with a ReLU, and the next one begins with the pooling; layers keep their number in VGG's ``features``.
@@ -202,7 +197,7 @@ def vgg(name: VGGName, pretrained: bool, in_channels: int) -> tuple[Pyramid, lis
         The stages, and the channels of each.
 
     Raises:
-        WeightsError: When the weights do not exist or cannot be fetched.
+        WeightsError: When the weights cannot be fetched.
     """
     micro = name.startswith("test_")
     if pretrained:
@@ -210,7 +205,7 @@ def vgg(name: VGGName, pretrained: bool, in_channels: int) -> tuple[Pyramid, lis
     else:
         norm = nn.BatchNorm2d if name.endswith("_bn") else None
         # a classifier of one hidden unit: it is dropped, and at full size it would hold 100 M parameters
-        widths = _TEST_VGG if micro else cfgs["vgg16"]
+        widths = _TEST_VGG if micro else cfgs[name.removesuffix("_bn")]
         whole = VGG(widths, num_classes=0, in_chans=in_channels, mlp_ratio=1 / 4096, norm_layer=norm)
     layers = whole.features
     pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
@@ -218,10 +213,10 @@ def vgg(name: VGGName, pretrained: bool, in_channels: int) -> tuple[Pyramid, lis
     return stages, [info["num_chs"] for info in whole.feature_info[: len(stages)]]
 
 
-MixTransformerName = Literal["mit_b0", "mit_b1", "mit_b2", "test_mit"]
+MIX_TRANSFORMERS = ("mit_b0", "mit_b1", "mit_b2", "test_mit")
 
 
-def mix_transformer(name: MixTransformerName, pretrained: bool, in_channels: int) -> tuple[Pyramid, list[int]]:
+def mix_transformer(name: str, pretrained: bool, in_channels: int) -> tuple[Pyramid, list[int]]:
     """The four stages of a Mix Transformer (SegFormer), strides 4, 8, 16 and 32.
 
     A stage is ``Sequential(patch embedding, blocks, norm)`` and maps N x C x H x W to its features. No batch
@@ -236,7 +231,7 @@ def mix_transformer(name: MixTransformerName, pretrained: bool, in_channels: int
         The stages, and the channels of each.
 
     Raises:
-        WeightsError: When the weights do not exist or cannot be fetched.
+        WeightsError: When the weights cannot be fetched.
     """
     if name == "test_mit":
         encoder = _test_mit(in_channels)

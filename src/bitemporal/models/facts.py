@@ -89,11 +89,6 @@ class ModelFacts:
     published: tuple[PublishedScore, ...]
     remark: str
 
-    @property
-    def micro(self) -> bool:
-        """Whether it is a miniature for tests."""
-        return self.name.startswith(MICRO)
-
 
 @dataclass(frozen=True)
 class Captions:

@@ -6,8 +6,6 @@ https://arxiv.org/abs/2306.11300. ImageNet-21k: Steiner et al., How to train you
 https://arxiv.org/abs/2106.10270.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
@@ -15,10 +13,7 @@ from torch import Tensor, nn
 
 from bitemporal.models.encoders import timm_network
 
-FoundationName = Literal["clip_b16", "clip_l14", "georsclip_b32", "in21k_b16", "test_vit"]
-
-
-_ORIGINS: dict[FoundationName, tuple[str, tuple[int, ...]]] = {
+_ORIGINS: dict[str, tuple[str, tuple[int, ...]]] = {
     "clip_b16": ("vit_base_patch16_clip_quickgelu_224.openai", (2, 5, 8)),
     "clip_l14": ("vit_large_patch14_clip_quickgelu_336.openai", (5, 11, 17)),
     "georsclip_b32": ("vit_base_patch32_clip_quickgelu_224", (2, 5, 8)),  # timm does not have its weights
@@ -38,7 +33,7 @@ class FoundationModel(nn.Module):
         grid: Rows and columns of the tokens.
     """
 
-    def __init__(self, name: FoundationName, pretrained: bool, in_channels: int) -> None:
+    def __init__(self, name: str, pretrained: bool, in_channels: int) -> None:
         """Build the model.
 
         Args:

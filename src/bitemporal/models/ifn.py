@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import VGGName, vgg
+from bitemporal.models.encoders import vgg
 from bitemporal.models.layers import ChannelAttention, both_dates
 from bitemporal.models.registry import register_model
 
@@ -87,12 +87,7 @@ class IFN(ChangeModel):
     num_logits: ClassVar[int] = 1
     threshold: float = 0.3
 
-    def __init__(
-        self,
-        encoder: VGGName = "vgg16",
-        pretrained: bool = False,
-        in_channels: int = 3,
-    ) -> None:
+    def __init__(self, encoder: str = "vgg16", pretrained: bool = False, in_channels: int = 3) -> None:
         """Build the network.
 
         Args:

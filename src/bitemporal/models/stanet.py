@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bitemporal.losses import batch_balanced_contrastive
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import ResNetName, resnet_v1c
+from bitemporal.models.encoders import resnet_v1c
 from bitemporal.models.layers import (
     Fusion,
     conv_module,
@@ -140,7 +140,7 @@ class STANet(ChangeModel):
     def __init__(
         self,
         attention: Attention = "pam",
-        encoder: ResNetName = "resnet18_v1c",
+        encoder: str = "resnet18_v1c",
         pretrained: bool = False,
         in_channels: int = 3,
         width: int = 96,

@@ -9,7 +9,6 @@ https://arxiv.org/abs/2312.16202. Reference: Open-CD (Apache-2.0); the encoder a
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import timm
 import torch
@@ -191,8 +190,6 @@ class Block(nn.Module):
         return fused
 
 
-EncoderName = Literal["samvit_large_patch16", "test_samvit"]
-
 _MICRO = {
     "patch_size": 8,
     "embed_dim": 16,
@@ -205,7 +202,7 @@ _MICRO = {
 }
 
 
-def _sam(name: EncoderName, pretrained: bool, in_channels: int) -> VisionTransformerSAM:
+def _sam(name: str, pretrained: bool, in_channels: int) -> VisionTransformerSAM:
     """SAM's image encoder, with position embeddings for images of 512 x 512 (64 x 64 for the miniature)."""
     micro = name == "test_samvit"
     build = partial(
@@ -245,9 +242,7 @@ def position_embeddings(embeddings: Tensor, height: int, width: int) -> Tensor:
 class Encoder(nn.Module):
     """SAM's image encoder for both dates; only the adapters, their biases and, optionally, time fusion are trained."""
 
-    def __init__(
-        self, name: EncoderName, pretrained: bool, in_channels: int, rank: int, train_time_fusion: bool
-    ) -> None:
+    def __init__(self, name: str, pretrained: bool, in_channels: int, rank: int, train_time_fusion: bool) -> None:
         """Build the encoder.
 
         Args:
@@ -341,7 +336,7 @@ class TTP(ChangeModel):
 
     def __init__(
         self,
-        encoder: EncoderName = "samvit_large_patch16",
+        encoder: str = "samvit_large_patch16",
         pretrained: bool = False,
         in_channels: int = 3,
         rank: int = 16,
