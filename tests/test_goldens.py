@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bitemporal.errors import WeightsError
 from bitemporal.interop.opencd import convert, unused_entries
-from bitemporal.interop.opencd.conversion import FAMILIES
+from bitemporal.interop.opencd.families import FAMILIES
 from bitemporal.models import ChangeModel, create_model
 
 GOLDENS = Path(__file__).resolve().parents[1].parent / "shared" / "goldens"

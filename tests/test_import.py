@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from bitemporal.cli.main import main
 from bitemporal.errors import WeightsError
 from bitemporal.inference.bundle import load_network
-from bitemporal.interop.opencd import conversion, convert, import_network, read_checkpoint, unused_entries
+from bitemporal.interop.opencd import conversion, convert, families, import_network, read_checkpoint, unused_entries
 from bitemporal.interop.opencd.checkpoint import closest_network
 from test_goldens import GOLDENS, reference_input, reference_state
 
@@ -190,7 +190,7 @@ def test_a_renaming_table_renames_splits_joins_and_leaves_out(monkeypatch):
         "net.aid*": None,
         "net.*": "never reached",
     }
-    monkeypatch.setitem(conversion.FAMILIES, "test_renamed", rules)
+    monkeypatch.setitem(families.FAMILIES, "test_renamed", rules)
     monkeypatch.setattr(conversion, "create_model", lambda name: Renamed())
     torch.manual_seed(0)
     state = {
@@ -231,7 +231,7 @@ def test_a_renaming_table_renames_splits_joins_and_leaves_out(monkeypatch):
 )
 def test_an_entry_that_cannot_be_renamed_split_or_joined_is_listed(key, value, problem, monkeypatch):
     rules = {"net.layer*.conv": "blocks.*", "net.all_*": ("query.*", "values.*"), "net.second": "joined"}
-    monkeypatch.setitem(conversion.FAMILIES, "test_renamed", rules | {"net.first": "joined"})
+    monkeypatch.setitem(families.FAMILIES, "test_renamed", rules | {"net.first": "joined"})
     monkeypatch.setattr(conversion, "create_model", lambda name: Renamed())
     state = {"net.first.weight": torch.rand(3, 4), "net.first.bias": torch.rand(3), key: value}
     with pytest.raises(WeightsError, match=problem):

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from bitemporal.errors import WeightsError
-from bitemporal.interop.opencd.conversion import FAMILIES, known_share, misfits, unused_entries
+from bitemporal.interop.opencd.conversion import known_share, misfits, unused_entries
+from bitemporal.interop.opencd.families import FAMILIES
 from bitemporal.models import ChangeModel, create_model, model_card
 
 Part = Literal["student", "small", "medium", "large"]

@@ -12,44 +12,9 @@ import torch
 from torch import Tensor
 
 from bitemporal.errors import WeightsError
-from bitemporal.interop.opencd import (
-    ban,
-    bit,
-    cgnet,
-    changeformer,
-    changer,
-    changestar,
-    fully_convolutional,
-    hanet,
-    ifn,
-    lightcdnet,
-    snunet,
-    stanet,
-    tinycd,
-    tinycd_v2,
-    ttp,
-)
+from bitemporal.interop.opencd.families import FAMILIES
 from bitemporal.interop.opencd.rules import Rules
 from bitemporal.models import create_model
-
-FAMILIES: dict[str, Rules] = {
-    **ban.FAMILIES,
-    **bit.FAMILIES,
-    **cgnet.FAMILIES,
-    **changeformer.FAMILIES,
-    **changer.FAMILIES,
-    **changestar.FAMILIES,
-    **fully_convolutional.FAMILIES,
-    **hanet.FAMILIES,
-    **ifn.FAMILIES,
-    **lightcdnet.FAMILIES,
-    **snunet.FAMILIES,
-    **stanet.FAMILIES,
-    **tinycd.FAMILIES,
-    **tinycd_v2.FAMILIES,
-    **ttp.FAMILIES,
-}
-"""The renaming table of each network, by its registered name."""
 
 
 @cache

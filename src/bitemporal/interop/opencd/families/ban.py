@@ -1,6 +1,6 @@
 """BAN on all its foundation models and side networks."""
 
-from bitemporal.interop.opencd.bit import token_decoder
+from bitemporal.interop.opencd.families.bit import token_decoder
 from bitemporal.interop.opencd.rules import Rules, fusion, mix_feed_forward, mix_transformer, resnet
 
 _SIDE = "decode_head.side_adapter_network"
@@ -38,15 +38,7 @@ _BIT: Rules = {
     f"{_DECODER}.conv_seg": "decoder.classify",
 }
 
-FAMILIES = {
-    "ban_b16_clip_mit_b0": _MIX_TRANSFORMER,
-    "ban_b16_clip_mit_b1": _MIX_TRANSFORMER,
-    "ban_b16_clip_mit_b2": _MIX_TRANSFORMER,
-    "ban_b16_in21k_mit_b0": _MIX_TRANSFORMER,
-    "ban_b32_georsclip_mit_b0": _MIX_TRANSFORMER,
-    "ban_l14_clip_mit_b0": _MIX_TRANSFORMER,
-    "ban_l14_clip_mit_b1": _MIX_TRANSFORMER,
-    "ban_l14_clip_mit_b2": _MIX_TRANSFORMER,
-    "ban_b16_clip_bit": _BIT,
-    "ban_l14_clip_bit": _BIT,
-}
+FAMILIES = dict.fromkeys(("ban_b16_in21k_mit_b0", "ban_b32_georsclip_mit_b0"), _MIX_TRANSFORMER)
+for clip in ("ban_b16_clip", "ban_l14_clip"):
+    FAMILIES |= {f"{clip}_{side}": _MIX_TRANSFORMER for side in ("mit_b0", "mit_b1", "mit_b2")}
+    FAMILIES[f"{clip}_bit"] = _BIT
