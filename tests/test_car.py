@@ -153,7 +153,7 @@ def test_equal_counts_where_most_pairs_have_no_change():
 
 def test_equal_counts_of_nothing():
     for values, parts in (([], 3), ([math.nan], 3), ([0.5], 0)):
-        with pytest.raises(PartitionError, match="expected at least one"):
+        with pytest.raises(PartitionError, match="expected at least 1 part and 1 pair"):
             CarPartition.of_equal_counts(values, parts)
 
 

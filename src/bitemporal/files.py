@@ -95,6 +95,25 @@ def check_new_folder(path: str | os.PathLike[str]) -> None:
         raise OutputError(f"{target}: exists and is not an empty folder; remove it, or choose another one")
 
 
+def check_output_folder(option: str, folder: Path, data: Path) -> None:
+    """Refuse an output folder that is a file, or lies inside the folder of the data.
+
+    Args:
+        option: Name of the option that names the folder.
+        folder: The folder, new or existing.
+        data: Folder of pairs, which is never written to.
+
+    Raises:
+        OutputError: Naming the option.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{option}: {folder} is a file, expected a folder or a new name")
+    if folder.resolve().is_relative_to(data.resolve()):
+        raise OutputError(
+            f"{option}: {folder} lies inside the data folder {data}, which is never written to; name another folder"
+        )
+
+
 def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path], bool], what: str) -> None:
     """Refuse an output file that would replace something else than an earlier output of the same kind.
 

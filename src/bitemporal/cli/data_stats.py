@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from rich.table import Table
 
-from bitemporal.errors import DataError, OptionError, OutputError
-from bitemporal.files import replacing
+from bitemporal.errors import DataError
+from bitemporal.files import check_output_folder, replacing
 from bitemporal.method.car import PAPER_THRESHOLDS, CarPartition
 from bitemporal.pairs import FolderCheck, PairOptions, check_pairs
 from bitemporal.pairs.partition import write_partition
@@ -51,12 +51,11 @@ def stats(
         pair_options: How the files of the pairs are read.
         workers: Processes that read files; as many as fit the folder and the machine when left out.
     """
-    if parts is not None and thresholds is not None:
-        raise OptionError(f"parts: found {parts} and thresholds {thresholds}, expected one of the two; drop one")
-    if parts is not None and parts < 1:
-        raise OptionError(f"parts: found {parts}, expected a number of at least 1")
-    target = _outside(Path(output), Path(path))
-    given = None if thresholds is None else CarPartition(thresholds)
+    target = Path(output)
+    check_output_folder("output", target, Path(path))
+    given: CarPartition | None = None
+    if parts is None or parts in PAPER_THRESHOLDS or thresholds is not None:
+        given = CarPartition.of_options(parts, thresholds) or CarPartition()
     folder = pair_options.pair_folder(path)
     check = check_pairs(folder, workers, progress=sys.stderr.isatty(), images=False)
     _refuse_label_faults(check)
@@ -66,11 +65,8 @@ def stats(
     }
     # the pairs that teachers would be trained on decide what equal means
     from_train = cars.get("train", np.array([])).size > 0
-    count = len(given.names) if given else parts or 3
+    count = len(given.names) if given else parts or 0
     equal = CarPartition.of_equal_counts(cars["train"] if from_train else np.concatenate(list(cars.values())), count)
-    if given is None and count in PAPER_THRESHOLDS:
-        given = CarPartition.of_paper(count)
-
     if check.decoding:
         print(check.decoding.describe())
     for warning in check.warnings:
@@ -95,19 +91,6 @@ def stats(
     print(
         f"\nwritten to {target}: partition.csv ({len(check.records):,} pairs, {written.describe()}), car_histogram.png"
     )
-
-
-def _outside(target: Path, data: Path) -> Path:
-    if target.resolve().is_relative_to(data.resolve()):
-        raise OutputError(
-            f"output: {target} lies inside the data folder {data}, which is never written to; name a folder "
-            "elsewhere with --output"
-        )
-    if target.exists() and not target.is_dir():
-        raise OutputError(
-            f"output: {target} is a file, expected a folder (new or existing); name another with --output"
-        )
-    return target
 
 
 def _refuse_label_faults(check: FolderCheck) -> None:

@@ -6,22 +6,31 @@ from bitemporal.inference import Augmentation, Detector, compose
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorOptions:
-    """Detector.
+class PredictionOptions:
+    """Prediction.
 
     Attributes:
-        bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub. The
-            probabilities of several bundles are averaged.
         device: auto (CUDA, else MPS, else CPU), or the name of a device.
         tta: Test-time augmentation: average the predictions for mirrored images (flips), turned images (rotations), or
             both (flips-rotations).
         scales: Scales at which images are predicted, as in 0.75,1,1.25. The predictions are averaged.
     """
 
-    bundle: list[str]
     device: str = "auto"
     tta: Augmentation | None = None
     scales: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorOptions(PredictionOptions):
+    """Detector.
+
+    Attributes:
+        bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub. The
+            probabilities of several bundles are averaged.
+    """
+
+    bundle: list[str]
 
     def load(self) -> Detector:
         """Load the detector."""

@@ -1,76 +1,22 @@
 """``bitemporal evaluate``."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from bitemporal import evaluation
+from bitemporal.cli.detector import PredictionOptions
 from bitemporal.errors import DataError, OptionError
 from bitemporal.evaluation import MaskSettings, Result
 from bitemporal.evaluation.results import check_result_output, check_seed
 from bitemporal.imagery.decode import SUFFIXES
 from bitemporal.inference import compose
 from bitemporal.inference.bundle import ORIGIN, ORIGIN_PARTITION_BUNDLE, read_description
-from bitemporal.inference.combining import Augmentation
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder, PairOptions, check_pairs
 from bitemporal.tables import print_table
-
-
-@dataclass(frozen=True)
-class PartOptions:
-    """CAR parts.
-
-    Attributes:
-        parts: Number of CAR parts, split at the paper's thresholds (2 or 3).
-        thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts. Without either: those
-            of an Origin-Partition bundle, else 0.05,0.20.
-    """
-
-    parts: int | None = None
-    thresholds: tuple[float, ...] | None = None
-
-    def partition(self) -> CarPartition | None:
-        """The partition asked for; ``None`` for the default."""
-        if self.parts is not None and self.thresholds is not None:
-            raise OptionError(
-                f"parts: found {self.parts} and thresholds {self.thresholds}, expected one of the two; drop one"
-            )
-        if self.thresholds is not None:
-            return CarPartition(self.thresholds)
-        return None if self.parts is None else CarPartition.of_paper(self.parts)
-
-
-@dataclass(frozen=True)
-class MaskOptions:
-    """Masks.
-
-    Attributes:
-        threshold: Probability above which a pixel is changed.
-        tta: Test-time augmentation: flips, rotations, or flips-rotations.
-        scales: Sizes of the images for test-time augmentation, as in 0.75,1,1.25.
-        tile: Side of the tiles that images are cut into; whole images by default.
-        stride: Pixels from one tile to the next; the tile's side by default.
-    """
-
-    threshold: float = 0.5
-    tta: Augmentation | None = None
-    scales: tuple[float, ...] = (1.0,)
-    tile: int | None = None
-    stride: int | None = None
-
-    def settings(self) -> MaskSettings:
-        """The same settings, as a protocol holds them."""
-        return MaskSettings(
-            threshold=self.threshold,
-            tile=self.tile,
-            stride=self.stride,
-            augmentation=self.tta,
-            scales=tuple(self.scales),
-        )
 
 
 def evaluate(
@@ -80,10 +26,13 @@ def evaluate(
     *,
     split: str | None = None,
     pair_options: PairOptions,
-    grouping: PartOptions,
-    masks: MaskOptions,
+    parts: int | None = None,
+    thresholds: tuple[float, ...] | None = None,
+    threshold: float = 0.5,
+    tile: int | None = None,
+    stride: int | None = None,
+    prediction: PredictionOptions,
     batch_size: int = 8,
-    device: str = "auto",
     name: str | None = None,
     seed: int | None = None,
     output: str | None = None,
@@ -100,10 +49,14 @@ def evaluate(
         data: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
         split: Split to evaluate on; test where it has labels, else val, else the only one.
         pair_options: How the files of the pairs are read.
-        grouping: The CAR parts that scores are grouped by.
-        masks: How masks are made.
+        parts: Number of CAR parts that scores are grouped by, split at the paper's thresholds (2 or 3).
+        thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts. Without either: those
+            of an Origin-Partition bundle, else 0.05,0.20.
+        threshold: Probability above which a pixel is changed.
+        tile: Side of the tiles that images are cut into; whole images by default.
+        stride: Pixels from one tile to the next; the tile's side by default.
+        prediction: How masks are made.
         batch_size: Pairs predicted at once.
-        device: auto (CUDA, else MPS, else CPU), or a device's name.
         name: The detector's name in comparisons; results of one name and different seeds are replicates. By default
             the network and its stage.
         seed: The seed that the detector was trained with; by default the one in the bundle.
@@ -113,7 +66,10 @@ def evaluate(
     if output is not None:
         check_result_output(output)
     check_seed(seed)
-    settings, partition = masks.settings(), grouping.partition()
+    partition = CarPartition.of_options(parts, thresholds)
+    settings = MaskSettings(
+        threshold=threshold, tile=tile, stride=stride, augmentation=prediction.tta, scales=prediction.scales
+    )
     folder = pair_options.pair_folder(data)
     chosen = _choose_split(folder) if split is None else split
     pairs = folder.pairs(chosen)
@@ -123,9 +79,9 @@ def evaluate(
         folder = _checked(folder, chosen, console)
         result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, settings)
     else:
-        detector = compose([bundle], device, masks.tta, masks.scales, masks.tile, masks.stride)
+        detector = compose([bundle], prediction.device, prediction.tta, prediction.scales, tile, stride)
         folder = _checked(folder, chosen, console)
-        result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, masks.threshold)
+        result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
     stated = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
     result = result.named(**_describe(bundle) | stated, source=bundle)
     _show(result, bundle, data, console)
@@ -198,17 +154,17 @@ def _checked(folder: PairFolder, split: str, console: Console) -> PairFolder:
 
 
 def _choose_split(folder: PairFolder) -> str:
-    for name in ("test", "val"):
-        if name in folder.splits and any(pair.label for pair in folder.pairs(name)):
-            return name
-    if len(folder.splits) == 1:
-        return folder.splits[0]
     labelled = [name for name in folder.splits if any(pair.label for pair in folder.pairs(name))]
     if not labelled:
         raise DataError(
             f"{folder.root}: no pair of {', '.join(folder.splits)} has a label; evaluation compares with labels: add "
             "them, or use `bitemporal predict`, which needs none"
         )
+    for name in ("test", "val"):
+        if name in labelled:
+            return name
+    if len(folder.splits) == 1:
+        return folder.splits[0]
     raise OptionError(
         f"split: {folder.root} has labels in {', '.join(labelled)}, and neither in test nor in val; name one by --split"
     )

@@ -6,14 +6,14 @@ a part ends *at* its threshold, so small <= 0.05 < medium <= 0.20 < large.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from bitemporal.errors import PartitionError
+from bitemporal.errors import OptionError, PartitionError
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.method.equal_counts import equal_count_thresholds
 
@@ -106,6 +106,26 @@ class CarPartition:
         return cls(PAPER_THRESHOLDS[parts])
 
     @classmethod
+    def of_options(cls, parts: int | None, thresholds: Sequence[float] | None) -> "CarPartition | None":
+        """The partition that two options ask for, of which one at most may be given; ``None`` without either.
+
+        Args:
+            parts: Number of parts, at the paper's thresholds.
+            thresholds: The thresholds themselves.
+
+        Raises:
+            OptionError: When both are given.
+            PartitionError: When the thresholds are not increasing ratios, or the paper has none for so many parts.
+        """
+        if parts is not None and thresholds is not None:
+            raise OptionError(
+                f"parts and thresholds: found {parts} and {thresholds}, expected one of the two; drop one"
+            )
+        if parts is not None:
+            return cls.of_paper(parts)
+        return None if thresholds is None else cls(tuple(thresholds))
+
+    @classmethod
     def of_equal_counts(cls, cars: Iterable[float], parts: int) -> "CarPartition":
         """The partition with pair counts as equal as ties in CAR allow.
 
@@ -121,7 +141,7 @@ class CarPartition:
         values = np.asarray([c for c in cars if not np.isnan(c)], dtype=np.float64)
         if parts < 1 or values.size == 0:
             raise PartitionError(
-                f"found {parts} parts for {values.size} pairs with a CAR, expected at least one of each"
+                f"parts: found {parts} for {values.size} pairs with a CAR, expected at least 1 part and 1 pair"
             )
         return cls(equal_count_thresholds(values, parts))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bitemporal.errors import DataError, OutputError
-from bitemporal.files import clear_leftovers
+from bitemporal.errors import DataError
+from bitemporal.files import check_output_folder, clear_leftovers
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import FolderCheck, Pair, PairFolder, check_pairs
 from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
@@ -63,7 +63,7 @@ def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console) -> RunDa
         DataError: When files are faulty, there is nothing to train on, or a run would be resumed with other pairs.
         OutputError: When the run folder lies inside the data, or is a file.
     """
-    check_run_folder(run.path, Path(recipe.data))
+    check_output_folder("out", run.path, Path(recipe.data))
     if is_first_process():
         for written in run.written_to():
             clear_leftovers(written)
@@ -93,20 +93,6 @@ def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console) -> RunDa
         by_part = ", ".join(f"{name} {counts[name]}" for name in data.partition.names)
         say(console, f"{split}: {counts.total()} labelled pairs ({by_part})")
     return data
-
-
-def check_run_folder(run: Path, data: Path) -> None:
-    """Refuse a run folder that cannot be one.
-
-    Raises:
-        OutputError: When it is a file, or lies inside the data.
-    """
-    if run.exists() and not run.is_dir():
-        raise OutputError(f"out: {run} is a file, expected a folder or a new name")
-    if run.resolve().is_relative_to(data.resolve()):
-        raise OutputError(
-            f"out: {run} lies inside the data folder {data}, which is never written to; name another folder"
-        )
 
 
 def _check(recipe: TrainRecipe, images: bool, console: Console) -> tuple[PairFolder, FolderCheck]:

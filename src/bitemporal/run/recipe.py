@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from bitemporal.errors import RecipeError
+from bitemporal.errors import BitemporalError, RecipeError
 from bitemporal.files import replacing
 from bitemporal.method.car import CarPartition
 from bitemporal.method.loss import criterion
@@ -115,7 +115,7 @@ class TrainRecipe(PairOptions):
         parser.add_argument("--recipe", type=cls)
         try:
             recipe: Self = parser.instantiate_classes(parser.parse_object({"recipe": content})).recipe
-        except (ArgumentError, RecipeError) as error:
+        except (ArgumentError, BitemporalError) as error:
             raise RecipeError(
                 f"{path}: not a recipe of this version ({error}); restore the file from a copy"
             ) from error
@@ -200,14 +200,10 @@ class DistillRecipe(TrainRecipe):
         """The CAR partition of the run.
 
         Raises:
+            OptionError: When parts and thresholds are given.
             PartitionError: When the thresholds are not increasing ratios.
-            RecipeError: When parts are given too.
         """
-        if self.thresholds is None:
-            return CarPartition.of_paper(3 if self.parts is None else self.parts)
-        if self.parts is not None:
-            raise RecipeError("parts and thresholds both say how to part the pairs; give one of them")
-        return CarPartition(self.thresholds)
+        return CarPartition.of_options(self.parts, self.thresholds) or CarPartition()
 
 
 def _require(recipe: TrainRecipe, name: str, holds: Callable[[Any], bool], expected: str) -> None:
