@@ -146,7 +146,7 @@ def test_stats_with_other_parts(tmp_path, capsys):
         assert status == 0, err
         assert [r.part for r in read_partition(tmp_path / "out" / "partition.csv")] == parts
     for words, message in (
-        (["--parts", "2", "--thresholds", "0.3"], "expected one; drop the other"),
+        (["--parts", "2", "--thresholds", "0.3"], "expected one of the two"),
         (["--thresholds", "0.3,0.1"], "increasing"),
         (["--parts", "0"], "at least 1"),
     ):
