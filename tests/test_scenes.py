@@ -1174,6 +1174,9 @@ def test_a_run_interrupted_as_it_writes_its_products_only_writes_them(length, tm
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("bitemporal.scenes.prediction.make_products", Mock(side_effect=KeyboardInterrupt))
         predict_scene(detector, *files, tmp_path / "c.tif", **options)
+    for name in ("mask.tif", "mask-cog.tif"):  # half-written by a run that was killed
+        # a TIFF whose directory would begin at its end
+        (tmp_path / ".c.tif.work" / "all" / name).write_bytes(b"II*\0\xe8\x03\0\0".ljust(1000, b"\0"))
     with monkeypatch.context() as patch:
         patch.setattr(detector, "answers", Mock(side_effect=AssertionError("predicted again")))
         result = predict_scene(detector, *files, tmp_path / "c.tif", **options)
