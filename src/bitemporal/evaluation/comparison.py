@@ -40,10 +40,10 @@ class Comparison:
         """The comparison in JSON types."""
 
         def plain(values: dict[tuple[str, Averaging], Estimate]) -> dict[str, Any]:
-            by_averaging: dict[str, Any] = {averaging: {} for averaging in AVERAGINGS}
-            for (metric, averaging), value in values.items():
-                by_averaging[averaging][metric] = value._asdict()
-            return by_averaging
+            return {
+                averaging: {metric: values[metric, averaging]._asdict() for metric in METRICS}
+                for averaging in AVERAGINGS
+            }
 
         return {
             "description": self.description,

@@ -98,14 +98,6 @@ def describe_curves(counts: ProbabilityCounts) -> dict[str, Any]:
         "best_f1": {"threshold": float(curve.thresholds[best]), "f1_changed": float(curve.f1[best])},
         "average_precision": curve.average_precision,
         "expected_calibration_error": reliability.expected_error,
-        "reliability": {
-            "predicted": reliability.predicted.tolist(),
-            "observed": reliability.observed.tolist(),
-            "pixels": reliability.pixels.tolist(),
-        },
-        "counts": {
-            "unchanged": counts.unchanged.tolist(),
-            "changed": counts.changed.tolist(),
-            "total": counts.total.tolist(),
-        },
+        "reliability": {name: getattr(reliability, name).tolist() for name in ("predicted", "observed", "pixels")},
+        "counts": {name: values.tolist() for name, values in vars(counts).items()},
     }
