@@ -93,6 +93,8 @@ def test_every_path_gives_the_same_pixels(pair, tmp_path):
 def test_sound_tiffs_of_any_layout_are_read(tmp_path, bands, dtype, interleave, compress):
     samples = np.random.default_rng(0).integers(0, 250, (bands, SIZE, SIZE)).astype(dtype)
     options = {} if compress is None else {"compress": compress}
+    if bands == 4:
+        options["photometric"] = "RGB"  # else nothing says which of them are colours
     write_tiff(tmp_path / "x.tif", samples, interleave=interleave, **options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -90,7 +90,8 @@ class Protocol(MaskSettings):
         pairs_hash: SHA-256 of the stems and decoded labels of all labelled pairs, in any order.
         pairs: Number of labelled pairs.
         labels: What the values of the label files mean.
-        image_range: Values that became 0 and 255.
+        image_range: Values that became 0 and 255, for all channels or a pair for each.
+        bands: Bands that became the channels; red, green and blue by default.
         car_thresholds: Thresholds of the CAR parts.
         metric_version: ``bitemporal.metrics.METRIC_VERSION``.
     """
@@ -100,7 +101,8 @@ class Protocol(MaskSettings):
     pairs_hash: str
     pairs: int
     labels: str | None = None
-    image_range: tuple[float, float] | None = None
+    image_range: tuple[float, ...] | None = None
+    bands: tuple[int, ...] | None = None
     car_thresholds: tuple[float, ...] = CarPartition().thresholds
     metric_version: int = METRIC_VERSION
 

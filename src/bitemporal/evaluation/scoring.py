@@ -189,6 +189,7 @@ def _count(
         pairs=len(labelled),
         labels=folder.decoding.rule() if folder.decoding else None,
         image_range=folder.image_range,
+        bands=folder.bands,
         car_thresholds=partition.thresholds,
     )
     return Result("detector", protocol, evaluation, origin=program())

@@ -1,7 +1,7 @@
 """How pixels come in, by one door.
 
-``decode`` opens a file with every check, ``scale`` makes 8-bit RGB of its samples, ``masks`` reads labels and the masks
-of other programs, and ``inputs`` brings whatever a detector is given to tensors.
+``decode`` opens a file with every check, ``scale`` makes 8-bit channels of its bands, ``masks`` reads labels and the
+masks of other programs, and ``inputs`` brings whatever a detector is given to tensors.
 """
 
 from bitemporal.imagery.decode import MAX_PIXELS, SUFFIXES

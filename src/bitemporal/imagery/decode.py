@@ -1,9 +1,11 @@
 """Image files: opened with every check, and decoded to the samples that they hold."""
 
+import logging
+import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from bitemporal.errors import DataError
+
+BANDS = "bands"
+"""Mode of images whose bands are no known colours."""
 
 SUFFIXES = {
     ".png": "PNG",
@@ -33,11 +38,15 @@ DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes of grey images with more than 8 bits per sample."""
 
 _FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))
-_BITS, _ORIENTATION, _SAMPLES = 258, 274, 277  # TIFF tags
+_SUBFILE, _BITS, _COMPRESSION, _ORIENTATION, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 259, 274, 277, 339  # TIFF tags
+_REDUCED_OR_MASK = 5  # bits of _SUBFILE: the page is an overview, or a mask
+_WEBP = 50001  # a compression that Pillow's wheels lack, and complain of on standard error
 _GEOREFERENCE = 33550, 34264  # GeoTIFF tags ModelPixelScale and ModelTransformation
-_CONVERT = "convert it to 8-bit RGB or to a single band of at most 16 bits"
+_CONVERT = "convert it to integers or floats, `gdal_translate -ot Float32 -co COMPRESS=DEFLATE`"
 _RESTORE = "restore the file from its source, or remove its pair"
-_pillow_limit = threading.Lock()
+_NO_DECODER = re.compile(r"codec|compression scheme|not supported|unsupported|not configured", re.IGNORECASE)
+_pillow_settings = threading.Lock()
+_pillow_log = logging.getLogger("PIL.TiffImagePlugin")
 
 
 class FileFault(DataError):
@@ -65,32 +74,30 @@ class Decoded:
 
     Attributes:
         path: The file.
-        pixels: Fully decoded: Pillow's image; or, where Pillow has no mode for them, the samples of a grey or colour
-            image, H x W or H x W x 3.
+        pixels: Fully decoded: Pillow's image; or, where Pillow has no mode for them or bands were chosen, samples,
+            H x W or H x W x C.
+        mode: Pillow's mode, or the one that comes closest; ``BANDS`` where bands were chosen, or the file does not say
+            which of them are colours.
         format: Format of the file's content, as Pillow names it.
         depth: Bits per sample.
         georeferenced: Whether the file says where on the ground it lies.
         notes: What the user should know about the file, in words that do not name it.
+        bands: The bands that were chosen, counted from 1; ``None`` for all.
     """
 
     path: Path
     pixels: Image.Image | npt.NDArray[Any]
+    mode: str
     format: str
     depth: int
     georeferenced: bool
     notes: tuple[str, ...]
+    bands: tuple[int, ...] | None = None
 
     @property
     def samples(self) -> npt.NDArray[Any]:
         """As stored, H x W or H x W x C; indices for a palette image."""
         return np.asarray(self.pixels)
-
-    @property
-    def mode(self) -> str:
-        """Pillow's mode, or the one that comes closest."""
-        if isinstance(self.pixels, Image.Image):
-            return self.pixels.mode
-        return "RGB" if self.pixels.ndim == 3 else "F"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -100,37 +107,100 @@ class Decoded:
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
-def decode(path: Path) -> Decoded:
+def decode(path: Path, bands: Sequence[int] | None = None) -> Decoded:
     """Open and fully decode one file.
 
-    Pillow reads the file. What Pillow cannot represent (several bands of more than 8 bits, some sample types, layouts
-    and compressions of TIFF) is read through rasterio, where that is installed.
+    Pillow reads the file. What Pillow cannot represent (several bands of more than 8 bits, more than four bands, some
+    sample types, layouts and compressions of TIFF) is read through rasterio, where that is installed.
+
+    Args:
+        path: The file.
+        bands: Bands to read, counted from 1, in this order; one may be repeated. All of them by default. The bands of
+            a palette image are red, green and blue.
 
     Raises:
-        FileFault: When the file is missing, no image, larger than ``MAX_PIXELS``, damaged or truncated.
+        FileFault: When the file is missing, no image, larger than ``MAX_PIXELS``, damaged or truncated, or has no such
+            band.
     """
     image = _open(path)
     if image is None:
-        return _decode_with_rasterio(path, "TIFF", _needs_rasterio(path, "is a TIFF that cannot be read"))
+        return _decode_with_rasterio(path, bands, "TIFF", _needs_rasterio(path, "is a TIFF that cannot be read"))
     with image:
         _check_size(path, image.height, image.width)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # remarks on metadata; damage to pixels raises
-                tags = getattr(image, "tag_v2", {})
-                depth, bands = _depth(image), max(len(image.getbands()), tags.get(_SAMPLES, 1))
-                if depth <= 8 or bands == 1:
-                    notes = _notes(image, path)  # before Pillow turns a TIFF and drops its tag
-                    image.load()
-                    georeferenced = any(tag in tags for tag in _GEOREFERENCE)
-                    return Decoded(path, image, image.format or "", depth, georeferenced, notes)
-            # Pillow would drop the lower half of each sample, or all bands but one
-            fault = _needs_rasterio(path, f"has {bands} bands of {depth} bits per sample, which cannot be read")
+                if _pillow_keeps_all(image):
+                    return _decode_with_pillow(path, bands, image)
+            fault = _needs_rasterio(path, f"holds {_stored(image)}, which cannot be read")
+        except FileFault:
+            raise
         except Exception as error:  # decoders raise anything on damaged data
-            fault = FileFault(path, f"is damaged or truncated ({error})", _RESTORE)
-            if image.format != "TIFF":  # a TIFF may only use a compression that Pillow lacks
-                raise fault from None
-    return _decode_with_rasterio(path, image.format or "", fault)
+            if image.format != "TIFF":
+                raise FileFault(path, f"is damaged or truncated ({error})", _RESTORE) from None
+            # a TIFF may only use a compression that Pillow lacks
+            fault = _needs_rasterio(path, f"is damaged or truncated, or cannot be read ({error})")
+    return _decode_with_rasterio(path, bands, image.format or "", fault)
+
+
+def _pillow_keeps_all(image: Image.Image) -> bool:
+    """Whether Pillow gives all samples of an image as they are stored.
+
+    Else it would drop the lower half of each sample, or bands, or take numbers with a sign for numbers without one.
+    """
+    tags = getattr(image, "tag_v2", {})
+    depth, bands = _depth(image), tags.get(_SAMPLES, len(image.getbands()))
+    signed = 2 in tags.get(_SAMPLE_FORMAT, ())
+    return (
+        (depth <= 8 or (bands == 1 and len(image.getbands()) == 1))
+        and bands <= len(image.getbands())
+        and not (depth <= 8 and signed)
+        and not (depth == 32 and image.mode == "I" and not signed)
+        and tags.get(_COMPRESSION) != _WEBP
+    )
+
+
+def _stored(image: Image.Image) -> str:
+    """What an image stores, in words."""
+    tags = getattr(image, "tag_v2", {})
+    bands = tags.get(_SAMPLES, len(image.getbands()))
+    webp = " in WebP compression" if tags.get(_COMPRESSION) == _WEBP else ""
+    return f"{bands} {'band' if bands == 1 else 'bands'} of {_depth(image)} bits per sample{webp}"
+
+
+def _decode_with_pillow(path: Path, bands: Sequence[int] | None, image: Image.Image) -> Decoded:
+    tags = getattr(image, "tag_v2", {})
+    depth = _depth(image)
+    notes = _notes(image, path)  # before Pillow turns a TIFF and drops its tag
+    image.load()
+    kind, georeferenced = image.format or "", any(tag in tags for tag in _GEOREFERENCE)
+    if bands is None:
+        return Decoded(path, image, image.mode, kind, depth, georeferenced, notes)
+    if image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX", *DEEP_MODES):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    samples = np.asarray(image).reshape(image.height, image.width, -1)
+    _check_bands(path, bands, samples.shape[-1])
+    chosen = samples[..., [band - 1 for band in bands]]
+    return Decoded(path, chosen, BANDS, kind, depth, georeferenced, notes, tuple(bands))
+
+
+def _check_bands(path: Path, bands: Sequence[int], count: int) -> None:
+    """Refuse bands that a file does not have.
+
+    Raises:
+        FileFault: Naming the first of them.
+    """
+    if missing := [band for band in bands if not 1 <= band <= count]:
+        raise FileFault(path, f"has no band {missing[0]}, but {count}, counted from 1", choose_bands(count))
+
+
+def choose_bands(count: int) -> str:
+    """The remedy that names bands of a file that has so many."""
+    if count < 3:
+        return "choose among them, one repeated: --bands 1,1,1 (bands=(1, 1, 1))"
+    first, which = ("4,3,2", "as in Sentinel-2") if count >= 10 else ("3,2,1", "where blue comes first")
+    example = f"--bands {first} (bands=({first.replace(',', ', ')}))"
+    return f"say which of them become the network's channels, {example} for red, green and blue {which}"
 
 
 def _open(path: Path) -> Image.Image | None:
@@ -143,14 +213,12 @@ def _open(path: Path) -> Image.Image | None:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
             raise FileFault(path, "is no regular file", "put the image file itself there, or remove its pair")
-        with _own_pixel_limit():
+        with _own_pillow_settings():
             return Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:
-        with path.open("rb") as stream:
-            start = stream.read(4)
-        if not start:
+        if not path.stat().st_size:
             raise FileFault(path, "is empty (0 bytes)", _RESTORE) from None
-        if start[:2] in (b"II", b"MM"):
+        if _begins_as_tiff(path):
             return None
         raise FileFault(path, f"holds no image of a known format ({', '.join(_FORMATS)})", _RESTORE) from None
     except FileFault:
@@ -160,18 +228,27 @@ def _open(path: Path) -> Image.Image | None:
     except Exception as error:  # a damaged header makes Pillow's parsers raise anything
         if isinstance(error, OSError) and error.errno is not None:
             raise FileFault(path, f"cannot be opened ({error.strerror})", "make the file readable") from None
+        if _begins_as_tiff(path):
+            return None
         raise FileFault(path, f"is damaged or truncated ({error})", _RESTORE) from None
 
 
+def _begins_as_tiff(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) in (b"II", b"MM")
+
+
 @contextmanager
-def _own_pixel_limit() -> Iterator[None]:
-    # Pillow's own limit is global, and lower than scenes of the field; ours is checked on the header right after
-    with _pillow_limit:
+def _own_pillow_settings() -> Iterator[None]:
+    # Pillow's own limit is global, and lower than scenes of the field; ours is checked on the header right after.
+    # Its complaints about TIFFs of many bands are noise: they are read through rasterio
+    with _pillow_settings:
         theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        disabled, _pillow_log.disabled = _pillow_log.disabled, True
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = theirs
+            Image.MAX_IMAGE_PIXELS, _pillow_log.disabled = theirs, disabled
 
 
 def _check_size(path: Path, height: int, width: int) -> None:
@@ -198,12 +275,9 @@ def _depth(image: Image.Image) -> int:
 def _notes(image: Image.Image, path: Path) -> tuple[str, ...]:
     """What the header says that a user should know."""
     notes = _content_notes(path, "JPEG" if image.format == "MPO" else image.format or "")  # a JPEG with a preview
-    if getattr(image, "n_frames", 1) > 1:
-        notes.append("several frames or pages, of which the first is used")
     tags = getattr(image, "tag_v2", None)
-    bands = len(image.getbands())
-    if tags is not None and tags.get(_SAMPLES, 1) > bands:
-        notes.append(_unused_bands(tags[_SAMPLES], bands))
+    if _frames(image) > 1:
+        notes.append("several frames or pages, of which the first is used")
     if (image.getexif() if tags is None else tags).get(_ORIENTATION, 1) not in (0, 1):
         # a label carries no such tag, so following it in photographs alone would misalign the two
         ignored = "EXIF orientation ignored, pixels used as stored"
@@ -211,29 +285,41 @@ def _notes(image: Image.Image, path: Path) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _frames(image: Image.Image) -> int:
+    """Frames or pages with pixels of their own; overviews and masks in a TIFF have none."""
+    frames = getattr(image, "n_frames", 1)
+    tags = getattr(image, "tag_v2", None)
+    if frames == 1 or tags is None:
+        return frames
+    own = 0
+    for frame in range(frames):
+        image.seek(frame)
+        own += not image.tag_v2.get(_SUBFILE, 0) & _REDUCED_OR_MASK  # type: ignore[attr-defined]  # a TIFF has it
+    image.seek(0)
+    return own
+
+
 def _content_notes(path: Path, content: str) -> list[str]:
     promised = SUFFIXES.get(path.suffix.lower(), content)
     return [] if content == promised else [f"content is {content}, although the extension says {promised}"]
 
 
-def _unused_bands(bands: int, used: int) -> str:
-    return f"{bands} bands, of which the first {used} {'is' if used == 1 else 'are'} used"
-
-
 def _needs_rasterio(path: Path, what: str) -> FileFault:
-    return FileFault(path, f"{what} without rasterio", "install it with `pip install bitemporal[geo]`, or " + _CONVERT)
+    remedy = "install it with `pip install bitemporal[geo]`, or convert the file to 8-bit RGB or a single band"
+    return FileFault(path, f"{what} without rasterio", remedy)
 
 
-def _decode_with_rasterio(path: Path, kind: str, without: FileFault) -> Decoded:
+def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, without: FileFault) -> Decoded:
     """Decode one file through GDAL.
 
     Args:
         path: Path of the file.
+        bands: Bands to read; all of them by default.
         kind: TIFF or PNG.
         without: What to raise when rasterio is not installed.
 
     Raises:
-        FileFault: When the file is larger than ``MAX_PIXELS``, damaged, or holds other than grey or colour samples.
+        FileFault: When the file is larger than ``MAX_PIXELS``, damaged, has no such band, or holds no real numbers.
     """
     try:
         import rasterio
@@ -244,21 +330,39 @@ def _decode_with_rasterio(path: Path, kind: str, without: FileFault) -> Decoded:
             warnings.simplefilter("ignore")  # images without a georeference are expected here
             with rasterio.open(path, driver="GTiff" if kind == "TIFF" else kind) as source:
                 _check_size(path, source.height, source.width)
-                if source.count > 4:
-                    raise FileFault(path, f"is a TIFF of {source.count} bands, expected 1, 3 or 4", _CONVERT)
-                used = 3 if source.count > 2 else 1
-                samples: npt.NDArray[Any] = source.read(list(range(1, used + 1)))
-                notes = _content_notes(path, kind)
-                if source.count > used:
-                    notes.append(_unused_bands(source.count, used))
+                if bands is not None:
+                    _check_bands(path, bands, source.count)
+                types = sorted({source.dtypes[band - 1] for band in bands or source.indexes})
+                samples: npt.NDArray[Any] = source.read(None if bands is None else list(bands))
+                mode = BANDS if bands is not None else _mode([colour.name for colour in source.colorinterp])
                 georeferenced = source.crs is not None
     except FileFault:
         raise
     except Exception as error:  # as Pillow's, GDAL's errors on damaged data are of many types
-        raise FileFault(path, f"is damaged or truncated ({error})", _RESTORE) from None
+        reason = str(error.__cause__ or error)
+        if _NO_DECODER.search(reason):
+            what = f"is stored in a way that the installed GDAL cannot decode ({reason})"
+            raise FileFault(path, what, "convert it with `gdal_translate -co COMPRESS=DEFLATE`") from None
+        raise FileFault(path, f"is damaged or truncated ({reason})", _RESTORE) from None
     if samples.dtype.kind not in "uif":
-        raise FileFault(path, f"holds samples of type {samples.dtype}", _CONVERT)
-    pixels = samples[0] if used == 1 else samples.transpose(1, 2, 0)
-    if pixels.dtype == np.uint8:
-        return Decoded(path, Image.fromarray(np.ascontiguousarray(pixels)), kind, 8, georeferenced, tuple(notes))
-    return Decoded(path, pixels, kind, max(16, 8 * pixels.itemsize), georeferenced, tuple(notes))
+        raise FileFault(path, f"holds samples of type {', '.join(types)}", _CONVERT)
+    depth = 8 if samples.dtype == np.uint8 else max(16, 8 * samples.itemsize)
+    pixels: Image.Image | npt.NDArray[Any] = np.ascontiguousarray(samples.transpose(1, 2, 0))
+    if bands is None and samples.shape[0] == 1:
+        pixels = samples[0]
+    if depth == 8 and mode in ("F", "LA", "RGB", "RGBA"):
+        pixels = Image.fromarray(pixels)
+        mode = pixels.mode
+    chosen = None if bands is None else tuple(bands)
+    return Decoded(path, pixels, mode, kind, depth, georeferenced, tuple(_content_notes(path, kind)), chosen)
+
+
+def _mode(colours: Sequence[str]) -> str:
+    """The mode of Pillow that comes closest to the colours of a file's bands."""
+    alpha = len(colours) > 1 and colours[-1] == "alpha"
+    others = len(colours) - alpha
+    if others == 1:
+        return "LA" if alpha else "F"
+    if others == 3:
+        return "RGBA" if alpha else "RGB"
+    return "RGBX" if list(colours[:3]) == ["red", "green", "blue"] else BANDS

@@ -3,41 +3,68 @@
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import torch
 from torch import Tensor
 
 from bitemporal.errors import DataError
-from bitemporal.imagery.scale import read_image
+from bitemporal.imagery.scale import RGB, check_bands, check_image_range, read_image
 
-Image = str | os.PathLike[str] | npt.NDArray[Any] | Tensor
-"""One image of one date: a path, an array H x W x 3 or a tensor 3 x H x W, uint8 or float, in 0..255."""
+Image = str | os.PathLike[str] | PIL.Image.Image | npt.NDArray[Any] | Tensor
+"""One image of one date: a path, an image of Pillow, an array H x W x C or a tensor C x H x W, uint8 or float, in
+0..255. C is the number of channels that the detector takes, 3 for most."""
 
 Images = Image | Sequence[Image]
-"""One image, or a batch: a sequence of images, an array N x H x W x 3 or a tensor N x 3 x H x W."""
+"""One image, or a batch: a sequence of images, an array N x H x W x C or a tensor N x C x H x W."""
 
 
-def check_images(images: Tensor, name: str) -> Tensor:
+@dataclass(frozen=True)
+class Reading:
+    """How the images that a network sees are read from files.
+
+    Attributes:
+        channels: Channels of the network.
+        bands: Bands that become the channels, counted from 1; red, green and blue by default.
+        image_range: Values that become 0 and 255 in images of more than 8 bits, or such a pair for each channel.
+
+    Raises:
+        OptionError: When bands or range cannot be used.
+    """
+
+    channels: int = RGB
+    bands: tuple[int, ...] | None = None
+    image_range: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check bands and range."""
+        check_bands(self.bands)
+        check_image_range(self.image_range, self.bands)
+
+
+def check_images(images: Tensor, name: str, channels: int = RGB) -> Tensor:
     """Refuse a tensor that cannot be images.
 
     Args:
-        images: ... x 3 x H x W.
+        images: ... x C x H x W.
         name: What the message calls them.
+        channels: The C that is expected.
 
     Returns:
         The same tensor.
 
     Raises:
-        DataError: When it has no three channels or no pixel, is neither uint8 nor float, or leaves 0..255.
+        DataError: When it has other channels or no pixel, is neither uint8 nor float, or leaves 0..255.
     """
     shape = tuple(images.shape)
-    if images.ndim < 3 or shape[-3] != 3 or 0 in shape[-2:]:
+    if images.ndim < 3 or shape[-3] != channels or 0 in shape[-2:]:
         raise DataError(
-            f"{name}: found a tensor of shape {shape}, expected three channels first, 3 x H x W or N x 3 x H x W; "
-            "repeat a grey band three times, drop alpha, permute channels that come last"
+            f"{name}: found a tensor of shape {shape}, expected {_channels(channels)} first, {channels} x H x W or "
+            f"N x {channels} x H x W; {_channel_remedy(channels)}, permute channels that come last"
         )
     if images.dtype == torch.uint8:
         return images
@@ -61,15 +88,25 @@ def check_images(images: Tensor, name: str) -> Tensor:
     return images
 
 
+def _channels(count: int) -> str:
+    return {1: "one channel", 3: "three channels"}.get(count, f"{count} channels")
+
+
+def _channel_remedy(channels: int) -> str:
+    if channels == RGB:
+        return "repeat a grey band three times, drop alpha"
+    return f"give the {channels} bands that the detector was trained on, in their order"
+
+
 def _wrong_type(name: str, dtype: object) -> DataError:
     return DataError(f"{name}: found {dtype}, expected uint8 or float values in 0..255; rescale and convert")
 
 
-def _of_array(array: npt.NDArray[Any], name: str) -> Tensor:
-    if array.ndim not in (3, 4) or array.shape[-1] != 3:
+def _of_array(array: npt.NDArray[Any], name: str, channels: int) -> Tensor:
+    if array.ndim not in (3, 4) or array.shape[-1] != channels:
         raise DataError(
-            f"{name}: found an array of shape {array.shape}, expected channels last, H x W x 3 or N x H x W x 3; "
-            "repeat a grey band three times, drop alpha (tensors are 3 x H x W)"
+            f"{name}: found an array of shape {array.shape}, expected {_channels(channels)} last, H x W x {channels} "
+            f"or N x H x W x {channels}; {_channel_remedy(channels)} (tensors are {channels} x H x W)"
         )
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise _wrong_type(name, array.dtype)
@@ -78,27 +115,39 @@ def _of_array(array: npt.NDArray[Any], name: str) -> Tensor:
     return torch.from_numpy(values if values.flags.writeable else values.copy()).movedim(-1, -3)
 
 
-def _tensor(image: object, name: str) -> Tensor:
+def _of_pillow(image: PIL.Image.Image, name: str, channels: int) -> Tensor:
+    """An image of Pillow: as it is where its bands are the channels; grey, palette and alpha images become RGB."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        raise _wrong_type(name, f"an image of mode {image.mode}")
+    fits = len(image.getbands()) == channels and image.mode not in ("1", "P")
+    return _of_array(np.asarray(image if fits else image.convert("RGB")), name, channels)
+
+
+def _tensor(image: object, name: str, reading: Reading) -> Tensor:
     """One image or one stacked batch, checked."""
+    channels = reading.channels
     if isinstance(image, str | os.PathLike):
-        return _of_array(read_image(image), str(image))
+        return _of_array(read_image(image, reading.image_range, reading.bands), str(image), channels)
+    if isinstance(image, PIL.Image.Image):
+        return _of_pillow(image, name, channels)
     if isinstance(image, np.ndarray):
-        return check_images(_of_array(image, name), name)
+        return check_images(_of_array(image, name, channels), name, channels)
     if isinstance(image, Tensor):
         if image.ndim > 4:
             raise DataError(
-                f"{name}: found a tensor of shape {tuple(image.shape)}, expected 3 x H x W or N x 3 x H x W"
+                f"{name}: found a tensor of shape {tuple(image.shape)}, expected {channels} x H x W or "
+                f"N x {channels} x H x W"
             )
-        return check_images(image.detach(), name)
-    raise DataError(f"{name}: found {type(image).__name__}, expected a path, an array or a tensor")
+        return check_images(image.detach(), name, channels)
+    raise DataError(f"{name}: found {type(image).__name__}, expected a path, an image of Pillow, an array or a tensor")
 
 
-def _batch(images: Images, name: str) -> tuple[list[Tensor], bool]:
-    """Images as tensors 3 x H x W, and whether they were given as one single image."""
+def _batch(images: Images, name: str, reading: Reading) -> tuple[list[Tensor], bool]:
+    """Images as tensors C x H x W, and whether they were given as one single image."""
     if not isinstance(images, list | tuple):
-        tensor = _tensor(images, name)
+        tensor = _tensor(images, name, reading)
         return ([tensor], True) if tensor.ndim == 3 else (list(tensor), False)
-    batch = [_tensor(image, f"{name}[{index}]") for index, image in enumerate(images)]
+    batch = [_tensor(image, f"{name}[{index}]", reading) for index, image in enumerate(images)]
     for index, image in enumerate(batch):
         if image.ndim != 3:
             raise DataError(
@@ -107,20 +156,23 @@ def _batch(images: Images, name: str) -> tuple[list[Tensor], bool]:
     return batch, False
 
 
-def as_pairs(before: Images, after: Images) -> tuple[list[Tensor], list[Tensor], bool]:
+def as_pairs(before: Images, after: Images, reading: Reading = Reading()) -> tuple[list[Tensor], list[Tensor], bool]:
     """Bring both dates to lists of tensors.
 
     Args:
         before: Image or images of date 1.
         after: Image or images of date 2, as many, each of the size of its counterpart.
+        reading: How files are read, and the channels of all images; three by default.
 
     Returns:
-        Images of date 1 and of date 2, each 3 x H x W uint8 or float in 0..255; whether it is one single pair.
+        Images of date 1 and of date 2, each C x H x W uint8 or float in 0..255; whether it is one single pair.
 
     Raises:
         DataError: When an image is unreadable or unusable, or the dates differ in number or size.
     """
-    (first, single), (second, single_second) = _batch(before, "before"), _batch(after, "after")
+    (first, single), (second, single_second) = (
+        _batch(images, name, reading) for images, name in ((before, "before"), (after, "after"))
+    )
     if single != single_second or len(first) != len(second):
         one, other = (
             "one image" if alone else f"a batch of {len(batch)}"

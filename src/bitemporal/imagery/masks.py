@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bitemporal.errors import LabelError, OptionError
-from bitemporal.imagery.decode import Decoded, FileFault, decode
+from bitemporal.imagery.decode import BANDS, Decoded, FileFault, decode
 
 IGNORE = 255
 """Value of a decoded mask's pixels that count nowhere (rotation padding, nodata)."""
@@ -409,7 +409,7 @@ class _MaskSamples:
         """Take a decoded file apart.
 
         Raises:
-            FileFault: When it has several channels of more than 8 bits.
+            FileFault: When it has several channels of more than 8 bits, or bands that are no colours.
         """
         samples = decoded.samples
         if decoded.mode == "P" and isinstance(decoded.pixels, Image.Image):
@@ -419,8 +419,9 @@ class _MaskSamples:
             return cls(samples, None, palette, None)
         if samples.ndim == 2:
             return cls(samples, None, None, samples)
-        if decoded.depth > 8:
-            raise FileFault(decoded.path, f"is a colour image of {decoded.depth} bits per sample", _ONE_CHANNEL)
+        if decoded.depth > 8 or decoded.mode == BANDS:
+            what = f"has {samples.shape[-1]} bands of {decoded.depth} bits per sample"
+            raise FileFault(decoded.path, what, _ONE_CHANNEL)
         alpha = None
         if decoded.mode == "RGBX":
             samples = samples[..., :3]

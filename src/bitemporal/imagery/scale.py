@@ -1,4 +1,4 @@
-"""From the samples of an image to 8-bit RGB, by one range rule.
+"""From the samples of an image to the 8-bit channels of a network, by one range rule.
 
 Values LOW..HIGH are scaled linearly to 0..255, clipped and rounded to 8 bits. Pairs on disk (training, evaluation,
 prediction) and scenes all go through ``scale``, so that a network sees the same pixels everywhere. Rounding keeps
@@ -6,8 +6,10 @@ every image in one type, a quarter of the memory of float32, and its error, at m
 below what the 8-bit images that most networks were pretrained on hold anyway.
 """
 
+import math
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,57 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.errors import OptionError
-from bitemporal.imagery.decode import DEEP_MODES, Decoded, FileFault, decode
+from bitemporal.imagery.decode import BANDS, DEEP_MODES, Decoded, FileFault, choose_bands, decode
+
+RGB = 3
+"""Channels of a network, unless bands are chosen."""
+
+ValueRange = tuple[tuple[float, float], ...]
+"""Lowest and highest value of each channel, which become 0 and 255."""
 
 
-def check_image_range(image_range: tuple[float, float] | None) -> None:
-    """Refuse a range that is no range.
+def check_bands(bands: Sequence[int] | None) -> None:
+    """Refuse bands that no file has.
 
     Raises:
-        OptionError: When it is not two finite numbers, the first below the second.
+        OptionError: When there is none, or one is below 1.
     """
-    if image_range is None:
-        return
-    if len(image_range) != 2 or not np.isfinite(image_range).all() or not image_range[0] < image_range[1]:
+    if bands is not None and (not bands or min(bands) < 1):
         raise OptionError(
-            f"image_range: found {tuple(image_range)}, expected two finite numbers LOW,HIGH with LOW below HIGH, "
-            "for example 0,65535"
+            f"bands: found {tuple(bands)}, expected at least one band, counted from 1, as in --bands 3,2,1"
         )
+
+
+def channel_ranges(image_range: Sequence[float], channels: int = RGB) -> ValueRange:
+    """The range of each channel.
+
+    Args:
+        image_range: LOW, HIGH for all channels, or such a pair for each, one after the other.
+        channels: Number of channels.
+
+    Raises:
+        OptionError: When it is neither, or some LOW is not below its HIGH.
+    """
+    values = [float(value) for value in image_range]
+    if len(values) == 2:
+        values *= channels
+    pairs = tuple(zip(values[::2], values[1::2], strict=False))
+    if len(values) != 2 * channels or not all(math.isfinite(low) and low < high < math.inf for low, high in pairs):
+        raise OptionError(
+            f"image_range: found {tuple(image_range)}, expected two finite numbers LOW,HIGH, or such a pair for each "
+            f"of {channels} channels, with LOW below HIGH, for example --image-range 0,3000"
+        )
+    return pairs
+
+
+def check_image_range(image_range: Sequence[float] | None, bands: Sequence[int] | None = None) -> None:
+    """Refuse a range that is no range, or does not fit the bands; see ``channel_ranges``.
+
+    Raises:
+        OptionError: When it cannot be used.
+    """
+    if image_range is not None:
+        channel_ranges(image_range, RGB if bands is None else len(bands))
 
 
 def scale(samples: npt.NDArray[Any], low: npt.ArrayLike, high: npt.ArrayLike) -> npt.NDArray[np.uint8]:
@@ -46,51 +83,75 @@ def scale(samples: npt.NDArray[Any], low: npt.ArrayLike, high: npt.ArrayLike) ->
     return np.rint(np.clip(np.nan_to_num(scaled, copy=False, nan=0.0), 0.0, 255.0)).astype(np.uint8)
 
 
-def check_has_range(decoded: Decoded, image_range: tuple[float, float] | None) -> None:
-    """Refuse an image of more than 8 bits without a stated range.
+def check_usable(decoded: Decoded, image_range: Sequence[float] | None) -> None:
+    """Refuse an image whose channels, or whose range of values, would have to be guessed.
 
     Raises:
-        FileFault: Naming the option.
+        FileFault: When it has more than 8 bits and no range is stated, or other bands than grey, red, green, blue and
+            alpha, and none are chosen; the text names the option.
     """
+    if decoded.mode == BANDS and decoded.bands is None:
+        count = decoded.samples.shape[-1]
+        what = f"has {count} bands, of which none are said to be red, green and blue"
+        raise FileFault(decoded.path, what, f"{choose_bands(count)}; a network takes as many channels as are named")
     if decoded.depth <= 8 or image_range is not None:
         return
     samples = decoded.samples
+    finite = samples[np.isfinite(samples)]
+    found = f"values {finite.min():g} to {finite.max():g}" if finite.size else "no finite value"
+    fitting = (
+        "--image-range 0,1 (image_range=(0, 1)) for reflectances of 0 to 1"
+        if samples.dtype.kind == "f" and finite.size and finite.max() < 10
+        else "--image-range 0,3000 (image_range=(0, 3000)) for Sentinel-2 reflectances"
+    )
     raise FileFault(
         decoded.path,
-        f"has {decoded.depth} bits per sample (values {np.nanmin(samples):g} to {np.nanmax(samples):g})",
-        "state the range of values to show: image_range=LOW,HIGH (--image-range LOW,HIGH), for example 0,65535 or, "
-        "for Sentinel-2 reflectances, 0,3000; it is scaled linearly to 0..255 and clipped",
+        f"has {decoded.depth} bits per sample ({found})",
+        f"state which values become 0 and 255, for example {fitting}; values between are scaled linearly, others "
+        "clipped",
     )
 
 
-def to_rgb(decoded: Decoded, image_range: tuple[float, float] | None = None) -> npt.NDArray[np.uint8]:
-    """8-bit RGB of a decoded image.
+def to_channels(decoded: Decoded, image_range: Sequence[float] | None = None) -> npt.NDArray[np.uint8]:
+    """The channels of a network, of the bands that were chosen, else 8-bit RGB.
 
     Args:
         decoded: Result of ``decode``.
-        image_range: Values that become 0 and 255 in images of more than 8 bits per sample; other images stay as they
-            are.
+        image_range: Values that become 0 and 255 in images of more than 8 bits per sample, for all channels or a pair
+            for each; other images stay as they are.
 
     Returns:
-        H x W x 3.
+        H x W x C: one channel for each chosen band; else three, of which a grey image fills all.
 
     Raises:
-        FileFault: When the image has more than 8 bits and no range is given.
+        FileFault: When the image has more than 8 bits and no range is given, or more bands than colours and none are
+            chosen.
+        OptionError: When the range does not fit the channels.
     """
-    check_has_range(decoded, image_range)
-    if decoded.depth > 8 and image_range is not None:
-        pixels = scale(decoded.samples, *image_range)
-        return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
-    assert not isinstance(decoded.pixels, np.ndarray)  # of at most 8 bits
+    check_usable(decoded, image_range)
+    if isinstance(decoded.pixels, np.ndarray) or decoded.depth > 8:
+        samples = decoded.samples
+        if decoded.bands is None:
+            samples = samples[..., :RGB] if decoded.mode in ("RGB", "RGBA", "RGBX") else _grey(samples)
+        if decoded.depth <= 8 or image_range is None:
+            return np.ascontiguousarray(samples)
+        return scale(samples, *np.transpose(channel_ranges(image_range, samples.shape[-1])))
     return np.asarray(decoded.pixels if decoded.mode == "RGB" else decoded.pixels.convert("RGB"))
+
+
+def _grey(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A grey image, H x W, or H x W x 2 with alpha, repeated to three channels."""
+    return np.repeat((samples if samples.ndim == 2 else samples[..., 0])[..., None], RGB, axis=-1)
 
 
 def image_notes(decoded: Decoded) -> tuple[str, ...]:
     """What the user should know about an image, including what turning it into RGB does to it."""
     match decoded.mode:
-        case "RGB":
+        case "RGB" | "bands":
             conversion = ""
-        case "RGBA" | "RGBX" | "RGBa":
+        case "RGBX":
+            conversion = "more bands than red, green and blue, which alone are used; --bands chooses others"
+        case "RGBA" | "RGBa":
             conversion = "RGBA image, of which the alpha channel is dropped"
         case "P" | "PA":
             conversion = "palette image, converted to RGB"
@@ -103,28 +164,35 @@ def image_notes(decoded: Decoded) -> tuple[str, ...]:
     return (*decoded.notes, conversion) if conversion else decoded.notes
 
 
-def read_image(path: str | os.PathLike[str], image_range: tuple[float, float] | None = None) -> npt.NDArray[np.uint8]:
-    """Read one image as 8-bit RGB.
+def read_image(
+    path: str | os.PathLike[str],
+    image_range: Sequence[float] | None = None,
+    bands: Sequence[int] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Read one image as the 8-bit channels of a network, RGB by default.
 
-    Grey, palette and RGBA images are converted with a warning (``UserWarning``). Orientation tags are ignored, except
-    in TIFF, whose reader applies them.
+    Without ``bands``, grey, palette and RGBA images are converted with a warning (``UserWarning``). Orientation tags
+    are ignored, except in TIFF, whose reader applies them.
 
     Args:
         path: A png, jpg, bmp, tif or webp file; the content decides, not the extension.
-        image_range: LOW and HIGH values that become 0 and 255, required for images of more than 8 bits per sample and
-            without effect on others. Values between are scaled linearly, values outside clipped, NaN becomes 0.
+        image_range: LOW and HIGH values that become 0 and 255, or such a pair for each channel, required for images of
+            more than 8 bits per sample and without effect on others. Values between are scaled linearly, values
+            outside clipped, NaN becomes 0.
+        bands: Bands that become the channels, counted from 1.
 
     Returns:
-        uint8, H x W x 3.
+        uint8, H x W x C: C is 3, or the number of chosen bands.
 
     Raises:
-        DataError: When the file is missing, no image, damaged, truncated, above 512 megapixels, or has more than
-            8 bits per sample and no range is given.
-        OptionError: When ``image_range`` is no range.
+        DataError: When the file is missing, no image, damaged, truncated, above 512 megapixels, has more than 8 bits
+            per sample and no range is given, or bands that have to be chosen.
+        OptionError: When ``image_range`` is no range, or ``bands`` are no bands.
     """
-    check_image_range(image_range)
-    decoded = decode(Path(path))
-    pixels = to_rgb(decoded, image_range)
+    check_bands(bands)
+    check_image_range(image_range, bands)
+    decoded = decode(Path(path), bands)
+    pixels = to_channels(decoded, image_range)
     for note in image_notes(decoded):
         warnings.warn(f"{decoded.path}: {note}", UserWarning, stacklevel=2)
     return pixels

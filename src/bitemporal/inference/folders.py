@@ -15,7 +15,7 @@ from rich.progress import track
 from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.files import check_output, replacing
 from bitemporal.imagery.decode import decode
-from bitemporal.imagery.scale import check_image_range, image_notes, to_rgb
+from bitemporal.imagery.scale import check_image_range, image_notes, to_channels
 from bitemporal.inference.detector import Detector
 from bitemporal.pairs.folder import size_fault
 from bitemporal.pairs.listing import list_images, shared_stem
@@ -163,7 +163,7 @@ def _read_pair(
     images = []
     for path in (job.before, job.after):
         decoded = decode(path)
-        images.append(to_rgb(decoded, image_range))
+        images.append(to_channels(decoded, image_range))
         for note in (*image_notes(decoded), *([_PLACE_LOST] if decoded.georeferenced else ())):
             noted[note].append(path)
     before, after = images

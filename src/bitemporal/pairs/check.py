@@ -17,7 +17,7 @@ from rich.progress import track
 from bitemporal.errors import DataError, LabelError, OptionError
 from bitemporal.imagery.decode import FileFault, decode
 from bitemporal.imagery.masks import LabelDecoding, LabelObservation, LabelSummary, observe
-from bitemporal.imagery.scale import check_has_range, image_notes
+from bitemporal.imagery.scale import check_usable, image_notes
 from bitemporal.pairs.folder import DATES, LABEL, Pair, PairFolder, size_fault
 from bitemporal.pairs.listing import Listing, shared_stem
 from bitemporal.pairs.partition import PartitionRow
@@ -129,7 +129,12 @@ class _Reading:
 
 
 def _read(
-    pair: Pair, *, stated: LabelDecoding | None, image_range: tuple[float, float] | None, images: bool
+    pair: Pair,
+    *,
+    stated: LabelDecoding | None,
+    bands: tuple[int, ...] | None,
+    image_range: tuple[float, ...] | None,
+    images: bool,
 ) -> _Reading:
     """Read the files of one pair, one after the other."""
     sizes: dict[str, tuple[int, int]] = {}
@@ -137,9 +142,9 @@ def _read(
     notes: list[tuple[str, Path]] = []
     for name, path in (("before", pair.before), ("after", pair.after)) if images else ():
         try:
-            decoded = decode(path)
+            decoded = decode(path, bands)
             sizes[name] = decoded.size
-            check_has_range(decoded, image_range)
+            check_usable(decoded, image_range)
             notes += [(note, path) for note in image_notes(decoded)]
         except FileFault as fault:
             faults.append(Fault.of(fault, "file"))
@@ -219,7 +224,7 @@ def check_pairs(
         check.warnings += _ignored_files(split, folder.listings[split])
     pairs = [pair for split in chosen for pair in folder.pairs(split)]
     stated = folder.stated
-    read = partial(_read, stated=stated, image_range=folder.image_range, images=images)
+    read = partial(_read, stated=stated, bands=folder.bands, image_range=folder.image_range, images=images)
     labels = LabelSummary()
     noted: dict[str, list[Path]] = defaultdict(list)
     sizes: list[tuple[int, int]] = []

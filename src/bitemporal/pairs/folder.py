@@ -12,7 +12,7 @@ import numpy.typing as npt
 from bitemporal.errors import DataError, LabelError
 from bitemporal.imagery.decode import FileFault, decode
 from bitemporal.imagery.masks import LabelDecoding, read_mask
-from bitemporal.imagery.scale import check_image_range, to_rgb
+from bitemporal.imagery.scale import check_bands, check_image_range, to_channels
 from bitemporal.pairs.listing import Listing, entries, list_images
 
 SPLITS = ("train", "val", "test")
@@ -57,8 +57,8 @@ class PairImages:
     """A pair in memory.
 
     Attributes:
-        before: uint8 RGB, H x W x 3.
-        after: uint8 RGB, H x W x 3.
+        before: uint8, H x W x C; RGB unless bands are chosen.
+        after: uint8, H x W x C.
         label: uint8, H x W: 0 unchanged, 1 changed, 255 ignore; ``None`` unlabelled.
     """
 
@@ -79,6 +79,7 @@ class PairFolder:
         splits: Its splits, in the order train, val, test. A single split keeps the folder's own name when that is
             one of these, and is called ``all`` otherwise.
         listings: The files of each split, by split and then by the names ``A``, ``B`` and, if present, ``label``.
+        bands: See ``__init__``.
         image_range: See ``__init__``.
         stated: What the label values mean according to the options; ``None`` without such an option.
     """
@@ -89,7 +90,8 @@ class PairFolder:
         *,
         label_values: tuple[int, ...] | None = None,
         label_threshold: float | None = None,
-        image_range: tuple[float, float] | None = None,
+        bands: tuple[int, ...] | None = None,
+        image_range: tuple[float, ...] | None = None,
     ) -> None:
         """List a folder.
 
@@ -98,14 +100,19 @@ class PairFolder:
             label_values: UNCHANGED,CHANGED or UNCHANGED,CHANGED,IGNORE, for labels whose values are ambiguous; 255
                 stands for the set pixels of 1-bit labels.
             label_threshold: Label values at or above it are changed; instead of ``label_values``.
-            image_range: LOW,HIGH values that become 0 and 255 in images of more than 8 bits per sample.
+            bands: Bands of the images that become channels, counted from 1; by default red, green and blue, or a
+                single grey band for all three.
+            image_range: LOW,HIGH values that become 0 and 255 in images of more than 8 bits per sample, or such a pair
+                for each channel.
 
         Raises:
             DataError: When the folder has no such layout.
             OptionError: When an option has an unusable value.
         """
-        check_image_range(image_range)
+        check_bands(bands)
+        check_image_range(image_range, bands)
         self.root = Path(root)
+        self.bands = bands
         self.image_range = image_range
         self.stated = LabelDecoding.of_options(label_values, label_threshold)
         self._decoding = self.stated
@@ -131,6 +138,18 @@ class PairFolder:
         resolved = copy.copy(self)
         resolved._decoding = decoding
         return resolved
+
+    def with_reading(self, bands: tuple[int, ...] | None, image_range: tuple[float, ...] | None) -> "PairFolder":
+        """The same folder, with images read by other bands and another range; see ``__init__``.
+
+        Raises:
+            OptionError: When one has an unusable value, or they do not fit each other.
+        """
+        check_bands(bands)
+        check_image_range(image_range, bands)
+        changed = copy.copy(self)
+        changed.bands, changed.image_range = bands, image_range
+        return changed
 
     def split_folder(self, split: str) -> Path:
         """Where a split's folders ``A`` and ``B`` are."""
@@ -173,11 +192,19 @@ class PairFolder:
             LabelError: When the label values cannot be decoded, or what they mean is not resolved yet.
         """
         label = None if pair.label is None else self.load_label(pair)
-        before, after = (to_rgb(decode(path), self.image_range) for path in (pair.before, pair.after))
+        before, after = (self.load_image(path) for path in (pair.before, pair.after))
         images = {"before": before, "after": after} | ({} if label is None else {"label": label})
         if fault := size_fault(pair.before, {name: image.shape[:2] for name, image in images.items()}):
             raise fault
         return PairImages(before, after, label)
+
+    def load_image(self, path: Path) -> npt.NDArray[np.uint8]:
+        """Read one image of a pair, H x W x C uint8; see ``load``.
+
+        Raises:
+            DataError: When the file cannot be read, or what its values or bands mean has to be stated.
+        """
+        return to_channels(decode(path, self.bands), self.image_range)
 
     def load_label(self, pair: Pair) -> npt.NDArray[np.uint8]:
         """Read the label of one pair alone, decoded; see ``load``.
