@@ -189,16 +189,16 @@ def test_weights_of_sam_are_resized_from_1024_pixels(monkeypatch):
     """Nothing is fetched: timm builds a miniature at random instead, at the size of SAM's weights."""
     norm = partial(torch.nn.LayerNorm, eps=1e-6)
     torch.manual_seed(0)
-    sam = ttp.timm.create_model("samvit_base_patch16", img_size=1024, num_classes=0, norm_layer=norm, **ttp._MICRO)
+    sam = ttp.timm_network("samvit_base_patch16", False, img_size=1024, num_classes=0, norm_layer=norm, **ttp._MICRO)
     sam.pos_embed.data.normal_()
     for i in (0, 1):
         sam.blocks[i].attn.rel_pos_h.data.normal_()
         sam.blocks[i].attn.rel_pos_w.data.normal_()
     asked = []
-    monkeypatch.setattr(ttp, "fetch_weights", lambda build, *about: asked.append(about) or sam)
+    monkeypatch.setattr(ttp, "timm_network", lambda *asked_for, **options: asked.append(asked_for) or sam)
     kept = {key: value.clone() for key, value in sam.state_dict().items()}
     encoder = ttp.Encoder("samvit_large_patch16", True, 3, 2, True)
-    assert asked
+    assert asked == [("samvit_large_patch16", True)]
     state = encoder.state_dict()
     for key, value in kept.items():
         ours = key.replace("patch_embed.proj", "patch_embed")

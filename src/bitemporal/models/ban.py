@@ -15,14 +15,7 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from bitemporal.models.base import (
-    ChangeModel,
-    ModelCard,
-    ModelOutput,
-    Normalisation,
-    ParameterRule,
-    TrainingDefaults,
-)
+from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Normalisation, ParameterRule, TrainingDefaults
 from bitemporal.models.bit import BIT_R18, TokenDecoder
 from bitemporal.models.encoders import MIX_TRANSFORMERS, mix_transformer, resnet_v1c
 from bitemporal.models.foundation import FoundationModel

@@ -70,9 +70,8 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
     outside is 0.
     """
     height, width = features.shape[-2:]
-    dtype = torch.promote_types(
-        features.dtype, torch.float32
-    )  # half precision cannot distinguish the columns of a wide map
+    # half precision cannot distinguish the columns of a wide map
+    dtype = torch.promote_types(features.dtype, torch.float32)
     x = _coordinates(width, flow.device, dtype).view(1, 1, -1) + flow[:, 0].to(dtype) / width
     y = _coordinates(height, flow.device, dtype).view(1, -1, 1) + flow[:, 1].to(dtype) / height
     grid = torch.stack((x, y), dim=-1)

@@ -8,7 +8,6 @@ https://arxiv.org/abs/2106.10270.
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bitemporal.models.encoders import timm_network
@@ -18,9 +17,11 @@ _ORIGINS: dict[str, tuple[str, tuple[int, ...]]] = {
     "clip_l14": ("vit_large_patch14_clip_quickgelu_336.openai", (5, 11, 17)),
     "georsclip_b32": ("vit_base_patch32_clip_quickgelu_224", (2, 5, 8)),  # timm does not have its weights
     "in21k_b16": ("vit_base_patch16_224.augreg_in21k", (5, 8, 11)),
-    "test_vit": ("", (0, 1, 2)),
+    "test_vit": ("vit_base_patch16_clip_quickgelu_224", (0, 1, 2)),
 }
 """Name of each model in timm, and the blocks, from 0, whose tokens are taken."""
+
+_MICRO = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "num_heads": 2, "mlp_ratio": 2.0}
 
 
 class FoundationModel(nn.Module):
@@ -48,12 +49,10 @@ class FoundationModel(nn.Module):
         """
         super().__init__()
         name_in_timm, taps = _ORIGINS[name]
-        if name == "test_vit":
-            self.vit = _test_vit(in_channels)
-        else:
-            # the weights are those of the whole network; without them the blocks after the last tap need not be built
-            depth = {} if pretrained else {"depth": taps[-1] + 1}
-            self.vit = timm_network(name_in_timm, pretrained, in_chans=in_channels, **depth)
+        # the weights are those of the whole network; without them the blocks after the last tap need not be built
+        depth = {} if pretrained else {"depth": taps[-1] + 1}
+        micro = _MICRO if name == "test_vit" else {}
+        self.vit = timm_network(name_in_timm, pretrained, in_chans=in_channels, **depth, **micro)
         self.taps = self.vit.prune_intermediate_layers(list(taps), prune_norm=True, prune_head=True)
         self.channels: int = self.vit.embed_dim
         self.grid: tuple[int, int] = self.vit.patch_embed.grid_size
@@ -72,17 +71,3 @@ class FoundationModel(nn.Module):
             resized, indices=self.taps, output_fmt="NLC", intermediates_only=True
         )
         return tokens
-
-
-def _test_vit(in_channels: int) -> VisionTransformer:
-    return VisionTransformer(
-        img_size=32,
-        patch_size=8,
-        in_chans=in_channels,
-        embed_dim=16,
-        depth=3,
-        num_heads=2,
-        mlp_ratio=2.0,
-        pre_norm=True,
-        act_layer="quick_gelu",
-    )

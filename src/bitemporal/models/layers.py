@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
 _LARGE_IMAGES, _LARGE_FEATURES = 2**16, 2**21
 """From this number of pixels, or of values, in a batch of one date, a CPU is faster with one date after the other."""
@@ -119,9 +120,9 @@ def conv_module(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn
         out_channels: Channels of the output.
         kernel_size: Height and width of the kernel, odd; the size of the map stays.
     """
-    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
-    initialise(convolution)
-    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+    module: nn.Sequential = Conv2dNormActivation(in_channels, out_channels, kernel_size)
+    initialise(module)
+    return module
 
 
 class ShortcutBlock(nn.Module):

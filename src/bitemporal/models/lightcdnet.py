@@ -18,12 +18,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from bitemporal.losses import cross_entropy, ohem_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.layers import (
-    conv_module,
-    date_weights,
-    segmentation_head,
-    without_autocast,
-)
+from bitemporal.models.layers import conv_module, date_weights, segmentation_head, without_autocast
 from bitemporal.models.pyramid import FeaturePyramid, LevelSum
 from bitemporal.models.registry import register_model
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
@@ -20,7 +19,7 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
-from bitemporal.models.encoders import TIMM_HUB, fetch_weights
+from bitemporal.models.encoders import timm_network
 from bitemporal.models.layers import conv_module, initialise, rescaled_levels, segmentation_head, split_dates
 from bitemporal.models.registry import register_model
 
@@ -205,19 +204,18 @@ _MICRO = {
 def _sam(name: str, pretrained: bool, in_channels: int) -> VisionTransformerSAM:
     """SAM's image encoder, with position embeddings for images of 512 x 512 (64 x 64 for the miniature)."""
     micro = name == "test_samvit"
-    build = partial(
-        timm.create_model,
+    size = 64 if micro else 512
+    whole: VisionTransformerSAM = timm_network(
         "samvit_base_patch16" if micro else name,
+        pretrained,
         in_chans=in_channels,
         num_classes=0,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),  # as in SAM and the reference; timm has 1e-5
+        **({} if pretrained else {"img_size": size}),
         **(_MICRO if micro else {}),
     )
-    size = 64 if micro else 512
-    if not pretrained:
-        return build(img_size=size)
-    whole = fetch_weights(partial(build, pretrained=True), name, TIMM_HUB)
-    _resize_positions(whole, size // whole.patch_embed.patch_size[0])
+    if pretrained:
+        _resize_positions(whole, size // whole.patch_embed.patch_size[0])
     return whole
 
 
