@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
     {"errors", "tables", "_torchvision"},
-    {"files"},
+    {"files", "workers"},
     {"imagery"},
     {"pairs", "synthetic", "datasets"},
     {"losses", "metrics"},

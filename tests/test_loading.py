@@ -1,5 +1,9 @@
 """Loaders: every sample is a function of the seed and its running number, whatever loads it."""
 
+import errno
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from bitemporal.pairs import PairFolder, resolve_decoding
+from bitemporal.errors import DataError, OptionError
+from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 from bitemporal.pairs.batch import Batch
 from bitemporal.run.loading import TrainingSamples, ValidationPairs, training_loader, validation_loader
+from bitemporal.run.processes import make_fabric
+from bitemporal.run.recipe import TrainRecipe
 from conftest import write_pair
 
 COUNT = 12
@@ -93,3 +100,80 @@ def test_devices_validate_every_pair_once_whole_whatever_its_size(tmp_path, worl
                 assert batch.before.shape[-2:] == batch.after.shape[-2:] == batch.target.shape[-2:]
                 found += [tuple(mask.shape) for mask in batch.target]
     assert sorted(found) == sorted(sizes)
+
+
+def refuse_shared_memory(*_: object) -> None:
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+
+@pytest.fixture
+def no_shared_memory(monkeypatch):
+    """What torch does where /dev/shm is full, as in the loading processes that are forked from this one."""
+    monkeypatch.setattr("torch.UntypedStorage._share_fd_cpu_", refuse_shared_memory)
+    monkeypatch.setattr("torch.UntypedStorage._share_filename_cpu_", refuse_shared_memory)
+
+
+def assert_same(one: Batch, two: Batch) -> None:
+    assert all(torch.equal(getattr(one, name), getattr(two, name)) for name in ("before", "after", "target"))
+    assert one.target.dtype == two.target.dtype == torch.int64
+
+
+def test_loading_processes_need_no_shared_memory(tiny_pairs, no_shared_memory):
+    """Such a run used to wait for ever for batches that could not be sent."""
+    source = samples(tiny_pairs)
+    for one, two in zip(batches(source), batches(source, workers=2), strict=True):
+        assert_same(one, two)
+    pairs = ValidationPairs(source.folder, source.pairs)
+    for ours, theirs in zip(*(validation_loader(pairs, batch_size=3, workers=n) for n in (0, 2)), strict=True):
+        assert_same(ours[0], theirs[0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_breaks_while_training_is_one_line(workers, tiny_pairs, tmp_path):
+    data = shutil.copytree(tiny_pairs, tmp_path / "pairs")
+    source = samples(data)
+    (data / "train/A/pair_03.png").write_bytes(b"no picture any more")
+    with pytest.raises(DataError) as caught:
+        batches(source, workers=workers)
+    assert "pair_03.png" in str(caught.value) and "\n" not in str(caught.value)
+
+
+class Killed(TrainingSamples):
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(number)
+
+
+class Buggy(TrainingSamples):
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        raise RuntimeError("a bug of this package")
+
+
+def test_a_loading_process_that_is_killed_stops_the_run_with_the_remedy(tiny_pairs):
+    source = samples(tiny_pairs)
+    with pytest.raises(OptionError, match=r"2 loading processes.*worker.*use fewer .--workers 0"):
+        batches(Killed(source.folder, source.pairs, "none", 32, 0), workers=2)
+
+
+def test_a_bug_in_a_loading_process_is_not_taken_for_a_lack_of_memory(tiny_pairs):
+    source = samples(tiny_pairs)
+    with pytest.raises(RuntimeError, match="a bug of this package"):
+        batches(Buggy(source.folder, source.pairs, "none", 32, 0), workers=1)
+
+
+def test_without_any_shared_memory_the_remedy_is_said(tiny_pairs, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("multiprocessing.Lock", full)
+    with pytest.raises(OptionError, match=r"No space left.*/dev/shm.*use --workers 0") as caught:
+        batches(samples(tiny_pairs), workers=2)
+    assert "--shm-size" in str(caught.value)
+    assert batches(samples(tiny_pairs), workers=0)  # the remedy
+    folder = PairFolder(tiny_pairs)
+    with pytest.raises(OptionError, match="use --workers 1"):
+        check_pairs(folder, workers=2)
+    monkeypatch.setattr("bitemporal.pairs.check._SMALL", 1)
+    assert not check_pairs(folder).faults  # the number was not asked for: it does without
+    with pytest.raises(OptionError, match="use --devices 1"):
+        make_fabric(TrainRecipe(model="test_tinycd", data=str(tiny_pairs), out="r", devices=2))

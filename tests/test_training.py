@@ -22,8 +22,9 @@ import yaml
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from bitemporal.errors import BundleError, DeviceError, RecipeError
+from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
 from bitemporal.inference import bundle as bundles
 from bitemporal.inference.bundle import load_network, read_description
 from bitemporal.metrics import MAIN_METRICS
@@ -34,6 +35,7 @@ from bitemporal.run import fit, stages
 from bitemporal.run.fit import resume_step
 from bitemporal.run.folder import StageFolder
 from bitemporal.run.learner import Learner, Optimisation
+from bitemporal.run.processes import errors_of_started_processes
 from bitemporal.run.progress import MetricsTable
 from bitemporal.run.recipe import DistillRecipe, TrainRecipe
 from bitemporal.run.stages import DistillationRun
@@ -405,6 +407,39 @@ def test_two_processes_train_as_one(tiny_pairs, tmp_path):
     assert_equal(weights(tmp_path / "run"), weights(tmp_path / "torchrun"))
     tables = [(tmp_path / run / "origin/metrics.csv").read_text() for run in ("run", "torchrun")]
     assert tables[0] == tables[1]
+
+
+STARTED = "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n  File ...\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "words"),
+    [
+        (
+            ProcessRaisedException(f"{STARTED}bitemporal.errors.RecipeError: lr: found 0\n", 1, 7),
+            RecipeError,
+            "lr: found 0",
+        ),
+        (
+            ProcessRaisedException(f"{STARTED}bitemporal.imagery.decode.FileFault: a.png: broken; copy it\n", 1, 7),
+            DataError,
+            "a.png: broken; copy it",
+        ),
+        (
+            ProcessRaisedException(f"{STARTED}torch.OutOfMemoryError: CUDA out of memory. Tried to ...\n", 1, 7),
+            DeviceError,
+            "smaller batch_size",
+        ),
+        (RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2>"), DeviceError, "--shm-size=1g"),
+        (ProcessExitedException("process 1 terminated with signal SIGKILL", 1, 7, -9), DeviceError, "SIGKILL"),
+        (ProcessRaisedException(f"{STARTED}KeyError: 'a bug'\n", 1, 7), ProcessRaisedException, "a bug"),
+        (RuntimeError("a bug"), RuntimeError, "a bug"),
+    ],
+)
+def test_what_a_started_process_meets_is_an_error_of_this_package(raised, kind, words):
+    with pytest.raises(kind, match=re.escape(words)) as caught, errors_of_started_processes():
+        raise raised
+    assert kind in (ProcessRaisedException, RuntimeError) or "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("library", "variable"), [("mlflow", "MLFLOW_TRACKING_URI"), ("wandb", "WANDB_PROJECT")])

@@ -1,7 +1,10 @@
 """Several pairs of one size as tensors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -9,6 +12,9 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Batch:
     """Pairs of one size.
+
+    A batch goes from one process to another as bytes through a pipe. Tensors would go through shared memory, and hang
+    where that is small, as in most containers.
 
     Attributes:
         before: Images of date 1, N x 3 x H x W in 0..255.
@@ -27,3 +33,11 @@ class Batch:
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.before)
+
+    def __reduce__(self) -> tuple[Callable[..., "Batch"], tuple[npt.NDArray[np.generic], ...]]:
+        """The batch as arrays, masks in a byte a pixel."""
+        return _of_arrays, (self.before.numpy(), self.after.numpy(), self.target.to(torch.uint8).numpy())
+
+
+def _of_arrays(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic], target: npt.NDArray[np.uint8]) -> Batch:
+    return Batch(torch.from_numpy(before), torch.from_numpy(after), torch.from_numpy(target).long())

@@ -1,11 +1,8 @@
 """Checking a folder of pairs: every file is read once, in several processes, and no pixels are kept."""
 
-import multiprocessing
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +18,7 @@ from bitemporal.imagery.scale import check_usable, image_notes
 from bitemporal.pairs.folder import DATES, LABEL, Pair, PairFolder, size_fault
 from bitemporal.pairs.listing import Listing, shared_stem
 from bitemporal.pairs.partition import PartitionRow
+from bitemporal.workers import map_in_processes, processes_available
 
 _SMALL = 2000  # pairs below which starting processes costs more than it saves
 _MOST_WORKERS = 8  # reading from one disk gains nothing beyond
@@ -170,21 +168,9 @@ def _cpus() -> int:
 
 def _readings(pairs: Sequence[Pair], read: Callable[[Pair], _Reading], workers: int | None) -> Iterator[_Reading]:
     """Readings in the order of the pairs."""
-    count = workers or (1 if len(pairs) < _SMALL else min(_cpus(), _MOST_WORKERS))
-    if count == 1 or len(pairs) < 2:
-        yield from map(read, pairs)
-        return
-    # forking a process that already runs torch's threads can hang
-    executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield from executor.map(read, pairs, chunksize=_CHUNK)
-    except BrokenProcessPool as error:
-        raise DataError(
-            f"a process that reads the pairs died ({error}), most often for lack of memory; use fewer workers "
-            "(workers=1, --workers 1). A script that asks for several must start under `if __name__ == '__main__':`"
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
+    several = len(pairs) >= _SMALL and processes_available()
+    count = workers or (min(_cpus(), _MOST_WORKERS) if several else 1)
+    return map_in_processes(read, pairs, count, _CHUNK)
 
 
 def _tracked(readings: Iterator[_Reading], total: int, progress: bool) -> Iterable[_Reading]:
@@ -212,8 +198,8 @@ def check_pairs(
         splits: Read these splits only.
 
     Raises:
-        DataError: When there is no such split, or a worker process dies.
-        OptionError: When ``workers`` is below 1.
+        DataError: When there is no such split.
+        OptionError: When ``workers`` is below 1, or processes cannot be started or die.
     """
     if workers is not None and workers < 1:
         raise OptionError(f"workers: found {workers}, expected at least 1, or nothing for as many as fit")

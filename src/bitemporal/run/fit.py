@@ -8,7 +8,7 @@ the step alone. A GPU may round differently.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,6 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 import bitemporal
 from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
@@ -265,7 +264,7 @@ def training_step(
 
 
 @torch.no_grad()
-def validate(fabric: Fabric, model: ChangeModel, loader: DataLoader[list[Batch]]) -> tuple[float, dict[str, float]]:
+def validate(fabric: Fabric, model: ChangeModel, loader: Iterable[list[Batch]]) -> tuple[float, dict[str, float]]:
     """Compare the masks of whole validation pairs with their labels, over all processes.
 
     Returns:

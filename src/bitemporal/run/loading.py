@@ -6,19 +6,23 @@ loading processes.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
+from functools import cached_property, lru_cache
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bitemporal.errors import BitemporalError, OptionError
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.pairs.batch import Batch
 from bitemporal.run.augmentation import augment
+from bitemporal.workers import check_processes
+
+T = TypeVar("T")
 
 
 def derive_seed(*parts: object) -> int:
@@ -79,6 +83,74 @@ def _running_numbers(first_step: int, steps: int, batch_size: int, rank: int, wo
         yield list(range(start, start + share))
 
 
+@dataclass(frozen=True)
+class _Items(Dataset[Any]):
+    """What is made of the samples of given numbers.
+
+    A fault of the user's files is an item too: raised in a loading process, it would arrive as a traceback.
+    """
+
+    samples: Dataset[tuple[Tensor, Tensor]]
+    make: Callable[[list[tuple[Tensor, Tensor]]], object]
+
+    def __getitem__(self, numbers: list[int]) -> object:
+        try:
+            return self.make([self.samples[number] for number in numbers])
+        except BitemporalError as fault:
+            return fault
+
+
+@dataclass(frozen=True)
+class Loader(Generic[T]):
+    """Items made of samples, in loading processes that start with the first pass and stay.
+
+    Attributes:
+        samples: Samples by number.
+        numbers: Numbers of the samples of each item.
+        make: Makes an item of its samples.
+        workers: Loading processes; with 0, items are made as they are asked for.
+    """
+
+    samples: Dataset[tuple[Tensor, Tensor]]
+    numbers: Iterable[list[int]]
+    make: Callable[[list[tuple[Tensor, Tensor]]], T]
+    workers: int
+
+    @cached_property
+    def _loader(self) -> DataLoader[Any]:
+        if self.workers:
+            check_processes("use --workers 0")
+        return DataLoader(
+            _Items(self.samples, self.make),
+            batch_size=None,
+            sampler=self.numbers,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )
+
+    def __iter__(self) -> Iterator[T]:
+        """Give the items of one pass.
+
+        Raises:
+            BitemporalError: When the files of a sample cannot be used.
+            OptionError: When a loading process cannot be started, or dies.
+        """
+        try:
+            for item in self._loader:
+                if isinstance(item, BitemporalError):
+                    raise item
+                yield item
+        # so torch says that a process died, and the system that it has no room for one
+        except (RuntimeError, OSError) as error:
+            if not self.workers or str(error).startswith("Caught "):  # nothing of the kind: raised by a sample
+                raise
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise OptionError(
+                f"workers: {self.workers} loading processes cannot be kept running ({reason}), most often for lack of "
+                "memory; use fewer (--workers 0 needs none)"
+            ) from error
+
+
 def _collate(samples: list[tuple[Tensor, Tensor]]) -> Batch:
     dates = torch.stack([dates for dates, _ in samples])
     return Batch(dates[:, 0], dates[:, 1], torch.stack([mask for _, mask in samples]).long())
@@ -93,7 +165,7 @@ def training_loader(
     workers: int,
     rank: int = 0,
     world_size: int = 1,
-) -> DataLoader[Batch]:
+) -> Loader[Batch]:
     """Loader of the batches of steps ``first_step`` to ``steps`` - 1, for a single pass.
 
     Args:
@@ -105,14 +177,8 @@ def training_loader(
         rank: This process among the training processes.
         world_size: Number of training processes.
     """
-    dataset: Dataset[Any] = samples  # what the loader gives is made by its collate function
-    return DataLoader(
-        dataset,
-        batch_sampler=_running_numbers(first_step, steps, batch_size, rank, world_size),
-        collate_fn=_collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
+    numbers = _running_numbers(first_step, steps, batch_size, rank, world_size)
+    return Loader(samples, numbers, _collate, workers)
 
 
 @dataclass(frozen=True)
@@ -140,14 +206,8 @@ def _collate_by_size(samples: list[tuple[Tensor, Tensor]]) -> list[Batch]:
 
 def validation_loader(
     pairs: ValidationPairs, *, batch_size: int, workers: int, rank: int = 0, world_size: int = 1
-) -> DataLoader[list[Batch]]:
+) -> Loader[list[Batch]]:
     """Loader of this process's share of the validation pairs, as lists of batches of one size each."""
-    # of any type: what the loader gives is made by its collate function
-    share: Dataset[Any] = torch.utils.data.Subset(pairs, range(rank, len(pairs), world_size))
-    return DataLoader(
-        share,
-        batch_size=batch_size,
-        collate_fn=_collate_by_size,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
+    own = range(rank, len(pairs), world_size)
+    numbers = [list(own[start : start + batch_size]) for start in range(0, len(own), batch_size)]
+    return Loader(pairs, numbers, _collate_by_size, workers)

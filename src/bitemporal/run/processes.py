@@ -2,15 +2,17 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from bitemporal import errors
+from bitemporal.errors import BitemporalError, DeviceError
 from bitemporal.run.recipe import TrainRecipe
+from bitemporal.workers import check_processes
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -48,23 +50,54 @@ def wait_for_all_processes(recipe: TrainRecipe) -> None:
 
 @contextmanager
 def errors_of_started_processes() -> Iterator[None]:
-    """Raise an error of this package that a started process has met, in place of the traceback it comes as.
+    """Raise what a started process has met as an error of this package, in place of the traceback it comes as.
 
     Raises:
         BitemporalError: Of the class and with the text that the process has raised.
+        DeviceError: When memory or shared memory was too small, or a process died.
     """
     try:
         yield
-    except ProcessRaisedException as error:
-        _, _, last = str(error).rpartition(f"\n{errors.__name__}.")
-        name, _, text = last.partition(": ")
-        if not hasattr(errors, name):
-            raise
-        raise getattr(errors, name)(text.strip()) from error
+    except (ProcessRaisedException, RuntimeError) as error:  # with little shared memory, none can be started
+        if known := _known_error(str(error)):
+            raise known from error
+        raise
+    except ProcessExitedException as error:
+        raise DeviceError(
+            f"devices: a training process died ({error}), most often for lack of memory; use fewer devices or a "
+            "smaller batch_size. A script that asks for several must start under `if __name__ == '__main__':`"
+        ) from error
+
+
+def _known_error(traceback: str) -> BitemporalError | None:
+    """The error of this package that a traceback of another process ends with, or that stands for its last line."""
+    _, _, last = traceback.rpartition("\nbitemporal.")
+    name, _, text = last.partition(": ")
+    module, _, name = f"bitemporal.{name}".rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    if isinstance(found, type) and issubclass(found, BitemporalError):
+        # classes that stand elsewhere take other arguments
+        kind: type[BitemporalError] = next(k for k in found.__mro__ if k.__module__ == BitemporalError.__module__)
+        return kind(text.strip())
+    last = traceback.strip().rpartition("\n")[2]
+    if "OutOfMemoryError" in last:
+        return DeviceError(f"devices: a device has too little memory; use a smaller batch_size or crop_size ({last})")
+    if "shared memory" in last or "/dev/shm" in last:
+        return DeviceError(
+            f"devices: several processes need more shared memory than /dev/shm has ({last}); give a container more by "
+            "--shm-size=1g, or use --devices 1"
+        )
+    return None
 
 
 def make_fabric(recipe: TrainRecipe) -> Fabric:
-    """Devices, processes and precision of a recipe."""
+    """Devices, processes and precision of a recipe.
+
+    Raises:
+        OptionError: When this machine can start no processes.
+    """
+    if recipe.devices > 1:
+        check_processes("use --devices 1")
     devices, strategy = local_process_count(recipe), "ddp_spawn" if recipe.devices > 1 else "auto"
     if under_torchrun():
         strategy = "ddp"

@@ -7,10 +7,9 @@ and one loop that hands out the scenes, replaces workers that die, and tries the
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,6 +24,7 @@ from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs
 from bitemporal.scenes.prediction import predict_unless_finished
 from bitemporal.scenes.sources import is_remote
+from bitemporal.workers import process_pool
 
 Engine = Literal["local", "ray"]
 Status = Literal["done", "skipped", "failed"]
@@ -217,7 +217,7 @@ def _spread(scenes: Sequence[SceneFiles], start: Callable[[], _Worker], workers:
 
 def _process(plan: Plan) -> _Worker:
     """A worker in its own process, which starts with the first scene."""
-    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_load, initargs=(plan,))
+    pool = process_pool(1, "free its space", initializer=_load, initargs=(plan,))
     return _Worker(lambda scene: pool.submit(_predict, scene), partial(pool.shutdown, wait=False, cancel_futures=True))
 
 

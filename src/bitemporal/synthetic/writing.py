@@ -5,9 +5,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from bitemporal.errors import MissingExtraError, OptionError, OutputError
 from bitemporal.files import replacing, unwritable
 from bitemporal.synthetic.changes import ChangeKind
 from bitemporal.synthetic.pair import CarDistribution, make_pair, make_scene
+from bitemporal.workers import map_in_processes
 
 GENERATOR = 1
 """Increases whenever equal settings would give different pairs than before."""
@@ -158,14 +157,8 @@ def _run(jobs: Sequence[_Job], workers: int, progress: bool) -> None:
     def shown(done: Iterable[None]) -> Iterable[None]:
         return track(done, "drawing pairs", total=len(jobs)) if progress else done
 
-    if workers == 1:
-        for _ in shown(map(_write_pair, jobs)):
-            pass
-        return
-    # spawned, because a process that has run torch must not be forked
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for _ in shown(pool.map(_write_pair, jobs, chunksize=4)):
-            pass
+    for _ in shown(map_in_processes(_write_pair, jobs, workers, chunk=4)):
+        pass
 
 
 def _already_there(target: Path, settings: Mapping[str, Any]) -> bool:
