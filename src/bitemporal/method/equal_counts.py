@@ -1,5 +1,7 @@
 """Thresholds for parts of equal size, for data whose CARs are spread otherwise than those of the paper's data."""
 
+from decimal import ROUND_CEILING, Decimal
+
 import numpy as np
 import numpy.typing as npt
 
@@ -51,8 +53,7 @@ def _even_cuts(bounds: npt.NDArray[np.int64], parts: int) -> list[int]:
 def _short_decimal(low: float, high: float) -> float:
     """The shortest decimal in [low, high)."""
     for digits in range(1, 17):
-        rounded = round(low, digits)
-        for candidate in (rounded, round(rounded + 10.0**-digits, digits)):
-            if low <= candidate < high:
-                return candidate
+        candidate = float(Decimal(repr(low)).quantize(Decimal(10) ** -digits, ROUND_CEILING))
+        if candidate < high:
+            return candidate
     return low

@@ -7,6 +7,7 @@ learned from pairs with little change finds little in any pair, so those teacher
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -48,6 +49,7 @@ class Target(NamedTuple):
     share: float
 
 
+@dataclass(eq=False)
 class Teachers(ABC):
     """Frozen networks, one for each part of the partition (paper, section on MTKD).
 
@@ -55,19 +57,17 @@ class Teachers(ABC):
     optimiser, no checkpoint and no parameter count, and ``train()`` of the student cannot reach them.
 
     Attributes:
-        networks: The teachers by the name of their part.
+        networks: The teachers by the name of their part; a part may lack one.
         view: Which of their outputs the student is compared with.
     """
 
-    def __init__(self, networks: Mapping[str, ChangeModel], view: View) -> None:
-        """Freeze the teachers.
+    networks: Mapping[str, ChangeModel]
+    view: View
 
-        Args:
-            networks: Teachers by the name of their part.
-            view: Which of their outputs the student is compared with.
-        """
-        self.networks = {part: network.eval().requires_grad_(False) for part, network in networks.items()}
-        self.view = view
+    def __post_init__(self) -> None:
+        """Freeze the teachers."""
+        for network in self.networks.values():
+            network.eval().requires_grad_(False)
 
     def to(self, device: torch.device) -> None:
         """Move the teachers to a device."""
@@ -85,19 +85,17 @@ class Teachers(ABC):
         return self.view(network, network.outputs(normalise(batch.before[samples]), normalise(batch.after[samples])))
 
 
+@dataclass(eq=False)
 class PartTeachers(Teachers):
-    """The paper's teachers: each teaches the pairs of its part (JL1-CD paper, section on MTKD)."""
+    """The paper's teachers: each teaches the pairs of its part (JL1-CD paper, section on MTKD).
 
-    def __init__(self, networks: Mapping[str, ChangeModel], view: View, partition: CarPartition) -> None:
-        """Freeze the teachers.
+    Pairs of a part without a teacher are not taught.
 
-        Args:
-            networks: Teachers by the name of their part; a part may lack one, and its pairs are not taught then.
-            view: Which of their outputs the student is compared with.
-            partition: Which CAR belongs to which part.
-        """
-        super().__init__(networks, view)
-        self.partition = partition
+    Attributes:
+        partition: Which CAR belongs to which part.
+    """
+
+    partition: CarPartition
 
     def routes(self, target: Tensor) -> dict[str, Tensor]:
         """Numbers of the samples that each teacher teaches; teachers without samples are left out.
@@ -118,37 +116,26 @@ class PartTeachers(Teachers):
         return [Target(self._values(part, batch, samples), samples, 1.0) for part, samples in routes.items()]
 
 
+@dataclass(eq=False)
 class AllTeachers(Teachers):
     """Every teacher teaches every pair, weighted by the number of training pairs of its part.
 
     Not in the paper, whose teachers teach their part alone (section on MTKD); ``benchmarks/study.md`` compares both.
+
+    Attributes:
+        training_pairs: Number of training pairs of each teacher's part.
+        shifts: What is added to each teacher's log-odds, see ``calibrate``; nothing by default.
     """
 
-    def __init__(
-        self,
-        networks: Mapping[str, ChangeModel],
-        view: View,
-        training_pairs: Mapping[str, int],
-        shifts: Mapping[str, float] | None = None,
-    ) -> None:
-        """Freeze the teachers.
-
-        Args:
-            networks: Teachers by the name of their part.
-            view: Which of their outputs the student is compared with.
-            training_pairs: Number of training pairs of each teacher's part.
-            shifts: What is added to each teacher's log-odds, see ``calibrate``; nothing by default.
-        """
-        super().__init__(networks, view)
-        self.training_pairs = training_pairs
-        self.shifts = dict.fromkeys(networks, 0.0) if shifts is None else dict(shifts)
+    training_pairs: Mapping[str, int]
+    shifts: Mapping[str, float] = field(default_factory=dict)
 
     def targets(self, batch: Batch) -> list[Target]:
         """What every teacher says about every pair."""
         everything = torch.arange(len(batch), device=batch.target.device)
         return [
-            Target(self._values(part, batch, everything) + self.shifts[part], everything, self.training_pairs[part])
-            for part in self.networks
+            Target(self._values(part, batch, everything) + self.shifts.get(part, 0.0), everything, pairs)
+            for part, pairs in self.training_pairs.items()
         ]
 
 

@@ -102,10 +102,6 @@ def photometric_distortion(image: Tensor) -> Tensor:
     return image if contrast_first else contrast(image)
 
 
-def _photometric(dates: Tensor) -> Tensor:
-    return torch.stack([photometric_distortion(date.as_subclass(Tensor)) for date in dates])
-
-
 def augment(
     dates: Tensor, mask: Tensor, recipe: Literal["standard", "changer", "none"], size: int
 ) -> tuple[Tensor, Tensor]:
@@ -135,6 +131,7 @@ def augment(
         dates, mask = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])(dates, mask)
     if recipe == "changer" and _chance(0.5):
         dates = dates.flip(0)
+    dates, mask = dates.as_subclass(Tensor), mask.as_subclass(Tensor)[0]
     if recipe != "none":
-        dates = _photometric(dates)
-    return dates.as_subclass(Tensor), mask.as_subclass(Tensor)[0]
+        dates = torch.stack([photometric_distortion(date) for date in dates])
+    return dates, mask

@@ -33,8 +33,7 @@ def derive_seed(*parts: object) -> int:
 
 def _tensors(folder: PairFolder, pair: Pair) -> tuple[Tensor, Tensor]:
     images = folder.load(pair)
-    if images.label is None:
-        raise ValueError(f"{pair.stem} has no label")  # the caller chooses labelled pairs
+    assert images.label is not None, f"{pair.stem} has no label"  # the caller chooses labelled pairs
     return (
         torch.from_numpy(np.stack([images.before, images.after])).permute(0, 3, 1, 2).contiguous(),
         torch.from_numpy(np.ascontiguousarray(images.label)),

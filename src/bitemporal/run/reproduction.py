@@ -5,9 +5,7 @@ steps for the origin, 100,000 for every teacher and the student; TTP 300, 200 an
 """
 
 import math
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.utils.benchmark import Timer
 
 from bitemporal.errors import DataError, OptionError, RecipeError
 from bitemporal.evaluation import Evaluation
@@ -221,9 +220,7 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
         for first, second, label in zip(*images, target.to(torch.uint8), strict=True):
             augment(torch.stack([first, second]), label, card.training.augmentation, size)
 
-    step_s, forward_s, loading_s = (
-        _seconds(work, fabric.device) * per_device / probed for work in (step, forward, load)
-    )
+    step_s, forward_s, loading_s = (_seconds(work) * per_device / probed for work in (step, forward, load))
     slowest = max(step_s, loading_s / max(1, recipe.workers))
     validation = forward_s * benchmark.validation_pairs / per_device
     half = recipe.max_steps // 2
@@ -249,17 +246,10 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
     )
 
 
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Seconds per call: the median of several calls, after two that warm up."""
-    times = []
-    for number in range(_PROBE_STEPS + 2):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if number >= 2:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def _seconds(work: Callable[[], None]) -> float:
+    """Seconds per call: the mean of several calls, after two that warm up."""
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    return timer.timeit(_PROBE_STEPS).mean
 
 
 def cost_table(cost: Cost) -> Table:

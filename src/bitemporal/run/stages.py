@@ -142,16 +142,15 @@ class DistillationRun(TrainingRun):
         view = view_for(criterion(self.recipe.criterion), student, networks.values())
         if self.recipe.teachers == "part":
             return PartTeachers(networks, view, self.data.partition)
-        training_pairs = {part: len(self.data.of_part(TRAIN, part)) for part in networks}
-        # raw outputs are compared as they are
-        shifts = self._calibrate(networks, student) if view is log_odds else None
-        return AllTeachers(networks, view, training_pairs, shifts)
+        teachers = AllTeachers(networks, view, {part: len(self.data.of_part(TRAIN, part)) for part in networks})
+        if view is log_odds:  # raw outputs are compared as they are
+            self._calibrate(teachers, student)
+        return teachers
 
-    def _calibrate(self, networks: dict[str, ChangeModel], student: ChangeModel) -> dict[str, float]:
+    def _calibrate(self, teachers: AllTeachers, student: ChangeModel) -> None:
         """Calibrate the teachers with the first samples that the student will see."""
         device = make_fabric(self.recipe).device
-        for network in networks.values():
-            network.to(device)
+        teachers.to(device)
         stage, size = self._student_stage(STUDENT), self.recipe.training(student.card).batch_size
         batches = training_loader(
             stage.samples(student.card),
@@ -160,11 +159,9 @@ class DistillationRun(TrainingRun):
             batch_size=size,
             workers=self.recipe.workers,
         )
-        shifts = calibrate(networks, (batch.to(device) for batch in batches))
-        for network in networks.values():
-            network.cpu()  # each process of the stage moves them to a device of its own
+        teachers.shifts = calibrate(teachers.networks, (batch.to(device) for batch in batches))
+        teachers.to(torch.device("cpu"))  # each process of the stage moves them to a device of its own
         torch.cuda.empty_cache()
-        return shifts
 
     def _student_stage(self, name: str) -> Stage:
         """Student and control see the same samples and draw the same dropout."""
