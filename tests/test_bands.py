@@ -229,4 +229,4 @@ def test_a_label_of_several_bands_is_refused(tmp_path):
     root = write_pairs(tmp_path / "set", 3, "uint8", splits=(("train", 1),))
     (root / "train" / "label" / "0.png").unlink()
     write_tiff(root / "train" / "label" / "0.tif", random_samples(5, "uint8", 0, 2))
-    assert "has 5 bands of 8 bits" in check_pairs(PairFolder(root)).report()
+    assert "have several bands: band 1:" in check_pairs(PairFolder(root)).report()

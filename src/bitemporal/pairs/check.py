@@ -3,7 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,8 @@ from rich.progress import track
 
 from bitemporal.errors import DataError, LabelError, OptionError
 from bitemporal.imagery.decode import FileFault, decode
-from bitemporal.imagery.masks import LabelDecoding, LabelObservation, LabelSummary, observe
+from bitemporal.imagery.label_rules import LabelDecoding
+from bitemporal.imagery.labels import LabelObservation, LabelSummary, observe
 from bitemporal.imagery.scale import check_usable, image_notes
 from bitemporal.pairs.folder import DATES, LABEL, Pair, PairFolder, size_fault
 from bitemporal.pairs.listing import Listing, shared_stem
@@ -129,7 +130,7 @@ class _Reading:
 def _read(
     pair: Pair,
     *,
-    stated: LabelDecoding | None,
+    stated: LabelDecoding,
     bands: tuple[int, ...] | None,
     image_range: tuple[float, ...] | None,
     images: bool,
@@ -149,11 +150,9 @@ def _read(
     label = None
     if pair.label is not None:
         try:
-            label = observe(pair.label, stated)
+            label = observe(pair.label, pair.label_after, stated)
             sizes["label"] = label.size
             notes += [(note, pair.label) for note in label.notes]
-            if label.fault is not None:
-                faults.append(Fault.of(label.fault, "label"))
         except FileFault as fault:
             faults.append(Fault.of(fault, "file"))
     if unequal := size_fault(pair.before, sizes):
@@ -209,9 +208,8 @@ def check_pairs(
         check.faults += _listing_faults(split, folder.split_folder(split), folder.listings[split])
         check.warnings += _ignored_files(split, folder.listings[split])
     pairs = [pair for split in chosen for pair in folder.pairs(split)]
-    stated = folder.stated
-    read = partial(_read, stated=stated, bands=folder.bands, image_range=folder.image_range, images=images)
-    labels = LabelSummary()
+    read = partial(_read, stated=folder.stated, bands=folder.bands, image_range=folder.image_range, images=images)
+    labels = LabelSummary(folder.stated)
     noted: dict[str, list[Path]] = defaultdict(list)
     sizes: list[tuple[int, int]] = []
     for pair, reading in zip(pairs, _tracked(_readings(pairs, read, workers), len(pairs), progress), strict=True):
@@ -225,17 +223,11 @@ def check_pairs(
         f"{len(paths):,} {'file' if len(paths) == 1 else 'files'}: {note} (such as {shown(paths[0], check.root)})"
         for note, paths in noted.items()
     ]
-    if stated is not None:
-        check.decoding = replace(stated, files=len(labels.labels))
-    else:
-        check.decoding, faults = labels.resolve()
-        check.faults += [Fault.of(fault, "label") for fault in faults]
+    check.decoding, faults = labels.resolve()
+    check.faults += [Fault.of(fault, "label") for fault in faults]
     tallies: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for pair, size in zip(pairs, sizes, strict=True):
-        label = labels.labels.get(pair.label) if pair.label else None
-        changed, valid = 0, 0
-        if label is not None and check.decoding is not None:
-            changed, valid = label.tally or check.decoding.tally(label.counts)
+        changed, valid = labels.tally(pair.label, check.decoding)
         if pair.label is not None:
             tallies[pair.split].append((changed, valid))
         car = changed / valid if valid else float("nan")

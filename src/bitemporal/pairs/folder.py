@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from bitemporal.errors import DataError, LabelError
 from bitemporal.imagery.decode import FileFault, decode
-from bitemporal.imagery.masks import LabelDecoding, read_mask
+from bitemporal.imagery.label_rules import LabelDecoding, LabelOptions
+from bitemporal.imagery.labels import read_mask
 from bitemporal.imagery.scale import check_bands, check_image_range, to_channels
 from bitemporal.pairs.listing import Listing, entries, list_images
 
@@ -81,7 +82,7 @@ class PairFolder:
         listings: The files of each split, by split and then by the names ``A``, ``B`` and, if present, ``label``.
         bands: See ``__init__``.
         image_range: See ``__init__``.
-        stated: What the label values mean according to the options; ``None`` without such an option.
+        stated: What the options say about the labels.
     """
 
     def __init__(
@@ -89,7 +90,12 @@ class PairFolder:
         root: str | os.PathLike[str],
         *,
         label_values: tuple[int, ...] | None = None,
+        changed: tuple[int, ...] | None = None,
+        changed_colours: tuple[int, ...] | None = None,
+        unchanged_colours: tuple[int, ...] | None = None,
         label_threshold: float | None = None,
+        label_ignore: tuple[float, ...] | None = None,
+        label_band: int | None = None,
         bands: tuple[int, ...] | None = None,
         image_range: tuple[float, ...] | None = None,
     ) -> None:
@@ -99,7 +105,12 @@ class PairFolder:
             root: The folder.
             label_values: UNCHANGED,CHANGED or UNCHANGED,CHANGED,IGNORE, for labels whose values are ambiguous; 255
                 stands for the set pixels of 1-bit labels.
-            label_threshold: Label values at or above it are changed; instead of ``label_values``.
+            changed: Label values, or palette indices, that are changed; every other is unchanged.
+            changed_colours: Colours of labels that are changed, three numbers each; every other is unchanged.
+            unchanged_colours: Colours of labels that are unchanged, three numbers each; every other is changed.
+            label_threshold: Label values at or above it are changed. Of the five rules so far, one at most is stated.
+            label_ignore: Label values of pixels that count nowhere.
+            label_band: The band of the label files that holds the mask, from 1.
             bands: Bands of the images that become channels, counted from 1; by default red, green and blue, or a
                 single grey band for all three.
             image_range: LOW,HIGH values that become 0 and 255 in images of more than 8 bits per sample, or such a pair
@@ -114,8 +125,15 @@ class PairFolder:
         self.root = Path(root)
         self.bands = bands
         self.image_range = image_range
-        self.stated = LabelDecoding.of_options(label_values, label_threshold)
-        self._decoding = self.stated
+        self.stated = LabelOptions(
+            label_values=label_values,
+            changed=changed,
+            changed_colours=changed_colours,
+            unchanged_colours=unchanged_colours,
+            label_threshold=label_threshold,
+            label_ignore=label_ignore,
+            label_band=label_band,
+        ).decoding()
         self._folders = _find_splits(self.root)
         self.splits: tuple[str, ...] = tuple(self._folders)
         self.listings: dict[str, dict[str, Listing]] = {
@@ -123,6 +141,11 @@ class PairFolder:
             for split, folder in self._folders.items()
         }
         self._pairs = {split: _pairs(split, listings) for split, listings in self.listings.items()}
+        of_dates = [pair.label_after is not None for pair in self.pairs() if pair.label is not None]
+        if any(of_dates):
+            self.stated = self.stated.of_dates()
+        known = all(of_dates) if self.stated.differing else self.stated.source != "found"
+        self._decoding = self.stated if known else None
 
     @property
     def decoding(self) -> LabelDecoding | None:
@@ -220,7 +243,7 @@ class PairFolder:
                 f"{pair.label}: what the label values of {self.root} mean is not resolved yet; call "
                 "`folder = bitemporal.pairs.resolve_decoding(folder)` first, or state label_values"
             )
-        return read_mask(pair.label, self.decoding)
+        return read_mask(pair.label, self.decoding, label_after=pair.label_after)
 
 
 def _find_splits(root: Path) -> dict[str, Path]:

@@ -1,0 +1,188 @@
+"""The values of one label file, before it is known what they mean."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bitemporal.errors import LabelError
+from bitemporal.imagery.decode import FileFault, decode
+from bitemporal.imagery.label_rules import UNKNOWN, Counts, LabelDecoding, unpacked
+from bitemporal.imagery.masks import IGNORE, JPEG, MaskSamples, black_and_white
+
+Kind = Literal["grey", "palette", "inverted", "colour", "bands"]
+"""What the samples of a label file are: grey, values; palette, indices of colours; inverted, values of a palette in
+which index 0 is white and index 1 black, so that index and colour contradict each other; colour, packed colours; bands,
+several channels that are no colours."""
+
+KEPT = 256
+"""Values kept of one file; as many as 8 bits can hold."""
+
+_SHOWN = 8  # values listed before "and N more"
+
+
+class LabelFault(FileFault, LabelError):
+    """One label whose values cannot be decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelValues:
+    """The values of one label file.
+
+    Attributes:
+        path: The file.
+        kind: What the values are.
+        values: H x W; packed colours for ``colour``, the first band for ``bands``.
+        palette: Packed colour of every palette index that occurs; empty unless the kind is ``palette``.
+        bands: Values of each band with their pixels, where there are several that differ.
+        jpeg: Whether the file is compressed as JPEG.
+        notes: What the user should know about the file.
+    """
+
+    path: Path
+    kind: Kind
+    values: npt.NDArray[Any]
+    palette: dict[int, int]
+    bands: tuple[Counts, ...]
+    jpeg: bool
+    notes: tuple[str, ...]
+
+
+def read_label(path: Path, decoding: LabelDecoding) -> LabelValues:
+    """The values of one label file.
+
+    Args:
+        path: Path of the file.
+        decoding: Says which band is read, whether colours are, and what the set pixels of a 1-bit image are.
+
+    Raises:
+        FileFault: When the file cannot be read.
+        LabelFault: When it has no such band, or no colours.
+    """
+    decoded = decode(path)
+    mask = MaskSamples.of(decoded)
+    jpeg = decoded.format in JPEG
+    if decoding.band is not None:
+        values = _of_white(_band(path, decoded.samples, decoding.band), decoding.white)
+        return LabelValues(path, "grey", values, {}, (), jpeg, decoded.notes)
+    if decoding.colours:
+        return LabelValues(path, "colour", _colours(path, mask), {}, (), jpeg, decoded.notes)
+    if mask.palette is not None:
+        return _of_palette(path, mask, mask.palette, decoded.notes)
+    varying = mask.alpha is not None and (mask.alpha != 255).any()
+    if mask.grey is not None and not varying:
+        equal = (f"{decoded.mode} label with equal channels, taken as grey",) if mask.samples.ndim == 3 else ()
+        values = _of_white(mask.grey, decoding.white)
+        return LabelValues(path, "grey", values, {}, (), jpeg, (*decoded.notes, *equal))
+    bands = tuple(tuple(count_values(band)[:KEPT]) for band in np.moveaxis(decoded.samples, -1, 0))
+    if mask.colour:
+        return LabelValues(path, "colour", _colours(path, mask), {}, bands, jpeg, decoded.notes)
+    return LabelValues(path, "bands", decoded.samples[..., 0], {}, bands, jpeg, decoded.notes)
+
+
+def read_difference(before: Path, after: Path, decoding: LabelDecoding) -> npt.NDArray[np.uint8]:
+    """Where two masks, one of each date, differ.
+
+    Grey masks are compared by value, all others by colour. Values that ``decoding`` ignores are ignored in both.
+
+    Returns:
+        uint8, H x W: 0 equal, 1 different, 255 ignored, ``UNKNOWN`` where a value is NaN.
+
+    Raises:
+        FileFault: When a file cannot be read, or the sizes differ.
+    """
+    samples = [decode(path) for path in (before, after)]
+    masks = [MaskSamples.of(decoded) for decoded in samples]
+    if decoding.band is not None:
+        first, second = (_band(decoded.path, decoded.samples, decoding.band) for decoded in samples)
+    elif all(mask.grey is not None for mask in masks):
+        first, second = (_of_white(np.asarray(mask.grey), 255) for mask in masks)
+    else:
+        first, second = (_colours(decoded.path, mask) for decoded, mask in zip(samples, masks, strict=True))
+    if first.shape != second.shape:
+        sizes = " and ".join(f"{height} x {width}" for height, width in (first.shape, second.shape))
+        raise FileFault(
+            after, f"the masks of the two dates are {sizes} (height x width)", "bring both onto one pixel grid"
+        )
+    differing: npt.NDArray[np.uint8] = (first != second).astype(np.uint8)
+    differing[(first != first) | (second != second)] = UNKNOWN
+    for value in decoding.ignore:
+        for values in (first, second):
+            differing[values == value if value == value else values != values] = IGNORE
+    return differing
+
+
+def _band(path: Path, samples: npt.NDArray[Any], band: int) -> npt.NDArray[Any]:
+    bands = samples[..., None] if samples.ndim == 2 else samples
+    if band > bands.shape[-1]:
+        count = f"{bands.shape[-1]} band{'s' if bands.shape[-1] > 1 else ''}"
+        raise LabelFault(path, f"has {count}, not the band {band} that label_band names", "name a band of all files")
+    return np.ascontiguousarray(bands[..., band - 1])
+
+
+def _of_white(values: npt.NDArray[Any], white: int) -> npt.NDArray[Any]:
+    return values * np.uint8(white) if values.dtype == np.bool_ else values
+
+
+def _of_palette(path: Path, mask: MaskSamples, palette: npt.NDArray[np.uint8], notes: tuple[str, ...]) -> LabelValues:
+    """By the grey value that one sees where the palette has no colours, else by index."""
+    used, shades = mask.used, palette[: mask.stored]
+    greys = bool((shades == shades[:, :1]).all())
+    if greys or (black_and_white(palette, used) and len({*palette[used, 0].tolist()}) == 2):
+        inverted = used.tolist() == [0, 1] and palette[0, 0] == 255 and palette[1, 0] == 0
+        kind: Kind = "inverted" if inverted else "grey"
+        return LabelValues(path, kind, palette[:, 0][mask.samples], {}, (), False, notes)
+    packed = _pack(palette)
+    return LabelValues(path, "palette", mask.samples, {int(i): int(packed[i]) for i in used}, (), False, notes)
+
+
+def _colours(path: Path, mask: MaskSamples) -> npt.NDArray[np.uint32]:
+    """Packed colours of any mask of 8 bits."""
+    if mask.palette is not None:
+        colours: npt.NDArray[np.uint32] = _pack(mask.palette)[mask.samples]
+        return colours
+    if mask.grey is not None and mask.grey.dtype in (np.bool_, np.uint8):
+        grey = _of_white(mask.grey, 255).astype(np.uint32)
+        return grey * np.uint32(0x010101)
+    if not mask.colour:
+        raise LabelFault(path, "has no colours of 8 bits", "name the band that holds the mask with label_band")
+    return _pack(mask.samples)
+
+
+def _pack(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+    red, green, blue = np.moveaxis(colours.astype(np.uint32), -1, 0)
+    packed: npt.NDArray[np.uint32] = red << 16 | green << 8 | blue
+    return packed
+
+
+def count_values(values: npt.NDArray[Any]) -> list[tuple[float, int]]:
+    """Values of an array with their pixels, most frequent first."""
+    pairs: Iterable[tuple[float, int]]
+    if values.dtype == np.uint8:  # much faster than sorting them
+        pairs = ((value, number) for value, number in enumerate(np.bincount(values.ravel()).tolist()) if number)
+    else:
+        distinct, numbers = np.unique(values, return_counts=True)
+        whole = (int(value) if value == value and float(value).is_integer() else value for value in distinct.tolist())
+        pairs = zip(whole, numbers.tolist(), strict=True)
+    return sorted(pairs, key=lambda pair: -pair[1])
+
+
+def listed(counts: Iterable[tuple[float, int]], palette: dict[int, int] | None = None, colours: bool = False) -> str:
+    """Values in words, most frequent first, as in ``0 (120 pixels), 255 (3), and 2 more``.
+
+    Args:
+        counts: Values with their pixels.
+        palette: Packed colours to show with palette indices.
+        colours: Whether the values are packed colours.
+    """
+    ranked = sorted(counts, key=lambda pair: (-pair[1], str(pair[0])))
+    pieces: list[str] = []
+    for value, number in ranked[:_SHOWN]:
+        name = str(unpacked(int(value))) if colours else f"{value:g}"
+        if palette and value in palette:
+            name = f"index {name} = colour {unpacked(palette[int(value)])}"
+        pieces.append(f"{name} ({number:,})" if pieces else f"{name} ({number:,} pixels)")
+    return ", ".join(pieces) + (f", and {len(ranked) - _SHOWN:,} more" if len(ranked) > _SHOWN else "")

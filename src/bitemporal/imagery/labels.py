@@ -1,0 +1,359 @@
+"""Change masks of a data set on disk, decoded to 0 / 1 / 255.
+
+What the values of labels mean is found from all files of a set together (``LabelSummary``), or stated by options
+(``LabelOptions``). Pixels to ignore are never found, only stated: on the disk 255 usually means changed, in a decoded
+mask 255 means ignored.
+"""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bitemporal.errors import LabelError
+from bitemporal.imagery.label_files import (
+    KEPT,
+    Kind,
+    LabelFault,
+    LabelValues,
+    count_values,
+    listed,
+    read_difference,
+    read_label,
+)
+from bitemporal.imagery.label_proposals import (
+    BLACK,
+    INVERTED,
+    WHITE,
+    Reading,
+    proposed,
+    readings_of_bands,
+    readings_of_colours,
+    readings_of_values,
+)
+from bitemporal.imagery.label_rules import UNKNOWN, Counts, LabelDecoding, LabelOptions
+
+_FEW = 3  # a coding has at most three values: unchanged, changed, ignored
+_TOLD = 8  # values of one file that are kept, to count them once it is known what they mean
+_NUMBERS = 31  # bands that hold no more than this hold class numbers, not colours
+_SHARE_OF_MASK = 0.75  # of all pixels, the share that the most frequent colours of a mask have; a photograph has less
+_NAN_DIFFERS = "holds NaN, which neither equals nor differs from another value"
+_IGNORE_NAN = "leave such pixels out: label_ignore=(float('nan'),) (--label-ignore nan)"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelObservation:
+    """What is kept of one label after a check has read it.
+
+    Attributes:
+        size: Height and width in pixels.
+        kind: What the values are; ``difference`` for two masks, one of each date.
+        counts: Values and their pixels, most frequent first.
+        distinct: Number of different values in the file, which may exceed those in ``counts``.
+        palette: Packed colour of every palette index that occurs; empty unless the kind is ``palette``.
+        bands: Values of each band with their pixels, where there are several that differ.
+        jpeg: Whether the file is compressed as JPEG.
+        notes: What the user should know about the file.
+        tally: Changed and valid pixels under the stated decoding; ``None`` when none is stated.
+        contradiction: What contradicts the stated decoding, in words.
+    """
+
+    size: tuple[int, int]
+    kind: Kind | Literal["difference"]
+    counts: tuple[tuple[float, int], ...] = ()
+    distinct: int = 0
+    palette: dict[int, int] = field(default_factory=dict)
+    bands: tuple[Counts, ...] = ()
+    jpeg: bool = False
+    notes: tuple[str, ...] = ()
+    tally: tuple[int, int] | None = None
+    contradiction: str | None = None
+
+    def only(self, *values: int) -> bool:
+        """Whether the file has no value but these."""
+        return self.distinct <= _FEW and all(value in values for value, _ in self.counts)
+
+    def has(self, *values: int) -> bool:
+        """Whether the file has few values, these among them."""
+        return self.distinct <= _FEW and {*values} <= {value for value, _ in self.counts}
+
+    @property
+    def colours(self) -> Counts:
+        """The counts by packed colour, as far as the values are colours or shades of 8 bits."""
+        if self.kind == "colour":
+            return self.counts
+        if self.kind == "palette":
+            return [(self.palette[int(index)], number) for index, number in self.counts]
+        return [(int(value) * 0x010101, number) for value, number in self.counts if value in range(256)]
+
+
+@dataclass
+class LabelSummary:
+    """The values of all labels of a set, gathered file by file.
+
+    Attributes:
+        stated: What is stated about the labels.
+        labels: What is kept of every file; without counts where there are more values than a coding has.
+        pixels: Pixels by value, of grey masks and palette indices.
+        colours: Pixels by packed colour, of all files.
+        bands: Pixels by value of each band, of files that are colour images or have several bands.
+        palettes: Packed colours of every palette index.
+    """
+
+    stated: LabelDecoding
+    labels: dict[Path, LabelObservation] = field(default_factory=dict)
+    pixels: Counter[float] = field(default_factory=Counter)
+    colours: Counter[float] = field(default_factory=Counter)
+    bands: list[Counter[float]] = field(default_factory=list)
+    palettes: dict[int, set[int]] = field(default_factory=dict)
+
+    def add(self, path: Path, label: LabelObservation) -> None:
+        """Take in one label."""
+        if label.kind not in ("colour", "bands"):
+            self.pixels.update(dict(label.counts))
+        for colour, number in label.colours:
+            self.colours[colour] += number
+        if len(self.colours) > 2 * KEPT:
+            self.colours = Counter(dict(self.colours.most_common(KEPT)))
+        self.bands += [Counter() for _ in label.bands[len(self.bands) :]]
+        for band, counts in zip(self.bands, label.bands, strict=False):
+            band.update(dict(counts))
+        for index, colour in label.palette.items():
+            self.palettes.setdefault(index, set()).add(colour)
+        # colours are counted when they are stated; many values of every file would fill the memory
+        usable = label.kind not in ("colour", "bands") and label.distinct <= _TOLD
+        self.labels[path] = replace(label, counts=label.counts if usable else (), bands=())
+
+    def tally(self, path: Path | None, decoding: LabelDecoding | None) -> tuple[int, int]:
+        """Changed and valid pixels of one file; none where they cannot be known."""
+        label = self.labels.get(path) if path else None
+        if label is None or decoding is None:
+            return 0, 0
+        return label.tally or decoding.tally(label.colours if decoding.colours else label.counts)
+
+    def resolve(self) -> tuple[LabelDecoding | None, list[LabelFault]]:
+        """The decoding that is stated, or else the one that all labels agree on.
+
+        Returns:
+            The decoding, ``None`` when there is none, and what stands in its way.
+        """
+        of_dates = self._of("difference")
+        if of_dates and len(of_dates) < len(self.labels):
+            what = f"{len(of_dates):,} of {len(self.labels):,} labels are two masks, one of each date, the others one"
+            return None, [LabelFault(of_dates[0], what, "keep pairs of either kind in a folder of their own")]
+        if not of_dates and self.stated.source == "found":
+            return self._found()
+        stated = self.stated.of_dates() if of_dates else self.stated
+        faults = [
+            LabelFault(path, label.contradiction, self._remedy(label.kind))
+            for path, label in self.labels.items()
+            if label.contradiction
+        ]
+        return replace(stated, files=len(self.labels)), faults
+
+    def _of(self, *kinds: str) -> list[Path]:
+        return [path for path, label in self.labels.items() if label.kind in kinds]
+
+    def _found(self) -> tuple[LabelDecoding | None, list[LabelFault]]:
+        colours, bands, inverted = self._of("colour"), self._of("bands"), self._of("inverted")
+        palettes = self._of("palette")
+        if palettes and not colours and {*self.colours} <= {BLACK, WHITE} and not self.stated.ignore:
+            decoding = LabelDecoding((BLACK,), (WHITE,), colours=True, files=len(self.labels))
+            return replace(decoding, changed_seen=WHITE in self.colours), []
+        if {*self.palettes} <= {0, 1} and all(len(of_index) == 1 for of_index in self.palettes.values()):
+            palettes = []  # 1 is changed, whatever its colour
+        faults = [
+            LabelFault(paths[0], f"{len(paths):,} of {len(self.labels):,} labels {what}", self._remedy(kind))
+            for kind, paths, what in (
+                ("colour", colours, f"are colour images: {listed(self.colours.items(), colours=True)}"),
+                ("bands", bands, f"have several bands: {self._listed_bands()}"),
+                ("palette", palettes, f"are palette images with other indices than 0 and 1: {self._listed_palette()}"),
+                (
+                    "inverted",
+                    inverted,
+                    "are palette images where index 0 is white and index 1 black: colour and index contradict each "
+                    f"other, {listed(self.pixels.items())}",
+                ),
+            )
+            if paths
+        ]
+        values = {*self.pixels} - {*self.stated.ignore}
+        if not values or palettes or inverted:
+            return None, faults
+        if values <= {0, 255} or values == {0, 1}:
+            changed = 1 if 1 in values else 255
+            found = replace(self.stated, changed=(changed,), files=len(self.labels), changed_seen=changed in values)
+            return found, faults
+        return None, [*faults, self._ambiguity(values)]
+
+    def _ambiguity(self, values: set[float]) -> LabelFault:
+        grey = {path: label for path, label in self.labels.items() if label.kind not in ("colour", "bands")}
+        odd = [path for path, label in grey.items() if not (label.only(0, 1) or label.only(0, 255))]
+        where = f"in {len(odd):,} of {len(grey):,} files, such as {', '.join(path.name for path in odd[:3])}"
+        counts, remedy = listed(self.pixels.items()), self._remedy("grey")
+        if values == {1}:
+            what = f"every pixel of all {len(grey):,} labels is 1: changed (as in 0/1) or unchanged (as in 1/2)?"
+        elif values <= {0, 1, 255}:
+            what = f"the labels hold 1 and 255 ({where}):"
+            if not any(label.has(1, 255) for label in grey.values()):
+                ones, full = ([path for path, label in grey.items() if label.has(value)] for value in (1, 255))
+                what = (
+                    f"the labels mix two codings: {len(ones):,} files hold 0/1 (such as {ones[0].name}), {len(full):,} "
+                    f"hold 0/255 (such as {full[0].name}):"
+                )
+                remedy = f"write one coding everywhere, or {remedy}"
+        elif (jpegs := sum(label.jpeg for label in grey.values())) or len(values) > _FEW:
+            why = f"JPEG compression ({jpegs:,} files)" if jpegs else "antialiasing, or more than one class"
+            what = f"the labels hold {len(values)} values ({where}), which points to {why}:"
+        else:
+            what = f"the labels hold values of unknown meaning ({where}):"
+        return LabelFault(next(iter(odd or grey)), f"{what} {counts}", remedy)
+
+    def _remedy(self, kind: str) -> str:
+        """The options that would settle files of one kind, in view of all files."""
+        if kind == "difference":
+            return _IGNORE_NAN
+        of_channels = self._channel_readings() if self._of("colour", "bands") else []
+        if of_channels or kind in ("colour", "bands"):
+            return proposed(of_channels, self.stated)
+        if kind == "inverted" and {*self.pixels} == {0, 255}:
+            return proposed(INVERTED, self.stated)
+        ignored = self.stated.ignore if self.stated.source == "found" else ()
+        consistent = all(len(of_index) == 1 for of_index in self.palettes.values())
+        if not self.palettes:
+            blurred = any(label.jpeg for label in self.labels.values())
+            return proposed(readings_of_values(self.pixels, ignored, blurred=blurred), self.stated)
+        by_index = readings_of_values(self.pixels, ignored, indices=True) if consistent else []
+        return proposed(by_index or readings_of_colours(self.colours), self.stated)
+
+    def _channel_readings(self) -> list[Reading]:
+        """Readings of colours, or of one band where bands hold numbers, transparency or what compression left."""
+        every, ignored = range(1, len(self.bands) + 1), self.stated.ignore
+        if self._of("bands") or all(value <= _NUMBERS for band in self.bands for value in band):
+            return readings_of_bands(self.bands, every, ignored)
+        if any(self.labels[path].jpeg for path in self._of("colour")):
+            most_apart = max(every, key=lambda number: max(self.bands[number - 1]) - min(self.bands[number - 1]))
+            frequent = sum(pixels for _, pixels in self.colours.most_common(_TOLD))
+            is_mask = frequent > _SHARE_OF_MASK * self.colours.total()
+            return readings_of_bands(self.bands, [most_apart], ignored, blurred=True) if is_mask else []
+        alpha = [number for number in every if number in (2, 4)][-1:] if len(self.bands) in (2, 4) else []
+        return readings_of_colours(self.colours) + readings_of_bands(self.bands, alpha, ignored)
+
+    def _listed_palette(self) -> str:
+        if all(len(colours) == 1 for colours in self.palettes.values()):
+            palette = {index: colour for index, (colour,) in self.palettes.items()}
+            return listed([(index, self.pixels[index]) for index in palette], palette)
+        return f"whose indices have other colours from file to file, {listed(self.colours.items(), colours=True)}"
+
+    def _listed_bands(self) -> str:
+        return "; ".join(f"band {number}: {listed(band.items())}" for number, band in enumerate(self.bands, 1))
+
+
+def observe(path: Path, after: Path | None, stated: LabelDecoding) -> LabelObservation:
+    """Read one label for a check.
+
+    Args:
+        path: The mask; that of the date before, where there are two.
+        after: The mask of the date after, where there are two.
+        stated: What the options state.
+
+    Raises:
+        FileFault: When a file cannot be read.
+    """
+    if after is not None:
+        decoding = stated.of_dates()
+        mask = read_difference(path, after, decoding)
+        counts = count_values(mask)
+        unknown = _NAN_DIFFERS if (mask == UNKNOWN).any() else None
+        height, width = mask.shape
+        tally = dict(counts).get(1, 0), mask.size - dict(counts).get(255, 0)
+        return LabelObservation((height, width), "difference", tally=tally, contradiction=unknown)
+    return _observed(read_label(path, stated), stated)
+
+
+def _observed(label: LabelValues, stated: LabelDecoding) -> LabelObservation:
+    counts = count_values(label.values)
+    height, width = label.values.shape
+    seen = LabelObservation(
+        size=(height, width),
+        kind=label.kind,
+        counts=tuple(counts[:KEPT]),
+        distinct=len(counts),
+        palette=label.palette,
+        bands=label.bands,
+        jpeg=label.jpeg,
+        notes=label.notes,
+    )
+    if stated.source == "found":
+        return seen
+    contradiction = _contradiction(label, counts, stated)
+    return replace(seen, tally=(0, 0) if contradiction else stated.tally(counts), contradiction=contradiction)
+
+
+def _contradiction(label: LabelValues, counts: Counts, decoding: LabelDecoding) -> str | None:
+    """What keeps one file from being decoded as stated, in words; ``None`` when nothing does."""
+    if label.kind == "bands":
+        return f"has {len(label.bands)} bands"
+    if label.kind == "colour" and not decoding.colours:
+        return f"is a colour image: {listed(counts, colours=True)}"
+    if label.kind == "palette" and decoding.threshold is not None:
+        return f"is a palette image, and a threshold does not apply to indices: {listed(counts, label.palette)}"
+    meanings = decoding.meanings(np.array([value for value, _ in counts]))
+    strange = [pair for pair, meaning in zip(counts, meanings, strict=True) if meaning == UNKNOWN]
+    return f"holds {listed(strange, label.palette)}, but {decoding.rule()}" if strange else None
+
+
+def read_mask(
+    path: str | os.PathLike[str],
+    decoding: LabelDecoding | None = None,
+    *,
+    label_after: str | os.PathLike[str] | None = None,
+    **options: Any,  # noqa: ANN401  the fields of LabelOptions, each with its own type
+) -> npt.NDArray[np.uint8]:
+    """Read one change mask.
+
+    Args:
+        path: A png, jpg, bmp, tif or webp file.
+        decoding: What its values mean, such as ``PairFolder.decoding``; by default as the options state, or else as
+            this one file shows.
+        label_after: Where the label is two masks, one of each date: that of the date after. A pixel is changed where
+            they differ.
+        **options: Fields of ``LabelOptions``, such as ``label_values=(1, 2)``.
+
+    Returns:
+        uint8, H x W: 0 unchanged, 1 changed, 255 ignore.
+
+    Raises:
+        DataError: When the file cannot be read.
+        LabelError: When its values cannot be decoded.
+        OptionError: When an option has an unusable value.
+    """
+    known = decoding or LabelOptions(**options).decoding()
+    source = Path(path)
+    if label_after is not None:
+        mask = read_difference(source, Path(label_after), known if known.differing else known.of_dates())
+        if (mask == UNKNOWN).any():
+            raise LabelFault(source, _NAN_DIFFERS, _IGNORE_NAN)
+        return mask
+    label = read_label(source, known)
+    if decoding is None and known.source == "found":
+        summary = _summary_of(label, known)
+        found, faults = summary.resolve()
+        if found is None:
+            raise LabelError("\n".join(map(str, faults)))
+        known = found
+    mask = known.meanings(label.values)
+    if label.kind not in ("grey", "inverted") or (mask == UNKNOWN).any():
+        if contradiction := _contradiction(label, count_values(label.values), known):
+            raise LabelFault(source, contradiction, _summary_of(label, known)._remedy(label.kind))
+    return mask
+
+
+def _summary_of(label: LabelValues, stated: LabelDecoding) -> "LabelSummary":
+    summary = LabelSummary(stated)
+    summary.add(label.path, _observed(label, stated))
+    return summary
