@@ -5,12 +5,15 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, OptionError
 from bitemporal.imagery import read_image
+from bitemporal.models import create_model, list_models, model_card
 from bitemporal.pairs import PairFolder, check_pairs
+from bitemporal.run.augmentation import augment
 from remedies import follow_keywords, follow_options
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
@@ -230,3 +233,60 @@ def test_a_label_of_several_bands_is_refused(tmp_path):
     (root / "train" / "label" / "0.png").unlink()
     write_tiff(root / "train" / "label" / "0.tif", random_samples(5, "uint8", 0, 2))
     assert "have several bands: band 1:" in check_pairs(PairFolder(root)).report()
+
+
+# -------------------------------------------------------------------------------------------------- any channels
+
+
+@pytest.mark.parametrize("channels", [1, 4, 13])
+@pytest.mark.parametrize("name", list_models("test_*"))
+def test_every_network_takes_any_number_of_channels(name, channels):
+    torch.manual_seed(0)
+    model = create_model(name, in_channels=channels)
+    side = model.padded_size(model.card.minimum, model.card.minimum)[0]
+    images = torch.randint(0, 256, (2, 2, channels, side, side), dtype=torch.uint8)
+    before, after = (model.prepare(date) for date in images)
+    sum(model.loss(model.outputs(before, after), torch.zeros(2, side, side, dtype=torch.int64)).values()).backward()
+    assert model.eval().change_probability(*images).shape == (2, 1, side, side)
+    assert len(model.card.normalisation.mean) == channels
+
+
+def test_further_channels_are_normalised_as_red_green_and_blue():
+    card = model_card("tinycd")
+    assert create_model("test_tinycd").card.normalisation == card.normalisation
+    mean, std = card.normalisation.mean, card.normalisation.std
+    wide = create_model("test_tinycd", in_channels=4).card.normalisation
+    assert wide.mean == (*mean, mean[0]) and wide.std == (*std, std[0])
+    with pytest.raises(OptionError, match="in_channels: found 0"):
+        create_model("test_tinycd", in_channels=0)
+
+
+def test_weights_of_three_channels_are_repeated(tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    whole = timm.create_model("test_resnet")
+    torch.save(whole.state_dict(), tmp_path / "w.pt")
+    model = create_model("siamese_unet", in_channels=4, encoder="test_resnet", weights=tmp_path / "w.pt")
+    first = next(weight for weight in model.encoder.parameters() if weight.ndim == 4)
+    theirs = next(weight for weight in whole.parameters() if weight.ndim == 4)
+    assert first.shape[1] == 4 and torch.allclose(first, theirs[:, [0, 1, 2, 0]] * 0.75)
+
+
+@pytest.mark.parametrize("recipe", ["standard", "changer", "none"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_augmentation_of_any_channels(recipe, channels):
+    mask = torch.zeros(24, 24, dtype=torch.uint8)
+    mask[:8, :8] = 1
+    shades = torch.arange(channels, dtype=torch.uint8).view(-1, 1, 1) * 20 + 60
+    dates = (shades + mask * 80)[None].expand(2, -1, -1, -1).contiguous()
+    torch.manual_seed(0)
+    moved = set()
+    for _ in range(30):
+        images, target = augment(dates, mask, recipe, 16)
+        assert images.shape == (2, channels, 16, 16) and target.shape == (16, 16)
+        valid = target != 255
+        for image in images[:, :, valid]:
+            # each channel keeps its place in the order: nothing is taken for saturation or hue
+            assert (image.float().mean(1).diff() > 0).all()
+            moved.add(int(image[0].max()))
+    assert (moved <= {60, 140}) == (recipe == "none")

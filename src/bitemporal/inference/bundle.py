@@ -93,11 +93,11 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(description)
 
 
-def _normalisation(stored: dict[str, Any]) -> Normalisation:
+def _normalisation(stored: dict[str, Any], channels: int) -> Normalisation:
     """Read the stored values; ``TypeError``, ``KeyError`` or ``ValueError`` when they are malformed."""
     mean, std = (tuple(float(value) for value in stored[name]) for name in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3 or 0.0 in std or not all(map(math.isfinite, mean + std)):
-        raise ValueError(f"normalisation: found {stored}, expected three numbers each, those of std not 0")
+    if {len(mean), len(std)} != {channels} or 0.0 in std or not all(map(math.isfinite, mean + std)):
+        raise ValueError(f"normalisation: found {stored}, expected {channels} numbers each, those of std not 0")
     return Normalisation(mean, std)
 
 
@@ -117,7 +117,7 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
         model = create_model(description["model"], pretrained=False, **description["config"])
         model.load_state_dict(load_file(weights))
         # the values it was trained with, whatever the card says by now
-        normalisation = _normalisation(description["normalisation"])
+        normalisation = _normalisation(description["normalisation"], model.config["in_channels"])
         model.card = replace(model.card, normalisation=normalisation)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError, BitemporalError) as error:
         raise BundleError(f"{weights}: cannot be loaded ({error}); write or fetch the bundle again") from error

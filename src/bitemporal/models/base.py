@@ -21,18 +21,29 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per-channel normalisation of 8-bit RGB values: ``(value - mean) / std``."""
+    """Per-channel normalisation of 8-bit values, of RGB by default: ``(value - mean) / std``."""
 
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalise images, ... x 3 x H x W in 0..255 of any type, to float32."""
+        """Normalise images, ... x C x H x W in 0..255 of any type, to float32."""
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         values = images.to(torch.float32)
         # in place where the values are a copy already
         return (values - mean if values is images else values.sub_(mean)).div_(std)
+
+    def of_channels(self, count: int) -> "Normalisation":
+        """The normalisation of so many channels.
+
+        Another number than these: channel i takes the values of channel i mod 3, as timm repeats the filters of red,
+        green and blue for further channels. All values are in 0..255, as every band is scaled to that.
+        """
+        if count == len(self.mean):
+            return self
+        mean, std = (tuple(side[i % len(side)] for i in range(count)) for side in (self.mean, self.std))
+        return Normalisation(mean, std)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class ModelCard:
         stride: Number of pixels whose multiples shift the answer exactly as they shift the images, where ``multiple``
             is too small.
         training: Default recipe.
-        normalisation: Normalisation of the input.
+        normalisation: Normalisation of the input; ``of_channels`` gives that of another number of channels than three.
         exports: Whether ``torch.export`` accepts the network with dynamic batch, height and width.
         compiles: Whether ``torch.compile`` accepts it as one graph.
         notes: Deviations from the reference, and anything else that a user should know.

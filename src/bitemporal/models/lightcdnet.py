@@ -86,7 +86,7 @@ class DateEncoder(nn.Module):
         self.project = Conv2dNormActivation(wide, channels, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features N x C x H/2 x W/2 of images N x 3 x H x W."""
+        """Features N x C x H/2 x W/2 of images N x C x H x W."""
         x: Tensor = self.stem(images)
         refined: Tensor = self.project(self.blocks(self.expand(x)))
         return x + refined

@@ -3,6 +3,7 @@
 import difflib
 import fnmatch
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from bitemporal.errors import OptionError, UnknownModelError, WeightsError
@@ -67,7 +68,8 @@ def create_model(
         name: Registered name, see ``list_models``.
         pretrained: Start the encoder from the weights that the card names; they are fetched by timm or
             segmentation-models-pytorch.
-        in_channels: Channels of one date.
+        in_channels: Channels of one date, as many as the images have bands. Pretrained weights are for three; timm and
+            segmentation-models-pytorch repeat their filters for further channels.
         reference_losses: Compute the losses exactly as the reference (Open-CD) does, including its mistakes; the
             published numbers come from them. They are averaged over ignored pixels too.
         **options: The network's own options. ``weights``, where a network has this option, names a file to start from;
@@ -75,13 +77,15 @@ def create_model(
 
     Raises:
         UnknownModelError: When no network has this name; the text gives the nearest names.
-        OptionError: When the network has no such option.
+        OptionError: When the network has no such option, or there is no channel.
         WeightsError: When pretrained weights do not exist or cannot be fetched.
     """
     card, build, known = _entry(name)
     if unknown := sorted(options.keys() - set(known)):
         expected = ", ".join(("reference_losses", *known))
         raise OptionError(f"model {name!r} takes no such option: {', '.join(unknown)}; expected {expected}")
+    if in_channels < 1:
+        raise OptionError(f"in_channels: found {in_channels}, expected 1 or more; 3 for red, green and blue")
     if pretrained and card.licence == "none":
         raise WeightsError(
             f"{name} has no pretrained weights to fetch. Start without them (pretrained=False), or load a bundle or a "
@@ -91,7 +95,8 @@ def create_model(
     weights = {"pretrained": True} if pretrained else {}
     model = build(in_channels=in_channels, **weights, **options)
     model.name = name
-    model.card = model.card_of(card)
+    card = model.card_of(card)
+    model.card = replace(card, normalisation=card.normalisation.of_channels(in_channels))
     model.reference_losses = reference_losses
     # the source of the initial weights does not belong to the configuration: a bundle holds its own weights
     model.config = {"in_channels": in_channels} | {key: value for key, value in options.items() if key != "weights"}

@@ -17,7 +17,7 @@ class Batch:
     where that is small, as in most containers.
 
     Attributes:
-        before: Images of date 1, N x 3 x H x W in 0..255.
+        before: Images of date 1, N x C x H x W in 0..255.
         after: Images of date 2, the same shape.
         target: Decoded change masks, N x H x W int64: 0 unchanged, 1 changed, 255 ignored.
     """

@@ -3,6 +3,9 @@
 ``standard`` and ``changer`` are the two pipelines of the reference configurations (Open-CD; JL1-CD paper). Both dates
 move together with the mask in every geometric step; photometric steps act on each date alone. What rotation or
 padding uncovers is black in the images and 255 (ignore) in the mask, and counts nowhere afterwards.
+
+Images may have any number of channels. Three of them are taken for red, green and blue; others have no saturation and
+no hue, so that photometric steps change their brightness and contrast alone.
 """
 
 from typing import Literal
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from bitemporal._torchvision import tv_tensors, tvf, v2
 from bitemporal.imagery.masks import IGNORE
+from bitemporal.imagery.scale import RGB
 
 _FILL: dict[type, int] = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
 _MAX_CLASS_SHARE = 0.75
@@ -40,7 +44,7 @@ def random_crop(dates: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]
     Ten places are tried, the last is taken (``cat_max_ratio`` of mmseg). Smaller images are padded right and bottom.
 
     Args:
-        dates: 2 x 3 x H x W.
+        dates: 2 x C x H x W.
         mask: 1 x H x W.
         size: Height and width of the crop.
     """
@@ -79,10 +83,11 @@ def random_quarter_turn_and_flip(dates: Tensor, mask: Tensor) -> tuple[Tensor, T
 def photometric_distortion(image: Tensor) -> Tensor:
     """Distort one date's brightness (+-10 of 255), contrast, saturation (0.8..1.2) and hue (+-20 degrees).
 
-    Each step is taken with probability 0.5; contrast comes before or after saturation and hue, by chance.
+    Each step is taken with probability 0.5; contrast comes before or after saturation and hue, by chance. Images of
+    other than three channels have neither saturation nor hue.
 
     Args:
-        image: 3 x H x W uint8.
+        image: C x H x W uint8.
     """
 
     def contrast(values: Tensor) -> Tensor:
@@ -95,10 +100,11 @@ def photometric_distortion(image: Tensor) -> Tensor:
     contrast_first = _chance(0.5)
     if contrast_first:
         image = contrast(image)
-    if _chance(0.5):
-        image = tvf.adjust_saturation(image, _uniform(0.8, 1.2))
-    if _chance(0.5):
-        image = tvf.adjust_hue(image, _uniform(-20 / 360, 20 / 360))
+    if len(image) == RGB:
+        if _chance(0.5):
+            image = tvf.adjust_saturation(image, _uniform(0.8, 1.2))
+        if _chance(0.5):
+            image = tvf.adjust_hue(image, _uniform(-20 / 360, 20 / 360))
     return image if contrast_first else contrast(image)
 
 
@@ -108,7 +114,7 @@ def augment(
     """Augment a pair and its mask.
 
     Args:
-        dates: Before and after, 2 x 3 x H x W uint8.
+        dates: Before and after, 2 x C x H x W uint8.
         mask: Decoded change mask, H x W uint8: 0, 1, and 255 for ignored pixels.
         recipe: ``standard``: rotation (p 0.5, +-180 degrees), crop, flips, photometric distortion. ``changer``:
             rotation (p 0.5, +-20 degrees), else quarter turn and flip (p 0.5), crop, exchange of the dates (p 0.5),
@@ -116,7 +122,7 @@ def augment(
         size: Height and width of the crop.
 
     Returns:
-        Dates, 2 x 3 x size x size uint8, and mask, size x size uint8. Randomness comes from torch's global generator.
+        Dates, 2 x C x size x size uint8, and mask, size x size uint8. Randomness comes from torch's global generator.
     """
     dates, mask = tv_tensors.Image(dates), tv_tensors.Mask(mask[None])
     if recipe == "standard" and _chance(0.5):

@@ -59,7 +59,7 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
     seed: int
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """Sample of a running number: dates, 2 x 3 x crop x crop uint8, and mask, crop x crop uint8."""
+        """Sample of a running number: dates, 2 x C x crop x crop uint8, and mask, crop x crop uint8."""
         turn, position = divmod(number, len(self.pairs))
         pair = self.pairs[_order(self.seed, turn, len(self.pairs))[position]]
         dates, mask = _tensors(self.folder, pair)
@@ -192,7 +192,7 @@ class ValidationPairs(Dataset[tuple[Tensor, Tensor]]):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Dates, 2 x 3 x H x W uint8, and mask, H x W uint8."""
+        """Dates, 2 x C x H x W uint8, and mask, H x W uint8."""
         return _tensors(self.folder, self.pairs[index])
 
 

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from bitemporal.errors import BitemporalError, RecipeError
 from bitemporal.files import replacing
+from bitemporal.imagery.scale import RGB, check_bands, check_image_range
 from bitemporal.method.car import CarPartition
 from bitemporal.method.loss import criterion
 from bitemporal.models import ModelCard
@@ -71,11 +72,13 @@ class TrainRecipe(PairOptions):
     validation_share: float = 0.1
 
     def __post_init__(self) -> None:
-        """Check the numbers.
+        """Check the fields.
 
         Raises:
-            RecipeError: Naming the field.
+            OptionError: Naming the field.
         """
+        check_bands(self.bands)
+        check_image_range(self.image_range, self.bands)
         for name in ("max_steps", "validate_every", "batch_size", "crop_size", "devices"):
             _require(self, name, lambda v: v >= 1, "at least 1")
         _require(self, "lr", lambda v: 0 < v < math.inf, "a number above 0")
@@ -86,6 +89,11 @@ class TrainRecipe(PairOptions):
             raise RecipeError(
                 f"batch_size: {self.batch_size} pairs do not divide over {self.devices} devices; give a multiple"
             )
+
+    @property
+    def channels(self) -> int:
+        """Channels of every network of the run: the bands, or red, green and blue."""
+        return RGB if self.bands is None else len(self.bands)
 
     @property
     def partition(self) -> CarPartition:

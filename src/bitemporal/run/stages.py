@@ -206,7 +206,7 @@ def train(recipe: TrainRecipe, console: Console | None = None) -> Path:
 def _new_learner(recipe: TrainRecipe, name: str) -> Learner:
     """A network with initial weights; the options of the recipe are those of its own network."""
     options = recipe.model_options if name == recipe.model else {}
-    return Learner(create_model(name, pretrained=recipe.pretrained, **options))
+    return Learner(create_model(name, pretrained=recipe.pretrained, in_channels=recipe.channels, **options))
 
 
 def _check_networks(recipe: TrainRecipe) -> None:
@@ -221,7 +221,8 @@ def _check_networks(recipe: TrainRecipe) -> None:
     """
     if reserved := sorted({"in_channels", "pretrained"} & recipe.model_options.keys()):
         raise RecipeError(
-            f"model_options: {', '.join(reserved)} cannot be set; pairs are RGB, and pretrained is an option"
+            f"model_options: {', '.join(reserved)} cannot be set there; pretrained is an option, and in_channels is "
+            "the number of bands (bands, --bands), 3 by default"
         )
     names = {recipe.model}
     if isinstance(recipe, DistillRecipe) and recipe.teacher_model is not None:
@@ -231,7 +232,7 @@ def _check_networks(recipe: TrainRecipe) -> None:
         asks_in_vain = recipe.pretrained and model_card(name).licence == "none"
         options = recipe.model_options if name == recipe.model else {}
         try:
-            card = create_model(name, pretrained=asks_in_vain, **options).card
+            card = create_model(name, pretrained=asks_in_vain, in_channels=recipe.channels, **options).card
         except OptionError as error:
             raise RecipeError(f"model_options: {error}") from error
         check_fit(recipe, name, card)
