@@ -4,6 +4,7 @@ import pickle
 import re
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub.errors
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bitemporal.errors import BundleError, DataError, DeviceError, PartitionError, WeightsError
+from bitemporal import create_model, list_models
+from bitemporal.errors import BundleError, DataError, DeviceError, OptionError, PartitionError, WeightsError
 from bitemporal.inference import (
     Answer,
     Detector,
@@ -218,8 +220,6 @@ def test_floats_up_to_one_are_warned_of_and_black_images_are_not():
 
 def test_network_and_random_numbers_are_left_alone(tmp_path):
     model = convolutional(seed=4).train()
-    model.body[1].eval()  # a norm that its owner froze must stay frozen
-    modes = [m.training for m in model.modules()]
     state = {k: v.clone() for k, v in model.state_dict().items()}
     save_bundle(tmp_path / "bundle", model)
     torch.manual_seed(11)
@@ -228,7 +228,6 @@ def test_network_and_random_numbers_are_left_alone(tmp_path):
     probability = detector.probabilities(torch.full((2, 3, 9, 9), 90.0), torch.zeros(2, 3, 9, 9))
     load(tmp_path / "bundle", "cpu")
     assert torch.equal(torch.get_rng_state(), generator)
-    assert [m.training for m in model.modules()] == modes
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert not probability.requires_grad and not probability.is_inference()
@@ -236,8 +235,40 @@ def test_network_and_random_numbers_are_left_alone(tmp_path):
     assert not answer.probability.is_inference()
     assert torch.equal(
         probability,
-        NetworkDetector(model.eval()).probabilities(torch.full((2, 3, 9, 9), 90.0), torch.zeros(2, 3, 9, 9)),
+        NetworkDetector(convolutional(seed=4)).probabilities(torch.full((2, 3, 9, 9), 90.0), torch.zeros(2, 3, 9, 9)),
     )
+
+
+def test_a_detector_puts_its_network_into_evaluation_mode_once():
+    model = convolutional(seed=4).train()
+    detector = NetworkDetector(model)
+    assert not any(module.training for module in model.modules())
+    model.train()  # as a training loop around it may do
+    with pytest.raises(OptionError, match=r"training mode.*eval\(\)"):
+        detector.predict(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint8))
+    model.eval()
+    detector.predict(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint8))
+
+
+@pytest.mark.parametrize("name", list_models("test_*"))
+def test_threads_that_share_a_detector_get_what_one_thread_gets(name, tmp_path):
+    """Of every family, alone and under Origin-Partition and test-time augmentation; from arrays and from files."""
+    torch.manual_seed(0)
+    networks = [NetworkDetector(create_model(name)) for _ in range(2)]
+    routed = OriginPartition(networks[0], {"large": networks[1]}, CarPartition())
+    detector = Ensemble([networks[0], TestTimeAugmentation(routed, "flips")])
+    rng = np.random.default_rng(3)
+    side = max(32, networks[0].model.card.minimum)
+    pairs = [tuple(rng.integers(0, 256, (2, side + k, side, 3), dtype=np.uint8)) for k in range(6)]
+    for number, dates in enumerate(pairs[:3]):
+        for date, image in zip("ab", dates, strict=True):
+            Image.fromarray(image).save(tmp_path / f"{number}{date}.png")
+        pairs[number] = (tmp_path / f"{number}a.png", tmp_path / f"{number}b.png")
+    alone = [detector.predict(*pair) for pair in pairs]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda pair: detector.predict(*pair), pairs * 2))
+    for one, two in zip(alone * 2, together, strict=True):
+        assert np.array_equal(one.probability, two.probability)
 
 
 @pytest.mark.parametrize("combined", ["ensemble", "ways", "tiles", "origin-partition"])

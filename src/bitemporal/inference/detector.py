@@ -5,17 +5,16 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bitemporal.errors import DataError, WeightsError
+from bitemporal.errors import DataError, OptionError, WeightsError
 from bitemporal.imagery.inputs import Image, Images, as_pairs
 from bitemporal.models import ChangeModel
 
@@ -138,18 +137,6 @@ def _prediction(answer: Answer) -> Prediction:
     return Prediction((probability > 0.5).astype(np.uint8), probability, answer.part)
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode within the context; afterwards every module has its own mode again, as a model in training needs."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 _CPU_PIXELS = 2**16
 """Pixels per pass on a CPU: larger batches leave its caches (benchmarks/batches)."""
 
@@ -157,18 +144,18 @@ _CPU_PIXELS = 2**16
 class NetworkDetector(Detector):
     """One network as a detector.
 
-    Images are normalised and padded as in training (``ChangeModel.prepare``), and the answer is cropped. Weights,
-    training mode and random number generators stay as they are.
+    Images are normalised and padded as in training (``ChangeModel.prepare``), and the answer is cropped. Weights and
+    random number generators stay as they are. Several threads may use one detector: a prediction changes nothing in it.
     """
 
     def __init__(self, model: ChangeModel, device: str | torch.device | None = None) -> None:
-        """Wrap a network.
+        """Wrap a network, and put it into evaluation mode.
 
         Args:
             model: A network made by ``create_model``.
             device: Device to move it to; ``None`` leaves it where it is.
         """
-        self.model = model if device is None else model.to(device)
+        self.model = (model if device is None else model.to(device)).eval()
 
     @property
     def device(self) -> torch.device:
@@ -191,7 +178,12 @@ class NetworkDetector(Detector):
     def answers(
         self, before: Sequence[Tensor], after: Sequence[Tensor], valid: Sequence[Tensor] | None = None
     ) -> list[Answer]:
-        """Answer pairs, which may differ in size: one pass per padded size, several small ones on a CPU."""
+        """Answer pairs, which may differ in size: one pass per padded size, several small ones on a CPU.
+
+        Raises:
+            OptionError: When the network has been put into training mode meanwhile.
+            WeightsError: When its output is not finite.
+        """
         pairs_of_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, image in enumerate(before):
             pairs_of_size[self.model.padded_size(*image.shape[-2:])].append(index)
@@ -210,7 +202,12 @@ class NetworkDetector(Detector):
 
     def _padded_maps(self, before: list[Tensor], after: list[Tensor]) -> Tensor:
         """Probabilities N x 1 x padded height x padded width of pairs that share a padded size."""
-        with torch.inference_mode(), _evaluating(self.model):
+        if self.model.training:
+            raise OptionError(
+                f"{self.model.name}: the network is in training mode, expected evaluation mode, into which the "
+                "detector has put it; call its eval() before a prediction"
+            )
+        with torch.inference_mode():
             logits = self.model(self._prepare(before), self._prepare(after))
             probability = self.model.probability(logits.float())
         if not torch.isfinite(probability).all():
