@@ -22,7 +22,6 @@ such as ``--label-values UNCHANGED,CHANGED``, is typed as well, and fails. ``the
 words or keywords, to check more than the exit status.
 """
 
-import ast
 import importlib
 import re
 import shlex
@@ -34,7 +33,7 @@ from bitemporal.cli.parser import make_parser
 
 _COMMAND = re.compile(r"`bitemporal ([^`]+)`")
 _WORD = r"[^\s`;()]*[^\s`;:(),.]"  # what a person would type, without the sentence's own marks
-_PYTHON = r"(?:\((?:[^()]|\([^()]*\))*\)|'[^']*'|\"[^\"]*\"|-?[\w.]*\w)"
+_PYTHON = r"(?:(?:float)?\((?:[^()]|\([^()]*\))*\)|'[^']*'|\"[^\"]*\"|-?[\w.]*\w)"
 _KEYWORD = rf"(?<![\w-])[a-z][a-z_]*={_PYTHON}"
 _INSTEAD = re.compile(r"instead of ([a-z_]+) \((--[a-z-]+)\)")
 
@@ -85,10 +84,8 @@ def follow_keywords(
         The keywords of every remedy.
     """
     runs = [match.group() for match in re.finditer(rf"{_KEYWORD}(?:, {_KEYWORD})*", text)]
-    remedies = [
-        {keyword.arg: ast.literal_eval(keyword.value) for keyword in ast.parse(f"f({run})", mode="eval").body.keywords}
-        for run in dict.fromkeys(runs)
-    ]
+    names = {"__builtins__": {}, "dict": dict, "float": float}  # float('nan') has no literal
+    remedies: list[dict[str, Any]] = [eval(f"dict({run})", names) for run in dict.fromkeys(runs)]
     assert remedies, f"the text names no keyword to try: {text}"
     replaced = {keyword for keyword, _ in _INSTEAD.findall(text)}
     for keywords in remedies:

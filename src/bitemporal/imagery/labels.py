@@ -5,6 +5,7 @@ What the values of labels mean is found from all files of a set together (``Labe
 mask 255 means ignored.
 """
 
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -36,11 +37,13 @@ from bitemporal.imagery.label_proposals import (
     readings_of_values,
 )
 from bitemporal.imagery.label_rules import UNKNOWN, Counts, LabelDecoding, LabelOptions
+from bitemporal.imagery.masks import IGNORE
 
 _FEW = 3  # a coding has at most three values: unchanged, changed, ignored
 _TOLD = 8  # values of one file that are kept, to count them once it is known what they mean
 _NUMBERS = 31  # bands that hold no more than this hold class numbers, not colours
-_SHARE_OF_MASK = 0.75  # of all pixels, the share that the most frequent colours of a mask have; a photograph has less
+_EDGE = 32  # how far compression moves a value
+_SHARE_IN_MASKS = 0.9  # of the pixels of a mask, those near black or white at least; a photograph has fewer
 _NAN_DIFFERS = "holds NaN, which neither equals nor differs from another value"
 _IGNORE_NAN = "leave such pixels out: label_ignore=(float('nan'),) (--label-ignore nan)"
 
@@ -114,7 +117,8 @@ class LabelSummary:
     def add(self, path: Path, label: LabelObservation) -> None:
         """Take in one label."""
         if label.kind not in ("colour", "bands"):
-            self.pixels.update(dict(label.counts))
+            for value, number in label.counts:
+                self.pixels[math.nan if value != value else value] += number  # one NaN, though none equals another
         for colour, number in label.colours:
             self.colours[colour] += number
         if len(self.colours) > 2 * KEPT:
@@ -134,6 +138,12 @@ class LabelSummary:
         if label is None or decoding is None:
             return 0, 0
         return label.tally or decoding.tally(label.colours if decoding.colours else label.counts)
+
+    def values(self) -> str:
+        """The values that all labels hold, in words."""
+        if self.stated.colours:
+            return listed(self.colours.items(), colours=True)
+        return listed(self.pixels.items())
 
     def resolve(self) -> tuple[LabelDecoding | None, list[LabelFault]]:
         """The decoding that is stated, or else the one that all labels agree on.
@@ -181,7 +191,8 @@ class LabelSummary:
             )
             if paths
         ]
-        values = {*self.pixels} - {*self.stated.ignore}
+        meanings = self.stated.meanings(np.array([*self.pixels]))
+        values = {value for value, meaning in zip(self.pixels, meanings, strict=True) if meaning != IGNORE}
         if not values or palettes or inverted:
             return None, faults
         if values <= {0, 255} or values == {0, 1}:
@@ -236,10 +247,9 @@ class LabelSummary:
         if self._of("bands") or all(value <= _NUMBERS for band in self.bands for value in band):
             return readings_of_bands(self.bands, every, ignored)
         if any(self.labels[path].jpeg for path in self._of("colour")):
-            most_apart = max(every, key=lambda number: max(self.bands[number - 1]) - min(self.bands[number - 1]))
-            frequent = sum(pixels for _, pixels in self.colours.most_common(_TOLD))
-            is_mask = frequent > _SHARE_OF_MASK * self.colours.total()
-            return readings_of_bands(self.bands, [most_apart], ignored, blurred=True) if is_mask else []
+            clearest = max(every, key=lambda number: _share_of_extremes(self.bands[number - 1]))
+            is_mask = _share_of_extremes(self.bands[clearest - 1]) > _SHARE_IN_MASKS
+            return readings_of_bands(self.bands, [clearest], ignored, blurred=True) if is_mask else []
         alpha = [number for number in every if number in (2, 4)][-1:] if len(self.bands) in (2, 4) else []
         return readings_of_colours(self.colours) + readings_of_bands(self.bands, alpha, ignored)
 
@@ -251,6 +261,14 @@ class LabelSummary:
 
     def _listed_bands(self) -> str:
         return "; ".join(f"band {number}: {listed(band.items())}" for number, band in enumerate(self.bands, 1))
+
+
+def _share_of_extremes(band: Counter[float]) -> float:
+    """Share of a band's pixels that compression can have made of black and white; 0 without both."""
+    if min(band) > _EDGE or max(band) < 255 - _EDGE:
+        return 0.0
+    extreme = sum(pixels for value, pixels in band.items() if not _EDGE < value < 255 - _EDGE)
+    return extreme / band.total()
 
 
 def observe(path: Path, after: Path | None, stated: LabelDecoding) -> LabelObservation:

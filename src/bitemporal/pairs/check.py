@@ -232,7 +232,8 @@ def check_pairs(
             tallies[pair.split].append((changed, valid))
         car = changed / valid if valid else float("nan")
         check.records.append(PairRecord(pair.split, pair.stem, *size, car, pair.label is not None))
-    check.warnings += _one_sided_splits(tallies)
+    stated = folder.stated.source != "found"
+    check.warnings += _one_sided_splits(tallies, f"; all labels hold {labels.values()}" if stated else "")
     return check
 
 
@@ -265,11 +266,12 @@ def _ignored_files(split: str, listings: dict[str, Listing]) -> Iterator[str]:
             )
 
 
-def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]]) -> Iterator[str]:
+def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]], values: str) -> Iterator[str]:
     """Warnings about splits in which no pixel, or every pixel, is changed.
 
     Args:
         tallies: Changed and valid pixels of every label, by split.
+        values: What the labels hold, to be said where an option may not fit them.
     """
     for split, labels in tallies.items():
         changed, valid = (sum(column) for column in zip(*labels, strict=True))
@@ -277,7 +279,7 @@ def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]]) -> Iterator[str
             what = "no pixel" if changed == 0 else "every valid pixel"
             yield (
                 f"split {split}: {what} of its {len(labels):,} labels is changed; training on it teaches one answer "
-                "only, and its scores say little"
+                f"only, and its scores say little{values}"
             )
 
 

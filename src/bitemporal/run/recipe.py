@@ -252,7 +252,9 @@ def check_same_run(recipe: TrainRecipe, folder: RunFolder) -> None:
     differing = [
         f"{name} ({before.get(name)!r} then, {now.get(name)!r} now)"
         for name in dict.fromkeys([*now, *before])  # `train` in the folder of a `distill` run lacks fields
-        if name not in _MAY_DIFFER and before.get(name) != now.get(name)
+        if name not in _MAY_DIFFER
+        and before.get(name) != now.get(name)
+        and repr(before.get(name)) != repr(now.get(name))  # NaN, which label_ignore may hold, equals nothing
     ]
     if differing:
         raise RecipeError(
