@@ -44,7 +44,7 @@ def geotiff(path, bands, **profile):
         target.write(bands)
 
 
-def pairs(root, *labels, suffix="png", **options):
+def pairs(root, *labels):
     """Pairs with the given labels: arrays, images, or stacks of bands, which become GeoTIFFs."""
     for name in ("A", "B", "label"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def pairs(root, *labels, suffix="png", **options):
             geotiff(root / "label" / f"{number}.tif", label)
         else:
             image = label if isinstance(label, Image.Image) else Image.fromarray(label)
-            image.save(root / "label" / f"{number}.{suffix}", **options)
+            image.save(root / "label" / f"{number}.{'tif' if image.mode == 'CMYK' else 'png'}")
     return root
 
 
@@ -155,6 +155,13 @@ DEEP = {
         lambda v: np.where(np.isnan(v), 255, v >= 0.5),
     ),
     "nan": ([0, 1, np.nan], np.float64, "--label-ignore nan", lambda v: np.where(np.isnan(v), 255, v == 1)),
+    "infinite": ([0, 1, np.inf], np.float32, "--label-ignore inf", lambda v: np.where(v > 1, 255, v)),
+    "least float": (
+        [0, 1, np.finfo(np.float32).min],
+        np.float32,
+        "--label-ignore -3.4028234663852886e+38",
+        lambda v: np.where(v < 0, 255, v),
+    ),
     "nan is unchanged": ([1, np.nan], np.float32, "--changed 1", lambda v: v == 1),
 }
 
@@ -246,6 +253,11 @@ COLOURS = {
         "--unchanged-colours 0,0,0",
         [stripes(0, 1)],
     ),
+    "another colour space": (
+        [Image.fromarray(colours(BLACK, RED)).convert("CMYK")],
+        "--unchanged-colours 0,0,0",
+        [stripes(0, 1)],
+    ),
     "by transparency alone": ([rgba(colours(RED), stripes(0, 255))], "--label-band 4", [stripes(0, 1)]),
     "grey and transparent": ([np.dstack([stripes(255), stripes(0, 255)])], "--label-band 2", [stripes(0, 1)]),
     "class numbers in bands": (
@@ -280,14 +292,15 @@ def test_bands_of_geotiffs(tmp_path, capsys):
     assert (three["--label-band 3"][0] == stripes(0, 1)).all()
 
 
+@pytest.mark.parametrize(("suffix", "mode"), [("jpg", "RGB"), ("jpg", "CMYK"), ("webp", "RGB")])
 @pytest.mark.parametrize("background", [BLACK, WHITE])
-def test_colours_blurred_by_jpeg(tmp_path, capsys, background):
+def test_colours_blurred_by_compression(tmp_path, capsys, background, suffix, mode):
     disc = np.hypot(*np.mgrid[-32:32, -32:32]) < 20
     image = np.where(disc[..., None], np.uint8(BLUE), np.uint8(background))
     root = pairs(tmp_path)
     for name in ("A", "B"):
         Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(root / name / "0.png")
-    Image.fromarray(image).save(root / "label" / "0.jpg", quality=80)
+    Image.fromarray(image).convert(mode).save(root / "label" / f"0.{suffix}", quality=80)
     ((option, (label,)),) = proposals(root, capsys).items()
     assert option.startswith("--label-band") and "--label-threshold 128" in option
     assert ((label == 1) == (disc if background == BLACK else ~disc)).mean() > 0.97
@@ -328,7 +341,8 @@ def test_an_option_that_does_not_fit(tmp_path, capsys, given):
     else:  # a value that no label has: said, with the values that there are
         assert main(["data", "check", str(root), *given]) == 0
         out = capsys.readouterr().out
-        assert "no pixel of its 2 labels is changed" in out and "0 (144 pixels), 1 (144)" in out
+        assert "by changed, no pixel is changed, and all labels hold 0 (144 pixels), 1 (144)" in out
+        follow_options(out, ["data", "check", str(root), *given])
 
 
 # ------------------------------------------------------------------------------------ two masks, one of each date

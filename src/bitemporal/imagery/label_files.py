@@ -60,16 +60,17 @@ def read_label(path: Path, decoding: LabelDecoding) -> LabelValues:
 
     Raises:
         FileFault: When the file cannot be read.
-        LabelFault: When it has no such band, or no colours.
+        LabelFault: When it has no such band.
     """
     decoded = decode(path)
     mask = MaskSamples.of(decoded)
     jpeg = decoded.format in JPEG
     if decoding.band is not None:
-        values = _of_white(_band(path, decoded.samples, decoding.band), decoding.white)
+        values = _of_white(_band(path, mask.channels, decoding.band), decoding.white)
         return LabelValues(path, "grey", values, {}, (), jpeg, decoded.notes)
-    if decoding.colours:
-        return LabelValues(path, "colour", _colours(path, mask), {}, (), jpeg, decoded.notes)
+    packed = _colours(mask) if decoding.colours or mask.colour else None
+    if decoding.colours and packed is not None:
+        return LabelValues(path, "colour", packed, {}, (), jpeg, decoded.notes)
     if mask.palette is not None:
         return _of_palette(path, mask, mask.palette, decoded.notes)
     varying = mask.alpha is not None and (mask.alpha != 255).any()
@@ -77,31 +78,37 @@ def read_label(path: Path, decoding: LabelDecoding) -> LabelValues:
         equal = (f"{decoded.mode} label with equal channels, taken as grey",) if mask.samples.ndim == 3 else ()
         values = _of_white(mask.grey, decoding.white)
         return LabelValues(path, "grey", values, {}, (), jpeg, (*decoded.notes, *equal))
-    bands = tuple(tuple(count_values(band)[:KEPT]) for band in np.moveaxis(decoded.samples, -1, 0))
-    if mask.colour:
-        return LabelValues(path, "colour", _colours(path, mask), {}, bands, jpeg, decoded.notes)
-    return LabelValues(path, "bands", decoded.samples[..., 0], {}, bands, jpeg, decoded.notes)
+    bands = tuple(tuple(count_values(band)[:KEPT]) for band in np.moveaxis(mask.channels, -1, 0))
+    if packed is not None:
+        return LabelValues(path, "colour", packed, {}, bands, jpeg, decoded.notes)
+    return LabelValues(path, "bands", mask.channels[..., 0], {}, bands, jpeg, decoded.notes)
 
 
-def read_difference(before: Path, after: Path, decoding: LabelDecoding) -> npt.NDArray[np.uint8]:
+def read_difference(
+    before: Path, after: Path, decoding: LabelDecoding
+) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
     """Where two masks, one of each date, differ.
 
     Grey masks are compared by value, all others by colour. Values that ``decoding`` ignores are ignored in both.
 
     Returns:
-        uint8, H x W: 0 equal, 1 different, 255 ignored, ``UNKNOWN`` where a value is NaN.
+        uint8, H x W: 0 equal, 1 different, 255 ignored, ``UNKNOWN`` where a value is NaN; and what the user should know
+        about the files.
 
     Raises:
         FileFault: When a file cannot be read, or the sizes differ.
+        LabelFault: When a file has no such band, or neither values nor colours to compare.
     """
-    samples = [decode(path) for path in (before, after)]
-    masks = [MaskSamples.of(decoded) for decoded in samples]
+    files = [decode(path) for path in (before, after)]
+    masks = [MaskSamples.of(decoded) for decoded in files]
     if decoding.band is not None:
-        first, second = (_band(decoded.path, decoded.samples, decoding.band) for decoded in samples)
+        first, second = (
+            _band(decoded.path, mask.channels, decoding.band) for decoded, mask in zip(files, masks, strict=True)
+        )
     elif all(mask.grey is not None for mask in masks):
         first, second = (_of_white(np.asarray(mask.grey), 255) for mask in masks)
     else:
-        first, second = (_colours(decoded.path, mask) for decoded, mask in zip(samples, masks, strict=True))
+        first, second = (_comparable(decoded.path, mask) for decoded, mask in zip(files, masks, strict=True))
     if first.shape != second.shape:
         sizes = " and ".join(f"{height} x {width}" for height, width in (first.shape, second.shape))
         raise FileFault(
@@ -112,7 +119,8 @@ def read_difference(before: Path, after: Path, decoding: LabelDecoding) -> npt.N
     for value in decoding.ignore:
         for values in (first, second):
             differing[values == value if value == value else values != values] = IGNORE
-    return differing
+    blurred = ("masks of both dates in JPEG: what it blurs differs",) if any(f.format in JPEG for f in files) else ()
+    return differing, (*(note for decoded in files for note in decoded.notes), *blurred)
 
 
 def _band(path: Path, samples: npt.NDArray[Any], band: int) -> npt.NDArray[Any]:
@@ -139,17 +147,23 @@ def _of_palette(path: Path, mask: MaskSamples, palette: npt.NDArray[np.uint8], n
     return LabelValues(path, "palette", mask.samples, {int(i): int(packed[i]) for i in used}, (), False, notes)
 
 
-def _colours(path: Path, mask: MaskSamples) -> npt.NDArray[np.uint32]:
-    """Packed colours of any mask of 8 bits."""
+def _comparable(path: Path, mask: MaskSamples) -> npt.NDArray[np.uint32]:
+    colours = _colours(mask)
+    if colours is None:
+        remedy = "name the band to compare, label_band=1 (--label-band 1) for the first"
+        raise LabelFault(path, "has neither one band nor colours of 8 bits, to compare with the other date", remedy)
+    return colours
+
+
+def _colours(mask: MaskSamples) -> npt.NDArray[np.uint32] | None:
+    """Packed colours of a mask of 8 bits; ``None`` for others."""
     if mask.palette is not None:
         colours: npt.NDArray[np.uint32] = _pack(mask.palette)[mask.samples]
         return colours
     if mask.grey is not None and mask.grey.dtype in (np.bool_, np.uint8):
         grey = _of_white(mask.grey, 255).astype(np.uint32)
         return grey * np.uint32(0x010101)
-    if not mask.colour:
-        raise LabelFault(path, "has no colours of 8 bits", "name the band that holds the mask with label_band")
-    return _pack(mask.samples)
+    return _pack(mask.samples) if mask.colour and mask.samples.shape[-1] == 3 else None
 
 
 def _pack(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
@@ -165,7 +179,9 @@ def count_values(values: npt.NDArray[Any]) -> list[tuple[float, int]]:
         pairs = ((value, number) for value, number in enumerate(np.bincount(values.ravel()).tolist()) if number)
     else:
         distinct, numbers = np.unique(values, return_counts=True)
-        whole = (int(value) if value == value and float(value).is_integer() else value for value in distinct.tolist())
+        whole = (
+            int(value) if float(value).is_integer() and abs(value) < 2**63 else value for value in distinct.tolist()
+        )
         pairs = zip(whole, numbers.tolist(), strict=True)
     return sorted(pairs, key=lambda pair: -pair[1])
 

@@ -17,8 +17,8 @@ from bitemporal.imagery.masks import ONE_CHANNEL
 Reading = tuple[dict[str, Any], str]
 """Options, and the condition under which they are right, as in ``if 2 is changed``."""
 
-_CLASSES = 32
-"""Most classes that a mask of classes has; more values are shades or a photograph."""
+CLASSES = 32
+"""Most classes, or colours, of a mask of classes; more are shades, or a photograph."""
 
 _MOST = 4
 """Readings that a text lists."""
@@ -68,6 +68,7 @@ def readings_of_values(
     """
     values = sorted(value for value in counts if value == value and value not in ignored)
     nodata = [value for value in values if value < 0] if values and values[-1] >= 0 else []
+    nodata += [value for value in values if value == math.inf]
     rest = [value for value in values if value not in nodata]
     if any(math.isnan(value) for value in counts) and not any(map(math.isnan, ignored)):
         nodata.append(math.nan)
@@ -84,11 +85,12 @@ def readings_of_values(
     ]
     if len(values) == 2 and len(rest) == 1:
         readings += _readings(values, indices, blurred)
-    elif len(values) <= _CLASSES and all(float(value).is_integer() for value in values):
-        positive, others = (tuple(v for v in values if v > 0), tuple(v for v in values if v != 0))
+    elif len(values) <= CLASSES and all(float(value).is_integer() for value in rest):
+        positive = tuple(value for value in rest if value > 0)
+        others = tuple(value for value in values if value != 0 and math.isfinite(value))
         if positive:
             readings.append(({"changed": positive}, f"if {_series(positive)} is changed and {names} is not"))
-        if others != positive:
+        if others != positive and values[0] > -CLASSES:
             readings.append(({"changed": others}, f"if {_series(others)} is changed"))
     return _tenable(readings, counts, ignored)
 
@@ -99,7 +101,7 @@ def readings_of_colours(counts: Mapping[float, int]) -> list[Reading]:
     Args:
         counts: Pixels of all labels by colour.
     """
-    if len(counts) > _CLASSES:
+    if len(counts) > CLASSES:
         return []
     present = {int(colour) for colour in counts}
     backgrounds = [colour for colour in (BLACK, WHITE) if colour in present]
@@ -148,18 +150,20 @@ def _readings(values: Sequence[float], indices: bool, blurred: bool) -> Iterator
         yield {"label_values": (lowest, highest)}, f"if {lowest:g} is unchanged and {highest:g} changed"
         if lowest != 0:
             yield {"label_values": (highest, lowest)}, f"if {lowest:g} is changed and {highest:g} unchanged"
-    elif whole and not blurred and len(values) <= _CLASSES:
+    elif whole and not blurred and len(values) <= CLASSES:
         yield from _classes(values)
-        if len(values) > 3 and values[-2] >= _CLASSES and not indices:
+        if len(values) > 3 and values[-2] >= CLASSES and not indices:
             yield _threshold(values)
     elif not indices:
+        if whole and not blurred:
+            yield {"label_threshold": int(lowest) + 1}, f"if every value but {lowest:g} is a change"
         yield _threshold(values)
 
 
 def _classes(values: Sequence[float]) -> Iterator[Reading]:
     """Readings of three or more class numbers."""
     lowest, *others = values
-    border = values[-1] >= 127 and values[-2] < _CLASSES  # such as 255 after classes 0 to 4
+    border = values[-1] >= 127 and values[-2] < CLASSES  # such as 255 after classes 0 to 4
     if len(values) > 3 and border:
         outside = {"label_ignore": (values[-1],)}
         yield (
@@ -171,9 +175,9 @@ def _classes(values: Sequence[float]) -> Iterator[Reading]:
         yield {"changed": (*others[1:],)}, f"if {others[0]:g} is no change either"
     if len(values) == 3:
         middle, highest = others
-        if lowest == 0 and highest < _CLASSES:
+        if lowest == 0 and highest < CLASSES:
             yield {"label_values": (middle, highest, lowest)}, f"if {lowest:g} is no data and {middle:g} unchanged"
-        if middle >= _CLASSES:
+        if middle >= CLASSES:
             yield {"label_values": (lowest, highest, middle)}, f"if {middle:g} is to be ignored"
         yield {"label_values": (lowest, middle, highest)}, f"if {highest:g} is to be ignored"
 
@@ -228,9 +232,11 @@ def _literal(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, tuple):
         items = ", ".join(map(_literal, value))
         return f"({items},)" if len(value) == 1 else f"({items})"
-    return "float('nan')" if value != value else f"{value:.12g}"
+    return _typed(value) if math.isfinite(value) else f"float('{value}')"
 
 
 def _typed(value: Any) -> str:  # noqa: ANN401
     """A value as it is typed on the command line."""
-    return ",".join(map(_typed, value)) if isinstance(value, tuple) else f"{value:.12g}"
+    if isinstance(value, tuple):
+        return ",".join(map(_typed, value))
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**63 else str(value)

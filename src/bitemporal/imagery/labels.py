@@ -28,6 +28,7 @@ from bitemporal.imagery.label_files import (
 )
 from bitemporal.imagery.label_proposals import (
     BLACK,
+    CLASSES,
     INVERTED,
     WHITE,
     Reading,
@@ -43,7 +44,7 @@ _FEW = 3  # a coding has at most three values: unchanged, changed, ignored
 _TOLD = 8  # values of one file that are kept, to count them once it is known what they mean
 _NUMBERS = 31  # bands that hold no more than this hold class numbers, not colours
 _EDGE = 32  # how far compression moves a value
-_SHARE_IN_MASKS = 0.9  # of the pixels of a mask, those near black or white at least; a photograph has fewer
+_SHARE_IN_MASKS = 0.8  # of the pixels of a mask, those near black or white at least; a photograph has fewer
 _NAN_DIFFERS = "holds NaN, which neither equals nor differs from another value"
 _IGNORE_NAN = "leave such pixels out: label_ignore=(float('nan'),) (--label-ignore nan)"
 
@@ -139,11 +140,14 @@ class LabelSummary:
             return 0, 0
         return label.tally or decoding.tally(label.colours if decoding.colours else label.counts)
 
-    def values(self) -> str:
-        """The values that all labels hold, in words."""
-        if self.stated.colours:
-            return listed(self.colours.items(), colours=True)
-        return listed(self.pixels.items())
+    def doubt(self, changed: int, valid: int) -> str | None:
+        """That the stated rule leaves one answer only, with the rules that do not; ``None`` where it does not."""
+        values = self.colours if self.stated.colours else self.pixels
+        if self.stated.source == "found" or len(values) < 2 or changed not in (0, valid):
+            return None
+        what = "no pixel" if changed == 0 else "every valid pixel"
+        held = listed(values.items(), colours=self.stated.colours)
+        return f"by {self.stated.source}, {what} is changed, and all labels hold {held}; {self._remedy('grey')}"
 
     def resolve(self) -> tuple[LabelDecoding | None, list[LabelFault]]:
         """The decoding that is stated, or else the one that all labels agree on.
@@ -181,7 +185,7 @@ class LabelSummary:
             for kind, paths, what in (
                 ("colour", colours, f"are colour images: {listed(self.colours.items(), colours=True)}"),
                 ("bands", bands, f"have several bands: {self._listed_bands()}"),
-                ("palette", palettes, f"are palette images with other indices than 0 and 1: {self._listed_palette()}"),
+                ("palette", palettes, f"are palette images {self._listed_palette()}"),
                 (
                     "inverted",
                     inverted,
@@ -246,7 +250,7 @@ class LabelSummary:
         every, ignored = range(1, len(self.bands) + 1), self.stated.ignore
         if self._of("bands") or all(value <= _NUMBERS for band in self.bands for value in band):
             return readings_of_bands(self.bands, every, ignored)
-        if any(self.labels[path].jpeg for path in self._of("colour")):
+        if len(self.colours) > CLASSES:  # blurred, or a photograph
             clearest = max(every, key=lambda number: _share_of_extremes(self.bands[number - 1]))
             is_mask = _share_of_extremes(self.bands[clearest - 1]) > _SHARE_IN_MASKS
             return readings_of_bands(self.bands, [clearest], ignored, blurred=True) if is_mask else []
@@ -256,8 +260,9 @@ class LabelSummary:
     def _listed_palette(self) -> str:
         if all(len(colours) == 1 for colours in self.palettes.values()):
             palette = {index: colour for index, (colour,) in self.palettes.items()}
-            return listed([(index, self.pixels[index]) for index in palette], palette)
-        return f"whose indices have other colours from file to file, {listed(self.colours.items(), colours=True)}"
+            indices = listed([(index, self.pixels[index]) for index in palette], palette)
+            return f"with other indices than 0 and 1: {indices}"
+        return f"whose indices have other colours from file to file: {listed(self.colours.items(), colours=True)}"
 
     def _listed_bands(self) -> str:
         return "; ".join(f"band {number}: {listed(band.items())}" for number, band in enumerate(self.bands, 1))
@@ -284,12 +289,12 @@ def observe(path: Path, after: Path | None, stated: LabelDecoding) -> LabelObser
     """
     if after is not None:
         decoding = stated.of_dates()
-        mask = read_difference(path, after, decoding)
+        mask, notes = read_difference(path, after, decoding)
         counts = count_values(mask)
         unknown = _NAN_DIFFERS if (mask == UNKNOWN).any() else None
         height, width = mask.shape
         tally = dict(counts).get(1, 0), mask.size - dict(counts).get(255, 0)
-        return LabelObservation((height, width), "difference", tally=tally, contradiction=unknown)
+        return LabelObservation((height, width), "difference", notes=notes, tally=tally, contradiction=unknown)
     return _observed(read_label(path, stated), stated)
 
 
@@ -312,14 +317,21 @@ def _observed(label: LabelValues, stated: LabelDecoding) -> LabelObservation:
     return replace(seen, tally=(0, 0) if contradiction else stated.tally(counts), contradiction=contradiction)
 
 
+def _readable(label: LabelValues, decoding: LabelDecoding) -> bool:
+    """Whether the values of a file are of the kind that a decoding is about."""
+    if decoding.colours or label.kind in ("colour", "bands"):
+        return decoding.colours and label.kind == "colour"
+    return label.kind != "palette" or decoding.threshold is None
+
+
 def _contradiction(label: LabelValues, counts: Counts, decoding: LabelDecoding) -> str | None:
     """What keeps one file from being decoded as stated, in words; ``None`` when nothing does."""
-    if label.kind == "bands":
-        return f"has {len(label.bands)} bands"
-    if label.kind == "colour" and not decoding.colours:
-        return f"is a colour image: {listed(counts, colours=True)}"
-    if label.kind == "palette" and decoding.threshold is not None:
-        return f"is a palette image, and a threshold does not apply to indices: {listed(counts, label.palette)}"
+    if not _readable(label, decoding):
+        if label.kind == "palette":
+            return f"is a palette image, and a threshold does not apply to indices: {listed(counts, label.palette)}"
+        if label.kind == "colour":
+            return f"is a colour image: {listed(counts, colours=True)}"
+        return f"has {len(label.bands)} bands" if label.kind == "bands" else "has no colours of 8 bits"
     meanings = decoding.meanings(np.array([value for value, _ in counts]))
     strange = [pair for pair, meaning in zip(counts, meanings, strict=True) if meaning == UNKNOWN]
     return f"holds {listed(strange, label.palette)}, but {decoding.rule()}" if strange else None
@@ -353,7 +365,7 @@ def read_mask(
     known = decoding or LabelOptions(**options).decoding()
     source = Path(path)
     if label_after is not None:
-        mask = read_difference(source, Path(label_after), known if known.differing else known.of_dates())
+        mask, _ = read_difference(source, Path(label_after), known if known.differing else known.of_dates())
         if (mask == UNKNOWN).any():
             raise LabelFault(source, _NAN_DIFFERS, _IGNORE_NAN)
         return mask
@@ -365,9 +377,9 @@ def read_mask(
             raise LabelError("\n".join(map(str, faults)))
         known = found
     mask = known.meanings(label.values)
-    if label.kind not in ("grey", "inverted") or (mask == UNKNOWN).any():
-        if contradiction := _contradiction(label, count_values(label.values), known):
-            raise LabelFault(source, contradiction, _summary_of(label, known)._remedy(label.kind))
+    if not _readable(label, known) or (mask == UNKNOWN).any():
+        contradiction = _contradiction(label, count_values(label.values), known) or ""
+        raise LabelFault(source, contradiction, _summary_of(label, known)._remedy(label.kind))
     return mask
 
 

@@ -25,6 +25,7 @@ ONE_CHANNEL = "write the mask as one grey channel, 0 unchanged and 255 changed, 
 """What always helps where no option does."""
 
 _COLOUR_MODES = ("RGB", "RGBX", "RGBA", "LA")
+_OTHER_COLOUR_SPACES = ("CMYK", "YCbCr", "LAB", "HSV")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class MaskSamples:
     """The samples of a mask file.
 
     Attributes:
-        samples: H x W, or H x W x C, without an alpha channel.
+        channels: H x W, or H x W x C, all that the file holds; red, green and blue of other colour spaces.
+        samples: The same without an alpha channel.
         alpha: H x W, the alpha channel, if any.
         palette: Colour of every index, 256 x 3, for a palette image.
         stored: Number of colours that the palette has.
@@ -40,6 +42,7 @@ class MaskSamples:
         colour: Whether several channels are colours of 8 bits, and not bands of another meaning.
     """
 
+    channels: npt.NDArray[Any]
     samples: npt.NDArray[Any]
     alpha: npt.NDArray[Any] | None = None
     palette: npt.NDArray[np.uint8] | None = None
@@ -50,14 +53,17 @@ class MaskSamples:
     @classmethod
     def of(cls, decoded: Decoded) -> "MaskSamples":
         """Take a decoded file apart."""
-        samples = decoded.samples
+        channels = samples = decoded.samples
         if decoded.mode == "P" and isinstance(decoded.pixels, Image.Image):
             palette = np.zeros((256, 3), np.uint8)
             colours = (decoded.pixels.getpalette("RGB") or [])[: palette.size]
             palette.reshape(-1)[: len(colours)] = colours
-            return cls(samples, palette=palette, stored=len(colours) // 3)
+            return cls(channels, samples, palette=palette, stored=len(colours) // 3)
         if samples.ndim == 2:
-            return cls(samples, grey=samples)
+            return cls(channels, samples, grey=samples)
+        if decoded.mode in _OTHER_COLOUR_SPACES and isinstance(decoded.pixels, Image.Image):
+            samples = np.asarray(decoded.pixels.convert("RGB"))
+            return cls(samples, samples, colour=True)
         alpha = None
         if decoded.mode == "RGBX" and (samples[..., 3:] == samples[:1, :1, 3:]).all():
             samples = samples[..., :3]  # what more there is says nothing
@@ -65,7 +71,9 @@ class MaskSamples:
             samples, alpha = samples[..., :-1], samples[..., -1]
         colour = decoded.depth == 8 and decoded.mode in _COLOUR_MODES and samples.shape[-1] in (1, 3)
         equal = decoded.mode in (*_COLOUR_MODES, BANDS) and (samples == samples[..., :1]).all()
-        return cls(samples, alpha, grey=np.ascontiguousarray(samples[..., 0]) if equal else None, colour=colour)
+        return cls(
+            channels, samples, alpha, grey=np.ascontiguousarray(samples[..., 0]) if equal else None, colour=colour
+        )
 
     @property
     def used(self) -> npt.NDArray[np.intp]:
@@ -114,7 +122,7 @@ def read_predicted_mask(path: Path) -> npt.NDArray[np.bool_]:
         if others.size and (least := others.min()) != (most := others.max()):
             among = "" if changed.all() else " and 0"
             raise fault(f"holds values from {least:g} to {most:g}{among}, as probabilities or class numbers do")
-    elif mask.colour:
+    elif mask.colour and decoded.mode in _COLOUR_MODES:
         changed = (mask.samples != 0).any(axis=-1)
     else:
         raise fault(f"is a {decoded.mode} image of {decoded.depth} bits per sample")

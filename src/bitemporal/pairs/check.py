@@ -232,8 +232,10 @@ def check_pairs(
             tallies[pair.split].append((changed, valid))
         car = changed / valid if valid else float("nan")
         check.records.append(PairRecord(pair.split, pair.stem, *size, car, pair.label is not None))
-    stated = folder.stated.source != "found"
-    check.warnings += _one_sided_splits(tallies, f"; all labels hold {labels.values()}" if stated else "")
+    check.warnings += _one_sided_splits(tallies)
+    all_tallies = [tally for of_split in tallies.values() for tally in of_split]
+    if doubt := labels.doubt(*(sum(column) for column in zip((0, 0), *all_tallies, strict=True))):
+        check.warnings.append(doubt)
     return check
 
 
@@ -266,12 +268,11 @@ def _ignored_files(split: str, listings: dict[str, Listing]) -> Iterator[str]:
             )
 
 
-def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]], values: str) -> Iterator[str]:
+def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]]) -> Iterator[str]:
     """Warnings about splits in which no pixel, or every pixel, is changed.
 
     Args:
         tallies: Changed and valid pixels of every label, by split.
-        values: What the labels hold, to be said where an option may not fit them.
     """
     for split, labels in tallies.items():
         changed, valid = (sum(column) for column in zip(*labels, strict=True))
@@ -279,7 +280,7 @@ def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]], values: str) ->
             what = "no pixel" if changed == 0 else "every valid pixel"
             yield (
                 f"split {split}: {what} of its {len(labels):,} labels is changed; training on it teaches one answer "
-                f"only, and its scores say little{values}"
+                "only, and its scores say little"
             )
 
 
