@@ -1,5 +1,8 @@
 """Images of any bands: pairs, networks of any number of channels, bundles and scenes that know their bands."""
 
+import hashlib
+import json
+import shutil
 import sys
 import warnings
 
@@ -8,12 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
-from bitemporal.cli.main import main
-from bitemporal.errors import DataError, OptionError
+from bitemporal.cli.main import _warnings_in_one_line, main
+from bitemporal.errors import BundleError, DataError, OptionError
 from bitemporal.imagery import read_image
+from bitemporal.imagery.inputs import Reading
+from bitemporal.imagery.training_images import SeenImages, TrainingImages, pixel_size
+from bitemporal.inference import Ensemble, NetworkDetector, OriginPartition, load
+from bitemporal.inference.bundle import save_bundle
+from bitemporal.method.car import CarPartition
 from bitemporal.models import create_model, list_models, model_card
 from bitemporal.pairs import PairFolder, check_pairs
+from bitemporal.report import write_report
 from bitemporal.run.augmentation import augment
+from bitemporal.run.recipe import DistillRecipe
 from remedies import follow_keywords, follow_options
 
 rasterio = pytest.importorskip("rasterio", reason="needs the extra geo")
@@ -290,3 +300,211 @@ def test_augmentation_of_any_channels(recipe, channels):
             assert (image.float().mean(1).diff() > 0).all()
             moved.add(int(image[0].max()))
     assert (moved <= {60, 140}) == (recipe == "none")
+
+
+# --------------------------------------------------------------------------------- training, bundles, prediction
+
+
+RANGES = (0, 3000, 0, 3000, 0, 2500, 100, 3100)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A distillation on four of five bands, each with a range of its own."""
+    folder = tmp_path_factory.mktemp("bands")
+    root = write_pairs(folder / "planet", 5)
+    words = ["--bands", "3,2,1,5", "--image-range", ",".join(map(str, RANGES)), "--max-steps", "4", "--workers", "0"]
+    words += ["--model", "test_tinycd", "--batch-size", "2", "--crop-size", "32", "--data", str(root)]
+    assert main(["distill", "--out", str(folder / "run"), *words]) == 0
+    return folder
+
+
+def test_a_bundle_knows_the_images_of_its_training(run):
+    bundle = run / "run" / "student" / "bundle"
+    stored = json.loads((bundle / "bundle.json").read_text())
+    assert stored["config"]["in_channels"] == 4 and len(stored["normalisation"]["mean"]) == 4
+    told = stored["trained_on"]
+    assert told["bands"] == [3, 2, 1, 5] and told["image_range"] == list(RANGES) and told["value_type"] == "uint16"
+    assert told["pixel_size"] == pytest.approx(10, rel=0.01) and told["data"] == "planet" and not told["synthetic"]
+    digest = hashlib.sha256()
+    for stem in range(6):
+        digest.update(str(stem).encode() + (run / "planet" / "train" / "label" / f"{stem}.png").read_bytes())
+    assert told["data_hash"] == digest.hexdigest()
+    for name in ("student", "o-p"):
+        detector = load(run / "run" / name / "bundle")
+        assert detector.channels == 4 and detector.reading() == Reading(4, (3, 2, 1, 5), RANGES)
+
+
+def test_every_path_takes_the_bands_and_ranges_of_the_bundle(run, tmp_path, capsys, monkeypatch):
+    bundle, date = str(run / "run" / "student" / "bundle"), run / "planet" / "test"
+    paths = [date / name / "0.tif" for name in "AB"]
+    pairs = list(zip(RANGES[::2], RANGES[1::2], strict=True))
+    expected = []
+    for path in paths:
+        with rasterio.open(path) as source:
+            expected.append(scaled(source.read([3, 2, 1, 5]), pairs))
+    seen = []
+    answers = NetworkDetector.answers
+
+    def recording(self, before, after, valid=None):
+        seen.append((before[0], after[0]))
+        return answers(self, before, after, valid)
+
+    monkeypatch.setattr(NetworkDetector, "answers", recording)
+    detector = load(bundle)
+    reference = detector.predict(*expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        by_path = detector.predict(*paths)
+    assert np.array_equal(reference.probability, by_path.probability)
+    assert main(["predict", *map(str, paths), "--bundle", bundle, "-o", str(tmp_path / "m.png")]) == 0
+    assert main(["evaluate", bundle, str(run / "planet"), "-o", str(tmp_path / "e.json"), "--batch-size", "1"]) == 0
+    assert "unlike" not in capsys.readouterr().err
+    protocol = json.loads((tmp_path / "e.json").read_text())["protocol"]
+    assert protocol["bands"] == [3, 2, 1, 5] and protocol["image_range"] == list(RANGES)
+    assert len(seen) == 5  # array, paths, file, two pairs of test
+    for dates in seen[:4]:
+        for image, right in zip(dates, expected, strict=True):
+            assert np.array_equal(image.permute(1, 2, 0).numpy(), right)
+
+
+def test_what_does_not_fit_the_bundle_is_refused_and_the_remedy_works(run, tmp_path, capsys):
+    bundle, root = str(run / "run" / "origin" / "bundle"), run / "planet" / "test"
+    command = ["predict", str(root / "A"), str(root / "B"), "--bundle", bundle, "-o", str(tmp_path / "m")]
+    command += ["--bands", "1,2,3", "--image-range", "0,3000"]
+    assert main(command) == 1
+    text = capsys.readouterr().err
+    assert "found (1, 2, 3), expected 4" in text
+    assert follow_options(text, command) == [["--bands", "3,2,1,5"]]
+    narrow = write_pairs(tmp_path / "narrow", 3, splits=(("test", 1),))
+    with pytest.raises(DataError, match="has no band 5, but 3, counted from 1; give files of at least 4 bands"):
+        load(bundle).predict(narrow / "test" / "A" / "0.tif", narrow / "test" / "B" / "0.tif")
+    detector = load(bundle)
+    image = np.zeros((32, 32, 4), np.uint8)
+    assert detector.predict(image, image).mask.shape == (32, 32)
+    assert detector.predict([Image.fromarray(image)], [Image.fromarray(image)])[0].mask.shape == (32, 32)
+    tensors = torch.zeros(2, 4, 16, 20)
+    assert detector.probabilities(tensors, tensors).shape == (2, 1, 16, 20)
+    for wrong in (image[..., :3], tensors[:, :3], Image.fromarray(image[..., :3])):
+        with pytest.raises(DataError, match=r"4 channels (first|last)"):
+            detector.predict(wrong, wrong)
+    with pytest.raises(OptionError, match="take different images"):
+        Ensemble([detector, NetworkDetector(create_model("test_tinycd"))])
+    with pytest.raises(OptionError, match="3 channels, the origin of 4"):
+        OriginPartition(detector, {"small": NetworkDetector(create_model("test_tinycd"))}, CarPartition())
+
+
+def test_bundles_of_earlier_versions_load(run, tmp_path):
+    shutil.copytree(run / "run" / "origin" / "bundle", tmp_path / "old")
+    path = tmp_path / "old" / "bundle.json"
+    stored = json.loads(path.read_text())
+    del stored["trained_on"]
+    path.write_text(json.dumps(stored))
+    detector = load(tmp_path / "old")
+    assert detector.trained_on is None and detector.reading() == Reading(4, (1, 2, 3, 4), None)
+    for damaged in ("text", {"bands": ["x"]}, {"pixel_size": [1]}):
+        path.write_text(json.dumps(stored | {"trained_on": damaged}))
+        with pytest.raises(BundleError, match="trained_on is malformed"):
+            load(tmp_path / "old")
+
+
+def test_a_run_resumes_with_the_same_bands_only(run, capsys):
+    recipe = DistillRecipe.from_yaml(run / "run" / "recipe.yaml")
+    assert recipe.bands == (3, 2, 1, 5) and recipe.image_range == RANGES and recipe.channels == 4
+    words = ["--bands", "3,2,1", "--image-range", "0,3000", "--max-steps", "4", "--workers", "0"]
+    words += ["--model", "test_tinycd", "--batch-size", "2", "--crop-size", "32", "--data", str(run / "planet")]
+    assert main(["distill", "--out", str(run / "run"), *words]) == 1
+    assert "bands ([3, 2, 1, 5] then, [3, 2, 1] now)" in capsys.readouterr().err
+
+
+def test_the_report_of_four_channels_has_pictures(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = write_report(run / "run").read_text()
+    assert text.count("data:image/jpeg") >= 2
+
+
+# ------------------------------------------------------------------------------------- far outside of the training
+
+
+@pytest.mark.parametrize(
+    ("crs", "latitude", "step", "metres"),
+    [
+        ("EPSG:32631", 45, 10, 10),
+        ("EPSG:2229", 34, 1, 0.3048),  # feet of the US survey
+        ("EPSG:3857", 60, 2, 1),  # Web Mercator doubles lengths at 60 degrees
+        ("EPSG:4326", 60, 1e-4, 11.13 * 0.5**0.5),  # degrees of longitude are half as long there
+    ],
+)
+@pytest.mark.parametrize("up", [1, -1])
+def test_pixel_sizes_are_metres_on_the_ground(crs, latitude, step, metres, up):
+    pyproj = pytest.importorskip("pyproj")
+    longitude = -118 if crs == "EPSG:2229" else 3
+    x, y = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(longitude, latitude)
+    transform = rasterio.Affine(step, 0, x - 50 * step, 0, -up * step, y + up * 50 * step)
+    assert pixel_size(rasterio.CRS.from_string(crs), transform, 100, 100) == pytest.approx(metres, rel=0.01)
+    assert pixel_size(None, transform, 100, 100) is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({}, None),
+        ({"pixel_size": 1.9}, None),
+        ({"pixel_size": 0.13}, None),
+        ({"pixel_size": None}, None),
+        ({"pixel_size": 10.0}, "pixels of 10 m, trained on 0.5 m"),
+        ({"pixel_size": 0.1}, "pixels of 0.1 m, trained on 0.5 m"),
+        ({"value_type": "uint16"}, "uint16 values, trained on uint8"),
+        ({"synthetic": False}, "real images, trained on synthetic pairs alone"),
+        ({"bands": (3, 2, 1)}, "bands 3,2,1, trained on red, green and blue"),
+        ({"pixel_size": 10.0, "value_type": "float32"}, "0.5 m; float32 values"),
+    ],
+)
+def test_images_far_outside_of_the_training(seen, words):
+    known = {"value_type": "uint8", "pixel_size": 0.5, "synthetic": True}
+    text = TrainingImages(**known, data="demo").far_from(SeenImages(**known | seen))
+    if words is None:
+        assert text == ""
+    else:
+        assert words in text and "pairs demo" in text and "\n" not in text
+    assert TrainingImages(synthetic=True).far_from(SeenImages(synthetic=True, pixel_size=3.0)) == ""
+
+
+def test_one_line_warns_on_every_path(tmp_path):
+    """A detector of 0.5 m and 8 bits, trained on synthetic pairs, sees Sentinel-2."""
+    trained_on = TrainingImages(value_type="uint8", pixel_size=0.5, synthetic=True, data="synth")
+    save_bundle(tmp_path / "bundle", create_model("test_tinycd"), trained_on=trained_on)
+    root = write_pairs(tmp_path / "s2", 3, splits=(("test", 2),))
+    before, after = root / "test" / "A", root / "test" / "B"
+    line = (
+        "these images are unlike those of the training (pairs synth): pixels of 10 m, trained on 0.5 m; "
+        "uint16 values, trained on uint8; real images, trained on synthetic pairs alone; expect worse masks"
+    )
+    words = ["--image-range", "0,3000"]
+    for command in (
+        ["predict", str(before), str(after), "--bundle", str(tmp_path / "bundle"), "-o", str(tmp_path / "m")],
+        ["evaluate", str(tmp_path / "bundle"), str(root)],
+    ):
+        with pytest.warns(UserWarning) as told:
+            assert main([*command, *words]) == 0
+        assert [str(warning.message) for warning in told] == [line]
+    for path in (before / "0.png", after / "0.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    with pytest.warns(UserWarning, match=r"\): real images"):
+        load(tmp_path / "bundle").predict([str(before / "0.png")], [after / "0.png"])
+    (before / "0.png").unlink()
+    (after / "0.png").unlink()
+    (root / "synthetic.json").write_text("{}")
+    with pytest.warns(UserWarning, match=r"uint16 values, trained on uint8; expect"):
+        assert main(["evaluate", str(tmp_path / "bundle"), str(root), *words]) == 0
+
+
+def test_commands_show_a_warning_in_one_line():
+    def formatted():
+        return warnings.formatwarning("look out", UserWarning, "file.py", 3, "code")
+
+    assert "code" in formatted()
+    with _warnings_in_one_line():
+        assert formatted() == "warning: look out\n"
+    assert "code" in formatted()

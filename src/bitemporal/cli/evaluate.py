@@ -48,7 +48,7 @@ def evaluate(
             masks that another program has written, 0 unchanged, another value changed, with the stems of the pairs.
         data: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
         split: Split to evaluate on; test where it has labels, else val, else the only one.
-        pair_options: How the files of the pairs are read.
+        pair_options: How the files of the pairs are read; bands and image_range are those of the bundle by default.
         parts: Number of CAR parts that scores are grouped by, split at the paper's thresholds (2 or 3).
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts. Without either: those
             of an Origin-Partition bundle, else 0.05,0.20.
@@ -80,7 +80,7 @@ def evaluate(
         result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, settings)
     else:
         detector = compose([bundle], prediction.device, prediction.tta, prediction.scales, tile, stride)
-        folder = _checked(folder, chosen, console)
+        folder = _checked(evaluation.folder_for(detector, folder), chosen, console)
         result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
     stated = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
     result = result.named(**_describe(bundle) | stated, source=bundle)

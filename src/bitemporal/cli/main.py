@@ -4,6 +4,9 @@ import ast
 import importlib
 import importlib.util
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bitemporal.cli.dispatch import which_predict
@@ -61,13 +64,31 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         function = getattr(importlib.import_module(module), name)
         values = make_parser(f"bitemporal {command}", function).parse_args(rest[1:])
-        return call(function, values) or 0
+        with _warnings_in_one_line():
+            return call(function, values) or 0
     except BitemporalError as error:
         print(f"bitemporal {command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"bitemporal {command}: interrupted", file=sys.stderr)
         return 130  # what shells report for a program that Ctrl-C ended
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show warnings to users without the line of code that they come from."""
+    usual = warnings.formatwarning
+
+    def one_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return f"warning: {message}\n" if category is UserWarning else usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _overview(group: str = "") -> str:

@@ -15,7 +15,8 @@ def predict(
     probability: str | None = None,
     detector: DetectorOptions,
     batch_size: int = 4,
-    image_range: tuple[float, float] | None = None,
+    bands: tuple[int, ...] | None = None,
+    image_range: tuple[float, ...] | None = None,
 ) -> int:
     """Write the change mask of two images, or of every pair in two folders of images.
 
@@ -29,7 +30,10 @@ def predict(
         probability: Also write the probability of change, as a PNG with 0..255 for 0..1. For folders, a folder.
         detector: Which detector predicts, and how.
         batch_size: Pairs predicted at once.
-        image_range: Values that map to 0 and 255, as in 0,4000, for images of more than 8 bits.
+        bands: Bands of the images that become the detector's channels, counted from 1, as in 4,3,2; by default those
+            that it was trained on.
+        image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each channel, for images of more
+            than 8 bits; by default those that it was trained on.
 
     Returns:
         1 when some pair could not be predicted, else 0.
@@ -41,6 +45,7 @@ def predict(
         output,
         probability=probability,
         batch_size=batch_size,
+        bands=bands,
         image_range=image_range,
         progress=sys.stderr.isatty(),
     )

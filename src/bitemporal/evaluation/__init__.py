@@ -4,7 +4,7 @@ from bitemporal.evaluation.comparison import Comparison, compare, verdict_senten
 from bitemporal.evaluation.pictures import coloured_errors, draw_masks, spread_by_car
 from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program, read_result
 from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, forward_passes
-from bitemporal.evaluation.scoring import evaluate, evaluate_masks
+from bitemporal.evaluation.scoring import evaluate, evaluate_masks, folder_for
 from bitemporal.evaluation.tables import comparison_tables, interval_table, score_tables
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "draw_masks",
     "evaluate",
     "evaluate_masks",
+    "folder_for",
     "forward_passes",
     "interval_table",
     "program",

@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 
 from bitemporal.files import replacing
 from bitemporal.imagery.masks import IGNORE
+from bitemporal.imagery.scale import to_picture
 from bitemporal.inference import Detector
 from bitemporal.method.car import change_area_ratio
 from bitemporal.pairs import Pair, PairFolder
@@ -72,7 +73,7 @@ def draw_masks(
         if images.label is None:
             raise ValueError(f"{pair.stem} has no label")  # the caller chooses labelled pairs
         masks = [detector.predict([images.before], [images.after])[0].mask for detector in detectors.values()]
-        cells = [images.before, images.after] if imagery else []
+        cells = [to_picture(images.before), to_picture(images.after)] if imagery else []
         cells += [coloured_errors((images.label == 1).astype(np.uint8), images.label)]
         cells += [coloured_errors(mask, images.label) for mask in masks]
         for axis, cell in zip(row, cells, strict=True):

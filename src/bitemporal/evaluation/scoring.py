@@ -15,6 +15,7 @@ from bitemporal.evaluation.counting import ProbabilityCounts, count_probabilitie
 from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program
 from bitemporal.evaluation.scores import Evaluation
 from bitemporal.imagery.masks import read_predicted_mask
+from bitemporal.imagery.training_images import look_at
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.inference.combining import SlidingWindow, TestTimeAugmentation
 from bitemporal.method.car import CarPartition, change_area_ratio
@@ -46,7 +47,8 @@ def evaluate(
 
     Args:
         detector: Any detector.
-        folder: Reads the pairs and decodes their labels; what the label values mean is resolved first.
+        folder: Reads the pairs and decodes their labels; what the label values mean is resolved first. Where it states
+            no bands or no range of values, those that the detector was trained on are taken.
         pairs: Pairs to evaluate on; those without a label are left out and counted.
         partition: CAR parts to group the scores by; by default those of the detector if it is an Origin-Partition,
             else small <= 0.05 < medium <= 0.20 < large.
@@ -66,7 +68,9 @@ def evaluate(
         raise OptionError(f"batch_size: found {batch_size}, expected at least 1")
     settings = MaskSettings.of(detector, threshold)
     labelled = _labelled(folder, pairs)
-    folder = resolve_decoding(folder)
+    folder = resolve_decoding(folder_for(detector, folder))
+    if detector.trained_on is not None:
+        detector.warn_if_far(look_at(labelled[0].before, folder.bands))
 
     def answers() -> Iterator[_Answer]:
         for start in range(0, len(labelled), batch_size):
@@ -128,6 +132,16 @@ def evaluate_masks(
 
     partition, settings = partition or CarPartition(), settings or MaskSettings()
     return _count(answers(), labelled, len(pairs), folder, partition, settings, split, progress)
+
+
+def folder_for(detector: Detector, folder: PairFolder) -> PairFolder:
+    """The folder, its images read by the bands and the range that a detector was trained on, unless it states others.
+
+    Raises:
+        OptionError: When the stated ones do not fit the detector.
+    """
+    reading = detector.reading(folder.bands, folder.image_range)
+    return folder.with_reading(reading.bands, reading.image_range)
 
 
 def _own_partition(detector: Detector) -> CarPartition:

@@ -191,7 +191,12 @@ def _check_bands(path: Path, bands: Sequence[int], count: int) -> None:
         FileFault: Naming the first of them.
     """
     if missing := [band for band in bands if not 1 <= band <= count]:
-        raise FileFault(path, f"has no band {missing[0]}, but {count}, counted from 1", choose_bands(count))
+        what = f"has no band {missing[0]}, but {count}, counted from 1"
+        if len(bands) > count:
+            raise FileFault(path, what, f"give files of at least {len(bands)} bands, or choose fewer for the network")
+        first = range(1, len(bands) + 1)
+        example = f"--bands {','.join(map(str, first))} (bands={tuple(first)})"
+        raise FileFault(path, what, f"choose among them, as in {example}")
 
 
 def choose_bands(count: int) -> str:

@@ -139,6 +139,15 @@ def to_channels(decoded: Decoded, image_range: Sequence[float] | None = None) ->
     return np.asarray(decoded.pixels if decoded.mode == "RGB" else decoded.pixels.convert("RGB"))
 
 
+def to_picture(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Channels as a picture for people, H x W x 3: the first three as red, green and blue, or the first alone as grey.
+
+    Args:
+        pixels: H x W x C.
+    """
+    return pixels[..., :RGB] if pixels.shape[-1] >= RGB else _grey(pixels[..., 0])
+
+
 def _grey(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A grey image, H x W, or H x W x 2 with alpha, repeated to three channels."""
     return np.repeat((samples if samples.ndim == 2 else samples[..., 0])[..., None], RGB, axis=-1)

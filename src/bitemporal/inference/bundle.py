@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from bitemporal.errors import BitemporalError, BundleError, PartitionError
 from bitemporal.files import replacing, replacing_folder, write_json
+from bitemporal.imagery.training_images import TrainingImages
 from bitemporal.method.car import CarPartition
 from bitemporal.method.origin_partition import check_teachers
 from bitemporal.models import ChangeModel, Normalisation, create_model
@@ -43,13 +44,20 @@ def write_weights(path: str | os.PathLike[str], model: ChangeModel) -> None:
         save_file(weights, temporary)
 
 
-def save_bundle(folder: str | os.PathLike[str], model: ChangeModel, metadata: dict[str, Any] | None = None) -> None:
+def save_bundle(
+    folder: str | os.PathLike[str],
+    model: ChangeModel,
+    metadata: dict[str, Any] | None = None,
+    trained_on: TrainingImages | None = None,
+) -> None:
     """Write a network as a bundle; the folder appears whole or not at all.
 
     Args:
         folder: Where to write; an existing bundle there is replaced.
         model: A network made by ``create_model``.
         metadata: Anything else worth keeping with it (data, scores, version); JSON types only.
+        trained_on: The images that it was trained on. Whoever loads the bundle reads images by the same bands and
+            range.
 
     Raises:
         OutputError: When it cannot be written.
@@ -62,6 +70,7 @@ def save_bundle(folder: str | os.PathLike[str], model: ChangeModel, metadata: di
             "model": model.name,
             "config": dict(model.config),
             "normalisation": {"mean": model.card.normalisation.mean, "std": model.card.normalisation.std},
+            "trained_on": None if trained_on is None else trained_on.to_json(),
             "metadata": metadata or {},
         }
         write_json(target / "bundle.json", description)
@@ -99,6 +108,20 @@ def _normalisation(stored: dict[str, Any], channels: int) -> Normalisation:
     if {len(mean), len(std)} != {channels} or 0.0 in std or not all(map(math.isfinite, mean + std)):
         raise ValueError(f"normalisation: found {stored}, expected {channels} numbers each, those of std not 0")
     return Normalisation(mean, std)
+
+
+def read_training_images(folder: str | os.PathLike[str]) -> TrainingImages | None:
+    """The images that the network of a bundle was trained on; ``None`` where earlier versions did not record them.
+
+    Raises:
+        BundleError: When the description is damaged.
+    """
+    stored = read_description(folder).get("trained_on")
+    try:
+        return None if stored is None else TrainingImages.of_json(stored)
+    except (TypeError, ValueError, AttributeError) as error:
+        path = Path(folder) / "bundle.json"
+        raise BundleError(f"{path}: trained_on is malformed ({error!r}); write or fetch the bundle again") from error
 
 
 def load_network(folder: str | os.PathLike[str]) -> ChangeModel:

@@ -25,10 +25,16 @@ class Ensemble(Detector):
             members: The detectors, at least one.
 
         Raises:
-            OptionError: When there is no member.
+            OptionError: When there is no member, or the members do not take images of the same bands and range.
         """
         if not members:
             raise OptionError("ensemble: found no member, expected at least one detector")
+        if len(readings := {member.reading() for member in members}) > 1:
+            listed = " and ".join(sorted(map(str, readings)))
+            raise OptionError(
+                f"ensemble: its members take different images ({listed}); expected detectors trained with the same "
+                "bands and image_range, as they all see the same pixels"
+            )
         self.members = list(members)
 
     def identity(self) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 import hashlib
 import math
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -15,7 +17,9 @@ import torch
 from torch import Tensor
 
 from bitemporal.errors import DataError, OptionError, WeightsError
-from bitemporal.imagery.inputs import Image, Images, as_pairs
+from bitemporal.imagery.inputs import Image, Images, Reading, as_pairs
+from bitemporal.imagery.scale import RGB
+from bitemporal.imagery.training_images import SeenImages, TrainingImages, look_at
 from bitemporal.models import ChangeModel
 
 
@@ -57,7 +61,7 @@ class Detector(ABC):
         """Answer pairs, which may differ in size.
 
         Args:
-            before: Images of date 1, each 3 x H x W, uint8 or float in 0..255, any height and width from 1 pixel.
+            before: Images of date 1, each C x H x W, uint8 or float in 0..255, any height and width from 1 pixel.
             after: Images of date 2, each of the same shape as its partner.
             valid: Pixels that count, each H x W bool; all pixels by default. Only a detector that routes pairs by CAR
                 needs them.
@@ -79,6 +83,44 @@ class Detector(ABC):
         """
         return math.lcm(*(member.multiple for member in self.members))
 
+    @property
+    def channels(self) -> int:
+        """Channels of the images that it takes: those of the first member, else 3."""
+        return self.members[0].channels if self.members else RGB
+
+    @property
+    def trained_on(self) -> TrainingImages | None:
+        """What is known of the images that it was trained on: that of the first member that knows it."""
+        return next((member.trained_on for member in self.members if member.trained_on is not None), None)
+
+    def reading(self, bands: Sequence[int] | None = None, image_range: Sequence[float] | None = None) -> Reading:
+        """How images are read for this detector: as stated, else as those that it was trained on.
+
+        Args:
+            bands: Bands that become its channels, counted from 1; a single one fills all. By default those that it was
+                trained on, else the first ones where it has not three channels.
+            image_range: Values that become 0 and 255, or such a pair for each channel; by default those of the
+                training, unless they belong to other bands.
+
+        Raises:
+            OptionError: When bands or range do not fit the channels.
+        """
+        known, channels = self.trained_on or TrainingImages(), self.channels
+        if bands is None:
+            bands = known.bands or (None if channels == RGB else range(1, channels + 1))
+        elif len(bands) == 1:
+            bands = (*bands,) * channels
+        if bands is not None and len(bands) != channels:
+            fitting = ",".join(map(str, known.bands or range(1, channels + 1)))
+            raise OptionError(
+                f"bands: found {tuple(bands)}, expected {channels}, as many as the channels of the detector, as in "
+                f"--bands {fitting}"
+            )
+        chosen = None if bands is None else tuple(bands)
+        if image_range is None and known.image_range and (len(known.image_range) == 2 or chosen == known.bands):
+            image_range = known.image_range
+        return Reading(channels, chosen, None if image_range is None else tuple(image_range))
+
     def identity(self) -> dict[str, Any]:
         """What the detector is, in JSON types. Results record it; an interrupted scene resumes only if it agrees."""
         return {"detector": f"{type(self).__module__}.{type(self).__qualname__}"}
@@ -87,7 +129,7 @@ class Detector(ABC):
         """Probability of change of a batch of pairs of one size.
 
         Args:
-            before: Images of date 1, N x 3 x H x W, uint8 or float in 0..255, any height and width from 1 pixel.
+            before: Images of date 1, N x C x H x W, uint8 or float in 0..255, any height and width from 1 pixel.
             after: Images of date 2, the same shape.
 
         Returns:
@@ -96,12 +138,17 @@ class Detector(ABC):
         Raises:
             DataError: When the images are not such tensors.
         """
-        first, second, single = as_pairs(before, after)
+        first, second, single = as_pairs(before, after, self.reading())
         if single:
-            raise DataError(f"before: found a tensor of shape {tuple(before.shape)}, expected N x 3 x H x W")
+            raise DataError(f"before: found a tensor of shape {tuple(before.shape)}, expected N x C x H x W")
         if not first:
             return torch.empty(0, 1, *before.shape[-2:], device=self.device)
         return torch.stack([answer.probability for answer in self.answers(first, second)])
+
+    def warn_if_far(self, seen: SeenImages) -> None:
+        """Warn in one line where images are far outside of those of the training: pixel size, bands, values."""
+        if self.trained_on is not None and (text := self.trained_on.far_from(seen)):
+            warnings.warn(text, UserWarning, stacklevel=3)
 
     @overload
     def predict(self, before: str | os.PathLike[str], after: Image) -> Prediction: ...
@@ -116,8 +163,10 @@ class Detector(ABC):
         """Find what changed.
 
         Args:
-            before: Date 1: a path, an array H x W x 3 or a tensor 3 x H x W, uint8 or float in 0..255; or a batch of
-                them: a list, an array N x H x W x 3 or a tensor N x 3 x H x W. Images of a list may differ in size.
+            before: Date 1: a path, an image of Pillow, an array H x W x C or a tensor C x H x W, uint8 or float in
+                0..255, with as many channels as the detector; or a batch of them: a list, an array N x H x W x C or a
+                tensor N x C x H x W. Images of a list may differ in size. Files are read by the bands and the range
+                that the detector was trained on; ``bitemporal.imagery.read_image`` takes others.
             after: Date 2: as many images, each of its partner's size.
 
         Returns:
@@ -127,9 +176,17 @@ class Detector(ABC):
         Raises:
             DataError: When an image cannot be read or used, or the dates differ in number or size.
         """
-        first, second, single = as_pairs(before, after)
+        reading = self.reading()
+        first, second, single = as_pairs(before, after, reading)
+        if self.trained_on is not None and (path := _first_path(before)) is not None:
+            self.warn_if_far(look_at(path, reading.bands))
         predictions = [_prediction(answer) for answer in self.answers(first, second)]
         return predictions[0] if single else predictions
+
+
+def _first_path(images: Images) -> Path | None:
+    first = images[0] if isinstance(images, list | tuple) and images else images
+    return Path(first) if isinstance(first, str | os.PathLike) else None
 
 
 def _prediction(answer: Answer) -> Prediction:
@@ -148,19 +205,36 @@ class NetworkDetector(Detector):
     random number generators stay as they are. Several threads may use one detector: a prediction changes nothing in it.
     """
 
-    def __init__(self, model: ChangeModel, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        model: ChangeModel,
+        device: str | torch.device | None = None,
+        trained_on: TrainingImages | None = None,
+    ) -> None:
         """Wrap a network, and put it into evaluation mode.
 
         Args:
             model: A network made by ``create_model``.
             device: Device to move it to; ``None`` leaves it where it is.
+            trained_on: What is known of the images that it was trained on.
         """
+        self._trained_on = trained_on
         self.model = (model if device is None else model.to(device)).eval()
 
     @property
     def device(self) -> torch.device:
         """The network's device."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
+    @property
+    def channels(self) -> int:
+        """The network's channels."""
+        return int(self.model.config.get("in_channels", RGB))
+
+    @property
+    def trained_on(self) -> TrainingImages | None:
+        """What is known of the images that the network was trained on."""
+        return self._trained_on
 
     @property
     def multiple(self) -> int:

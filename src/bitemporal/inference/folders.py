@@ -15,7 +15,9 @@ from rich.progress import track
 from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.files import check_output, replacing
 from bitemporal.imagery.decode import decode
-from bitemporal.imagery.scale import check_image_range, image_notes, to_channels
+from bitemporal.imagery.inputs import Reading
+from bitemporal.imagery.scale import image_notes, to_channels
+from bitemporal.imagery.training_images import look_at
 from bitemporal.inference.detector import Detector
 from bitemporal.pairs.folder import size_fault
 from bitemporal.pairs.listing import list_images, shared_stem
@@ -57,7 +59,8 @@ def predict_files(
     *,
     probability: str | os.PathLike[str] | None = None,
     batch_size: int = 8,
-    image_range: tuple[float, float] | None = None,
+    bands: tuple[int, ...] | None = None,
+    image_range: tuple[float, ...] | None = None,
     progress: bool = False,
 ) -> FilesReport:
     """Write the mask of one pair, or the masks of two folders of images with equal stems.
@@ -71,7 +74,10 @@ def predict_files(
         probability: Where to write the probability of change as well, as PNG with 0..255 for 0..1; a folder for
             folders.
         batch_size: Pairs predicted at once.
-        image_range: Values that map to 0 and 255, for images of more than 8 bits.
+        bands: Bands of the images that become the detector's channels, counted from 1; by default those that it was
+            trained on.
+        image_range: Values that map to 0 and 255, or such a pair for each channel, for images of more than 8 bits; by
+            default those that it was trained on.
         progress: Show a progress bar.
 
     Returns:
@@ -79,13 +85,13 @@ def predict_files(
 
     Raises:
         DataError: When inputs are missing; for one pair, also when it cannot be predicted.
-        OptionError: When ``batch_size`` or ``image_range`` has an unusable value.
+        OptionError: When ``batch_size``, ``bands`` or ``image_range`` has an unusable value.
         OutputError: When an output would replace an input or a file that bitemporal did not write, or has an
             unusable name.
     """
     if batch_size < 1:
         raise OptionError(f"batch_size: found {batch_size}, expected at least 1")
-    check_image_range(image_range)
+    reading = detector.reading(bands, image_range)
     first, second, masks = Path(before), Path(after), Path(output)
     maps = None if probability is None else Path(probability)
     if first.is_dir() != second.is_dir():
@@ -104,11 +110,13 @@ def predict_files(
         readable = []
         for job in batch:
             try:
-                readable.append((job, *_read_pair(job, image_range, noted)))
+                readable.append((job, *_read_pair(job, reading, noted)))
             except DataError as error:
                 if not first.is_dir():
                     raise
                 faults.append(str(error))
+        if detector.trained_on is not None and readable and not written:
+            detector.warn_if_far(look_at(readable[0][0].before, reading.bands))
         written += _predict_batch(detector, readable)
     notes = [f"{len(paths)} image(s), such as {paths[0]}: {note}" for note, paths in noted.items()]
     return FilesReport(tuple(written), tuple(faults), tuple(notes))
@@ -158,12 +166,12 @@ def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None
 
 
 def _read_pair(
-    job: _Job, image_range: tuple[float, float] | None, noted: dict[str, list[Path]]
+    job: _Job, reading: Reading, noted: dict[str, list[Path]]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     images = []
     for path in (job.before, job.after):
-        decoded = decode(path)
-        images.append(to_channels(decoded, image_range))
+        decoded = decode(path, reading.bands)
+        images.append(to_channels(decoded, reading.image_range))
         for note in (*image_notes(decoded), *([_PLACE_LOST] if decoded.georeferenced else ())):
             noted[note].append(path)
     before, after = images

@@ -16,6 +16,7 @@ from bitemporal.inference.bundle import (
     load_network,
     read_description,
     read_origin_partition,
+    read_training_images,
 )
 from bitemporal.inference.combining import Augmentation, Ensemble, SlidingWindow, TestTimeAugmentation, check_tiles
 from bitemporal.inference.detector import Detector, NetworkDetector
@@ -64,10 +65,14 @@ def load(source: str | os.PathLike[str], device: str = "auto") -> Detector:
     # building a network draws initial weights; the caller's random numbers must not change
     with torch.random.fork_rng(devices=[]):
         if read_description(folder)["kind"] != ORIGIN_PARTITION_BUNDLE:
-            return NetworkDetector(load_network(folder), chosen)
+            return _network(folder, chosen)
         partition, parts = read_origin_partition(folder)
-        networks = {name: NetworkDetector(load_network(folder / name), chosen) for name in (ORIGIN, *parts)}
+        networks = {name: _network(folder / name, chosen) for name in (ORIGIN, *parts)}
         return OriginPartition(networks.pop(ORIGIN), networks, partition)
+
+
+def _network(folder: Path, device: torch.device) -> NetworkDetector:
+    return NetworkDetector(load_network(folder), device, read_training_images(folder))
 
 
 def compose(

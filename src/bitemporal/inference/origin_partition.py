@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from bitemporal.errors import OptionError
 from bitemporal.inference.detector import Answer, Detector
 from bitemporal.method.car import CarPartition
 from bitemporal.method.origin_partition import check_teachers, route
@@ -28,8 +29,15 @@ class OriginPartition(Detector):
 
         Raises:
             PartitionError: When a teacher's name is not a part of the partition.
+            OptionError: When a teacher takes another number of channels than the origin.
         """
         check_teachers(teachers, partition)
+        for part, teacher in teachers.items():
+            if teacher.channels != origin.channels:
+                raise OptionError(
+                    f"teachers: the teacher of {part} takes images of {teacher.channels} channels, the origin of "
+                    f"{origin.channels}; expected the same"
+                )
         self.origin = origin
         self.teachers = dict(teachers)
         self.members = [origin, *self.teachers.values()]

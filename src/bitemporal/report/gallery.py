@@ -11,6 +11,7 @@ from PIL import Image
 
 from bitemporal.errors import DataError
 from bitemporal.evaluation import Evaluation, coloured_errors
+from bitemporal.imagery.scale import to_picture
 from bitemporal.inference import Detector
 from bitemporal.method.car import change_area_ratio
 from bitemporal.metrics import image_metric
@@ -125,8 +126,8 @@ def draw(
                 stem=stem,
                 car=car,
                 scores=scores,
-                before=_picture(images.before) if imagery else "",
-                after=_picture(images.after) if imagery else "",
+                before=_picture(to_picture(images.before)) if imagery else "",
+                after=_picture(to_picture(images.after)) if imagery else "",
                 masks={name: _mask(mask) for name, mask in masks.items()},
                 width=width,
                 height=height,

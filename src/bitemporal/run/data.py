@@ -1,14 +1,18 @@
 """The pairs of a run: checked, measured, divided into splits and parts."""
 
+import hashlib
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from rich.console import Console
 
 from bitemporal.errors import DataError
 from bitemporal.files import check_output_folder, clear_leftovers
+from bitemporal.imagery.training_images import TrainingImages, look_at
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import FolderCheck, Pair, PairFolder, check_pairs
 from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
@@ -18,6 +22,9 @@ from bitemporal.run.processes import is_first_process
 from bitemporal.run.recipe import TrainRecipe
 
 TRAIN, VAL, TEST = "train", "val", "test"
+
+_LOOKED_AT = 8
+"""Pairs whose files are asked for value type and pixel size."""
 
 
 def say(console: Console, text: str) -> None:
@@ -93,6 +100,28 @@ def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console) -> RunDa
         by_part = ", ".join(f"{name} {counts[name]}" for name in data.partition.names)
         say(console, f"{split}: {counts.total()} labelled pairs ({by_part})")
     return data
+
+
+def training_images(folder: PairFolder, pairs: Sequence[Pair]) -> TrainingImages:
+    """What is known of the images of training pairs, for the bundle of the network that learns from them.
+
+    Value type and pixel size are those of a few of them: the pairs of a folder are alike.
+    """
+    few = [look_at(pair.before, folder.bands) for pair in pairs[:: max(1, len(pairs) // _LOOKED_AT)]]
+    sizes = [seen.pixel_size for seen in few if seen.pixel_size is not None]
+    digest = hashlib.sha256()
+    for pair in sorted(pairs, key=lambda pair: (pair.split, pair.stem)):
+        digest.update(pair.stem.encode(errors="surrogateescape"))
+        digest.update(pair.label.read_bytes() if pair.label is not None else b"")
+    return TrainingImages(
+        value_type=Counter(seen.value_type for seen in few).most_common(1)[0][0],
+        pixel_size=median(sizes) if sizes else None,
+        synthetic=all(seen.synthetic for seen in few),
+        bands=folder.bands,
+        image_range=folder.image_range,
+        data=folder.root.resolve().name,
+        data_hash=digest.hexdigest(),
+    )
 
 
 def _check(recipe: TrainRecipe, images: bool, console: Console) -> tuple[PairFolder, FolderCheck]:

@@ -31,6 +31,7 @@ from bitemporal.metrics import MAIN_METRICS, confusion_counts, metrics, selectio
 from bitemporal.models import ChangeModel, ModelCard
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.pairs.batch import Batch
+from bitemporal.run.data import training_images
 from bitemporal.run.folder import StageFolder
 from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.loading import TrainingSamples, ValidationPairs, derive_seed, training_loader, validation_loader
@@ -404,4 +405,4 @@ def _finish(stage: Stage, model: ChangeModel) -> None:
         "seed": stage.recipe.seed,
         "bitemporal": bitemporal.__version__,
     }
-    save_bundle(stage.folder.bundle, model, metadata)
+    save_bundle(stage.folder.bundle, model, metadata, training_images(stage.pairs, stage.train))

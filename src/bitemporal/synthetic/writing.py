@@ -16,6 +16,7 @@ from rich.progress import track
 
 from bitemporal.errors import MissingExtraError, OptionError, OutputError
 from bitemporal.files import replacing, unwritable
+from bitemporal.imagery.training_images import SYNTHETIC
 from bitemporal.synthetic.changes import ChangeKind
 from bitemporal.synthetic.pair import CarDistribution, make_pair, make_scene
 from bitemporal.workers import map_in_processes
@@ -25,7 +26,6 @@ GENERATOR = 1
 
 GOLDEN = 0.5 * (5**0.5 - 1)
 
-SETTINGS = "synthetic.json"
 
 DEFAULT_PAIRS = {"train": 210, "val": 45, "test": 45}
 
@@ -142,7 +142,7 @@ def write_folder(
             for name in ("A", "B", "label"):
                 (partial / split / name).mkdir(parents=True)
         _run(jobs, workers, progress)
-        (partial / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (partial / SYNTHETIC).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         # replaces an empty folder, and nothing else
         if target.exists():
             target.rmdir()
@@ -176,12 +176,12 @@ def _already_there(target: Path, settings: Mapping[str, Any]) -> bool:
     if not any(target.iterdir()):
         return False
     try:
-        present = json.loads((target / SETTINGS).read_text(encoding="utf-8"))
+        present = json.loads((target / SYNTHETIC).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         present = None
     if not isinstance(present, dict):
         raise OutputError(
-            f"{target}: found files but no {SETTINGS}, expected an empty folder or one with synthetic pairs; "
+            f"{target}: found files but no {SYNTHETIC}, expected an empty folder or one with synthetic pairs; "
             "choose another name, or empty it"
         )
     differing = sorted(key for key in settings.keys() | present.keys() if settings.get(key) != present.get(key))
@@ -195,12 +195,12 @@ def _already_there(target: Path, settings: Mapping[str, Any]) -> bool:
         for split, count in settings["pairs"].items()
         for name in ("A", "B", "label")
         for k in range(count)
-    } | {Path(SETTINGS)}
+    } | {Path(SYNTHETIC)}
     files = {path.relative_to(target) for path in target.rglob("*") if path.is_file()}
     if files != expected:
         example = min(files ^ expected)
         raise OutputError(
-            f"{target}: differs from the set that its {SETTINGS} describes by {len(files ^ expected)} file(s), "
+            f"{target}: differs from the set that its {SYNTHETIC} describes by {len(files ^ expected)} file(s), "
             f"such as {example}; remove the folder and write it again"
         )
     return True

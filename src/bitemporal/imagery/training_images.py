@@ -1,0 +1,165 @@
+"""What is known of the images that a detector was trained on, and whether others are far outside of it."""
+
+import math
+import warnings
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitemporal.imagery.decode import decode
+
+SYNTHETIC = "synthetic.json"
+"""File in the folder of synthetic pairs and scenes that holds how they were made."""
+
+_FAR = 4.0
+"""Ratio of pixel sizes from which on images count as far outside; augmentation and pyramids of features bridge less."""
+
+_EARTH_RADIUS = 6_371_008.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenImages:
+    """What is known of images.
+
+    Attributes:
+        value_type: Type of their samples, as numpy names it, such as ``uint8``.
+        pixel_size: Metres on the ground; ``None`` where files do not say it.
+        synthetic: Whether this package made them.
+        bands: Bands that became channels; red, green and blue by default.
+    """
+
+    value_type: str | None = None
+    pixel_size: float | None = None
+    synthetic: bool = False
+    bands: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingImages(SeenImages):
+    """What is known of the images that a detector was trained on.
+
+    Attributes:
+        image_range: Values that became 0 and 255 in images of more than 8 bits, or such a pair for each channel.
+        data: Name of the folder of pairs.
+        data_hash: SHA-256 of the stems and label files of the training pairs.
+    """
+
+    image_range: tuple[float, ...] | None = None
+    data: str = ""
+    data_hash: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields in JSON types."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def of_json(cls, stored: dict[str, Any]) -> "TrainingImages":
+        """Read what ``to_json`` gave; fields of later versions are passed over.
+
+        Raises:
+            TypeError: When a field is of another type.
+            ValueError: When it holds no number.
+        """
+        known = {field.name for field in fields(cls)}
+        given = {name: value for name, value in stored.items() if name in known and value is not None}
+        for name, kind in (("bands", int), ("image_range", float)):
+            if name in given:
+                given[name] = tuple(kind(value) for value in given[name])
+        if "pixel_size" in given:
+            given["pixel_size"] = float(given["pixel_size"])
+        return cls(**given)
+
+    def far_from(self, seen: SeenImages) -> str:
+        """One line that says in what images are far outside of those of the training; empty where they are not."""
+        differences = []
+        sizes = self.pixel_size, seen.pixel_size
+        if sizes[0] and sizes[1] and not 1 / _FAR < sizes[1] / sizes[0] < _FAR:
+            differences.append(f"pixels of {_metres(sizes[1])}, trained on {_metres(sizes[0])}")
+        if seen.value_type and self.value_type and _kind(seen.value_type) != _kind(self.value_type):
+            differences.append(f"{seen.value_type} values, trained on {self.value_type}")
+        if seen.bands != self.bands:
+            differences.append(f"{_bands(seen.bands)}, trained on {_bands(self.bands)}")
+        if self.synthetic and not seen.synthetic:
+            differences.append("real images, trained on synthetic pairs alone")
+        if not differences:
+            return ""
+        data = f" (pairs {self.data})" if self.data else ""
+        return f"these images are unlike those of the training{data}: {'; '.join(differences)}; expect worse masks"
+
+
+def _metres(size: float) -> str:
+    return f"{float(f'{size:.2g}'):g} m"
+
+
+def _kind(value_type: str) -> str:
+    """Kinds of values that networks see differently: of 8 bits, of more, and broken numbers."""
+    dtype = np.dtype(value_type)
+    return "8 bits" if dtype == np.uint8 else dtype.kind.replace("u", "i")
+
+
+def _bands(bands: tuple[int, ...] | None) -> str:
+    return "red, green and blue" if bands is None else f"bands {','.join(map(str, bands))}"
+
+
+def look_at(path: Path, bands: tuple[int, ...] | None = None) -> SeenImages:
+    """What one image file tells.
+
+    Args:
+        path: An image file.
+        bands: Bands that become channels.
+
+    Raises:
+        FileFault: When it cannot be read.
+    """
+    decoded = decode(path, bands)
+    value_type = decoded.samples.dtype.name if decoded.depth > 8 else "uint8"
+    size = file_pixel_size(path) if decoded.georeferenced else None
+    return SeenImages(value_type=value_type, pixel_size=size, synthetic=is_synthetic(path), bands=bands)
+
+
+def is_synthetic(path: Path) -> bool:
+    """Whether a file lies in a folder of synthetic pairs, ROOT/SPLIT/A, or of synthetic scenes."""
+    return any((folder / SYNTHETIC).is_file() for folder in list(path.absolute().parents)[:3])
+
+
+def file_pixel_size(path: Path) -> float | None:
+    """Metres of a pixel on the ground, of a GeoTIFF; ``None`` where it does not say, or without rasterio."""
+    try:
+        import rasterio
+    except ImportError:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(path) as source:
+            return pixel_size(source.crs, source.transform, source.width, source.height)
+
+
+def pixel_size(crs: Any, transform: Any, width: int, height: int) -> float | None:  # noqa: ANN401  rasterio's, an extra
+    """Metres of a pixel in the middle of a raster: the mean of its sides, along a sphere.
+
+    Args:
+        crs: CRS of rasterio; ``None`` for images without a place.
+        transform: Affine map from column and row to coordinates.
+        width: Columns.
+        height: Rows.
+
+    Returns:
+        The size; ``None`` where the CRS has no place on the Earth.
+    """
+    if crs is None:
+        return None
+    from rasterio.errors import RasterioError
+    from rasterio.warp import transform as project
+
+    column, row = width / 2, height / 2
+    xs, ys = zip(*(transform @ place for place in ((column, row), (column + 1, row), (column, row + 1))), strict=True)
+    try:
+        degrees = np.radians(np.array(project(crs, "EPSG:4326", xs, ys)[:2]))
+    except RasterioError:
+        return None
+    (east, south), latitude = np.diff(degrees[:, [[0, 0], [1, 2]]], axis=1)[:, 0].T, degrees[1, 0]
+    sides = [math.hypot(side[0] * math.cos(latitude), side[1]) * _EARTH_RADIUS for side in (east, south)]
+    size = math.sqrt(sides[0] * sides[1])
+    return size if math.isfinite(size) and size > 0 else None
