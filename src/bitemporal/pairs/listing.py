@@ -8,7 +8,7 @@ from pathlib import Path
 from bitemporal.errors import DataError
 from bitemporal.imagery.decode import SUFFIXES
 
-_NOT_IMAGES = {"thumbs.db", "desktop.ini"}
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @dataclass
@@ -53,25 +53,49 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def list_images(folder: Path) -> Listing:
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or what a desktop or an archiver leaves behind."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's extension is that of an image."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def list_images(folder: Path, below: bool = False) -> Listing:
     """List the images of a folder. Hidden files are left out.
+
+    Args:
+        folder: The folder.
+        below: Where the folder itself has no image, list those of all folders below it.
 
     Raises:
         DataError: When the folder cannot be listed.
     """
     listing = Listing()
+    folders = []
     for name, is_folder in entries(folder):
-        base, suffix = os.path.splitext(name)
-        if name.startswith(".") or name.lower() in _NOT_IMAGES:
+        if is_litter(name):
             continue
-        if is_folder or suffix.lower() not in SUFFIXES:
+        if is_folder or not is_image(name):
             listing.ignored.append(name)
-            continue
-        # file systems write accented letters in one of two ways; both mean the same stem
-        stem = unicodedata.normalize("NFC", base)
-        path = folder / name
-        if stem in listing.files:
-            listing.duplicates.setdefault(stem, [listing.files[stem]]).append(path)
+            folders += [folder / name] if is_folder else []
         else:
-            listing.files[stem] = path
+            _add(listing, folder / name)
+    if below and not listing.files and folders:
+        listing.ignored = [name for name in listing.ignored if folder / name not in folders]
+        for inner in (list_images(one, below=True) for one in folders if not one.is_symlink()):
+            for path in (*inner.files.values(), *(path for paths in inner.duplicates.values() for path in paths[1:])):
+                _add(listing, path)
+            listing.ignored += inner.ignored
     return listing
+
+
+def _add(listing: Listing, path: Path) -> None:
+    # file systems write accented letters in one of two ways; both mean the same stem
+    stem = unicodedata.normalize("NFC", os.path.splitext(path.name)[0])
+    if stem in listing.files:
+        listing.duplicates.setdefault(stem, [listing.files[stem]]).append(path)
+    else:
+        listing.files[stem] = path

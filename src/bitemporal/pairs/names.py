@@ -1,0 +1,114 @@
+"""Names under which data sets hold dates, labels and splits. Upper and lower case and ``-``, ``_``, space mean nothing."""
+
+import re
+from collections.abc import Iterable
+from itertools import product
+
+_DATES = (
+    *((f"{date}1", f"{date}2") for date in ("t", "time", "im", "img", "imgs", "image", "images", "date", "phase")),
+    ("a", "b"),
+    ("before", "after"),
+    ("pre", "post"),
+    ("preevent", "postevent"),
+    ("predisaster", "postdisaster"),
+)
+_LABELS = (
+    *("label", "labels", "mask", "masks", "out", "gt", "groundtruth", "ref", "reference", "target", "targets"),
+    *("change", "changes", "cd", "cm", "lbl", "changelabel", "changemask", "changemap", "cdlabel", "annotations"),
+    "buildingdamage",
+)
+_LABELS_OF_DATES = (
+    *((f"{label}1", f"{label}2") for label in ("label", "labels", "mask", "masks", "gt")),
+    *(("labela", "labelb"), ("alabel", "blabel")),
+)
+_BOTH_DATES = ("images", "image", "imgs", "img", "jpegimages")
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "secondtrainset"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing", "secondtotaltest"), "test"),
+}
+_LIST_ENDINGS = ("", "list", "set", "setlevel", "names", "ids", "pairs")
+
+SPLITS = ("train", "val", "test")
+"""Names of splits, in order."""
+
+DATES = ("A", "B")
+"""Names of the dates' folders: before, after."""
+
+LABEL = "label"
+"""Name of the folder of change masks."""
+
+LABEL_AFTER = "label_after"
+"""Role of the second folder where there is one of classes for each date; ``LABEL`` is the first then."""
+
+
+def normal(name: str) -> str:
+    """A name in lower case, without ``-``, ``_`` and spaces."""
+    return re.sub(r"[-_ ]", "", name.lower())
+
+
+def split_name(name: str) -> str | None:
+    """The split that a folder's name means (train, val or test); ``None`` for any other name."""
+    return _SPLITS.get(normal(name))
+
+
+def split_of_list(stem: str) -> str | None:
+    """The split that a list file's stem means, as in ``train``, ``val_list`` or ``test_set``."""
+    endings = (normal(stem).removesuffix(ending) for ending in _LIST_ENDINGS)
+    return next((_SPLITS[name] for name in endings if name in _SPLITS), None)
+
+
+def in_split_order(splits: Iterable[str]) -> list[str]:
+    """Splits in the order train, val, test, and then the others by name."""
+    return sorted(splits, key=lambda split: (SPLITS.index(split) if split in SPLITS else len(SPLITS), split))
+
+
+def dates_among(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Every two names that stand for before and after together; ``A`` and ``B`` alone where they are among them."""
+    given = sorted(names)
+    if set(DATES) <= set(given):
+        return [DATES]
+    spelt: dict[str, list[str]] = {}
+    for name in given:
+        spelt.setdefault(normal(name), []).append(name)
+    found = [pair for first, second in _DATES for pair in product(spelt.get(first, ()), spelt.get(second, ()))]
+    years = [name for name in given if re.fullmatch(r"(19|20)\d\d", name)]
+    return found or ([(years[0], years[1])] if len(years) == 2 else [])
+
+
+def lone_dates(names: Iterable[str]) -> list[str]:
+    """The names that stand for one date."""
+    words = {word for pair in _DATES for word in pair}
+    return [name for name in names if normal(name) in words]
+
+
+def labels_among(names: Iterable[str]) -> list[str]:
+    """The names that stand for change masks; ``label`` alone where it is among them."""
+    given = list(names)
+    return [LABEL] if LABEL in given else [name for name in given if normal(name) in _LABELS]
+
+
+def labels_of_dates(names: Iterable[str]) -> tuple[str, str] | None:
+    """The two names that stand for masks of classes, before and after."""
+    by_word = {normal(name): name for name in names}
+    return next(((by_word[a], by_word[b]) for a, b in _LABELS_OF_DATES if a in by_word and b in by_word), None)
+
+
+def images_among(names: Iterable[str]) -> list[str]:
+    """The names that stand for the images of both dates in one folder."""
+    return [name for name in names if normal(name) in _BOTH_DATES]
+
+
+DATE_ENDINGS = tuple(
+    (before, after)
+    for before, after in (
+        ("pre_disaster", "post_disaster"),
+        ("pre_event", "post_event"),
+        *(pair for pair in _DATES if pair[0] not in ("predisaster", "preevent")),
+        ("1", "2"),
+    )
+)
+"""Ends of stems that stand for before and after, in lower case; ``-``, ``_``, ``.`` or a space precedes them."""
+
+LABEL_ENDINGS = _LABELS
+"""Ends of stems that stand for a change mask, as ``normal`` gives them."""
