@@ -29,6 +29,8 @@ def check(
     """
     folder = pair_options.pair_folder(path)
     checked = check_pairs(folder, workers, progress=sys.stderr.isatty())
+    for note in folder.notes:
+        print(f"layout: {note}")
     print(checked.decoding.describe() if checked.decoding else _undecoded(checked))
     print_table(_overview(folder.splits, checked))
     for warning in checked.warnings:

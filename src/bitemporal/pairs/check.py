@@ -16,8 +16,9 @@ from bitemporal.imagery.decode import FileFault, decode
 from bitemporal.imagery.label_rules import LabelDecoding
 from bitemporal.imagery.labels import LabelObservation, LabelSummary, observe
 from bitemporal.imagery.scale import check_usable, image_notes
-from bitemporal.pairs.folder import DATES, LABEL, Pair, PairFolder, size_fault
-from bitemporal.pairs.listing import Listing, shared_stem
+from bitemporal.pairs.folder import Pair, PairFolder, size_fault
+from bitemporal.pairs.listing import shared_stem
+from bitemporal.pairs.names import DATES, LABEL, LABEL_AFTER
 from bitemporal.pairs.partition import PartitionRow
 from bitemporal.workers import map_in_processes, processes_available
 
@@ -25,10 +26,10 @@ _SMALL = 2000  # pairs below which starting processes costs more than it saves
 _MOST_WORKERS = 8  # reading from one disk gains nothing beyond
 _CHUNK = 32
 
-FaultKind = Literal["folder", "partner", "duplicate", "unlabelled", "file", "size", "label"]
+FaultKind = Literal["folder", "partner", "duplicate", "unlabelled", "file", "size", "label", "list"]
 """What is wrong: folder, no images in it; partner, a file without its counterparts; duplicate, several files of one
 stem; unlabelled, a split without any label; file, unreadable; size, dates or label differ; label, values that cannot be
-decoded."""
+decoded; list, a list of splits that does not fit the files."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,16 @@ class PairRecord:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: where it is, what was found there, what to do about it, and its kind."""
+    """One thing that is wrong: where it is, what was found there, what to do about it, its kind, and its split.
+
+    The split is empty where the fault is one file's.
+    """
 
     path: Path
     what: str
     remedy: str
     kind: FaultKind
+    split: str = ""
 
     @classmethod
     def of(cls, fault: FileFault, kind: FaultKind) -> "Fault":
@@ -203,10 +208,11 @@ def check_pairs(
     if workers is not None and workers < 1:
         raise OptionError(f"workers: found {workers}, expected at least 1, or nothing for as many as fit")
     chosen = folder.chosen(splits)
-    check = FolderCheck(folder.root)
+    check = FolderCheck(folder.root, warnings=list(folder.warnings))
+    check.faults += [Fault.of(fault, "list") for split, fault in folder.list_faults if split in chosen]
     for split in chosen:
-        check.faults += _listing_faults(split, folder.split_folder(split), folder.listings[split])
-        check.warnings += _ignored_files(split, folder.listings[split])
+        check.faults += _listing_faults(folder, split)
+        check.warnings += _ignored_files(folder, split)
     pairs = [pair for split in chosen for pair in folder.pairs(split)]
     read = partial(_read, stated=folder.stated, bands=folder.bands, image_range=folder.image_range, images=images)
     labels = LabelSummary(folder.stated)
@@ -259,12 +265,13 @@ def resolve_decoding(folder: PairFolder) -> PairFolder:
     return folder.with_decoding(check.decoding)
 
 
-def _ignored_files(split: str, listings: dict[str, Listing]) -> Iterator[str]:
-    for name, listing in listings.items():
+def _ignored_files(folder: PairFolder, split: str) -> Iterator[str]:
+    for role, listing in folder.listings[split].items():
         if listing.ignored:
             yield (
-                f"{split}/{name}: {len(listing.ignored)} entries are sub-folders or no images by their extension "
-                f"and are left out, such as {', '.join(listing.ignored[:3])}"
+                f"{split}/{folder.folder_names(split)[role]}: {len(listing.ignored)} entries are left out, being "
+                "sub-folders, no images by their extension, or without the suffix, such as "
+                f"{', '.join(listing.ignored[:3])}"
             )
 
 
@@ -284,37 +291,44 @@ def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]]) -> Iterator[str
             )
 
 
-def _listing_faults(split: str, folder: Path, listings: dict[str, Listing]) -> Iterator[Fault]:
+def _listing_faults(folder: PairFolder, split: str) -> Iterator[Fault]:
     """Faults that names alone show."""
+    listings, names, place = folder.listings[split], folder.folder_names(split), folder.split_folder(split)
     before, after = (listings[date] for date in DATES)
-    labels = listings.get(LABEL, Listing())
+    masks = [listings[role] for role in (LABEL, LABEL_AFTER) if role in listings]
     if not before.files and not after.files:
         yield Fault(
-            folder,
-            "A and B hold no image",
+            place,
+            f"{' and '.join(dict.fromkeys(names[date] for date in DATES))} hold no image of split {split}",
             f"put png, jpg, bmp, tif or webp files there, or remove split {split}",
             "folder",
+            split,
         )
     for listing in listings.values():
         for paths in listing.duplicates.values():
             yield Fault(paths[0], shared_stem(paths), "keep one file per stem and folder", "duplicate")
     complete = before.files.keys() & after.files.keys()
-    unlabelled = complete - labels.files.keys() if labels.files else set()
+    labelled = [labels for labels in masks if any(other.files for other in masks)]
+    unlabelled = {stem for labels in labelled for stem in complete - labels.files.keys()}
     add_partner = "add the file with the same stem, or remove this one"
     add_images = "add the images with the same stem, or remove this label"
     add_label = "add the label with the same stem, or move unlabelled pairs to a folder of their own"
     for listing, stems, what, remedy in (
-        (before, before.files.keys() - complete, "has no partner in B", add_partner),
-        (after, after.files.keys() - complete, "has no partner in A", add_partner),
-        (labels, labels.files.keys() - complete, "is a label without its two images", add_images),
+        (before, before.files.keys() - complete, f"has no partner in {names[DATES[1]]}", add_partner),
+        (after, after.files.keys() - complete, f"has no partner in {names[DATES[0]]}", add_partner),
+        *(
+            (labels, labels.files.keys() - complete, "is a label without its two images", add_images)
+            for labels in masks
+        ),
         (before, unlabelled, "has no label, although other pairs of its split have one", add_label),
     ):
         for stem in sorted(stems):
             yield Fault(listing.files[stem], what, remedy, "partner")
-    if complete and not labels.files:
+    if complete and not labelled:
         yield Fault(
-            folder,
+            place,
             f"no pair of split {split} has a label: fine for prediction, not for training or evaluation",
-            "add change masks with the images' stems in the folder label",
+            f"add change masks with the images' stems in the folder {names.get(LABEL, LABEL)}",
             "unlabelled",
+            split,
         )

@@ -14,21 +14,9 @@ from bitemporal.imagery.decode import FileFault, decode
 from bitemporal.imagery.label_rules import LabelDecoding, LabelOptions
 from bitemporal.imagery.labels import read_mask
 from bitemporal.imagery.scale import check_bands, check_image_range, to_channels
-from bitemporal.pairs.listing import Listing, entries, list_images
-
-SPLITS = ("train", "val", "test")
-"""Names of split folders."""
-
-DATES = ("A", "B")
-"""Names of the image folders: before, after."""
-
-LABEL = "label"
-"""Name of the folder of change masks."""
-
-_LAYOUT = (
-    "expected ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}, A holding the images before, B those after, "
-    "label (optional) the change masks"
-)
+from bitemporal.pairs.layout import find_layout
+from bitemporal.pairs.listing import Listing
+from bitemporal.pairs.names import DATES, LABEL, LABEL_AFTER
 
 
 @dataclass(frozen=True)
@@ -69,17 +57,22 @@ class PairImages:
 
 
 class PairFolder:
-    """A folder of pairs: ``ROOT/{train,val,test}/{A,B,label}``, or one split, ``ROOT/{A,B,label}``.
+    """A folder of pairs: ``ROOT/{train,val,test}/{A,B,label}``, one split, ``ROOT/{A,B,label}``, or another layout.
 
-    Stems decide which files belong together. Extensions may differ, and ``label`` may be missing. Creating a
+    Stems decide which files belong together. Extensions may differ, and ``label`` may be missing. The layouts in which
+    data sets are released are known: other names of folders and splits, lists of splits, suffixes. Creating a
     ``PairFolder`` only lists file names. It never changes afterwards, and it can be pickled, for the workers of a
     ``DataLoader``.
 
     Attributes:
         root: The folder.
-        splits: Its splits, in the order train, val, test. A single split keeps the folder's own name when that is
-            one of these, and is called ``all`` otherwise.
-        listings: The files of each split, by split and then by the names ``A``, ``B`` and, if present, ``label``.
+        splits: Its splits, in the order train, val, test, others. A single split keeps the folder's own name when that
+            is one of these, and is called ``all`` otherwise.
+        listings: The files of each split, by split and then by the names ``A``, ``B`` and, if present, ``label`` and
+            ``label_after``, whatever their folders are called.
+        notes: How the folder is read, where its layout is not the first two above.
+        warnings: What is in the folder and not used, and what to do about it.
+        list_faults: What is wrong with lists of splits, with the split concerned.
         bands: See ``__init__``.
         image_range: See ``__init__``.
         stated: What the options say about the labels.
@@ -89,6 +82,9 @@ class PairFolder:
         self,
         root: str | os.PathLike[str],
         *,
+        folders: tuple[str, ...] | None = None,
+        suffixes: tuple[str, ...] | None = None,
+        splits: str | None = None,
         label_values: tuple[int, ...] | None = None,
         changed: tuple[int, ...] | None = None,
         changed_colours: tuple[int, ...] | None = None,
@@ -103,6 +99,11 @@ class PairFolder:
 
         Args:
             root: The folder.
+            folders: Names of the folders before, after and, if any, of labels, in ROOT or ROOT/SPLIT; by default those
+                in common use. Twice the same when one folder holds both dates.
+            suffixes: Suffixes of the stems before, after and, if any, of labels; by default none, or those found.
+            splits: CSV with the columns split and stem, or folder of train.txt, val.txt, test.txt, which say which pair
+                is in which split; by default ``splits.csv`` or the text files in ROOT.
             label_values: UNCHANGED,CHANGED or UNCHANGED,CHANGED,IGNORE, for labels whose values are ambiguous; 255
                 stands for the set pixels of 1-bit labels.
             changed: Label values, or palette indices, that are changed; every other is unchanged.
@@ -134,12 +135,13 @@ class PairFolder:
             label_ignore=label_ignore,
             label_band=label_band,
         ).decoding()
-        self._folders = _find_splits(self.root)
-        self.splits: tuple[str, ...] = tuple(self._folders)
-        self.listings: dict[str, dict[str, Listing]] = {
-            split: {name: list_images(folder / name) for name in (*DATES, LABEL) if (folder / name).is_dir()}
-            for split, folder in self._folders.items()
-        }
+        layout = find_layout(self.root, folders, suffixes, splits)
+        self._folders = {split: files.folder for split, files in layout.splits.items()}
+        self._names = {split: files.names for split, files in layout.splits.items()}
+        self.splits: tuple[str, ...] = tuple(layout.splits)
+        self.listings: dict[str, dict[str, Listing]] = {s: files.listings for s, files in layout.splits.items()}
+        self.notes, self.warnings = tuple(layout.notes), tuple(layout.warnings)
+        self.list_faults = tuple(layout.faults)
         self._pairs = {split: _pairs(split, listings) for split, listings in self.listings.items()}
         of_dates = [pair.label_after is not None for pair in self.pairs() if pair.label is not None]
         if any(of_dates):
@@ -175,8 +177,12 @@ class PairFolder:
         return changed
 
     def split_folder(self, split: str) -> Path:
-        """Where a split's folders ``A`` and ``B`` are."""
+        """Where a split's folders of images are."""
         return self._folders[split]
+
+    def folder_names(self, split: str) -> Mapping[str, str]:
+        """What the folders of a split are called on disk, by the names that ``listings`` has."""
+        return self._names[split]
 
     def chosen(self, splits: Sequence[str] | None) -> tuple[str, ...]:
         """The given splits in the folder's order; all of them for ``None``.
@@ -246,40 +252,16 @@ class PairFolder:
         return read_mask(pair.label, self.decoding, label_after=pair.label_after)
 
 
-def _find_splits(root: Path) -> dict[str, Path]:
-    if not root.is_dir():
-        kind = "a file" if root.exists() else "nothing"
-        raise DataError(f"{root}: found {kind}, {_LAYOUT}")
-    names = [name for name, is_folder in entries(root) if is_folder and name[0] != "."]
-    known = [split for split in SPLITS if split in names]
-    single = [name for name in (*DATES, LABEL) if name in names]
-    if known and single:
-        raise DataError(
-            f"{root}: holds both splits ({', '.join(known)}) and a split's folders ({', '.join(single)}); "
-            f"{_LAYOUT}; move one of them elsewhere, or name a split folder itself"
-        )
-    if not known and not single:
-        files = "no folders" if not names else f"the folders {', '.join(names[:10])}{', ...' if names[10:] else ''}"
-        raise DataError(f"{root}: found {files}, {_LAYOUT}")
-    own = Path(os.path.abspath(root)).name
-    folders = {split: root / split for split in known} or {own if own in SPLITS else "all": root}
-    for folder in folders.values():
-        missing = [date for date in DATES if not (folder / date).is_dir()]
-        if missing:
-            present = [name for name, is_folder in entries(folder) if is_folder]
-            raise DataError(
-                f"{folder}: folder {' and '.join(missing)} missing, found {', '.join(present) or 'no folders'}; "
-                f"{_LAYOUT}"
-            )
-    return folders
-
-
 def _pairs(split: str, listings: dict[str, Listing]) -> list[Pair]:
     before, after = (listings[date].files for date in DATES)
-    labels = listings.get(LABEL, Listing()).files
+    labels, labels_after = (listings.get(role, Listing()).files for role in (LABEL, LABEL_AFTER))
+    if LABEL_AFTER in listings:  # one of two masks says nothing
+        labels = {stem: path for stem, path in labels.items() if stem in labels_after}
     shared = {stem for listing in listings.values() for stem in listing.duplicates}
     return [
-        Pair(split, stem, before[stem], after[stem], labels.get(stem))
+        Pair(
+            split, stem, before[stem], after[stem], labels.get(stem), labels_after.get(stem) if stem in labels else None
+        )
         for stem in sorted(before.keys() & after.keys() - shared)
     ]
 

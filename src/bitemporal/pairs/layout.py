@@ -4,6 +4,7 @@ Every layout comes down to the same: for each split, the files before, after and
 """
 
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,12 +22,20 @@ from bitemporal.pairs.names import (
     in_split_order,
     labels_among,
     labels_of_dates,
-    lone_dates,
+    missing_date,
     normal,
     split_name,
     split_of_list,
 )
-from bitemporal.pairs.split_lists import LIST_FOLDERS, SPLITS_CSV, SplitList, assign, find_lists, read_lists, read_stated
+from bitemporal.pairs.split_lists import (
+    LIST_FOLDERS,
+    SPLITS_CSV,
+    SplitList,
+    assign,
+    find_lists,
+    read_lists,
+    read_stated,
+)
 from bitemporal.pairs.suffixes import Suffixes, label_suffix, match_folders, part_folder, without_suffix
 
 EXPECTED = (
@@ -37,6 +46,7 @@ EXPECTED = (
 
 _DEPTH = 3  # of folders around the data that are looked through
 _MOST_OF_ONE_PAIR = 12  # images in the folder of one pair
+_BAND = re.compile(r"(^|_)B(0\d|1[0-2]|8A)\.(tiff?|jp2)$", re.IGNORECASE)
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 _PAPERS = ("readme", "read_me", "licen", "citation", "changelog", "source.json")
 
@@ -63,6 +73,7 @@ class Layout:
     """What is where in a folder of pairs.
 
     Attributes:
+        place: The folder that holds the splits, or the folders of the only one.
         splits: The splits in their order.
         notes: How the folder is read, where that is not as in ``ROOT/{train,val,test}/{A,B,label}``.
         warnings: What is there and not used, and what to do about it.
@@ -70,6 +81,7 @@ class Layout:
         lists: Files beside the pairs that say which is in which split.
     """
 
+    place: Path
     splits: dict[str, SplitFiles]
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -162,29 +174,53 @@ def _single(level: _Level, found: _Found, options: _Options) -> Layout:
     """The layout of one split; it keeps the name of its folder where that is the name of a split."""
     lists = [] if options.lists_stated else find_lists(level.path)
     name = split_name(os.path.basename(os.path.abspath(level.path))) or "all"
-    return Layout({name: found.files}, warnings=list(_unused(level, found.used, options, found, lists)), lists=lists)
+    return Layout(
+        level.path, {name: found.files}, warnings=list(_unused(level, found.used, options, found, lists)), lists=lists
+    )
 
 
 def _looked_through(level: _Level, options: _Options, depth: int) -> Layout | None:
-    """The layout of the only folder in a folder that has one."""
+    """The layout of the only folder in a folder that has one.
+
+    Raises:
+        DataError: When several have one, or it is not clear which of their folders are meant.
+    """
     if depth == 0:
         return None
     layouts: dict[str, Layout] = {}
+    unclear: dict[str, DataError] = {}
     for name in level.folders:
         try:
             layout = _find(_Level.of(level.path / name), options, depth - 1)
-        except DataError:
-            if len(level.folders) == 1:
-                raise
+        except DataError as error:
+            unclear[name] = error
             continue
         if layout is not None:
             layouts[name] = layout
-    if len(layouts) != 1:
-        return None
-    ((name, layout),) = layouts.items()
-    layout.notes.append(f"pairs found in {level.path / name}")
-    layout.warnings += _unused(level, {name}, options)
-    return layout
+    if len(layouts) + len(unclear) > 1:
+        places = [layout.place for layout in layouts.values()]
+        places += [place for error in unclear.values() if isinstance(error, _SeveralError) for place in error.places]
+        raise _SeveralError(level.path, places or [level.path / name for name in unclear])
+    for reason in unclear.values():
+        raise reason
+    for name, layout in layouts.items():
+        if layout.place == level.path / name:
+            layout.notes.append(f"pairs found in {layout.place}")
+        layout.warnings += _unused(level, {name}, options)
+        return layout
+    return None
+
+
+class _SeveralError(DataError):
+    """Several data sets in one folder; ``places`` are where."""
+
+    def __init__(self, folder: Path, places: Sequence[Path]) -> None:
+        names = [str(place.relative_to(folder)) for place in places]
+        super().__init__(
+            f"{folder}: {_names(names)} hold pairs, each as a data set of its own; name one of them, for example "
+            f"{places[0]}"
+        )
+        self.places = places
 
 
 def _split_folders(level: _Level, options: _Options) -> Layout | None:
@@ -207,7 +243,7 @@ def _split_folders(level: _Level, options: _Options) -> Layout | None:
     for name in empty:
         raise DataError(_half(_Level.of(level.path / name), options))
     table = level.path / SPLITS_CSV
-    layout = Layout({}, lists=[table] if SPLITS_CSV in level.files and not options.lists_stated else [])
+    layout = Layout(level.path, {}, lists=[table] if SPLITS_CSV in level.files and not options.lists_stated else [])
     names: dict[str, str] = {}
     for name in sorted(found, key=lambda name: (name not in SPLITS, name)):
         split = split_name(name) or name
@@ -230,7 +266,7 @@ def _splits_inside(level: _Level, found: _Found, options: _Options) -> Layout | 
     common = [name for name in inner[DATES[0]].folders if name in inner[DATES[1]].folders]
     if not any(map(split_name, common)):
         return None
-    layout = Layout({})
+    layout = Layout(level.path, {})
     for name in common:
         roles = {role: found.files.names[role] for role, one in inner.items() if name in one.folders}
         split = split_name(name) or name
@@ -360,6 +396,8 @@ def _parted(level: _Level, place: str, labels: Sequence[str], stated: Suffixes |
     if parted is None:
         return None
     suffixes, listings = parted
+    if labels and LABEL in listings and not listings[LABEL].files:
+        del listings[LABEL]  # their folder has them
     names = dict.fromkeys(listings, place or ".")
     used = {place} if place else {path.name for one in listings.values() for path in one.files.values()}
     if not place:
@@ -415,7 +453,7 @@ def _label_trees(level: _Level, options: _Options) -> Layout | None:
         return None
     listings = {date: found.files.listings[date] for date in DATES}
     left = set(listings[DATES[0]].files)
-    layout = Layout({})
+    layout = Layout(level.path, {})
     for tree in trees:
         labels = {stem: path for stem in left if (path := _label_in(level.path / tree / stem)) is not None}
         split = next((split for split in SPLITS if split in normal(tree)), "all")
@@ -463,7 +501,8 @@ def _refuse_both(level: _Level, found: _Found, options: _Options) -> None:
     if splits:
         raise DataError(
             f"{level.path}: holds both splits ({', '.join(splits)}) and a split's folders "
-            f"({', '.join(sorted(found.used)[:3])}); {EXPECTED}; move one of them elsewhere, or name a split folder itself"
+            f"({', '.join(sorted(found.used)[:3])}); {EXPECTED}; move one of them elsewhere, or name a split folder "
+            "itself"
         )
 
 
@@ -491,6 +530,7 @@ def _listed(layout: Layout, root: Path, lists: list[SplitList]) -> Layout:
         )
     shown = ", ".join(dict.fromkeys(_shown(one.path, root) for one in lists))
     return Layout(
+        layout.place,
         splits,
         [*layout.notes, f"splits by {shown}"],
         [*layout.warnings, *assigned.warnings],
@@ -610,34 +650,45 @@ def _holds_pairs(path: Path, options: _Options) -> bool:
 
 def _half(level: _Level, options: _Options) -> str:
     """What is wrong with the folder of a split in which no pairs are found."""
+    there = _names(level.folders) if level.folders else "no folders"
     if options.folders is not None:
-        return f"{level.path}: found no folders {' and '.join(options.folders[:2])}, only {_names(level.folders)}; " + (
-            "name the folders before, after and of labels that are there, by folders (--folders)"
+        return (
+            f"{level.path}: found no folders {' and '.join(options.folders[:2])}, only {there}; name those that hold "
+            "the images before, those after, and the labels, by folders (--folders)"
         )
-    missing = [date for date in DATES if date not in level.folders]
-    known = lone_dates(level.folders)
-    what = f"folder {' and '.join(missing)} missing" if known else "no pairs"
-    return f"{level.path}: {what}, found {_names(level.folders) if level.folders else 'no folders'}; {EXPECTED}"
+    missing = missing_date(level.folders)
+    what = "no pairs" if missing is None else f"folder {missing} missing"
+    return f"{level.path}: {what}, found {there}; {EXPECTED}; other folders can be named by folders (--folders)"
 
 
 def _nothing(level: _Level, options: _Options) -> str:
     """What is wrong with a folder in which no pairs are found."""
-    if options.folders is not None or lone_dates(level.folders):
+    if options.folders is not None or missing_date(level.folders):
         return _half(level, options)
-    inside = [name for name in level.folders if _holds_pairs(level.path / name, options)]
-    if inside:
+    if (band := _file_of_band(level, _DEPTH)) is not None:
         return (
-            f"{level.path}: {', '.join(inside[:5])} hold pairs, each as a data set of its own; name one of them, for "
-            f"example {level.path / inside[0]}"
+            f"{level.path}: found {band.relative_to(level.path)}, a file of one band as in scenes of Sentinel-2, "
+            f"{EXPECTED}; write all bands of a date into one file, for example by `gdalbuildvrt -separate`, or map the "
+            "scene by `bitemporal predict-scene`"
         )
     files = [name for name in level.files if is_image(name)]
     if files:
         return (
-            f"{level.path}: found {len(files)} images whose names do not say which are before, after and labels, such as "
-            f"{files[0]}; {EXPECTED}. Where the ends of their stems tell them apart, state these: suffixes (--suffixes)"
+            f"{level.path}: found {len(files)} images whose names do not say which are before, after and labels, such "
+            f"as {files[0]}; {EXPECTED}. Where the ends of their stems tell them apart, state these by suffixes "
+            "(--suffixes)"
         )
     found = f"the folders {_names(level.folders)}" if level.folders else "no folders"
     return f"{level.path}: found {found}, {EXPECTED}; other folders can be named by folders (--folders)"
+
+
+def _file_of_band(level: _Level, depth: int) -> Path | None:
+    """A file that holds one band of a scene, in a folder or below it."""
+    for name in level.files:
+        if _BAND.search(name):
+            return level.path / name
+    inner = (_file_of_band(_Level.of(level.path / name), depth - 1) for name in level.folders[: depth and None])
+    return next((path for path in inner if path is not None), None)
 
 
 def _names(names: Sequence[str]) -> str:

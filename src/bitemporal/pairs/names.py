@@ -1,11 +1,11 @@
-"""Names under which data sets hold dates, labels and splits. Upper and lower case and ``-``, ``_``, space mean nothing."""
+"""Names under which data sets hold dates, labels and splits; case, ``-``, ``_`` and spaces make no difference."""
 
 import re
 from collections.abc import Iterable
 from itertools import product
 
 _DATES = (
-    *((f"{date}1", f"{date}2") for date in ("t", "time", "im", "img", "imgs", "image", "images", "date", "phase")),
+    *((f"{date}1", f"{date}2") for date in ("t", "time", "im", "img", "image", "images", "date", "phase")),
     ("a", "b"),
     ("before", "after"),
     ("pre", "post"),
@@ -76,10 +76,14 @@ def dates_among(names: Iterable[str]) -> list[tuple[str, str]]:
     return found or ([(years[0], years[1])] if len(years) == 2 else [])
 
 
-def lone_dates(names: Iterable[str]) -> list[str]:
-    """The names that stand for one date."""
-    words = {word for pair in _DATES for word in pair}
-    return [name for name in names if normal(name) in words]
+def missing_date(names: Iterable[str]) -> str | None:
+    """The name that is missing beside the first that stands for one date; ``None`` without such a name."""
+    partners = {word: other for pair in _DATES for word, other in (pair, pair[::-1])}
+    for name in names:
+        if partner := partners.get(normal(name)):
+            swapped = f"{name[:-1]}{partner[-1]}" if name[:-1] and partner[:-1] == normal(name)[:-1] else partner
+            return swapped.upper() if name.isupper() else swapped
+    return None
 
 
 def labels_among(names: Iterable[str]) -> list[str]:

@@ -13,12 +13,20 @@ class PairOptions(LabelOptions):
     """Pairs.
 
     Attributes:
+        folders: Folders before, after and of labels, as in t1,t2,mask, where their names are not known; the same twice
+            where one folder holds both dates.
+        suffixes: Suffixes of the stems before, after and of labels, as in _pre,_post,_mask, where names differ by them.
+        splits: CSV with the columns split and stem, or folder of train.txt, val.txt and test.txt, that says which pair
+            is in which split; by default the one in the folder of pairs.
         bands: Bands of the images that become the network's channels, counted from 1, as in 4,3,2; all networks of a
             run take as many channels. By default red, green and blue, or a single grey band for all three.
         image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each channel, for images of more
             than 8 bits.
     """
 
+    folders: tuple[str, ...] | None = None
+    suffixes: tuple[str, ...] | None = None
+    splits: str | None = None
     bands: tuple[int, ...] | None = None
     image_range: tuple[float, ...] | None = None
 

@@ -155,9 +155,9 @@ def assign(lists: Sequence[SplitList], stems: Mapping[str, Collection[str]], suf
     for one in lists:
         missing, twice, again = [], [], []
         for name in one.names:
-            stem = next((s for s in _readings(name, suffixes) if s in places), None)
-            source = None if stem is None else _source(places[stem], one.split)
-            if stem is None or source is None:
+            stem = next((reading for reading in _readings(name, suffixes) if reading in places), "")
+            source = _source(places[stem], one.split) if stem else None
+            if source is None:
                 missing.append(name)
             elif (stem, source) not in named_by:
                 named_by[stem, source] = one
@@ -170,11 +170,11 @@ def assign(lists: Sequence[SplitList], stems: Mapping[str, Collection[str]], suf
         if missing:
             result.faults.append((one.split, _missing(one, missing)))
         if twice:
-            name, first = twice[0]
+            shown, first = twice[0]
             other = first.split if first.path == one.path else first.path.name
             fault = FileFault(
                 one.path,
-                f"{len(twice)} of its names for {one.split} are in {other} too, such as {name}",
+                f"{len(twice)} of its names for {one.split} are in {other} too, such as {shown}",
                 "name each pair for one split only: remove the lines from one of the two",
             )
             result.faults.append((one.split, fault))

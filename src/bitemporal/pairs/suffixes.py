@@ -1,9 +1,9 @@
 """Stems that differ by a fixed suffix, as in ``x_pre_disaster.png`` and ``x_post_disaster.png``."""
 
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from bitemporal.errors import OptionError
 from bitemporal.pairs.listing import Listing
@@ -113,7 +113,9 @@ def _ending(stems: Sequence[str], word: str) -> str:
 
 
 def _shared_end(stems: Sequence[str]) -> str:
-    return os.path.commonprefix([stem[::-1] for stem in stems])[::-1]
+    """The longest suffix that all stems share."""
+    letters = zip(*(reversed(stem) for stem in stems), strict=False)
+    return "".join(column[0] for column in takewhile(lambda column: len(set(column)) == 1, letters))[::-1]
 
 
 def label_suffix(labels: Iterable[str], stems: Collection[str], dates: Suffixes) -> str:

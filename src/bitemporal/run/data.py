@@ -129,8 +129,10 @@ def _check(recipe: TrainRecipe, images: bool, console: Console) -> tuple[PairFol
     folder = recipe.pair_folder(recipe.data)
     check = check_pairs(folder, progress=True, images=images)
     # a test split without labels can be predicted; it only gives no scores
-    check.faults = [fault for fault in check.faults if (fault.kind, fault.path.name) != ("unlabelled", TEST)]
+    check.faults = [fault for fault in check.faults if (fault.kind, fault.split) != ("unlabelled", TEST)]
     check.raise_for_faults()
+    for note in folder.notes:
+        say(console, f"layout: {note}")
     for warning in check.warnings:
         say(console, f"warning: {warning}")
     if check.decoding:

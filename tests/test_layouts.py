@@ -1,0 +1,486 @@
+"""Every layout in which data sets are released, in miniature: what is before, after and label, and what is not used."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitemporal.cli.main import main
+from bitemporal.errors import DataError, OptionError
+from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
+from bitemporal.pairs.partition import PartitionRow
+from bitemporal.pairs.splits import write_split
+from remedies import follow_commands, follow_keywords, follow_options
+
+BEFORE, AFTER, LABEL, OTHER = 10, 200, 255, 77
+"""Grey values that tell the files apart, whatever their names."""
+
+
+def put(path, kind, changed=None):
+    """Write an image of one grey value, or a label whose left half is changed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((8, 8) if kind == LABEL else (8, 8, 3), kind, np.uint8)
+    if kind == LABEL:
+        pixels[:, 4 if changed is None else changed :] = 0
+    Image.fromarray(pixels).save(path)
+
+
+def put_pair(root, before, after, label=None):
+    """Write the files of one pair at paths below the root."""
+    put(root / before, BEFORE)
+    put(root / after, AFTER)
+    if label:
+        put(root / label, LABEL)
+
+
+def put_names(root, folders, stems, ending=".png"):
+    for stem in stems:
+        put_pair(root, *(f"{folder}/{stem}{ending}" for folder in folders))
+
+
+def stems_of(folder):
+    return {split: [pair.stem for pair in folder.pairs(split)] for split in folder.splits}
+
+
+def read_right(root, expected, labelled=True, **options):
+    """Check that a folder has exactly these stems by split, each with the right file in each role, and no fault."""
+    folder = PairFolder(root, **options)
+    assert stems_of(folder) == expected
+    check = check_pairs(folder)
+    assert not [fault for fault in check.faults if labelled or fault.kind != "unlabelled"], check.report()
+    folder = folder.with_decoding(check.decoding)
+    for pair in folder.pairs():
+        images = folder.load(pair)
+        assert (images.before == BEFORE).all() and (images.after == AFTER).all(), pair
+        if pair.label is not None:
+            assert images.label.mean() == 0.5
+    return folder, check
+
+
+PATTERNS = {
+    "jl1-cd": ("{split}/A/{i}.png", "{split}/B/{i}.png", "{split}/label/{i}.png", ("train", "test")),
+    "sysu-cd": ("{split}/time1/{i}.png", "{split}/time2/{i}.png", "{split}/label/{i}.png", ("train", "val", "test")),
+    "levir-cd": ("{split}/A/{split}_{i}.png", "{split}/B/{split}_{i}.png", "{split}/label/{split}_{i}.png", ("train",)),
+    "levir-cd+": ("LEVIR-CD+/{split}/A/{i}.png", "LEVIR-CD+/{split}/B/{i}.png", "LEVIR-CD+/{split}/label/{i}.png", 2),
+    "whu-cd": ("before/{i}.tif", "after/{i}.tif", "change label/{i}.tif", ("all",)),
+    "clcd": ("CLCD/{split}/time1/{i}.png", "CLCD/{split}/time2/{i}.png", "CLCD/{split}/label/{i}.png", 3),
+    "dsifn": ("{split}/t1/{i}.jpg", "{split}/t2/{i}.jpg", "{split}/mask/{i}.png", ("train", "val", "test")),
+    "egy-bcd": ("EGY_BCD/{split}/A/{i}.png", "EGY_BCD/{split}/B/{i}.png", "EGY_BCD/{split}/label/{i}.png", 3),
+    "gvlm": ("GVLM_CD/{i}_China/im1.png", "GVLM_CD/{i}_China/im2.png", "GVLM_CD/{i}_China/ref.png", ("all",)),
+    "bright": (
+        "pre-event/bata-explosion_{i:08}_pre_disaster.tif",
+        "post-event/bata-explosion_{i:08}_post_disaster.tif",
+        "target/bata-explosion_{i:08}_building_damage.tif",
+        ("all",),
+    ),
+    "bright of dfc25": (
+        "dfc25/{split}/pre-event/noto_{i:08}_pre_disaster.tif",
+        "dfc25/{split}/post-event/noto_{i:08}_post_disaster.tif",
+        "dfc25/{split}/target/noto_{i:08}_building_damage.tif",
+        ("train", "val"),
+    ),
+    "xbd": (
+        "{split}/images/santa-rosa_{i:08}_pre_disaster.png",
+        "{split}/images/santa-rosa_{i:08}_post_disaster.png",
+        "{split}/targets/santa-rosa_{i:08}_post_disaster_target.png",
+        ("train", "test", "hold", "tier3"),
+    ),
+    "hi-ucd": (
+        "{split}/image/2017/9/{i}.png",
+        "{split}/image/2018/9/{i}.png",
+        "{split}/mask/2017_2018/9/{i}.png",
+        ("train", "val"),
+    ),
+    "a split below each folder": ("A/{split}/{i}.png", "B/{split}/{i}.png", "label/{split}/{i}.png", ("train", "val")),
+    "an archive of one split": (
+        "train/train/A/{i}.png",
+        "train/train/B/{i}.png",
+        "train/train/label/{i}.png",
+        ("train",),
+    ),
+    "a folder of both dates": ("JPEGImages/{i}_1.jpg", "JPEGImages/{i}_2.jpg", "Annotations/{i}.png", ("all",)),
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_releases(tmp_path, name):
+    *paths, splits = PATTERNS[name]
+    splits = ("train", "test", "val")[:splits] if isinstance(splits, int) else splits
+    for split, i in itertools.product(splits, range(2)):
+        put_pair(tmp_path, *(path.format(split=split, i=i) for path in paths))
+    folder, check = read_right(tmp_path, stems_of(PairFolder(tmp_path)))
+    assert set(folder.splits) == set(splits) and all(len(folder.pairs(split)) == 2 for split in splits)
+    assert not check.warnings, check.warnings
+
+
+def test_s2looking_takes_the_union_and_names_the_labels_of_dates(tmp_path):
+    for split in ("train", "val", "test"):
+        put_names(tmp_path / "S2Looking" / split, ("Image1", "Image2", "label"), ["1"])
+        for extra in ("label1", "label2"):
+            put(tmp_path / "S2Looking" / split / extra / "1.png", LABEL, changed=1)
+    _, check = read_right(tmp_path, {split: ["1"] for split in ("train", "val", "test")})
+    assert sum("label1: a folder of 1 image(s) that is not used" in warning for warning in check.warnings) == 3
+
+
+def test_svcd_names_the_folders_that_can_be_read(tmp_path):
+    top = tmp_path / "ChangeDetectionDataset"
+    for part in ("Real/subset", "Real/original", "Model/with_shift"):
+        for split in ("train", "val", "test"):
+            put_names(top / part / split, ("A", "B", "OUT"), ["00001"], ".jpg" if part == "Real/original" else ".png")
+    with pytest.raises(DataError, match="Real/original") as caught:
+        PairFolder(tmp_path)
+    named = Path(str(caught.value).rpartition("for example ")[2])
+    read_right(named, {split: ["00001"] for split in ("train", "val", "test")})
+    read_right(top / "Real" / "subset", {split: ["00001"] for split in ("train", "val", "test")})
+
+
+@pytest.mark.parametrize("tops", [("train", "test"), ("SECOND_train_set", "SECOND_total_test/test")])
+def test_second_has_a_mask_of_classes_for_each_date(tmp_path, tops):
+    for top in tops:
+        put_names(tmp_path / top, ("im1", "im2"), ["00003"])
+        for folder, value in (("label1", 1), ("label2", 3)):
+            mask = np.ones((8, 8), np.uint8)
+            mask[:, :2] = value
+            (tmp_path / top / folder).mkdir()
+            Image.fromarray(mask).save(tmp_path / top / folder / "00003.png")
+    folder = PairFolder(tmp_path)
+    assert folder.splits == ("train", "test")
+    pair = folder.pairs("train")[0]
+    assert (pair.label, pair.label_after) == (
+        tmp_path / tops[0] / "label1" / "00003.png",
+        tmp_path / tops[0] / "label2" / "00003.png",
+    )
+    assert resolve_decoding(folder).load(pair).label.mean() == 0.25
+    pair.label_after.unlink()
+    check = check_pairs(PairFolder(tmp_path))
+    assert PairFolder(tmp_path).pairs("train")[0].label is None and check.faults
+
+
+def test_oscd_has_labels_in_trees_of_their_own(tmp_path):
+    images = tmp_path / "Onera Satellite Change Detection dataset - Images"
+    cities = {"bercy": "Train", "paris": "Train", "lasvegas": "Test"}
+    for city, split in cities.items():
+        put_pair(images, f"{city}/pair/img1.png", f"{city}/pair/img2.png")
+        for date in ("imgs_1", "imgs_2", "imgs_1_rect", "imgs_2_rect"):
+            put(images / city / date / "B02.tif", OTHER)
+        tree = tmp_path / f"Onera Satellite Change Detection dataset - {split} Labels" / city / "cm"
+        put(tree / "cm.png", LABEL)
+        put(tree / f"{city}-cm.tif", LABEL)
+    read_right(tmp_path, {"train": ["bercy", "paris"], "test": ["lasvegas"]})
+    for tree in tmp_path.glob("* Test Labels/*/cm/*"):
+        tree.unlink()
+    folder, _ = read_right(tmp_path, {"train": ["bercy", "paris"], "test": ["lasvegas"]}, labelled=False)
+    assert folder.pairs("test")[0].label is None
+
+
+def test_bands_in_files_of_their_own_are_named(tmp_path):
+    for city, date in itertools.product(("bercy", "paris"), ("imgs_1", "imgs_2")):
+        put(tmp_path / "images" / city / date / "S2A_T31UDQ_B02.tif", OTHER)
+    with pytest.raises(DataError, match=r"bercy/imgs_1/S2A_T31UDQ_B02.tif, a file of one band.*gdalbuildvrt -separate"):
+        PairFolder(tmp_path)
+
+
+def test_xbd_takes_the_labels_after_and_names_those_before(tmp_path):
+    for i in range(2):
+        put_pair(tmp_path, *(f"images/x_{i}_{date}_disaster.png" for date in ("pre", "post")))
+        put(tmp_path / "targets" / f"x_{i}_post_disaster_target.png", LABEL)
+        put(tmp_path / "targets" / f"x_{i}_pre_disaster_target.png", LABEL, changed=8)
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"x_{i}_post_disaster.json").write_text("{}")
+    _, check = read_right(tmp_path, {"all": ["x_0", "x_1"]})
+    assert any("x_0_pre_disaster_target.png" in warning for warning in check.warnings)
+    assert any("labels: a folder without images" in warning for warning in check.warnings)
+
+
+# ------------------------------------------------------------------------------------------------- names and suffixes
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "label"),
+    [
+        ("t1", "t2", "mask"),
+        ("T1", "T2", "Label"),
+        ("time1", "time2", "labels"),
+        ("Time_1", "Time_2", "gt"),
+        ("im1", "im2", "cd"),
+        ("image1", "image2", "change"),
+        ("date1", "date2", "masks"),
+        ("BEFORE", "AFTER", "Mask"),
+        ("pre", "post", "OUT"),
+        ("a", "b", "ground truth"),
+        ("2012", "2016", "change_label"),
+    ],
+)
+def test_names_of_folders(tmp_path, before, after, label):
+    put_names(tmp_path, (before, after, label), ["x", "y"])
+    folder, check = read_right(tmp_path, {"all": ["x", "y"]})
+    assert folder.notes == (f"{before} = before, {after} = after, {label} = label",) and not check.warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("training", "train"), ("Train", "train"), ("valid", "val"), ("validation", "val"), ("Testing", "test")],
+)
+def test_names_of_splits(tmp_path, name, split):
+    put_names(tmp_path / name, ("A", "B", "label"), ["x"])
+    folder, _ = read_right(tmp_path, {split: ["x"]})
+    assert folder.notes == (f"{name} = split {split}",)
+
+
+def test_splits_of_other_names_are_splits(tmp_path, capsys):
+    for name in ("train", "val", "test", "test_large", "holdout"):
+        put_names(tmp_path / name, ("A", "B", "label"), [name])
+    read_right(tmp_path, {name: [name] for name in ("train", "val", "test", "holdout", "test_large")})
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert "test_large" in capsys.readouterr().out
+
+
+def test_two_names_of_one_split_stay_two_splits(tmp_path):
+    for name in ("train", "val", "validation"):
+        put_names(tmp_path / name, ("A", "B", "label"), [name])
+    read_right(tmp_path, {"train": ["train"], "val": ["val"], "validation": ["validation"]})
+
+
+@pytest.mark.parametrize("below", ["", "train/"])
+def test_folders_option(tmp_path, below):
+    put_names(tmp_path / below, ("march", "june", "truth"), ["x"])
+    with pytest.raises(DataError, match="--folders"):
+        PairFolder(tmp_path)
+    split = "train" if below else "all"
+    read_right(tmp_path, {split: ["x"]}, folders=("march", "june", "truth"))
+    assert main(["data", "check", str(tmp_path), "--folders", "march,june,truth"]) == 0
+    assert PairFolder(tmp_path, folders=("march", "june")).pairs()[0].label is None
+    with pytest.raises(DataError, match="found no folders may and june, only"):
+        PairFolder(tmp_path, folders=("may", "june"))
+    with pytest.raises(OptionError, match="expected BEFORE,AFTER or BEFORE,AFTER,LABEL"):
+        PairFolder(tmp_path, folders=("march",))
+
+
+def test_two_folders_for_one_role_are_settled_by_an_option(tmp_path):
+    put_names(tmp_path, ("t1", "t2", "mask"), ["x"])
+    put_names(tmp_path, ("t1", "t2", "gt"), ["x"])
+    with pytest.raises(DataError, match="gt and mask") as caught:
+        PairFolder(tmp_path)
+    call = lambda **options: check_pairs(PairFolder(tmp_path, **options)).raise_for_faults()  # noqa: E731
+    assert follow_keywords(str(caught.value), call) == [{"folders": ("t1", "t2", "gt")}]
+    assert follow_options(str(caught.value), ["data", "check", str(tmp_path)])
+    put_names(tmp_path, ("im1", "im2", "gt"), ["x"])
+    with pytest.raises(DataError, match=r"found t1,t2 and im1,im2|found im1,im2 and t1,t2") as caught:
+        PairFolder(tmp_path)
+    assert follow_options(str(caught.value), ["data", "check", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "label"),
+    [
+        ("x{}_pre_disaster", "x{}_post_disaster", "x{}_pre_disaster_target"),
+        ("x{}_1", "x{}_2", "x{}_label"),
+        ("x{}_A", "x{}_B", "x{}_mask"),
+        ("x{}-before", "x{}-after", "x{}-gt"),
+        ("x{}_t1", "x{}_t2", "x{}_change"),
+        ("x{}_pre", "x{}_post", "x{}_building_damage"),
+    ],
+)
+@pytest.mark.parametrize(
+    "folders", [("A", "B", "label"), ("images", "images", "masks"), (".", ".", "."), (".", ".", "labels")]
+)
+def test_suffixes_are_found(tmp_path, before, after, label, folders):
+    for i in range(3):
+        put_pair(
+            tmp_path, *(f"{f}/{name.format(i)}.png" for f, name in zip(folders, (before, after, label), strict=True))
+        )
+    folder, check = read_right(tmp_path, {"all": ["x0", "x1", "x2"]})
+    (note,) = [note for note in folder.notes if "by suffix" in note]
+    assert before.format("")[1:] in note and after.format("")[1:] in note and not check.warnings
+
+
+def test_suffixes_of_any_name_are_found_where_two_folders_differ_by_them(tmp_path):
+    for i in range(3):
+        put_pair(tmp_path, f"A/x{i}_2016-05.png", f"B/x{i}_2019-07.png", f"label/x{i}.png")
+    read_right(tmp_path, {"all": ["x0", "x1", "x2"]})
+
+
+def test_suffixes_option(tmp_path):
+    for i in range(2):
+        put_pair(tmp_path, f"x{i}-may.png", f"x{i}-june.png", f"x{i}-m.png")
+    with pytest.raises(DataError, match="--suffixes"):
+        PairFolder(tmp_path)
+    read_right(tmp_path, {"all": ["x0", "x1"]}, suffixes=("-may", "-june", "-m"))
+    assert main(["data", "check", str(tmp_path), "--suffixes=-may,-june,-m"]) == 0
+    with pytest.raises(OptionError, match="expected BEFORE,AFTER or BEFORE,AFTER,LABEL"):
+        PairFolder(tmp_path, suffixes=("-may", "-may"))
+    for i in range(2):
+        put_pair(tmp_path / "in", f"tiles/x{i}-may.png", f"tiles/x{i}-june.png", f"damage/x{i}.png")
+    options = {"folders": ("tiles", "tiles", "damage"), "suffixes": ("-may", "-june", "")}
+    read_right(tmp_path / "in", {"all": ["x0", "x1"]}, **options)
+    command = ["data", "check", str(tmp_path / "in"), "--folders", "tiles,tiles,damage", "--suffixes=-may,-june,"]
+    assert main(command) == 0
+
+
+def test_suffixes_are_not_invented(tmp_path):
+    put_pair(tmp_path, "A/kyoto.png", "B/osaka.png")
+    put_pair(tmp_path, "A/nara.png", "B/tokyo.png")
+    assert len(check_pairs(PairFolder(tmp_path)).faults) == 4
+    put_names(tmp_path / "same", ("A", "B", "label"), ["x_1", "x_2"])
+    read_right(tmp_path / "same", {"all": ["x_1", "x_2"]})
+
+
+def test_a_missing_partner_is_a_fault_among_suffixes_too(tmp_path):
+    for i in range(3):
+        put_pair(tmp_path, f"A/x{i}_pre.png", f"B/x{i}_post.png", f"label/x{i}_target.png")
+    (tmp_path / "B" / "x1_post.png").unlink()
+    check = check_pairs(PairFolder(tmp_path))
+    assert {fault.path.name for fault in check.faults} == {"x1_pre.png", "x1_target.png"}
+
+
+# --------------------------------------------------------------------------------------------------------------- lists
+
+
+@pytest.mark.parametrize("place", ["list", "splits", "lists", "."])
+@pytest.mark.parametrize("names", ["{}.png", "{}", "A/{}.png", "A/{}.png B/{}.png label/{}.png", "{}.jpg\t1"])
+def test_lists_are_splits(tmp_path, place, names):
+    put_names(tmp_path, ("A", "B", "label"), [f"x {i}" if " " not in names else f"x{i}" for i in range(6)])
+    stems = sorted(path.stem for path in (tmp_path / "A").iterdir())
+    (tmp_path / place).mkdir(exist_ok=True)
+    for split, own in (("train", stems[:3]), ("val", stems[3:4]), ("test", stems[4:])):
+        lines = [names.replace("{}", stem) for stem in own]
+        (tmp_path / place / f"{split}.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(lines).encode() + b"\r\n\n")
+    folder, check = read_right(tmp_path, {"train": stems[:3], "val": stems[3:4], "test": stems[4:]})
+    assert not check.warnings and "train.txt" in folder.notes[-1]
+
+
+def test_lists_of_other_names(tmp_path):
+    put_names(tmp_path, ("A", "B", "label"), ["a", "b", "c"])
+    for name, stem in (("train_list", "a"), ("Validation", "b"), ("test_set", "c")):
+        (tmp_path / f"{name}.txt").write_text(f"{stem}\n")
+    read_right(tmp_path, {"train": ["a"], "val": ["b"], "test": ["c"]})
+
+
+def test_lists_of_stems_without_their_suffixes(tmp_path):
+    for stem in ("a", "b"):
+        put_pair(
+            tmp_path,
+            f"pre-event/{stem}_pre_disaster.tif",
+            f"post-event/{stem}_post_disaster.tif",
+            f"target/{stem}_building_damage.tif",
+        )
+    (tmp_path / "train.txt").write_text("a_pre_disaster.tif\n")
+    (tmp_path / "val.txt").write_text("b\n")
+    read_right(tmp_path, {"train": ["a"], "val": ["b"]})
+
+
+def test_faults_of_lists(tmp_path, capsys):
+    put_names(tmp_path, ("A", "B", "label"), ["a", "b", "c", "d"])
+    (tmp_path / "list").mkdir()
+    for split, text in (("train", "a\na\ngone.png\nb\n"), ("val", "b\nc\n"), ("demo", "a\n")):
+        (tmp_path / "list" / f"{split}.txt").write_text(text)
+    assert main(["data", "check", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    for words in (
+        "list/train.txt: 1 of its 4 names have no file, such as gone.png",
+        "list/val.txt: 1 of its names for val are in train.txt too, such as b",
+        "names 1 pair(s) more than once, such as a",
+        "1 pair(s) are in no list and left out, such as d",
+        "demo.txt not used",
+    ):
+        assert words in out, out
+    (tmp_path / "list" / "val.txt").write_text("nothing\nof this\n")
+    faults = check_pairs(PairFolder(tmp_path)).faults
+    assert any("none of its 2 lines names a pair" in fault.what for fault in faults)
+    with pytest.raises(DataError):
+        check_pairs(PairFolder(tmp_path)).raise_for_faults()
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_splits_of_a_run_can_be_used_again(tmp_path, stated):
+    put_names(tmp_path / "train", ("A", "B", "label"), ["a", "b", "c"])
+    put_names(tmp_path / "test", ("A", "B", "label"), ["a"])
+    table = tmp_path / ("mine.csv" if stated else "splits.csv")
+    rows = [("train", "a"), ("val", "b"), ("train", "c"), ("test", "a")]
+    write_split(table, [PartitionRow(split, stem, 0.5, "large") for split, stem in rows])
+    expected = {"train": ["a", "c"], "val": ["b"], "test": ["a"]}
+    folder, _ = read_right(tmp_path, expected, splits=str(table) if stated else None)
+    assert folder.pairs("test")[0].before == tmp_path / "test" / "A" / "a.png"
+    assert folder.pairs("val")[0].before == tmp_path / "train" / "A" / "b.png"
+    options = ["--splits", str(table)] if stated else []
+    assert main(["data", "check", str(tmp_path), *options]) == 0
+
+
+def test_a_table_of_splits_with_other_columns_or_none(tmp_path):
+    put_names(tmp_path, ("A", "B", "label"), ["a", "b"])
+    table = tmp_path / "own.csv"
+    table.write_text("Split;Stem\nTraining;a\nval;b.png\n")
+    read_right(tmp_path, {"train": ["a"], "val": ["b"]}, splits=str(table))
+    table.write_text("name,part\na,train\n")
+    with pytest.raises(DataError, match=r"found the columns name, part, expected split and stem"):
+        PairFolder(tmp_path, splits=str(table))
+    with pytest.raises(DataError, match="cannot be read"):
+        PairFolder(tmp_path, splits=str(tmp_path / "none.csv"))
+
+
+def test_lists_beside_split_folders_are_named_and_can_decide(tmp_path, capsys):
+    put_names(tmp_path / "train", ("A", "B", "label"), ["a", "b"])
+    put_names(tmp_path / "test", ("A", "B", "label"), ["c"])
+    (tmp_path / "list").mkdir()
+    for split, text in (("train", "a"), ("val", "b"), ("test", "c")):
+        (tmp_path / "list" / f"{split}.txt").write_text(text)
+    command = ["data", "check", str(tmp_path)]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "test.txt, train.txt, val.txt not used" in out
+    assert follow_options(out, command) == [["--splits", str(tmp_path / "list")]]
+    read_right(tmp_path, {"train": ["a"], "val": ["b"], "test": ["c"]}, splits=str(tmp_path / "list"))
+
+
+# ------------------------------------------------------------------------------------------------------------ not used
+
+
+def test_everything_that_is_not_used_is_named(tmp_path, capsys):
+    for place in (tmp_path / "single", tmp_path / "set" / "train", tmp_path / "set" / "test"):
+        put_names(place, ("A", "B", "label"), ["x"])
+        put(place / "edges" / "x.png", LABEL)
+        put(place / "loose.png", OTHER)
+        (place / "old.zip").write_bytes(b"")
+        (place / "classes.txt").write_text("x")
+        (place / "empty").mkdir()
+    for root in (tmp_path / "single", tmp_path / "set"):
+        assert main(["data", "check", str(root)]) == 0
+        out = capsys.readouterr().out
+        assert "no faults" in out
+        for name in ("edges", "loose.png", "old.zip", "classes.txt", "empty"):
+            assert name in out, out
+    put(tmp_path / "set" / "top.png", OTHER)
+    put_names(tmp_path / "single" / "validation_2", ("A", "B", "label"), ["x"])
+    assert main(["data", "check", str(tmp_path / "set")]) == 0
+    assert "top.png" in capsys.readouterr().out
+    assert main(["data", "check", str(tmp_path / "single")]) == 0
+    out = capsys.readouterr().out
+    assert "validation_2: holds pairs of its own" in out
+    assert follow_commands(out)
+    assert follow_options(out, ["data", "check", str(tmp_path / "single")]) == [["--folders", "A,B,edges"]]
+
+
+def test_litter_and_papers_are_not_named(tmp_path):
+    put_names(tmp_path, ("A", "B", "label"), ["x"])
+    for name in (".DS_Store", "Thumbs.db", "README.md", "LICENSE", "source.json"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "__MACOSX").mkdir()
+    assert not check_pairs(PairFolder(tmp_path)).warnings
+
+
+def test_a_folder_around_the_data_is_looked_through(tmp_path, capsys):
+    put_names(tmp_path / "LEVIR" / "train", ("A", "B", "label"), ["x"])
+    (tmp_path / "docs").mkdir()
+    _, check = read_right(tmp_path, {"train": ["x"]})
+    assert any("docs" in warning for warning in check.warnings)
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert f"layout: pairs found in {tmp_path / 'LEVIR'}" in capsys.readouterr().out
+
+
+def test_images_without_any_order(tmp_path):
+    for i in range(3):
+        put(tmp_path / f"{i}.png", OTHER)
+    with pytest.raises(DataError, match="found 3 images whose names do not say which"):
+        PairFolder(tmp_path)
