@@ -20,7 +20,7 @@ from bitemporal.models.bit import BIT_R18, TokenDecoder
 from bitemporal.models.encoders import MIX_TRANSFORMERS, mix_transformer, resnet_v1c
 from bitemporal.models.foundation import FoundationModel
 from bitemporal.models.layers import Fusion, MixFeedForward, fuse_both_dates, has_batch_norm, stage_by_date
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 
 class Bridge(nn.Module):
@@ -169,7 +169,7 @@ def _card_with_bit(foundation: str, licence: str, pixels: int = 224) -> ModelCar
     return replace(card, licence=f"{licence}; {BIT_R18.licence}", multiple=8, minimum=16)
 
 
-register_model(
+register(
     "ban_b16_in21k_mit_b0",
     _card(
         "ImageNet-21k ViT-B/16",
@@ -180,7 +180,7 @@ register_model(
     ),
     partial(BAN, "in21k_b16", "mit_b0"),
 )
-register_model(
+register(
     "ban_b32_georsclip_mit_b0",
     replace(
         _card(
@@ -200,22 +200,22 @@ for clip, title, licence, pixels in (
     ("l14", "CLIP ViT-L/14", _CLIP_L14, 336),
 ):
     for size in ("b0", "b1", "b2"):
-        register_model(
+        register(
             f"ban_{clip}_clip_mit_{size}",
             _card(title, f"MiT-{size}", licence, pixels),
             partial(BAN, f"clip_{clip}", f"mit_{size}"),
         )
-    register_model(
+    register(
         f"ban_{clip}_clip_bit",
         _card_with_bit(title, licence, pixels),
         partial(BAN, f"clip_{clip}", "resnet18_v1c", width=32),
     )
-register_model(
+register(
     "test_ban",
     replace(_card("", "MiT-b0", ""), title="BAN (micro)", licence="none"),
     partial(BAN, "test_vit", "test_mit", width=16),
 )
-register_model(
+register(
     "test_ban_bit",
     replace(_card_with_bit("", ""), title="BAN (micro, BIT)", licence="none"),
     partial(BAN, "test_vit", "test_resnet", width=8),

@@ -144,8 +144,14 @@ class ChangeModel(nn.Module, ABC):
     threshold: float = 0.5
     """The network's own decision threshold on the sigmoid of a single logit."""
 
-    reference_losses: bool = False
-    """Compute the losses exactly as the reference does; see ``create_model``, which sets it."""
+    def __init__(self, reference_losses: bool = False) -> None:
+        """Build nothing yet.
+
+        Args:
+            reference_losses: Compute the losses exactly as the reference does; ``create_model`` sets it.
+        """
+        super().__init__()
+        self.reference_losses = reference_losses
 
     @property
     def loss_pixels(self) -> Pixels:

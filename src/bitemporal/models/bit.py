@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import resnet_v1c
 from bitemporal.models.layers import both_dates, initialise, segmentation_head, split_dates
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
@@ -187,8 +187,8 @@ BIT_R18 = ModelCard(
     ),
 )
 
-register_model("bit_r18", BIT_R18, BIT)
-register_model(
+register("bit_r18", BIT_R18, BIT)
+register(
     "test_bit",
     replace(BIT_R18, title="BIT (micro)", licence="none"),
     partial(BIT, "test_resnet", width=16, heads=4, depth=2),

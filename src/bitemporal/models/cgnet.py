@@ -19,7 +19,7 @@ from torchvision.ops import Conv2dNormActivation
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import Pyramid, vgg
 from bitemporal.models.layers import both_dates, unscaled_attention, without_autocast
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 
 def resize(x: Tensor, size: torch.Size) -> Tensor:
@@ -143,5 +143,5 @@ CARD = ModelCard(
     ),
 )
 
-register_model("cgnet", CARD, CGNet)
-register_model("test_cgnet", replace(CARD, title="CGNet (micro)", licence="none"), partial(CGNet, "test_vgg_bn"))
+register("cgnet", CARD, CGNet)
+register("test_cgnet", replace(CARD, title="CGNet (micro)", licence="none"), partial(CGNet, "test_vgg_bn"))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, ParameterRule, TrainingDefaults
 from bitemporal.models.encoders import mix_transformer
 from bitemporal.models.layers import Fusion, segmentation_head, split_dates
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 
 class ChangeFormer(ChangeModel):
@@ -76,9 +76,9 @@ CHANGEFORMER_MIT_B1 = replace(
     training=replace(CHANGEFORMER_MIT_B0.training, distillation_weight=5e-4),
 )
 
-register_model("changeformer_mit_b0", CHANGEFORMER_MIT_B0, ChangeFormer)
-register_model("changeformer_mit_b1", CHANGEFORMER_MIT_B1, partial(ChangeFormer, "mit_b1"))
-register_model(
+register("changeformer_mit_b0", CHANGEFORMER_MIT_B0, ChangeFormer)
+register("changeformer_mit_b1", CHANGEFORMER_MIT_B1, partial(ChangeFormer, "mit_b1"))
+register(
     "test_changeformer",
     replace(CHANGEFORMER_MIT_B0, title="ChangeFormer (micro)", licence="none"),
     partial(ChangeFormer, "test_mit", width=16),

@@ -26,7 +26,7 @@ from bitemporal.models.layers import (
     split_dates,
     stage_by_date,
 )
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 
 def exchange(joint: Tensor, dim: int) -> Tensor:
@@ -203,12 +203,12 @@ CHANGER_S101 = replace(
     notes=_RESNEST_NOTES,
 )
 
-register_model("changer_mit_b0", CHANGER_MIT_B0, Changer)
-register_model("changer_mit_b1", CHANGER_MIT_B1, partial(Changer, "mit_b1"))
-register_model("changer_r18", CHANGER_R18, partial(Changer, "resnet18_v1c"))
-register_model("changer_s50", CHANGER_S50, partial(Changer, "resnest50", width=256))
-register_model("changer_s101", CHANGER_S101, partial(Changer, "resnest101", width=256))
-register_model(
+register("changer_mit_b0", CHANGER_MIT_B0, Changer)
+register("changer_mit_b1", CHANGER_MIT_B1, partial(Changer, "mit_b1"))
+register("changer_r18", CHANGER_R18, partial(Changer, "resnet18_v1c"))
+register("changer_s50", CHANGER_S50, partial(Changer, "resnest50", width=256))
+register("changer_s101", CHANGER_S101, partial(Changer, "resnest101", width=256))
+register(
     "test_changer",
     replace(CHANGER_MIT_B0, title="Changer (micro)", licence="none"),
     partial(Changer, "test_mit", width=16),

@@ -21,7 +21,7 @@ from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Training
 from bitemporal.models.encoders import resnet_v1c
 from bitemporal.models.layers import PooledBatchNorm2d, conv_module, segmentation_head, split_dates, stage_by_date
 from bitemporal.models.pyramid import FeaturePyramid
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 
 class SceneRelation(nn.Module):
@@ -230,9 +230,9 @@ CHANGESTAR_UPERNET = replace(
     notes="Features are pooled over the whole input, padding too. " + _ENCODER_NOTE,
 )
 
-register_model("changestar_farseg", CHANGESTAR_FARSEG, ChangeStar)
-register_model("changestar_upernet", CHANGESTAR_UPERNET, partial(ChangeStar, "upernet"))
-register_model(
+register("changestar_farseg", CHANGESTAR_FARSEG, ChangeStar)
+register("changestar_upernet", CHANGESTAR_UPERNET, partial(ChangeStar, "upernet"))
+register(
     "test_changestar",
     replace(CHANGESTAR_FARSEG, title="ChangeStar (FarSeg, micro)", licence="none"),
     partial(ChangeStar, "farseg", "test_resnet", width=8, inner=8),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.layers import both_dates, features_by_stage, segmentation_head
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 Fusion = Literal["early", "concatenation", "difference"]
 
@@ -133,9 +133,7 @@ FC_EF = ModelCard(
     notes="No pretrained weights. The JL1-CD paper does not distil this network; lambda is Open-CD's 1e-3.",
 )
 
-register_model("fc_ef", FC_EF, partial(FullyConvolutional, "early"))
-register_model("fc_siam_conc", replace(FC_EF, title="FC-Siam-conc"), partial(FullyConvolutional, "concatenation"))
-register_model("fc_siam_diff", replace(FC_EF, title="FC-Siam-diff"), partial(FullyConvolutional, "difference"))
-register_model(
-    "test_fc", replace(FC_EF, title="FC-Siam-diff (micro)"), partial(FullyConvolutional, "difference", width=3)
-)
+register("fc_ef", FC_EF, partial(FullyConvolutional, "early"))
+register("fc_siam_conc", replace(FC_EF, title="FC-Siam-conc"), partial(FullyConvolutional, "concatenation"))
+register("fc_siam_diff", replace(FC_EF, title="FC-Siam-diff"), partial(FullyConvolutional, "difference"))
+register("test_fc", replace(FC_EF, title="FC-Siam-diff (micro)"), partial(FullyConvolutional, "difference", width=3))

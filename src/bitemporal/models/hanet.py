@@ -23,7 +23,7 @@ from bitemporal.models.layers import (
     unscaled_attention,
     without_autocast,
 )
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 LEVELS = 4
 
@@ -180,5 +180,5 @@ CARD = ModelCard(
     ),
 )
 
-register_model("hanet", CARD, HANet)
-register_model("test_hanet", replace(CARD, title="HANet (micro)"), partial(HANet, width=4, hidden=8))
+register("hanet", CARD, HANet)
+register("test_hanet", replace(CARD, title="HANet (micro)"), partial(HANet, width=4, hidden=8))

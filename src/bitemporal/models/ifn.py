@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import vgg
 from bitemporal.models.layers import ChannelAttention, both_dates
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 
 class Unit(nn.Sequential):
@@ -154,5 +154,5 @@ CARD = ModelCard(
     ),
 )
 
-register_model("ifn", CARD, IFN)
-register_model("test_ifn", replace(CARD, title="IFN (micro)", licence="none"), partial(IFN, "test_vgg"))
+register("ifn", CARD, IFN)
+register("test_ifn", replace(CARD, title="IFN (micro)", licence="none"), partial(IFN, "test_vgg"))

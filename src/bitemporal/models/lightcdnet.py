@@ -20,7 +20,7 @@ from bitemporal.losses import cross_entropy, ohem_cross_entropy
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.layers import conv_module, date_weights, segmentation_head, without_autocast
 from bitemporal.models.pyramid import FeaturePyramid, LevelSum
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 AUXILIARY_WEIGHT = 0.4
 
@@ -269,12 +269,12 @@ LIGHTCDNET_S = ModelCard(
 # the paper distils the small one only
 LIGHTCDNET_B = replace(LIGHTCDNET_S, title="LightCDNet-b", training=TrainingDefaults(lr=3e-3, weight_decay=0.05))
 
-register_model("lightcdnet_s", LIGHTCDNET_S, LightCDNet)
-register_model("lightcdnet_b", LIGHTCDNET_B, partial(LightCDNet, (116, 232, 464), date_blocks=8))
-register_model(
+register("lightcdnet_s", LIGHTCDNET_S, LightCDNet)
+register("lightcdnet_b", LIGHTCDNET_B, partial(LightCDNet, (116, 232, 464), date_blocks=8))
+register(
     "lightcdnet_l", replace(LIGHTCDNET_B, title="LightCDNet-l"), partial(LightCDNet, (176, 352, 704), date_blocks=16)
 )
-register_model(
+register(
     "test_lightcdnet",
     replace(LIGHTCDNET_S, title="LightCDNet (micro)"),
     partial(LightCDNet, (16, 16, 32), (1, 2, 1), date_blocks=1, early=8, pyramid=16),

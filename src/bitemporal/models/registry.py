@@ -2,9 +2,10 @@
 
 import difflib
 import fnmatch
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bitemporal.errors import OptionError, UnknownModelError, WeightsError
 from bitemporal.models.base import ChangeModel, ModelCard
@@ -16,11 +17,15 @@ class _Entry(NamedTuple):
     options: tuple[str, ...]
 
 
+_Function = TypeVar("_Function", bound=Callable[..., ChangeModel])
+
+_OF_EVERY_NETWORK = ("in_channels", "pretrained", "reference_losses")
+
 _REGISTRY: dict[str, _Entry] = {}
 
 
-def register_model(name: str, card: ModelCard, build: Callable[..., ChangeModel], options: Sequence[str] = ()) -> None:
-    """Register a network.
+def register(name: str, card: ModelCard, build: Callable[..., ChangeModel], options: Sequence[str] = ()) -> None:
+    """Register a network by its class; ``register_model`` registers a function.
 
     Args:
         name: Name for ``create_model``; names of micro variants for tests begin with ``test_``.
@@ -35,6 +40,26 @@ def register_model(name: str, card: ModelCard, build: Callable[..., ChangeModel]
     if name in _REGISTRY:
         raise ValueError(f"a model named {name!r} is registered twice")
     _REGISTRY[name] = _Entry(card, build, tuple(options))
+
+
+def register_model(card: ModelCard) -> Callable[[_Function], _Function]:
+    """Register the decorated function ``f(in_channels=3, ...)``, which builds a network, under its own name.
+
+    A user may choose all its other arguments. A network with pretrained weights also takes ``pretrained=False``.
+
+    Args:
+        card: What is known about the network, see ``register``.
+
+    Raises:
+        ValueError: When the name is registered already.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        options = [name for name in inspect.signature(function).parameters if name not in _OF_EVERY_NETWORK]
+        register(function.__name__, card, function, options)
+        return function
+
+    return decorate
 
 
 def list_models(pattern: str = "*") -> list[str]:

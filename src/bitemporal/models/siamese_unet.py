@@ -18,7 +18,7 @@ from bitemporal.errors import OptionError
 from bitemporal.models.any_encoder import WeightsFile, accepted_sizes, any_encoder
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.layers import both_dates, has_batch_norm, split_dates
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 Fusion = Literal["difference", "concatenation", "both"]
 
@@ -116,8 +116,8 @@ CARD = ModelCard(
     "are its encoder's (network.card). Not in Open-CD.",
 )
 
-register_model("siamese_unet", CARD, SiameseUNet, ("encoder", "fusion", "weights"))
-register_model(
+register("siamese_unet", CARD, SiameseUNet, ("encoder", "fusion", "weights"))
+register(
     "test_siamese_unet",
     replace(CARD, title="Siamese U-Net (micro)", licence="none", multiple=8, minimum=16),
     partial(SiameseUNet, "test_byobnet", width=2, finest=3),

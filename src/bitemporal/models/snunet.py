@@ -22,7 +22,7 @@ from bitemporal.models.layers import (
     initialise,
     segmentation_head,
 )
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 LEVELS = 5
 
@@ -161,6 +161,6 @@ SNUNET_C32 = replace(
     notes=f"No pretrained weights. The JL1-CD paper does not distil this size; lambda is Open-CD's 1e-3. {PADDING}",
 )
 
-register_model("snunet_c16", SNUNET_C16, SNUNet)
-register_model("snunet_c32", SNUNET_C32, partial(SNUNet, width=32))
-register_model("test_snunet", replace(SNUNET_C16, title="SNUNet-CD (micro)"), partial(SNUNet, width=2))
+register("snunet_c16", SNUNET_C16, SNUNet)
+register("snunet_c32", SNUNET_C32, partial(SNUNet, width=32))
+register("test_snunet", replace(SNUNET_C16, title="SNUNet-CD (micro)"), partial(SNUNet, width=2))

@@ -24,7 +24,7 @@ from bitemporal.models.layers import (
     unscaled_attention,
     without_autocast,
 )
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 Attention = Literal["none", "bam", "pam"]
 _EPSILON = 1e-6  # added to every difference, as in torch's PairwiseDistance
@@ -208,10 +208,10 @@ STANET_BASE = ModelCard(
 # Table II has STANet-Base only; its weight stands for all three, whose distances are on one scale.
 STANET_PAM = replace(STANET_BASE, title="STANet (PAM)", notes=_ATTENTION_NOTES + STANET_BASE.notes)
 
-register_model("stanet_base", STANET_BASE, partial(STANet, "none"))
-register_model("stanet_bam", replace(STANET_PAM, title="STANet (BAM)"), partial(STANet, "bam"))
-register_model("stanet_pam", STANET_PAM, STANet)
-register_model(
+register("stanet_base", STANET_BASE, partial(STANet, "none"))
+register("stanet_bam", replace(STANET_PAM, title="STANet (BAM)"), partial(STANet, "bam"))
+register("stanet_pam", STANET_PAM, STANet)
+register(
     "test_stanet",
     replace(STANET_PAM, title="STANet (PAM, micro)", licence="none"),
     partial(STANet, "pam", "test_resnet", width=8, channels=16),

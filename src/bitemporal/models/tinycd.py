@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import EfficientNetStem
 from bitemporal.models.layers import both_dates
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 
 class Mixing(nn.Module):
@@ -148,8 +148,8 @@ CARD = ModelCard(
     ),
 )
 
-register_model("tinycd", CARD, TinyCD, ("drop_path",))
-register_model(
+register("tinycd", CARD, TinyCD, ("drop_path",))
+register(
     "test_tinycd",
     replace(CARD, title="TinyCD (micro)", licence="Apache-2.0 (timm test_efficientnet.r160_in1k)"),
     partial(TinyCD, "test_efficientnet", width=16),

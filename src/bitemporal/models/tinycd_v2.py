@@ -19,7 +19,7 @@ from torchvision.ops import Conv2dNormActivation
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.layers import date_weights, features_by_stage, initialise, segmentation_head
 from bitemporal.models.pyramid import FeaturePyramid, LevelSum
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 Dates = tuple[Tensor, Tensor]
 """Features of date 1 and of date 2. They stay apart in evaluation too: the maps are large, and one joint batch took 1.4
@@ -200,14 +200,14 @@ TINYCD_V2_S = ModelCard(
     ),
 )
 
-register_model("tinycd_v2_s", TINYCD_V2_S, partial(TinyCDv2, (8, 16, 16, 24)))
-register_model("tinycd_v2_b", replace(TINYCD_V2_S, title="TinyCDv2-B"), TinyCDv2)
-register_model(
+register("tinycd_v2_s", TINYCD_V2_S, partial(TinyCDv2, (8, 16, 16, 24)))
+register("tinycd_v2_b", replace(TINYCD_V2_S, title="TinyCDv2-B"), TinyCDv2)
+register(
     "tinycd_v2_l",
     replace(TINYCD_V2_S, title="TinyCDv2-L"),
     partial(TinyCDv2, (24, 32, 40, 56), (2, 2, 6, 1), stem_blocks=4),
 )
-register_model(
+register(
     "test_tinycd_v2",
     replace(TINYCD_V2_S, title="TinyCDv2 (micro)"),
     partial(TinyCDv2, (8, 8, 16, 16), (1, 1, 1, 1), (11, 9, 7, 5), stem_blocks=1),

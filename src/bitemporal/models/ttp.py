@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, TrainingDefaults
 from bitemporal.models.encoders import timm_network
 from bitemporal.models.layers import conv_module, initialise, rescaled_levels, segmentation_head, split_dates
-from bitemporal.models.registry import register_model
+from bitemporal.models.registry import register
 
 
 class LoraLinear(nn.Linear):
@@ -386,8 +386,8 @@ CARD = ModelCard(
     "the dates are trained, which the reference does not do (train_time_fusion=False).",
 )
 
-register_model("ttp", CARD, TTP, ("train_time_fusion",))
-register_model(
+register("ttp", CARD, TTP, ("train_time_fusion",))
+register(
     "test_ttp",
     replace(CARD, title="TTP (micro)", licence="none", multiple=8, minimum=48),
     partial(TTP, "test_samvit", rank=2, width=16, side=32),
