@@ -14,7 +14,7 @@ import pandas
 import pytest
 
 from bitemporal.cli.main import main
-from bitemporal.errors import DataError, OptionError
+from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.models import create_model
 from bitemporal.scenes import archive as archives
@@ -260,6 +260,50 @@ def test_files_a_band_may_be_a_list_in_parquet_and_tables_may_come_from_excel(tm
     assert read_manifest(tmp_path / "m.parquet") == read_manifest(tmp_path / "m.csv") == expected
 
 
+FORMS = {
+    "semicolons": b"id;before;after\r\none;b.tif;a.tif\r\n",
+    "a mark, and capitals": "\ufeffID;Before;AFTER\none;b.tif;a.tif\n".encode(),
+    "tabs": b"id\tbefore\tafter\none\tb.tif\ta.tif\n",
+    "spaces in columns": b"id     before  after\n\none    b.tif   a.tif  \n",
+    "vertical bars": b"id | before | after\none | b.tif | a.tif\n",
+    "quoted fields": b'"after";"id";"before"\n"a.tif";"one";"b.tif"\n',
+    "further columns": b'id,before,after,note\none,b.tif,a.tif,"cloudy, late"\n',
+    "Unicode text of a spreadsheet": "id\tbefore\tafter\none\tb.tif\ta.tif\n".encode("utf-16"),
+    "blanks around": b"id, before, after\n one, b.tif , a.tif\n,,\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_manifests_as_spreadsheets_and_people_write_them(form, tmp_path):
+    (tmp_path / "m.csv").write_bytes(FORMS[form])
+    expected = SceneFiles("one", (str(tmp_path / "b.tif"),), (str(tmp_path / "a.tif"),))
+    assert read_manifest(tmp_path / "m.csv") == [expected]
+
+
+def test_capitals_in_the_columns_of_a_parquet_file(tmp_path):
+    pandas.DataFrame([{"Id": "one", "BEFORE": "b.tif", "After": "a.tif"}]).to_parquet(tmp_path / "m.parquet")
+    assert [scene.id for scene in read_manifest(tmp_path / "m.parquet")] == ["one"]
+    pandas.DataFrame([{"scene": "one", "t1": "b.tif"}]).to_parquet(tmp_path / "m.parquet")
+    with pytest.raises(DataError, match="found the columns scene, t1, expected"):
+        read_manifest(tmp_path / "m.parquet")
+
+
+def test_several_files_of_one_date_are_quoted_where_semicolons_separate_the_columns(tmp_path):
+    (tmp_path / "m.csv").write_text('id;before;after\none;"r.tif;g.tif;b.tif";a.tif\ntwo;r.tif;g.tif;b.tif;a.tif\n')
+    one, two = read_manifest(tmp_path / "m.csv")
+    assert one.before == tuple(str(tmp_path / f"{band}.tif") for band in "rgb")
+    assert "row 2 has 5 values for 3 columns" in two.error
+    assert "double quotes" in two.error
+
+
+def test_a_manifest_in_the_place_of_the_table_of_results_stays(archive, tmp_path):
+    manifest = tmp_path / "status.csv"
+    manifest.write_text("id,before,after\nx,b0.tif,a0.tif\n")
+    with pytest.raises(OutputError, match=r"status\.csv exists and is no table of an archive"):
+        predict_archive(plan(archive, tmp_path), read_manifest(manifest))
+    assert manifest.read_text().startswith("id,before")
+
+
 def item(name, tile, date, assets):
     return {
         "type": "Feature",
@@ -312,7 +356,9 @@ def test_a_line_that_cannot_be_used_is_one_failed_scene(archive, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("id,before\na,b.tif\n", "row 1 has no after"),
+        ("id,before\na,b.tif\n", r"found the columns id, before \(separated by commas\), .* id, before and after"),
+        ("scene;date1;date2\na;b;c\n", r"found the columns scene, date1, date2 \(separated by semicolons\)"),
+        ("ID;Before;After;Id\na;b;c;d\n", "the column id twice"),
         ("id,before,after\n,b.tif,c.tif\n", "row 1 has no id"),
         ("id,before,after\na,b.tif,c.tif\na,d.tif,e.tif\n", "the id 'a' occurs 2 times"),
         ("id,before,after\n../x,b.tif,c.tif\n", r"the id '../x' cannot name a folder"),

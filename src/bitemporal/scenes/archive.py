@@ -17,7 +17,7 @@ import pandas
 import torch
 
 from bitemporal.errors import BitemporalError, MissingExtraError, OptionError
-from bitemporal.files import replacing
+from bitemporal.files import check_output, replacing
 from bitemporal.inference import Augmentation, Detector, choose_device, compose
 from bitemporal.scenes.manifest import SceneFiles
 from bitemporal.scenes.options import SceneOptions
@@ -107,11 +107,14 @@ def predict_archive(
 
     Raises:
         OptionError: When there is no worker.
+        OutputError: When ``status.csv`` is another table there, such as the manifest.
         BitemporalError: When the detector cannot be used.
         MissingExtraError: When Ray is not installed.
     """
     if workers < 1:
         raise OptionError(f"workers: found {workers}, expected at least 1")
+    table = Path(plan.out).resolve() / "status.csv"
+    check_output(table, ".csv", _is_status_table, "table of an archive")
     # other processes and nodes start elsewhere
     bundles = tuple(str(Path(bundle).resolve()) if Path(bundle).exists() else bundle for bundle in plan.bundles)
     threads = plan.threads or max(1, (os.cpu_count() or 1) // workers)
@@ -126,10 +129,15 @@ def predict_archive(
     for status in _spread(scenes, start, workers):
         statuses[status.id] = status
         report(status)
-        with replacing(Path(plan.out) / "status.csv") as temporary:
+        with replacing(table) as temporary:
             ended = [statuses[scene.id] for scene in scenes if scene.id in statuses]
             pandas.DataFrame(ended).to_csv(temporary, index=False)
     return [statuses[scene.id] for scene in scenes]
+
+
+def _is_status_table(path: Path) -> bool:
+    with path.open(encoding="utf-8") as stream:
+        return stream.readline().startswith("id,status,")
 
 
 class SceneWorker:

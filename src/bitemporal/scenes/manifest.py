@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas
-import pyarrow.parquet
-
 from bitemporal.errors import DataError
+from bitemporal.scenes.manifest_tables import COLUMNS, read_rows
 from bitemporal.scenes.sources import is_remote
 
 _TILE_PROPERTIES = ("grid:code", "s2:mgrs_tile", "tile", "tile_id")
@@ -44,7 +42,8 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
     Args:
         path: A csv or parquet file with the columns ``id``, ``before`` and ``after`` (files of several bands separated
             by semicolons; relative paths start at the manifest's folder), or a STAC item collection (.json): the
-            earliest and the latest item of each tile are a pair.
+            earliest and the latest item of each tile are a pair. The columns of a csv file are separated by commas,
+            semicolons, tabs, spaces or vertical bars; capitals in their names do not matter.
         assets: Assets of STAC items to use: one with three bands, or one for each of red, green and blue. By default
             ``visual``, or else the colours by their common names.
 
@@ -74,28 +73,18 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
 
 
 def _of_table(file: Path) -> list[SceneFiles]:
-    rows: list[dict[Any, Any]]
-    try:
-        if file.suffix.lower() == ".parquet":
-            rows = pyarrow.parquet.read_table(file).to_pylist()
-        else:
-            table = pandas.read_csv(file, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig")
-            rows = table.to_dict("records")
-    except (ValueError, OSError) as error:
-        raise DataError(
-            f"{file}: cannot be read as {file.suffix[1:]} ({error}); expected a parquet file, or UTF-8 text with commas"
-        ) from error
     scenes = []
-    for number, row in enumerate(rows, start=1):
-        missing = [name for name in ("id", "before", "after") if not row.get(name)]
-        if missing:
-            text = f"{file}: row {number} has no {' and no '.join(missing)}; expected id, before and after: fill them"
-            if "id" in missing or not {"before", "after"} <= row.keys():
-                raise DataError(text)
-            scenes.append(SceneFiles(str(row["id"]).strip(), error=text))
-            continue
-        before, after = (_files(row[name], file) for name in ("before", "after"))
-        scenes.append(SceneFiles(str(row["id"]).strip(), before, after))
+    for number, row in enumerate(read_rows(file), start=1):
+        missing = [name for name in COLUMNS if not row.values.get(name)]
+        fault = row.fault
+        if not fault and missing:
+            fault = f"has no {' and no '.join(missing)}; expected id, before and after: fill them"
+        text = f"{file}: row {number} {fault}" if fault else ""
+        if "id" in missing:
+            raise DataError(text)
+        name = str(row.values["id"]).strip()
+        before, after = (() if fault else _files(row.values[date], file) for date in ("before", "after"))
+        scenes.append(SceneFiles(name, before, after, text))
     return scenes
 
 

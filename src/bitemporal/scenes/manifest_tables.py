@@ -1,0 +1,108 @@
+"""The rows of a manifest that is a table: csv as spreadsheets and people write it, or parquet."""
+
+import codecs
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+
+from bitemporal.errors import DataError
+
+COLUMNS = ("id", "before", "after")
+"""Columns that a manifest needs; capitals do not matter, and further columns are left alone."""
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces", "|": "vertical bars"}
+"""Between the columns of a csv file; the first one that gives the columns above is the file's."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a manifest.
+
+    Attributes:
+        values: Values by the lower-case name of their column.
+        fault: What is wrong with the row as a whole; empty where nothing is.
+    """
+
+    values: dict[str, Any]
+    fault: str = ""
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Read the rows below the header; blank ones are left out.
+
+    Args:
+        file: A file that ends in ``.parquet``, or text in UTF-8 (or UTF-16 with its mark) whose columns are separated
+            by commas, semicolons, tabs, spaces or vertical bars.
+
+    Raises:
+        DataError: When it cannot be read, or lacks a column.
+    """
+    if file.suffix.lower() == ".parquet":
+        try:
+            table = pyarrow.parquet.read_table(file)
+        except (ValueError, OSError) as error:
+            raise DataError(f"{file}: cannot be read as parquet ({error}); expected a parquet file") from error
+        names = _check_header(file, table.column_names, "")
+        return [Row(dict(zip(names, row.values(), strict=True))) for row in table.to_pylist()]
+    try:
+        return _read_csv(file)
+    except (ValueError, OSError, csv.Error) as error:
+        raise DataError(
+            f"{file}: cannot be read as csv ({error}); expected text in UTF-8: save it as `CSV UTF-8`"
+        ) from error
+
+
+def _read_csv(file: Path) -> list[Row]:
+    content = file.read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if is_utf16 else "utf-8-sig")  # both leave the mark out
+    if not text.strip():
+        return []
+    first = text.lstrip().splitlines()[0]
+    columns = {separator: _split(first, separator)[0] for separator in _SEPARATORS}
+    fitting = [separator for separator, names in columns.items() if {*COLUMNS} <= {name.casefold() for name in names}]
+    separator = fitting[0] if fitting else max(columns, key=lambda separator: len(columns[separator]))
+    header, *lines = _split(text, separator)
+    names = _check_header(file, header, f" (separated by {_SEPARATORS[separator]})")
+    return [Row(dict(zip(names, line, strict=False)), _fault(line, names, separator)) for line in lines]
+
+
+def _split(text: str, separator: str) -> list[list[str]]:
+    """Fields of the lines that hold any, without the blanks around them and without empty ones at the end."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    fields = ([field.strip() for field in line] for line in lines)
+    return [_without_empty_end(line) for line in fields if any(line)]
+
+
+def _without_empty_end(fields: list[str]) -> list[str]:
+    while not fields[-1]:
+        fields = fields[:-1]
+    return fields
+
+
+def _check_header(file: Path, header: Sequence[str], how: str) -> list[str]:
+    names = [str(name).strip().casefold() for name in header]
+    twice = [name for name, count in Counter(names).items() if count > 1 and name in COLUMNS]
+    if twice:
+        raise DataError(f"{file}: found the column {twice[0]} twice; leave one of them out")
+    if not set(COLUMNS) <= set(names):
+        raise DataError(
+            f"{file}: found the columns {', '.join(map(str, header))}{how}, expected a first line with id, before and "
+            "after: name the columns so"
+        )
+    return names
+
+
+def _fault(line: Sequence[str], names: Sequence[str], separator: str) -> str:
+    if len(line) <= len(names):
+        return ""
+    return (
+        f"has {len(line)} values for {len(names)} columns; put values that hold {_SEPARATORS[separator]}, such as "
+        "several files of one date, in double quotes"
+    )
