@@ -332,17 +332,70 @@ def test_codings_mixed_between_files(tmp_path, capsys):
     assert [label.mean() for label in proposed["--label-threshold 1"]] == [0.5, 0.5, 0]
 
 
-@pytest.mark.parametrize("given", [("--label-values", "0,1"), ("--changed", "7")])
-def test_an_option_that_does_not_fit(tmp_path, capsys, given):
-    root = pairs(tmp_path, stripes(0, 1, 2, 3), stripes(0, 1))
-    if given[0] == "--label-values":
-        proposed = proposals(root, capsys, *given)
-        assert [label.mean() for label in proposed["--changed 1,2,3"]] == [0.75, 0.5]
-    else:  # a value that no label has: said, with the values that there are
+@pytest.mark.parametrize(
+    ("given", "label", "option", "expected"),
+    [
+        # what is stated to be ignored stays ignored
+        (
+            ("--label-values", "0,1,255"),
+            stripes(0, 1, 2, 255),
+            "--changed 1,2 --label-ignore 255",
+            stripes(0, 1, 1, 255),
+        ),
+        (
+            ("--label-values", "0,1", "--label-ignore", "255"),
+            stripes(0, 1, 2, 255),
+            "--changed 1,2 --label-ignore 255",
+            stripes(0, 1, 1, 255),
+        ),
+        (("--label-ignore", "9"), colours(BLACK, RED), "--unchanged-colours 0,0,0", stripes(0, 1)),
+        (("--label-values", "0,1"), colours(BLACK, RED), "--unchanged-colours 0,0,0", stripes(0, 1)),
+        (("--label-threshold", "1"), colours(BLACK, RED), "--unchanged-colours 0,0,0", stripes(0, 1)),
+        (("--changed", "1", "--label-band", "1"), stripes(0, 5), "--label-values 0,5", None),
+        (
+            ("--label-ignore", "0"),
+            np.dstack([stripes(0, 4, 3), stripes(0, 5, 3), stripes(0, 2, 1)]),
+            "--label-band 3 --label-ignore 0 --label-values 1,2",
+            stripes(255, 1, 0),
+        ),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path, capsys, given, label, option, expected):
+    root = pairs(tmp_path, label)
+    if expected is None:  # nothing is changed, which is said with what would be
         assert main(["data", "check", str(root), *given]) == 0
-        out = capsys.readouterr().out
-        assert "by changed, no pixel is changed, and all labels hold 0 (144 pixels), 1 (144)" in out
-        follow_options(out, ["data", "check", str(root), *given])
+        assert [option.split()] == follow_options(capsys.readouterr().out, ["data", "check", str(root), *given])
+    else:
+        assert (proposals(root, capsys, *given)[option][0] == expected).all()
+
+
+PHOTO = np.random.default_rng(0).integers(9, 256, (*SIZE, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("label", "remedies"), [(colours(RED, BLUE), [["--unchanged-colours", "255,0,0"]]), (PHOTO, [])]
+)
+def test_a_colour_that_no_label_has(tmp_path, capsys, label, remedies):
+    command = ["data", "check", str(pairs(tmp_path, label)), "--unchanged-colours", "1,2,3"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "by unchanged_colours, every valid pixel is changed, and all labels hold (" in text
+    assert "one grey channel" in text if not remedies else follow_options(text, command) == remedies
+
+
+def test_a_value_beside_the_stated_ones(tmp_path, capsys):
+    """The proposals fit all files, not the one in which the value was found."""
+    root = pairs(tmp_path, stripes(0, 1, 2, 3), stripes(0, 1))
+    proposed = proposals(root, capsys, "--label-values", "0,1")
+    assert [label.mean() for label in proposed["--changed 1,2,3"]] == [0.75, 0.5]
+
+
+def test_a_value_that_no_label_has(tmp_path, capsys):
+    command = ["data", "check", str(pairs(tmp_path, stripes(0, 1, 2, 3))), "--changed", "7"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "by changed, no pixel is changed, and all labels hold 0 (48 pixels), 1 (48)" in text
+    assert ["--changed", "1,2,3"] in follow_options(text, command)
 
 
 # ------------------------------------------------------------------------------------ two masks, one of each date
@@ -443,10 +496,13 @@ def test_the_set_pixels_of_1_bit_labels_are_1_or_255(tmp_path, changed):
     assert (decoded(root, changed=changed)[0] == stripes(0, 1)).all()
 
 
-def test_a_band_that_a_label_lacks(tmp_path):
+def test_a_band_that_a_label_lacks(tmp_path, capsys):
     root = pairs(tmp_path, np.dstack([stripes(0, 1)] * 3), stripes(0, 1))
-    report = check_pairs(PairFolder(root, label_band=3)).report()
-    assert "label/1.png: has 1 band, not the band 3 that label_band names" in report
+    command = ["data", "check", str(root), "--label-band", "3"]
+    assert main(command) == 1
+    text = capsys.readouterr().out
+    assert "label/1.png: has 1 band, not the band 3 that label_band names" in text
+    assert follow_options(text, command) == [["--label-band", "1"]]
     assert (decoded(root, label_band=1)[1] == stripes(0, 1)).all()
 
 

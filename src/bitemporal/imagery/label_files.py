@@ -68,8 +68,7 @@ def read_label(path: Path, decoding: LabelDecoding) -> LabelValues:
     if decoding.band is not None:
         values = _of_white(_band(path, mask.channels, decoding.band), decoding.white)
         return LabelValues(path, "grey", values, {}, (), jpeg, decoded.notes)
-    packed = _colours(mask) if decoding.colours or mask.colour else None
-    if decoding.colours and packed is not None:
+    if decoding.colours and (packed := _colours(mask)) is not None:
         return LabelValues(path, "colour", packed, {}, (), jpeg, decoded.notes)
     if mask.palette is not None:
         return _of_palette(path, mask, mask.palette, decoded.notes)
@@ -79,7 +78,7 @@ def read_label(path: Path, decoding: LabelDecoding) -> LabelValues:
         values = _of_white(mask.grey, decoding.white)
         return LabelValues(path, "grey", values, {}, (), jpeg, (*decoded.notes, *equal))
     bands = tuple(tuple(count_values(band)[:KEPT]) for band in np.moveaxis(mask.channels, -1, 0))
-    if packed is not None:
+    if mask.colour and (packed := _colours(mask)) is not None:
         return LabelValues(path, "colour", packed, {}, bands, jpeg, decoded.notes)
     return LabelValues(path, "bands", mask.channels[..., 0], {}, bands, jpeg, decoded.notes)
 
@@ -127,7 +126,8 @@ def _band(path: Path, samples: npt.NDArray[Any], band: int) -> npt.NDArray[Any]:
     bands = samples[..., None] if samples.ndim == 2 else samples
     if band > bands.shape[-1]:
         count = f"{bands.shape[-1]} band{'s' if bands.shape[-1] > 1 else ''}"
-        raise LabelFault(path, f"has {count}, not the band {band} that label_band names", "name a band of all files")
+        remedy = "name a band that all labels have, label_band=1 (--label-band 1) for the first"
+        raise LabelFault(path, f"has {count}, not the band {band} that label_band names", remedy)
     return np.ascontiguousarray(bands[..., band - 1])
 
 

@@ -50,8 +50,10 @@ def proposed(readings: Sequence[Reading], stated: LabelDecoding) -> str:
         alternatives.append(f"{keywords} ({words}) {condition}")
     if not alternatives:
         return ONE_CHANNEL
-    rule = stated.source
-    instead = "" if rule == "found" else f"instead of {rule} (--{rule.replace('_', '-')}), "
+    replaced = [] if stated.source == "found" else [stated.source]
+    if stated.ignore and any("unchanged_colours" in options for options, _ in readings):
+        replaced.append("label_ignore")
+    instead = "".join(f"instead of {name} (--{name.replace('_', '-')}), " for name in replaced)
     return f"{instead}say what the values mean: {', or '.join(alternatives)}"
 
 
@@ -125,7 +127,7 @@ def readings_of_bands(
     """
     readings: list[Reading] = []
     for number in sorted(numbers, key=lambda number: (len(bands[number - 1]), -number)):
-        counts, of_band = bands[number - 1], {"label_band": number}
+        counts, of_band = bands[number - 1], {"label_band": number} | ({"label_ignore": ignored} if ignored else {})
         if len(counts) > 1 and any({*counts} - {*ignored} <= coding for coding in PLAIN):
             readings.append((of_band, f"if band {number} is the mask"))
         elif len(counts) > 1:
@@ -151,9 +153,12 @@ def _readings(values: Sequence[float], indices: bool, blurred: bool) -> Iterator
         if lowest != 0:
             yield {"label_values": (highest, lowest)}, f"if {lowest:g} is changed and {highest:g} unchanged"
     elif whole and not blurred and len(values) <= CLASSES:
+        shades = [_threshold(values)] if len(values) > 3 and values[-2] >= CLASSES and not indices else []
+        if values[-1] == 255:
+            yield from shades
         yield from _classes(values)
-        if len(values) > 3 and values[-2] >= CLASSES and not indices:
-            yield _threshold(values)
+        if values[-1] != 255:
+            yield from shades
     elif not indices:
         if whole and not blurred:
             yield {"label_threshold": int(lowest) + 1}, f"if every value but {lowest:g} is a change"
@@ -198,6 +203,8 @@ def _threshold(values: Sequence[float]) -> Reading:
 
 
 def _one_value(value: float) -> Iterator[Reading]:
+    if not float(value).is_integer():
+        return
     other = 2 if value == 1 else 255
     yield {"label_values": (0, value)}, f"if {value:g} is changed"
     yield {"label_values": (value, other)}, f"if {value:g} is unchanged"

@@ -175,7 +175,12 @@ class LabelSummary:
     def _found(self) -> tuple[LabelDecoding | None, list[LabelFault]]:
         colours, bands, inverted = self._of("colour"), self._of("bands"), self._of("inverted")
         palettes = self._of("palette")
-        if palettes and not colours and {*self.colours} <= {BLACK, WHITE} and not self.stated.ignore:
+        if (
+            palettes
+            and not (colours or bands or inverted)
+            and {*self.colours} <= {BLACK, WHITE}
+            and not self.stated.ignore
+        ):
             decoding = LabelDecoding((BLACK,), (WHITE,), colours=True, files=len(self.labels))
             return replace(decoding, changed_seen=WHITE in self.colours), []
         if {*self.palettes} <= {0, 1} and all(len(of_index) == 1 for of_index in self.palettes.values()):
@@ -237,7 +242,7 @@ class LabelSummary:
             return proposed(of_channels, self.stated)
         if kind == "inverted" and {*self.pixels} == {0, 255}:
             return proposed(INVERTED, self.stated)
-        ignored = self.stated.ignore if self.stated.source == "found" else ()
+        ignored = self.stated.ignore
         consistent = all(len(of_index) == 1 for of_index in self.palettes.values())
         if not self.palettes:
             blurred = any(label.jpeg for label in self.labels.values())
@@ -248,6 +253,8 @@ class LabelSummary:
     def _channel_readings(self) -> list[Reading]:
         """Readings of colours, or of one band where bands hold numbers, transparency or what compression left."""
         every, ignored = range(1, len(self.bands) + 1), self.stated.ignore
+        if not self.bands:  # they are not counted where colours are stated
+            return readings_of_colours(self.colours)
         if self._of("bands") or all(value <= _NUMBERS for band in self.bands for value in band):
             return readings_of_bands(self.bands, every, ignored)
         if len(self.colours) > CLASSES:  # blurred, or a photograph

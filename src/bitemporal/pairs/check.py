@@ -159,7 +159,7 @@ def _read(
             sizes["label"] = label.size
             notes += [(note, pair.label) for note in label.notes]
         except FileFault as fault:
-            faults.append(Fault.of(fault, "file"))
+            faults.append(Fault.of(fault, "label" if isinstance(fault, LabelError) else "file"))
     if unequal := size_fault(pair.before, sizes):
         faults.append(Fault.of(unequal, "size"))
     return _Reading(next(iter(sizes.values()), (0, 0)), label, faults, notes)
