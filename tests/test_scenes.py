@@ -1316,7 +1316,7 @@ def test_an_image_by_another_name_is_no_output(pair, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "link.tif").symlink_to(pair[1])
     for output in (tmp_path / "out" / ".." / "before.tif", tmp_path / "link.tif"):
-        with pytest.raises(OptionError, match="is one of the images"):
+        with pytest.raises(OptionError, match="is one of the files that are read"):
             predict_scene(NetworkDetector(pointwise()), *pair[:2], output)
 
 
@@ -1336,11 +1336,10 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(pair, tmp_path):
     detector = NetworkDetector(model)
     cases = [
         ({"output": tmp_path / "c.png"}, r"mask: found .*c.png, expected a name that ends in .tif"),
-        ({"output": before}, r"mask: .*before.tif is one of the images"),
+        ({"output": before}, r"mask: .*before.tif is one of the files that are read"),
         ({"output": tmp_path}, r"mask: found|is a folder"),
         ({"polygons": tmp_path / "c.shp"}, r"polygons: found .*c.shp, expected .*.gpkg"),
-        ({"polygons": tmp_path / "c.geojson"}, r"would both write .*c.qml; choose names that differ"),
-        ({"probability": tmp_path / "c.tif"}, r"would both write .*c.tif"),
+        ({"probability": tmp_path / "c.tif"}, r"probability: .*c.tif is where the mask goes; choose another name"),
         ({"threshold": 1.0}, r"threshold: found 1"),
         ({"tile": 0}, r"tile: found 0"),
         ({"grid": "afterr"}, r"grid: found 'afterr', expected one of before, intersection, union"),

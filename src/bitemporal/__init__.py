@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bitemporal.pairs import PairFolder
     from bitemporal.run.recipe import DistillRecipe, TrainRecipe
     from bitemporal.run.stages import DistillationRun, train
-    from bitemporal.scenes import predict_scene
+    from bitemporal.scenes import predict_scene, threshold_scene
 
 # Imported on first use: a process that only reads labels should not load a training framework.
 _PUBLIC = {
@@ -26,7 +26,7 @@ _PUBLIC = {
     "bitemporal.pairs": ("PairFolder",),
     "bitemporal.run.recipe": ("DistillRecipe", "TrainRecipe"),
     "bitemporal.run.stages": ("DistillationRun", "train"),
-    "bitemporal.scenes": ("predict_scene",),
+    "bitemporal.scenes": ("predict_scene", "threshold_scene"),
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
@@ -53,6 +53,7 @@ __all__ = [
     "load",
     "predict_scene",
     "register_model",
+    "threshold_scene",
     "train",
 ]
 

@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "predict": "bitemporal.cli.predict:predict",
     "predict-scene": "bitemporal.cli.predict_scene:predict_scene",
     "predict-archive": "bitemporal.cli.predict_archive:predict_archive",
+    "threshold": "bitemporal.cli.threshold:threshold",
     "evaluate": "bitemporal.cli.evaluate:evaluate",
     "compare": "bitemporal.cli.compare:compare",
     "report": "bitemporal.cli.report:report",

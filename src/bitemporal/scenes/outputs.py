@@ -54,7 +54,10 @@ _ENDINGS = {
 
 
 def style_of(path: Path) -> Path | None:
-    """Where QGIS looks for the style of a raster or of polygons; ``None`` for a GeoPackage, which holds its own."""
+    """Where QGIS looks for the style of a raster or of polygons; ``None`` for a GeoPackage, which holds its own.
+
+    Files that differ after the dot alone share one place.
+    """
     return None if path.suffix.lower() == ".gpkg" else path.with_suffix(".qml")
 
 
@@ -75,7 +78,7 @@ def check_outputs(outputs: Outputs, inputs: tuple[str, ...], has_place: bool) ->
         OutputError: When a name does not suit, two are the same, one is an input, or a folder cannot be written to.
     """
     read = {Path(path).resolve() for path in inputs}
-    written: dict[Path, Path] = {}
+    written: dict[Path, str] = {}
     for name, path in outputs.named().items():
         if path.suffix.lower() not in _ENDINGS[name]:
             raise OutputError(f"{name}: found {path}, expected a name that ends in {' or '.join(_ENDINGS[name])}")
@@ -84,15 +87,9 @@ def check_outputs(outputs: Outputs, inputs: tuple[str, ...], has_place: bool) ->
         if path.is_dir():
             raise OutputError(f"{name}: {path} is a folder; expected the name of a file")
         if path.resolve() in read:
-            raise OutputError(f"{name}: {path} is one of the images; choose another name")
-        for file in (path, style_of(path) if name in ("mask", "probability", "polygons") else None):
-            if file is not None and file.resolve() in written:
-                raise OutputError(
-                    f"{name}: {path} and {written[file.resolve()]} would both write {file}; choose names that differ "
-                    "before the dot"
-                )
-            if file is not None:
-                written[file.resolve()] = path
+            raise OutputError(f"{name}: {path} is one of the files that are read; choose another name")
+        if (other := written.setdefault(path.resolve(), name)) != name:
+            raise OutputError(f"{name}: {path} is where the {other} goes; choose another name")
         parent = path.resolve().parent
         existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):

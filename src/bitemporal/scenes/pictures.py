@@ -8,8 +8,9 @@ import rasterio
 from PIL import Image
 from rasterio.windows import Window
 
+from bitemporal.scenes.drawing import Dates
+from bitemporal.scenes.exclusion import Exclusion
 from bitemporal.scenes.outputs import CHANGED, RED
-from bitemporal.scenes.scene import Scene
 from bitemporal.scenes.values import scale_channels
 
 _SIDE = 1024
@@ -18,23 +19,25 @@ _SIDE = 1024
 _GAP = 8
 
 
-def write_quicklook(path: Path, mask: Path, scene: Scene) -> None:
+def write_quicklook(path: Path, mask: Path, dates: Dates, exclusion: Exclusion) -> None:
     """Write before, after, and after in grey with what changed in red, side by side.
 
     Args:
         path: PNG to write.
         mask: Raster of the change mask.
-        scene: The scene.
+        dates: Both dates.
+        exclusion: Pixels that are left out; they are white.
 
     Raises:
         DataError: When pixels cannot be read.
         OSError: When it cannot be written.
     """
     panels: list[npt.NDArray[np.uint8]] = []
-    for opened in scene.open_dates():
-        with opened as date:
+    for opened in dates.open():
+        with opened as date, exclusion.open() as left_out:
             samples, valid = date.read_overview(_SIDE)
-        picture = scale_channels(samples, scene.ranges).transpose(1, 2, 0)
+            valid &= left_out.kept(Window(0, 0, dates.grid.width, dates.grid.height), valid.shape)
+        picture = scale_channels(samples, dates.ranges).transpose(1, 2, 0)
         picture[~valid] = 255
         panels.append(picture)
     changed = _any_changed(mask, valid.shape)

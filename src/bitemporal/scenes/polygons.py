@@ -1,4 +1,4 @@
-"""Changed areas as polygons, with area and mean probability."""
+"""Changed areas as polygons, with their area and how probable they are."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +14,10 @@ from rasterio import features
 from shapely.coords import CoordinateSequence
 from shapely.geometry import Polygon, shape
 
+from bitemporal.scenes.drawing import Drawing
 from bitemporal.scenes.geography import areas, has_areas
 from bitemporal.scenes.outputs import CHANGED, FORMATS, style
 from bitemporal.scenes.rasters import row_windows
-from bitemporal.scenes.scene import Scene
 from bitemporal.scenes.sources import Grid
 
 _PIXELS_AT_ONCE = 4_000_000
@@ -26,17 +26,18 @@ _SMALL = 16
 """Polygons of fewer pixels do not have their stairs straightened."""
 
 
-def write_polygons(path: Path, mask: Path, probability: Path, scene: Scene) -> int:
+def write_polygons(path: Path, mask: Path, probability: Path, drawing: Drawing) -> int:
     """Write the changed areas: pixels joined by their sides, holes kept.
 
     Fields: ``id`` from 1, ``area_m2`` (on the ellipsoid where the CRS does not keep areas; empty for images without a
-    place), ``pixels``, ``mean_probability``.
+    place), ``pixels``, ``mean_probability`` and ``max_probability`` of its pixels, and ``confidence``: where the mean
+    lies between the threshold (0) and certainty (1), (mean - threshold) / (1 - threshold).
 
     Args:
         path: File to write; its ending chooses the format.
         mask: Raster of the change mask.
         probability: Raster of the probabilities.
-        scene: The scene, with the options ``minimum_area`` and ``smooth``.
+        drawing: What they are made with, among it the options ``minimum_area`` and ``smooth``.
 
     Returns:
         The number of polygons.
@@ -46,7 +47,7 @@ def write_polygons(path: Path, mask: Path, probability: Path, scene: Scene) -> i
         DataSourceError: When GDAL cannot write it.
         FeatureError: When GDAL cannot write a polygon.
     """
-    grid, options = scene.grid, scene.options
+    grid, options = drawing.grid, drawing.options
     outlines = _outlines(mask, grid)
     pixels = np.rint(shapely.area(outlines)).astype(np.int64)  # their sides are those of pixels
     # areas are those of the pixels, whatever the corners look like
@@ -55,21 +56,31 @@ def write_polygons(path: Path, mask: Path, probability: Path, scene: Scene) -> i
     kept = (metres if placed else pixels) >= options.minimum_area
     outlines, pixels, metres = outlines[kept], pixels[kept], metres[kept]
     drawn = np.array([_smoothed(outline) for outline in outlines], object) if options.smooth else outlines
+    means, maxima = _probabilities(outlines, pixels, probability)
     table = geopandas.GeoDataFrame(
         {
             "id": np.arange(1, len(outlines) + 1),
             "area_m2": metres,
             "pixels": pixels,
-            "mean_probability": _means(outlines, pixels, probability),
+            "mean_probability": means,
+            "max_probability": maxima,
+            "confidence": np.clip((means - options.threshold) / (1 - options.threshold), 0, 1),
         },
         geometry=list(_transformed(drawn, grid.transform)),
         crs=None if grid.crs is None else grid.crs.to_wkt(),
     )
-    _write(table, path)
+    write_table(table, path)
     return len(table)
 
 
-def _write(table: geopandas.GeoDataFrame, path: Path) -> None:
+def write_table(table: geopandas.GeoDataFrame, path: Path) -> None:
+    """Write polygons in the format of the name's ending; the same polygons give the same bytes.
+
+    Raises:
+        OSError: When they cannot be written.
+        DataSourceError: When GDAL cannot write them.
+        FeatureError: When GDAL cannot write a polygon.
+    """
     kind = FORMATS[path.suffix.lower()]
     if kind == "Parquet":
         table.to_parquet(path, compression="zstd")
@@ -146,11 +157,11 @@ def _cut(coordinates: CoordinateSequence) -> npt.NDArray[np.float64]:
     return np.concatenate((ring, ring[:1]))
 
 
-def _means(
+def _probabilities(
     outlines: npt.NDArray[np.object_], pixels: npt.NDArray[np.int64], probability: Path
-) -> npt.NDArray[np.float64]:
-    """Mean probability of the pixels of every polygon; every row is read once, some rows at a time."""
-    sums = np.zeros(len(outlines))
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and largest probability of the pixels of every polygon; every row is read once, some rows at a time."""
+    sums, maxima = np.zeros((2, len(outlines)))
     _, tops, _, bottoms = shapely.bounds(outlines).T if len(outlines) else np.zeros((4, 0))
     with rasterio.open(probability) as source:
         for window in row_windows(source, _PIXELS_AT_ONCE):
@@ -166,4 +177,5 @@ def _means(
             inside = numbers > 0
             values = source.read(1, window=window)[inside]
             sums[here] += np.bincount(numbers[inside], weights=values, minlength=len(here) + 1)[1:]
-    return sums / np.maximum(pixels, 1)
+            np.maximum.at(maxima, here[numbers[inside] - 1], values)
+    return sums / np.maximum(pixels, 1), maxima

@@ -164,7 +164,7 @@ def _predict(scene: Scene, progress: bool) -> SceneResult:
         predicted = time.perf_counter()
         bar.add_task("writing", total=None)
         try:
-            products = make_products(scene, journals[-1].raster)
+            products = make_products(scene.drawing, journals[-1].raster, journals[-1].folder)
             if outputs.summary is not None:  # its presence says that everything else is there
                 outputs.summary.unlink(missing_ok=True)
             publish(products.files)
@@ -258,12 +258,7 @@ def _summary(scene: Scene, result: SceneResult, products: Products) -> dict[str,
         "shift": None if scene.shift is None else scene.shift._asdict(),
         "outputs": {name: str(path) for name, path in scene.outputs.named().items()},
         "valid_hectares": hectares(grid, products.valid),
-        "grid": {
-            "crs": None if grid.crs is None else grid.crs.to_string(),
-            "transform": list(grid.transform)[:6],
-            "height": grid.height,
-            "width": grid.width,
-        },
+        "grid": grid.summary(),
         "settings": scene.settings,
         "fingerprint": scene.fingerprint,
     }

@@ -11,12 +11,14 @@ from typing import Any
 from bitemporal import __version__
 from bitemporal.errors import OptionError
 from bitemporal.inference import Detector, OriginPartition
+from bitemporal.scenes.drawing import Dates, Drawing
+from bitemporal.scenes.exclusion import Exclusion
 from bitemporal.scenes.geography import has_areas
 from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid
 from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs, check_outputs
 from bitemporal.scenes.registration import estimate_shift
-from bitemporal.scenes.sources import Files, Grid, Source, is_remote, open_raster, open_source
+from bitemporal.scenes.sources import Files, Grid, Source, file_state, is_remote, open_source
 from bitemporal.scenes.tiling import Tiling, axis
 from bitemporal.scenes.values import ValueRange, value_range
 
@@ -35,6 +37,7 @@ class Scene:
         tiling: Tiles of the grid.
         ranges: Values of each channel that become 0 and 255.
         shift: How far date 2 lies off date 1; ``None`` when it was not registered.
+        exclusion: Pixels that are left out.
         started: When the work on it began, by ``time.perf_counter``.
     """
 
@@ -47,6 +50,7 @@ class Scene:
     tiling: Tiling
     ranges: ValueRange
     shift: Shift | None
+    exclusion: Exclusion
     started: float
 
     @property
@@ -54,9 +58,19 @@ class Scene:
         """Whether any of its files is read over a network."""
         return is_remote((*self.before.files, *self.after.files))
 
+    @property
+    def dates(self) -> Dates:
+        """Both dates on the common grid."""
+        return Dates(self.before, self.after, self.grid, self.ranges, self.shift)
+
+    @property
+    def drawing(self) -> Drawing:
+        """What the products are made with, besides the probabilities."""
+        return Drawing(self.outputs, self.options, self.grid, self.tags, self.exclusion, self.dates)
+
     def open_dates(self) -> tuple[DateOnGrid, DateOnGrid]:
         """Open both dates on the common grid, for one thread."""
-        return DateOnGrid(self.before, self.grid), DateOnGrid(self.after, self.grid, self.shift)
+        return self.dates.open()
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -65,14 +79,16 @@ class Scene:
         return {
             "version": __version__,
             "detector": self.detector.identity(),
-            "before": [_state(file) for file in self.before.files],
-            "after": [_state(file) for file in self.after.files],
+            "before": [file_state(file) for file in self.before.files],
+            "after": [file_state(file) for file in self.after.files],
             "channels": [[[file, band] for file, band in source.channels] for source in (self.before, self.after)],
             "ranges": self.ranges,
             "shift": self.shift,
             "grid": [str(grid.crs), tuple(grid.transform), grid.width, grid.height],
             "tiling": asdict(self.tiling),
             "options": asdict(self.options),
+            "area": None if self.exclusion.area is None else self.exclusion.area.digest,
+            "masks": [file_state(file) for file in self.exclusion.masks],
         }
 
     @cached_property
@@ -98,7 +114,7 @@ class Scene:
             tags["ROUTING"] = self.options.routing
         if self.shift is not None:
             tags["SHIFT"] = f"{self.shift.columns:+.2f} columns, {self.shift.rows:+.2f} rows"
-        return tags
+        return tags | self.options.exclusion_tags()
 
 
 def open_scene(detector: Detector, before: Files, after: Files, outputs: Outputs, options: SceneOptions) -> Scene:
@@ -124,7 +140,8 @@ def open_scene(detector: Detector, before: Files, after: Files, outputs: Outputs
     first = open_source(before, "before", options.bands, options.nodata)
     second = open_source(after, "after", options.bands, options.nodata)
     grid = common_grid(first, second, options.grid)
-    check_outputs(outputs, (*first.files, *second.files), has_areas(grid.crs))
+    exclusion = Exclusion.of(options, grid)
+    check_outputs(outputs, (*first.files, *second.files, *options.exclusion_files()), has_areas(grid.crs))
     rows, columns = (axis(side, options.tile, options.overlap, detector.multiple) for side in (grid.height, grid.width))
     return Scene(
         detector=detector,
@@ -136,13 +153,6 @@ def open_scene(detector: Detector, before: Files, after: Files, outputs: Outputs
         tiling=Tiling(rows, columns),
         ranges=value_range(first, second, options.image_range),
         shift=estimate_shift(first, second) if options.register else None,
+        exclusion=exclusion,
         started=started,
     )
-
-
-def _state(file: str) -> list[Any]:
-    """A file, with those that it names (VRT) or that belong to it, and what shows that they have changed."""
-    with open_raster(file) as dataset:
-        parts = [file, *sorted(dataset.files)]
-    states = [(path, path.stat()) for path in map(Path, dict.fromkeys(parts)) if path.is_file()]
-    return [file, *([str(path.resolve()), state.st_size, state.st_mtime_ns] for path, state in states)]

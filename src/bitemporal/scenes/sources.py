@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -52,6 +54,15 @@ class Grid:
     transform: Affine
     width: int
     height: int
+
+    def summary(self) -> dict[str, Any]:
+        """The pixels in JSON types."""
+        return {
+            "crs": None if self.crs is None else self.crs.to_string(),
+            "transform": list(self.transform)[:6],
+            "height": self.height,
+            "width": self.width,
+        }
 
     def describe(self) -> str:
         """Size, pixel size and CRS in words."""
@@ -106,6 +117,14 @@ def open_raster(path: str) -> DatasetReader:
         ) from error
 
 
+def file_state(file: str) -> list[Any]:
+    """A file, with those that it names (VRT) or that belong to it, and what shows that they have changed."""
+    with open_raster(file) as dataset:
+        parts = [file, *sorted(dataset.files)]
+    states = [(path, path.stat()) for path in map(Path, dict.fromkeys(parts)) if path.is_file()]
+    return [file, *([str(path.resolve()), state.st_size, state.st_mtime_ns] for path, state in states)]
+
+
 def open_source(files: Files, name: str, bands: Sequence[int] | None = None, nodata: float | None = None) -> Source:
     """Open one date and check that it can be used.
 
@@ -134,7 +153,7 @@ def open_source(files: Files, name: str, bands: Sequence[int] | None = None, nod
         with open_raster(path) as dataset:
             chosen = _bands(dataset, path, bands, alone=len(paths) == 1)
             dtypes += [(path, dataset.dtypes[band - 1]) for band in chosen]
-            grids.append(_grid(dataset, path))
+            grids.append(grid_of(dataset, path))
             channels += [(path, band) for band in chosen]
     for path, grid in zip(paths[1:], grids[1:], strict=True):
         if (grid.width, grid.height, grid.crs) != (grids[0].width, grids[0].height, grids[0].crs) or not (
@@ -186,7 +205,7 @@ def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, alone
     return colours
 
 
-def _grid(dataset: DatasetReader, path: str) -> Grid:
+def grid_of(dataset: DatasetReader, path: str) -> Grid:
     """The grid of a raster.
 
     Raises:

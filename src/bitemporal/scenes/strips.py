@@ -15,6 +15,7 @@ import torch
 from rasterio.windows import Window
 
 from bitemporal.inference import Detector
+from bitemporal.scenes.exclusion import OpenExclusion
 from bitemporal.scenes.grids import DateOnGrid
 from bitemporal.scenes.journal import Journal
 from bitemporal.scenes.scene import Scene
@@ -25,7 +26,7 @@ ANSWERED, SKIPPED = "tiles answered", "tiles skipped"
 """Names among the tallies of tiles; all other names are CAR parts."""
 
 _FILL = 127
-"""Value of both dates where either has no data: nothing to see, and no difference."""
+"""Value of both dates where either has no data, or a mask hides it: nothing to see, and no difference."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class _Tile:
     Attributes:
         before: Date 1, 3 x h x w, uint8.
         after: Date 2, likewise.
-        valid: Pixels with data on both dates, h x w; none outside the scene.
+        valid: Pixels with data on both dates that are not left out, h x w; none outside the scene.
     """
 
     before: npt.NDArray[np.uint8]
@@ -126,8 +127,9 @@ def _read_tiles(scene: Scene, places: Iterable[tuple[int, int]]) -> Iterator[Ite
 
         def read(row: int, column: int) -> _Tile:
             if not hasattr(opened, "dates"):
+                opened.exclusion = files.enter_context(scene.exclusion.open())
                 opened.dates = [files.enter_context(date) for date in scene.open_dates()]
-            return _read_tile(scene, opened.dates, row, column)
+            return _read_tile(scene, opened.dates, opened.exclusion, row, column)
 
         def tiles() -> Iterator[_Tile]:
             waiting: deque[Future[_Tile]] = deque()
@@ -144,7 +146,7 @@ def _read_tiles(scene: Scene, places: Iterable[tuple[int, int]]) -> Iterator[Ite
             pool.shutdown(cancel_futures=True)
 
 
-def _read_tile(scene: Scene, dates: Sequence[DateOnGrid], row: int, column: int) -> _Tile:
+def _read_tile(scene: Scene, dates: Sequence[DateOnGrid], exclusion: OpenExclusion, row: int, column: int) -> _Tile:
     """Read the tile of a row and a column of tiles; what lies outside the scene is reflected at its edge."""
     rows, columns = scene.tiling.rows, scene.tiling.columns
     top, left = rows.start(row), columns.start(column)
@@ -152,10 +154,11 @@ def _read_tile(scene: Scene, dates: Sequence[DateOnGrid], row: int, column: int)
     x0, x1 = max(left, 0), min(left + columns.tile, columns.length)
     window = Window(x0, y0, x1 - x0, y1 - y0)
     (before, valid_before), (after, valid_after) = (date.read(window) for date in dates)
-    valid = valid_before & valid_after
+    valid = valid_before & valid_after & exclusion.clear(window)
     images = [scale_channels(samples, scene.ranges) for samples in (before, after)]
     for image in images:
         image[:, ~valid] = _FILL
+    valid &= exclusion.inside(window)  # the surroundings of an area help the network to see its edge
     around = (y0 - top, top + rows.tile - y1), (x0 - left, left + columns.tile - x1)
     if any(map(any, around)):
         images = [np.pad(image, ((0, 0), *around), mode="reflect") for image in images]

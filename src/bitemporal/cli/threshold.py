@@ -1,0 +1,60 @@
+"""``bitemporal threshold``."""
+
+from dataclasses import asdict, dataclass
+
+from bitemporal import scenes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Products:
+    """Output.
+
+    Attributes:
+        output: Change mask to write, a GeoTIFF (.tif) with 0 unchanged, 1 changed, 255 no data.
+        polygons: Also write the changed areas, .gpkg, .parquet or .geojson.
+        quicklook: Also write a picture of both dates and the changes, .png; needs before and after.
+        summary: Also write CAR and hectares, .json.
+    """
+
+    output: str
+    polygons: str | None = None
+    quicklook: str | None = None
+    summary: str | None = None
+
+
+def threshold(
+    probability: str,
+    /,
+    *,
+    files: Products,
+    before: list[str] | None = None,
+    after: list[str] | None = None,
+    options: scenes.MapOptions,
+    date_options: scenes.DateOptions,
+) -> None:
+    """Make a map anew from probabilities, with another threshold or area, without a network.
+
+    The files are those that `bitemporal predict-scene` writes with the same threshold.
+
+    Args:
+        probability: Raster of one band with values in [0, 1], as `bitemporal predict-scene --probability` writes.
+        files: What is written.
+        before: Raster of date 1, or one raster for each of red, green and blue; for the quicklook alone.
+        after: Raster of date 2, or one raster for each of red, green and blue; for the quicklook alone.
+        options: How the map is made.
+        date_options: How the dates are read, for the quicklook alone.
+    """
+    result = scenes.threshold_scene(
+        probability,
+        **asdict(files),
+        before=before,
+        after=after,
+        date_options=date_options,
+        **asdict(options),
+    )
+    area = "" if result.changed_hectares is None else f", {result.changed_hectares:.2f} ha"
+    print(f"changed: {result.changed_pixels} of {result.valid_pixels} valid pixels (CAR {result.car:.4f}{area})")
+    if result.polygons is not None:
+        print(f"polygons: {result.polygons}")
+    for name, path in result.outputs.named().items():
+        print(f"{name}: {path}")

@@ -1,0 +1,236 @@
+"""A new map from probabilities that were predicted before: mask, polygons, picture and areas, without a network."""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+
+from bitemporal import __version__
+from bitemporal.errors import DataError, OptionError
+from bitemporal.files import unwritable, write_json
+from bitemporal.scenes.drawing import Dates, Drawing
+from bitemporal.scenes.exclusion import Exclusion
+from bitemporal.scenes.geography import has_areas, hectares
+from bitemporal.scenes.grids import Shift, common_grid
+from bitemporal.scenes.journal import work_folder
+from bitemporal.scenes.options import DateOptions, MapOptions
+from bitemporal.scenes.outputs import Outputs, check_outputs, publish
+from bitemporal.scenes.products import Products, make_products
+from bitemporal.scenes.rasters import new_raster, row_windows
+from bitemporal.scenes.sources import (
+    Files,
+    Grid,
+    Source,
+    file_state,
+    gdal_settings,
+    grid_of,
+    open_raster,
+    open_source,
+)
+from bitemporal.scenes.values import value_range
+
+
+@dataclass(frozen=True)
+class ThresholdResult:
+    """A new map: measurements and the files that were written.
+
+    Attributes:
+        outputs: The files.
+        car: Changed pixels divided by valid ones.
+        changed_pixels: Number of changed pixels.
+        valid_pixels: Number of pixels with a probability that are not left out.
+        changed_hectares: Area of the changed pixels; ``None`` for rasters without a place.
+        polygons: Number of polygons, if they are written.
+        seconds: Time it took.
+    """
+
+    outputs: Outputs
+    car: float
+    changed_pixels: int
+    valid_pixels: int
+    changed_hectares: float | None
+    polygons: int | None
+    seconds: float
+
+
+def threshold_scene(
+    probability: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    before: Files | None = None,
+    after: Files | None = None,
+    polygons: str | os.PathLike[str] | None = None,
+    quicklook: str | os.PathLike[str] | None = None,
+    summary: str | os.PathLike[str] | None = None,
+    date_options: DateOptions | None = None,
+    **options: Any,  # noqa: ANN401  fields of MapOptions, checked by it
+) -> ThresholdResult:
+    """Make the map of a scene anew from its probabilities, with another threshold or another area.
+
+    The files are those that ``predict_scene`` writes with the same threshold. The raster is read by windows.
+
+    Args:
+        probability: Raster of one band with values in [0, 1]; NaN, and what the file calls no data, is left out.
+        output: Mask to write, a Cloud Optimised GeoTIFF: 0 unchanged, 1 changed, 255 no data.
+        before: Date 1, for the picture alone.
+        after: Date 2, likewise.
+        polygons: Where to write changed areas: .gpkg, .parquet (GeoParquet) or .geojson.
+        quicklook: Where to write a picture of both dates and the changes: .png; needs both dates.
+        summary: Where to write CAR and hectares: .json.
+        date_options: How the dates are read; by default with the range of values that the probabilities were predicted
+            with, if their tags say so.
+        **options: Fields of ``MapOptions``.
+
+    Raises:
+        DataError: When a raster cannot be used or read, or the files do not fit.
+        OptionError: When an option cannot be used.
+        OutputError: When something cannot be written. Nothing is left half-written.
+    """
+    kinds = {"polygons": polygons, "quicklook": quicklook, "summary": summary}
+    outputs = Outputs(Path(output), **{kind: Path(path) for kind, path in kinds.items() if path is not None})
+    if (quicklook is not None) != (before is not None and after is not None) or (before is None) != (after is None):
+        raise OptionError(
+            "quicklook: a picture needs both dates, and both dates serve the picture alone; give quicklook, before and "
+            "after together, or none of them"
+        )
+    try:
+        map_options = MapOptions(**options)
+    except TypeError as error:
+        raise OptionError(f"options: {error}; expected fields of MapOptions") from error
+    started = time.perf_counter()
+    with gdal_settings():
+        path = os.fspath(probability)
+        grid, tags = _probability_raster(path)
+        exclusion = Exclusion.of(map_options, grid)
+        dates = None
+        if before is not None and after is not None:
+            dates = _dates(before, after, grid, tags, date_options or DateOptions())
+        files = () if dates is None else (*dates.before.files, *dates.after.files)
+        check_outputs(outputs, (path, *files, *map_options.exclusion_files()), has_areas(grid.crs))
+        drawing = Drawing(outputs, map_options, grid, _new_tags(tags, map_options), exclusion, dates)
+        with work_folder(outputs.mask) as folder:
+            try:
+                checked = folder / "threshold" / "probability.tif"
+                shutil.rmtree(checked.parent, ignore_errors=True)  # of a run that was killed
+                checked.parent.mkdir()
+                _copy(path, checked, grid)
+                products = make_products(drawing, checked, checked.parent)
+                if not products.valid.sum():
+                    raise DataError(
+                        f"{path}: has no pixel with a probability that is not left out; check nodata, within and mask"
+                    )
+                if outputs.summary is not None:  # its presence says that everything else is there
+                    outputs.summary.unlink(missing_ok=True)
+                publish(products.files)
+                result = _result(drawing, products, started)
+                if outputs.summary is not None:
+                    write_json(outputs.summary, _summary(path, tags, drawing, products, result))
+            except (OSError, RasterioError) as error:
+                raise unwritable(outputs.mask, error) from error
+            finally:
+                shutil.rmtree(folder / "threshold", ignore_errors=True)
+    return result
+
+
+def _probability_raster(path: str) -> tuple[Grid, dict[str, str]]:
+    """The pixels and the tags of a raster of probabilities."""
+    if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
+        raise DataError(f"probability: {Path(path).absolute()}: no such file; expected a raster: correct the path")
+    with open_raster(path) as dataset:
+        if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind != "f":
+            found = f"{dataset.count} band(s) of {dataset.dtypes[0]}"
+            raise DataError(
+                f"probability: {path} has {found}; expected one band of floats in [0, 1], as `bitemporal predict-scene "
+                "--probability` writes: give that file"
+            )
+        return grid_of(dataset, path), dataset.tags()
+
+
+def _copy(source: str, target: Path, grid: Grid) -> None:
+    """Write probabilities as a plain float32 raster with NaN where there are none, and check them on the way.
+
+    Raises:
+        DataError: When one lies outside [0, 1], or cannot be read.
+        OSError: When the copy cannot be written.
+    """
+    with rasterio.open(source) as raster, new_raster(target, grid, "float32", np.nan, {}) as copy:
+        for window in row_windows(raster):
+            try:
+                values = raster.read(1, window=window)
+                values[raster.read_masks(1, window=window) == 0] = np.nan
+            except RasterioError as error:
+                cause = str(error.__cause__ or error).splitlines()[0]
+                raise DataError(
+                    f"probability: {source}: its pixels cannot be read ({cause}); it is damaged or truncated: "
+                    "restore or predict it again"
+                ) from error
+            strange = values[(values < 0) | (values > 1)]
+            if strange.size:
+                raise DataError(
+                    f"probability: {source} holds {strange[0]:g}; expected values in [0, 1], or NaN or the file's "
+                    "no-data value: give the raster that `bitemporal predict-scene --probability` writes"
+                )
+            copy.write(values.astype(np.float32), 1, window=window)
+
+
+def _dates(before: Files, after: Files, grid: Grid, tags: Mapping[str, str], options: DateOptions) -> Dates:
+    """Both dates, for the picture: with the range of values and the shift that the probabilities' tags name."""
+    first = open_source(before, "before", options.bands, options.nodata)
+    second = open_source(after, "after", options.bands, options.nodata)
+    common_grid(first, Source("probability", (), (), grid, "float32"))  # they overlap
+    given = options.image_range
+    if given is None and (noted := json.loads(tags.get("VALUE_RANGE", "null"))):
+        given = tuple(value for pair in noted for value in pair)
+    shift = [float(number) for number in re.findall(r"[-+][\d.]+", tags.get("SHIFT", ""))]
+    return Dates(first, second, grid, value_range(first, second, given), Shift(*shift) if len(shift) == 2 else None)
+
+
+def _new_tags(tags: Mapping[str, str], options: MapOptions) -> dict[str, str]:
+    """The tags that the probabilities had, with what is new."""
+    kept = {name: value for name, value in tags.items() if name != "AREA_OR_POINT"} if "DETECTOR" in tags else {}
+    left_out = {
+        name: f"{kept[name]}, {value}" if name in kept else value for name, value in options.exclusion_tags().items()
+    }
+    return kept | {"SOFTWARE": f"bitemporal {__version__}", "THRESHOLD": f"{options.threshold:g}"} | left_out
+
+
+def _result(drawing: Drawing, products: Products, started: float) -> ThresholdResult:
+    changed, valid = int(products.changed.sum()), int(products.valid.sum())
+    return ThresholdResult(
+        outputs=drawing.outputs,
+        car=changed / valid,
+        changed_pixels=changed,
+        valid_pixels=valid,
+        changed_hectares=hectares(drawing.grid, products.changed),
+        polygons=products.polygons,
+        seconds=round(time.perf_counter() - started, 3),
+    )
+
+
+def _summary(
+    path: str, tags: Mapping[str, str], drawing: Drawing, products: Products, result: ThresholdResult
+) -> dict[str, Any]:
+    """The result in JSON types, with every setting, under the names of ``predict_scene``'s summary."""
+    return {
+        **{field.name: getattr(result, field.name) for field in fields(result)},
+        "outputs": {name: str(file) for name, file in drawing.outputs.named().items()},
+        "valid_hectares": hectares(drawing.grid, products.valid),
+        "grid": drawing.grid.summary(),
+        "settings": {
+            "version": __version__,
+            "probability": file_state(path),
+            "tags": dict(tags),
+            "options": asdict(drawing.options),
+            "area": None if drawing.exclusion.area is None else drawing.exclusion.area.digest,
+            "masks": [file_state(file) for file in drawing.exclusion.masks],
+        },
+    }

@@ -1,0 +1,306 @@
+"""Products of scenes made anew and from parts of a scene: thresholds, areas of interest, masks, polygons, styles."""
+
+import json
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from rasterio import features
+from rasterio.enums import Resampling
+from rasterio.transform import from_origin
+from rasterio.warp import reproject
+
+from bitemporal.cli.main import main
+from bitemporal.errors import DataError, OptionError, OutputError
+from bitemporal.inference import NetworkDetector
+from bitemporal.scenes import predict_scene, threshold_scene
+from scene_files import LEFT, TOP, UTM, ground, read, write_raster
+from stub_networks import Passes, convolutional, pointwise, register_stubs
+
+
+@pytest.fixture(autouse=True)
+def _stubs(monkeypatch):
+    register_stubs(monkeypatch)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two dates of one grid with noise, one with a corner of no data: probabilities of all sizes."""
+    before = ground(0, 200, 260)
+    after = ground(1, 200, 260)
+    before[:, :30, :40] = 0
+    return [write_raster(tmp_path / f"{n}.tif", date, nodata=0) for n, date in (("before", before), ("after", after))]
+
+
+TRANSFORM = from_origin(LEFT, TOP, 0.5, 0.5)
+SHAPE = (200, 260)
+
+
+def at(*places):
+    """A polygon through places near (column, row), no side of which meets the centre of a pixel."""
+    return shapely.Polygon([TRANSFORM @ (column + 0.337, row + 0.119) for column, row in places])
+
+
+def write_area(path, *polygons, crs=UTM):
+    table = geopandas.GeoDataFrame({"name": ["x"] * len(polygons)}, geometry=list(polygons), crs=UTM)
+    table = table if crs is None else table.to_crs(crs)
+    table = table.set_crs(None, allow_override=True) if crs is None else table
+    if path.suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_file(path)
+    return path
+
+
+HOLED = at((20, 10), (150, 25), (140, 160), (30, 120)).difference(at((60, 50), (90, 50), (90, 90), (60, 90)))
+SECOND = at((200, 100), (250, 100), (225, 190))
+
+
+def test_a_threshold_gives_the_bytes_of_a_prediction_with_it(pair, tmp_path):
+    model = convolutional(0)
+    detector = NetworkDetector(model)
+    outs = {}
+    for threshold in (0.5, 0.4):
+        out = tmp_path / f"{threshold}"
+        kinds = {"polygons": out / "a.gpkg", "quicklook": out / "q.png", "summary": out / "s.json"}
+        predict_scene(
+            detector, *pair, out / "c.tif", **kinds, probability=out / "p.tif", threshold=threshold, tile=128,
+            minimum_area=0.5, smooth=True,
+        )  # fmt: skip
+        outs[threshold] = out
+    passes = Passes(model)
+    new = tmp_path / "new"
+    words = ["threshold", str(outs[0.5] / "p.tif"), "-o", str(new / "c.tif"), "--threshold", "0.4", "--smooth"]
+    words += ["--polygons", str(new / "a.gpkg"), "--minimum-area", "0.5", "--summary", str(new / "s.json")]
+    words += ["--quicklook", str(new / "q.png"), "--before", str(pair[0]), "--after", str(pair[1])]
+    assert main(words) == 0
+    assert not passes.sizes
+    for name in ("a.gpkg", "q.png", "c.qml", "c.tif"):
+        assert (new / name).read_bytes() == (outs[0.4] / name).read_bytes(), name
+    assert (new / "a.gpkg").read_bytes() != (outs[0.5] / "a.gpkg").read_bytes()
+    summary, expected = (json.loads((folder / "s.json").read_text()) for folder in (new, outs[0.4]))
+    same = ("car", "changed_pixels", "valid_pixels", "changed_hectares", "valid_hectares", "polygons", "grid")
+    assert {name: summary[name] for name in same} == {name: expected[name] for name in same}
+    assert not list(new.glob(".*"))
+
+
+def test_any_raster_of_probabilities_will_do(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).random((1, 700, 90))
+    values[0, :50] = -1
+    values[0, 100, 3:9] = np.nan
+    path = write_raster(tmp_path / "p.tif", values, nodata=-1)
+    result = threshold_scene(path, tmp_path / "c.tif", threshold=0.7)
+    mask = read(tmp_path / "c.tif")
+    expected = np.where((values[0] == -1) | np.isnan(values[0]), 255, values[0].astype(np.float32) > 0.7)
+    assert np.array_equal(mask, expected)
+    assert result.valid_pixels == 650 * 90 - 6
+    assert result.car == (expected == 1).sum() / result.valid_pixels
+
+
+def test_rasters_that_hold_no_probabilities_are_refused(tmp_path):
+    one = np.full((1, 20, 20), 0.5, np.float32)
+    cases = {
+        "bytes": (one.astype(np.uint8), r"has 1 band\(s\) of uint8; expected one band of floats in \[0, 1\]"),
+        "many": (one.repeat(2, axis=0), r"has 2 band\(s\) of float32"),
+        "large": (one + 1, r"holds 1.5; expected values in \[0, 1\]"),
+        "empty": (one * np.nan, r"has no pixel with a probability"),
+    }
+    for name, (values, text) in cases.items():
+        path = write_raster(tmp_path / f"{name}.tif", values)
+        with pytest.raises(DataError, match=text):
+            threshold_scene(path, tmp_path / "out" / "c.tif")
+        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    good = write_raster(tmp_path / "good.tif", one)
+    with pytest.raises(DataError, match=f"{tmp_path}/absent.tif: no such file"):
+        threshold_scene(tmp_path / "absent.tif", tmp_path / "c.tif")
+    with pytest.raises(OutputError, match=r"good.tif is one of the files that are read"):
+        threshold_scene(good, good)
+    with pytest.raises(OptionError, match="give quicklook, before and after together"):
+        threshold_scene(good, tmp_path / "c.tif", quicklook=tmp_path / "q.png")
+    assert np.array_equal(read(good), one[0])
+
+
+# --- areas of interest and masks
+
+
+@pytest.mark.parametrize("ending", [".gpkg", ".geojson", ".shp", ".parquet"])
+def test_pixels_outside_an_area_count_nowhere(ending, pair, tmp_path):
+    path = write_area(tmp_path / f"area{ending}", shapely.MultiPolygon([HOLED]), SECOND)
+    if ending == ".geojson":  # longitude and latitude, and back
+        path = write_area(path, HOLED, SECOND, crs=4326)
+    inside = features.geometry_mask([HOLED, SECOND], SHAPE, TRANSFORM, invert=True)
+    out = {name: tmp_path / "out" / file for name, file in (("probability", "p.tif"), ("polygons", "a.gpkg"))}
+    detector = NetworkDetector(convolutional(0))
+    whole = predict_scene(detector, *pair, tmp_path / "whole.tif", probability=tmp_path / "whole-p.tif")
+    result = predict_scene(detector, *pair, tmp_path / "out" / "c.tif", within=str(path), **out)
+    mask, before = read(tmp_path / "out" / "c.tif"), read(tmp_path / "whole.tif")
+    # what the network sees around the area stays as it is
+    assert np.array_equal(mask, np.where(inside, before, 255))
+    assert np.array_equal(np.isnan(read(out["probability"])), ~inside | (before == 255))
+    assert result.valid_pixels == (inside & (before != 255)).sum() < whole.valid_pixels
+    assert result.changed_pixels == (mask == 1).sum()
+    assert result.changed_hectares == pytest.approx((mask == 1).sum() * 0.25 / 1e4)
+    table = geopandas.read_file(out["polygons"], layer="a")
+    assert table.pixels.sum() == (mask == 1).sum()
+    again = threshold_scene(tmp_path / "whole-p.tif", tmp_path / "again.tif", within=str(path))
+    assert np.array_equal(read(tmp_path / "again.tif"), mask)
+    assert again.car == result.car
+
+
+def test_masks_of_either_date_hide_what_they_mark(pair, tmp_path):
+    clouds = np.zeros((1, *SHAPE), np.uint8)
+    clouds[0, 40:90, 60:120] = 7
+    first = write_raster(tmp_path / "first.tif", clouds, nodata=0)
+    # coarser, in another CRS, and smaller than the scene
+    coarse = np.zeros((1, 30, 30), np.float32)
+    coarse[0, 5:20, 5:9] = 1
+    coarse[0, 22:25, 22:28] = np.nan
+    corner = geopandas.GeoSeries([shapely.Point(TRANSFORM @ (120, 60))], crs=UTM).to_crs(3857)[0]
+    second = write_raster(tmp_path / "second.tif", coarse, crs="EPSG:3857", pixel=2.0, left=corner.x, top=corner.y)
+    expected = np.zeros(SHAPE, np.uint8)
+    reproject(
+        (coarse[0] != 0).astype(np.uint8), expected, src_transform=from_origin(corner.x, corner.y, 2.0, 2.0),
+        src_crs="EPSG:3857", dst_transform=TRANSFORM, dst_crs=UTM, resampling=Resampling.nearest, tolerance=0.0,
+    )  # fmt: skip
+    hidden = (clouds[0] != 0) | (expected != 0)
+    assert 0 < (expected != 0).sum() < SHAPE[0] * SHAPE[1] / 2
+    detector = NetworkDetector(pointwise())
+    predict_scene(detector, *pair, tmp_path / "whole.tif")
+    masks = [str(first), str(second)]
+    result = predict_scene(detector, *pair, tmp_path / "c.tif", mask=masks, probability=tmp_path / "p.tif")
+    mask = read(tmp_path / "c.tif")
+    assert np.array_equal(mask, np.where(hidden, 255, read(tmp_path / "whole.tif")))
+    assert result.valid_pixels == (mask != 255).sum()
+    with rasterio.open(tmp_path / "c.tif") as source:
+        assert source.tags()["MASK"] == "first.tif, second.tif"
+
+
+def test_the_network_does_not_see_what_a_mask_hides(pair, tmp_path):
+    clouds = np.zeros((1, *SHAPE), np.uint8)
+    clouds[0, 100:, 100:] = 1
+    mask = str(write_raster(tmp_path / "clouds.tif", clouds))
+    after = np.moveaxis(np.stack([read(pair[1], band) for band in (1, 2, 3)]), 0, 0)
+    after[:, 100:, 100:] = 255
+    bright = write_raster(tmp_path / "bright.tif", after, nodata=0)
+    detector = NetworkDetector(convolutional(0))
+    found = []
+    for date in (pair[1], bright):
+        predict_scene(detector, pair[0], date, tmp_path / "c.tif", mask=[mask], probability=tmp_path / "p.tif")
+        found.append(read(tmp_path / "p.tif"))
+    assert np.array_equal(*found, equal_nan=True)
+
+
+def test_a_scene_that_was_begun_without_an_area_starts_again_with_it(pair, tmp_path):
+    from bitemporal.scenes.options import SceneOptions
+    from bitemporal.scenes.outputs import Outputs
+    from bitemporal.scenes.scene import open_scene
+
+    path = write_area(tmp_path / "area.gpkg", HOLED)
+    mask = str(write_raster(tmp_path / "m.tif", np.zeros((1, *SHAPE), np.uint8)))
+    outputs, detector = Outputs(tmp_path / "c.tif"), NetworkDetector(pointwise())
+
+    def fingerprint(**options):
+        return open_scene(detector, *pair, outputs, SceneOptions(**options)).fingerprint
+
+    first = fingerprint(within=str(path))
+    assert first == fingerprint(within=str(path))
+    assert len({first, fingerprint(), fingerprint(mask=[mask])}) == 3
+    write_area(path, SECOND)
+    assert fingerprint(within=str(path)) != first
+
+
+def test_areas_and_masks_that_do_not_fit_are_refused_with_the_reason(pair, tmp_path):
+    far = shapely.affinity.translate(SECOND, 1e5, 0)
+    point = geopandas.GeoDataFrame(geometry=[shapely.Point(TRANSFORM @ (5, 5))], crs=UTM)
+    point.to_file(tmp_path / "point.gpkg")
+    geopandas.GeoDataFrame(geometry=[SECOND], crs=UTM).to_file(tmp_path / "two.gpkg", layer="one")
+    geopandas.GeoDataFrame(geometry=[SECOND], crs=UTM).to_file(tmp_path / "two.gpkg", layer="other")
+    (tmp_path / "bad.gpkg").write_text("no GeoPackage")
+    two = np.zeros((2, *SHAPE), np.uint8)
+    cases = [
+        ({"within": write_area(tmp_path / "far.gpkg", far)}, r"within: .*far.gpkg does not overlap the pixels"),
+        ({"within": write_area(tmp_path / "bare.gpkg", SECOND, crs=None)}, r"bare.gpkg: the file has no CRS, but"),
+        ({"within": write_area(tmp_path / "none.gpkg")}, r"none.gpkg holds no polygon"),
+        ({"within": tmp_path / "point.gpkg"}, r"point.gpkg: holds Point; expected polygons"),
+        ({"within": tmp_path / "two.gpkg"}, r"two.gpkg has the layers one, other; expected one"),
+        ({"within": tmp_path / "bad.gpkg"}, r"bad.gpkg: cannot be read as a vector file"),
+        ({"within": tmp_path / "absent.gpkg"}, rf"within: {tmp_path}/absent.gpkg: no such file"),
+        ({"within": tmp_path / "area.txt"}, r"within: found .*area.txt, expected a vector file: .gpkg"),
+        ({"mask": write_raster(tmp_path / "away.tif", two[:1], left=LEFT + 1e5)}, r"away.tif does not overlap the pix"),
+        ({"mask": write_raster(tmp_path / "two.tif", two)}, r"mask: .*two.tif has 2 bands; expected one"),
+        ({"mask": write_raster(tmp_path / "nowhere.tif", two[:1], crs=None)}, r"nowhere.tif: has no CRS, but"),
+        ({"mask": tmp_path / "absent.tif"}, rf"mask: {tmp_path}/absent.tif: no such file"),
+    ]
+    model = pointwise()
+    passes = Passes(model)
+    for case, text in cases:
+        options = {name: [str(path)] if name == "mask" else str(path) for name, path in case.items()}
+        with pytest.raises(DataError, match=text):
+            predict_scene(NetworkDetector(model), *pair, tmp_path / "c.tif", **options)
+    assert not passes.sizes
+    with pytest.raises(OutputError, match=r"first.tif is one of the files that are read"):
+        mask = write_raster(tmp_path / "first.tif", two[:1])
+        predict_scene(NetworkDetector(model), *pair, mask, mask=[str(mask)])
+
+
+def test_images_without_a_place_take_masks_of_their_size_and_areas_in_pixels(tmp_path):
+    images = [write_raster(tmp_path / f"{n}.tif", ground(n, 40, 60), crs=None) for n in (1, 2)]
+    cloud = np.zeros((1, 40, 60), np.uint8)
+    cloud[0, 5:10, 7:20] = 1
+    mask = write_raster(tmp_path / "m.tif", cloud, crs=None)
+    area = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 30, 20)])
+    area.to_parquet(tmp_path / "a.parquet")
+    detector = NetworkDetector(pointwise())
+    within = str(tmp_path / "a.parquet")
+    result = predict_scene(detector, *images, tmp_path / "c.tif", mask=[str(mask)], within=within)
+    expected = np.zeros((40, 60), bool)
+    expected[:20, :30] = True
+    assert np.array_equal(read(tmp_path / "c.tif") != 255, expected & (cloud[0] == 0))
+    assert result.changed_hectares is None
+    small = write_raster(tmp_path / "small.tif", cloud[:, :20], crs=None)
+    with pytest.raises(DataError, match=r"small.tif: is 20 x 60, but the other pixels are 40 x 60"):
+        predict_scene(detector, *images, tmp_path / "c.tif", mask=[str(small)])
+
+
+def test_the_picture_is_white_where_pixels_are_left_out(pair, tmp_path):
+    from PIL import Image
+
+    area = write_area(tmp_path / "a.gpkg", SECOND)
+    predict_scene(
+        NetworkDetector(pointwise()), *pair, tmp_path / "c.tif", within=str(area), quicklook=tmp_path / "q.png"
+    )
+    picture = np.array(Image.open(tmp_path / "q.png"))[:, : SHAPE[1]]
+    inside = features.geometry_mask([SECOND], SHAPE, TRANSFORM, invert=True)
+    assert np.array_equal((picture != 255).any(axis=2), inside)
+
+
+# --- polygons and styles
+
+
+def test_polygons_carry_their_largest_probability_and_a_confidence(tmp_path):
+    values = np.zeros((1, 40, 60), np.float32)
+    values[0, 5:15, 5:15] = 0.6
+    values[0, 7, 7] = 0.9
+    values[0, 20:30, 30:50] = 1.0
+    path = write_raster(tmp_path / "p.tif", values)
+    threshold_scene(path, tmp_path / "c.tif", polygons=tmp_path / "a.geojson", threshold=0.2)
+    table = geopandas.read_file(tmp_path / "a.geojson").sort_values("pixels")
+    mean = (99 * 0.6 + 0.9) / 100
+    assert list(table.mean_probability) == pytest.approx([mean, 1.0])
+    assert list(table.max_probability) == pytest.approx([0.9, 1.0])
+    assert list(table.confidence) == pytest.approx([(mean - 0.2) / 0.8, 1.0])
+
+
+def test_a_mask_and_polygons_of_one_name_share_a_folder(tmp_path):
+    path = write_raster(tmp_path / "p.tif", np.random.default_rng(0).random((1, 30, 30)).astype(np.float32))
+    for ending in (".geojson", ".gpkg", ".parquet"):
+        out = tmp_path / ending
+        threshold_scene(path, out / "change.tif", polygons=out / f"change{ending}")
+        assert {file.name for file in out.iterdir()} == {"change.tif", "change.qml", f"change{ending}"}
+        style = (out / "change.qml").read_text()
+        # the mask has its colours in itself
+        assert ("<renderer-v2" in style) == (ending != ".gpkg")
+        with rasterio.open(out / "change.tif") as source:
+            assert source.colormap(1)[1] == (227, 26, 28, 255)
