@@ -508,13 +508,14 @@ def test_stems_without_partners_are_counted(tmp_path):
     assert (split.pairs, split.odd) == (3, 3)
 
 
-def test_two_places_for_one_split_are_an_error(tmp_path):
+def test_a_second_place_of_a_split_is_a_split_of_its_own(tmp_path):
     write_tree(tmp_path, files_of("train", 1))
-    write_tree(tmp_path, files_of("train", 1, pattern="old/{split}/{folder}/{i}.png"))
-    with pytest.raises(
-        DownloadError, match=r"/old/train/A and .*/train/A look like the same folder of train; keep one"
-    ):
-        find_splits(tmp_path)
+    write_tree(tmp_path, files_of("train", 2, pattern="old/{split}/{folder}/{i}.png"))
+    splits = find_splits(tmp_path)
+    assert {split: folders.pairs for split, folders in splits.items()} == {"train": 1, "old": 2}
+    assert "old: found 2 pairs, but JL1-CD ships no such split" in compare_with_card(
+        catalog.dataset_card("jl1-cd"), splits
+    )
 
 
 def test_images_below_a_folder_of_images_belong_to_no_split(tmp_path):
@@ -524,12 +525,15 @@ def test_images_below_a_folder_of_images_belong_to_no_split(tmp_path):
     assert (split.before, split.pairs, split.odd) == (tmp_path / "train" / "A", 2, 0)
 
 
-def test_two_folders_for_one_role_are_an_error(tmp_path):
+def test_the_folder_named_label_holds_the_labels(tmp_path):
     write_tree(tmp_path, files_of("train", 1) | {"train/mask/train_0.png": png()})
-    with pytest.raises(
-        DownloadError, match=r"train/label and .*train/mask look like the same folder of train; keep one"
-    ):
-        find_splits(tmp_path)
+    assert find_splits(tmp_path)["train"].label == tmp_path / "train" / "label"
+
+
+def test_what_cannot_be_arranged_is_no_split(tmp_path):
+    write_tree(tmp_path, files_of("train", 2, pattern="{folder}/{i}.png"))
+    write_tree(tmp_path, {"list/train.txt": b"train_0", "list/val.txt": b"train_1"})
+    assert find_splits(tmp_path) == {}
 
 
 def test_differences_from_the_card_are_reported(tmp_path):

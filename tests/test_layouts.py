@@ -10,7 +10,7 @@ from PIL import Image
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, OptionError
 from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
-from bitemporal.pairs.partition import PartitionRow
+from bitemporal.pairs.partition import PartitionRow, read_partition
 from bitemporal.pairs.splits import write_split
 from remedies import follow_commands, follow_keywords, follow_options
 
@@ -484,3 +484,43 @@ def test_images_without_any_order(tmp_path):
         put(tmp_path / f"{i}.png", OTHER)
     with pytest.raises(DataError, match="found 3 images whose names do not say which"):
         PairFolder(tmp_path)
+
+
+def test_a_run_takes_the_splits_of_lists_and_says_what_it_leaves(tmp_path, capsys):
+    data, run = tmp_path / "data", tmp_path / "run"
+    put_names(data, ("t1", "t2", "mask"), ["a", "b", "c", "d", "e"])
+    (data / "list").mkdir()
+    for split, names in {"train": "a\nb\n", "val": "c\n", "test": "d\n"}.items():
+        (data / "list" / f"{split}.txt").write_text(names)
+    (data / "edges").mkdir()
+    steps = ["--max-steps", "1", "--batch-size", "2", "--crop-size", "16", "--workers", "0"]
+    assert main(["train", "--model", "test_fc", "--data", str(data), "--out", str(run), *steps]) == 0
+    out = capsys.readouterr().err
+    assert "layout: t1 = before, t2 = after, mask = label" in out and "layout: splits by list/test.txt" in out
+    assert "edges" in out and "1 pair(s) are in no list and left out, such as e" in out
+    assert {(row.split, row.stem) for row in read_partition(run / "partition.csv")} == {
+        ("train", "a"),
+        ("train", "b"),
+        ("val", "c"),
+        ("test", "d"),
+    }
+
+
+def test_a_run_leaves_splits_of_other_names_alone(tmp_path, capsys):
+    data = tmp_path / "data"
+    for name in ("train", "val", "test_large"):
+        put_names(data / name, ("A", "B", "label"), ["a", "b"])
+    (data / "test_large" / "label" / "a.png").unlink()
+    steps = ["--max-steps", "1", "--batch-size", "2", "--crop-size", "16", "--workers", "0"]
+    assert main(["train", "--model", "test_fc", "--data", str(data), "--out", str(tmp_path / "run"), *steps]) == 0
+    assert "split test_large: 2 pairs, not used" in capsys.readouterr().err
+    rows = read_partition(tmp_path / "run" / "partition.csv")
+    assert {row.split for row in rows} == {"train", "val"}
+
+
+def test_folders_without_a_split_to_learn_from(tmp_path, capsys):
+    data = tmp_path / "data"
+    for name in ("osaka", "kyoto"):
+        put_names(data / name, ("A", "B", "label"), [name])
+    assert main(["train", "--model", "test_fc", "--data", str(data), "--out", str(tmp_path / "run")]) == 1
+    assert "expected a split train to learn from" in capsys.readouterr().err

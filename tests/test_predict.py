@@ -145,3 +145,24 @@ def test_predict_of_two_images_that_cannot_be_used(bundles, capsys):
     message = capsys.readouterr().err
     assert "16 x 16" in message and "16 x 15" in message and "Traceback" not in message
     assert not (bundles / "m.png").exists()
+
+
+def test_folders_whose_stems_differ_by_a_suffix_are_paired_as_in_training(bundles, capsys):
+    pairs = {f"joplin_{i}": pair_of_car(40 + i, 18, 22, seed=i) for i in range(2)}
+    for stem, (before, after) in pairs.items():
+        save(bundles / "A" / f"{stem}_pre_disaster.png", before)
+        save(bundles / "B" / f"{stem}_post_disaster.png", after)
+    words = ["predict", str(bundles / "A"), str(bundles / "B"), "--bundle", str(bundles / "origin"), "--device", "cpu"]
+    assert main([*words, "-o", str(bundles / "out")]) == 0
+    assert "_pre_disaster before, _post_disaster after" in capsys.readouterr().err
+    for stem, (before, after) in pairs.items():
+        with Image.open(bundles / "out" / f"{stem}.png") as mask:
+            assert np.array_equal(np.asarray(mask), np.where((after != before).all(-1), 255, 0))
+    (bundles / "A" / "joplin_1_pre_disaster.png").rename(bundles / "A" / "joplin_1.png")
+    assert main([*words, "-o", str(bundles / "some"), "--suffixes", "_pre_disaster,_post_disaster"]) == 1
+    faults = capsys.readouterr().err
+    assert "joplin_1.png: does not end in the suffix" in faults and "joplin_1_post_disaster.png: no image" in faults
+    assert [path.name for path in (bundles / "some").iterdir()] == ["joplin_0.png"]
+    two = ["predict", *(str(path) for path in (bundles / "B").iterdir()), *words[3:], "-o", str(bundles / "m.png")]
+    assert main([*two, "--suffixes", "_a,_b"]) == 1
+    assert "leave the option out" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def check(
     is 1 when there is any fault. Nothing is changed on disk.
 
     Args:
-        path: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
+        path: Folder of pairs, ROOT/{train,val,test}/{A,B,label}, ROOT/{A,B,label}, or as data sets are released.
         pair_options: How the files of the pairs are read.
         workers: Processes that read files; as many as fit the folder and the machine when left out.
     """

@@ -43,7 +43,7 @@ def stats(
     car_histogram.png. Only labels are read; nothing of the data is moved, copied or changed.
 
     Args:
-        path: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
+        path: Folder of pairs, ROOT/{train,val,test}/{A,B,label}, ROOT/{A,B,label}, or as data sets are released.
         output: Folder for partition.csv and car_histogram.png; must not lie inside the data.
         parts: Number of parts, 3 when left out. The paper has thresholds for 2 (0.10) and 3 (0.05, 0.20) parts; any
             other number takes those of equal pair counts.

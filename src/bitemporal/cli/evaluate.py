@@ -46,7 +46,7 @@ def evaluate(
     Args:
         bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub; or a folder of
             masks that another program has written, 0 unchanged, another value changed, with the stems of the pairs.
-        data: Folder of pairs, ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}.
+        data: Folder of pairs, ROOT/{train,val,test}/{A,B,label}, ROOT/{A,B,label}, or as data sets are released.
         split: Split to evaluate on; test where it has labels, else val, else the only one.
         pair_options: How the files of the pairs are read; bands and image_range are those of the bundle by default.
         parts: Number of CAR parts that scores are grouped by, split at the paper's thresholds (2 or 3).

@@ -11,6 +11,7 @@ from typing import Any
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
+_PLURALS = {int: "integers", float: "numbers", str: "names"}
 _MORE_NAMES = {"output": ("-o", "--out")}
 
 
@@ -86,14 +87,14 @@ def _argument(parameter: inspect.Parameter) -> tuple[list[str], dict[str, Any]]:
     elif list[str] in choices:
         settings |= {"type": str, "nargs": "+"}
     else:
-        settings["type"] = _Numbers(typing.get_args(tuples[0])) if tuples else hint
+        settings["type"] = _List(typing.get_args(tuples[0])) if tuples else hint
     if parameter.kind is parameter.POSITIONAL_ONLY:
         return [name], settings if required else settings | {"nargs": "?"}
     return [f"--{name.replace('_', '-')}", *_MORE_NAMES.get(name, ())], settings | {"dest": name, "required": required}
 
 
 @dataclasses.dataclass(frozen=True)
-class _Numbers:
+class _List:
     """Reads ``1,2`` (command line) and ``[1, 2]`` (YAML); ``kinds`` are the arguments of a tuple's annotation."""
 
     kinds: tuple[Any, ...]
@@ -107,4 +108,4 @@ class _Numbers:
     def __repr__(self) -> str:
         """What the help and the errors say."""
         count = "" if Ellipsis in self.kinds else f"{len(self.kinds)} "
-        return f"{count}comma-separated {'integers' if self.kinds[0] is int else 'numbers'}"
+        return f"{count}comma-separated {_PLURALS[self.kinds[0]]}"

@@ -15,6 +15,7 @@ def predict(
     probability: str | None = None,
     detector: DetectorOptions,
     batch_size: int = 4,
+    suffixes: tuple[str, ...] | None = None,
     bands: tuple[int, ...] | None = None,
     image_range: tuple[float, ...] | None = None,
 ) -> int:
@@ -25,11 +26,13 @@ def predict(
 
     Args:
         before_image: Image of date 1, or a folder of images.
-        after_image: Image of date 2, or a folder of images with the same stems.
+        after_image: Image of date 2, or a folder of images with the same stems, or with stems that differ by a suffix.
         output: Mask to write, a PNG with 0 unchanged and 255 changed. For folders, the folder of the masks.
         probability: Also write the probability of change, as a PNG with 0..255 for 0..1. For folders, a folder.
         detector: Which detector predicts, and how.
         batch_size: Pairs predicted at once.
+        suffixes: Suffixes of the stems in two folders, as in _pre,_post; by default those that all stems end in, where
+            no stem is in both folders.
         bands: Bands of the images that become the detector's channels, counted from 1, as in 4,3,2; by default those
             that it was trained on.
         image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each channel, for images of more
@@ -45,6 +48,7 @@ def predict(
         output,
         probability=probability,
         batch_size=batch_size,
+        suffixes=suffixes,
         bands=bands,
         image_range=image_range,
         progress=sys.stderr.isatty(),

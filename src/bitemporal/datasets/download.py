@@ -19,10 +19,11 @@ from typing import Any
 from huggingface_hub import HfApi, constants, snapshot_download
 
 from bitemporal.datasets.catalog import Archive, DatasetCard, Direct, Hub, Manual, dataset_card, manual_text
-from bitemporal.datasets.layout import compare_with_card, find_splits, is_hidden
+from bitemporal.datasets.layout import SplitFolders, compare_with_card, find_splits
 from bitemporal.datasets.unpack import archive_stem, check_space, is_archive, safe_extract
-from bitemporal.errors import DownloadError, OptionError
+from bitemporal.errors import DataError, DownloadError, OptionError
 from bitemporal.files import check_new_folder
+from bitemporal.pairs.listing import is_litter
 
 Progress = Callable[[str, int, int | None], None]
 """Called for every chunk of a direct download: file name, bytes so far, bytes in all if known."""
@@ -179,12 +180,7 @@ def _unpack_all(staging: Path) -> None:
 
 
 def _arrange(card: DatasetCard, staging: Path, folder: Path, origin: dict[str, Any]) -> None:
-    splits = find_splits(staging)
-    if not splits:
-        raise DownloadError(
-            f"{card.name}: the files were fetched, but no folders look like A, B and label of a split. {staging} holds "
-            f"{_overview(staging)}. The files are kept; arrange them yourself.\n{manual_text(card)}"
-        )
+    splits = _splits_to_arrange(card, staging)
     # inside the staging folder, where the next call still finds them if this one is interrupted
     arranged = staging / "arranged"
     for split, folders in splits.items():
@@ -212,9 +208,27 @@ def _arrange(card: DatasetCard, staging: Path, folder: Path, origin: dict[str, A
     shutil.rmtree(staging)
 
 
+def _splits_to_arrange(card: DatasetCard, staging: Path) -> dict[str, SplitFolders]:
+    """The splits of what was fetched.
+
+    Raises:
+        DownloadError: When there are none that can be arranged.
+    """
+    reason = "no split has folders before, after and of labels for itself alone"
+    try:
+        if splits := find_splits(staging):
+            return splits
+    except DataError as error:
+        reason = str(error)
+    raise DownloadError(
+        f"{card.name}: the files were fetched, but {reason}. {staging} holds {_overview(staging)}. The files are kept; "
+        f"arrange them yourself.\n{manual_text(card)}"
+    )
+
+
 def _visible_files(staging: Path) -> Iterator[Path]:
     for path in staging.rglob("*"):
-        if path.is_file() and not any(map(is_hidden, path.relative_to(staging).parts)):
+        if path.is_file() and not any(map(is_litter, path.relative_to(staging).parts)):
             yield path
 
 

@@ -1,4 +1,4 @@
-"""The folders of released data sets: under which names they hold splits, images and masks."""
+"""The folders of released data sets: where the splits, images and masks of a download are."""
 
 import os
 from collections.abc import Mapping
@@ -6,22 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitemporal.datasets.catalog import DatasetCard
-from bitemporal.errors import DownloadError
-from bitemporal.imagery.decode import SUFFIXES
-
-FOLDER_NAMES = {
-    **dict.fromkeys(("a", "t1", "time1", "im1", "image1", "before"), "A"),
-    **dict.fromkeys(("b", "t2", "time2", "im2", "image2", "after"), "B"),
-    **dict.fromkeys(("label", "labels", "out", "mask", "gt"), "label"),
-}
-"""Names under which data sets release their folders, in lower case, and the name of that folder here."""
-
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""Names under which data sets release their splits, in lower case, and the name of that split here."""
+from bitemporal.pairs.layout import SplitFiles, find_layout
+from bitemporal.pairs.names import DATES, LABEL
 
 
 @dataclass(frozen=True)
@@ -43,61 +29,34 @@ class SplitFolders:
     odd: int
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or the litter of a Mac's archiver."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
 def find_splits(root: str | os.PathLike[str]) -> dict[str, SplitFolders]:
     """Find the before, after and label folders of every split below a folder.
 
-    Both ``.../SPLIT/.../{A,B,label}`` and ``.../{A,B,label}/SPLIT`` are recognised, with the names in ``FOLDER_NAMES``
-    and ``SPLIT_NAMES`` in any case. Hidden folders and ``__MACOSX`` are ignored.
+    Layouts are those that ``PairFolder`` reads. Splits without labels are left out, and so are those that do not have
+    three folders of their own, as where lists say which pair is in which split.
 
     Returns:
-        Folders and counts by split (train, val, test), in that order.
+        Folders and counts by split, in the order train, val, test, others.
 
     Raises:
-        DownloadError: When two folders fit the same place of a split.
+        DataError: When there are no pairs, or it is not clear which folders are meant.
     """
-    top = Path(root)
-    # folders of images by split and by the place that before, after and label folders share
-    groups: dict[tuple[str, tuple[str, ...]], dict[str, Path]] = {}
-    for name, folders, files in os.walk(top):
-        folders[:] = sorted(folder for folder in folders if not is_hidden(folder))
-        place = Path(name)
-        parts = tuple(part.lower() for part in place.relative_to(top).parts)
-        split, role = _last_known(parts, SPLIT_NAMES), _last_known(parts, FOLDER_NAMES)
-        if split is None or role is None or not any(map(_is_image, files)):
-            continue
-        last = max(index for index, part in enumerate(parts) if FOLDER_NAMES.get(part) == role)
-        shared = tuple(part for part in parts[:last] if FOLDER_NAMES.get(part) != role)
-        known = groups.setdefault((split, shared), {}).setdefault(role, place)
-        if not place.is_relative_to(known):
-            raise _two_folders(top, split, known, place)
-    splits: dict[str, SplitFolders] = {}
-    for (split, _), group in groups.items():
-        if group.keys() == {"A", "B", "label"}:
-            if split in splits:
-                raise _two_folders(top, split, splits[split].before, group["A"])
-            splits[split] = _counted(group["A"], group["B"], group["label"])
-    return {split: splits[split] for split in ("train", "val", "test") if split in splits}
+    layout = find_layout(Path(root))
+    splits = {split: folders for split, files in layout.splits.items() if (folders := _folders(files)) is not None}
+    places = [place for own in splits.values() for place in (own.before, own.after, own.label)]
+    return splits if len(set(places)) == len(places) else {}
 
 
-def _last_known(parts: tuple[str, ...], names: Mapping[str, str]) -> str | None:
-    return next((names[part] for part in reversed(parts) if part in names), None)
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-
-
-def _two_folders(top: Path, split: str, first: Path, second: Path) -> DownloadError:
-    return DownloadError(f"{top}: both {first} and {second} look like the same folder of {split}; keep one of them")
-
-
-def _counted(before: Path, after: Path, label: Path) -> SplitFolders:
-    stems = [{path.stem for path in folder.iterdir() if _is_image(path.name)} for folder in (before, after, label)]
+def _folders(files: SplitFiles) -> SplitFolders | None:
+    """The three folders of a split, if all files of each are in one folder."""
+    roles = (*DATES, LABEL)
+    if files.listings.keys() != {*roles}:
+        return None
+    parents = [{path.parent for path in files.listings[role].files.values()} for role in roles]
+    if any(len(own) != 1 for own in parents):
+        return None
+    before, after, label = (own.pop() for own in parents)
+    stems = [set(files.listings[role].files) for role in roles]
     common = len(set.intersection(*stems))
     return SplitFolders(before, after, label, common, len(set.union(*stems)) - common)
 

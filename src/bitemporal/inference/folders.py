@@ -20,7 +20,8 @@ from bitemporal.imagery.scale import image_notes, to_channels
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference.detector import Detector
 from bitemporal.pairs.folder import size_fault
-from bitemporal.pairs.listing import list_images, shared_stem
+from bitemporal.pairs.listing import Listing, list_images, shared_stem
+from bitemporal.pairs.suffixes import Suffixes, match_folders
 
 _PLACE_LOST = (
     "is a GeoTIFF, but a PNG mask has no place on the ground; `bitemporal predict-scene`, or `predict-archive` with a "
@@ -59,6 +60,7 @@ def predict_files(
     *,
     probability: str | os.PathLike[str] | None = None,
     batch_size: int = 8,
+    suffixes: tuple[str, ...] | None = None,
     bands: tuple[int, ...] | None = None,
     image_range: tuple[float, ...] | None = None,
     progress: bool = False,
@@ -74,6 +76,8 @@ def predict_files(
         probability: Where to write the probability of change as well, as PNG with 0..255 for 0..1; a folder for
             folders.
         batch_size: Pairs predicted at once.
+        suffixes: Suffixes of the stems before and after, for folders whose stems differ by them; by default those that
+            all stems of each folder end in, where no stem is in both.
         bands: Bands of the images that become the detector's channels, counted from 1; by default those that it was
             trained on.
         image_range: Values that map to 0 and 255, or such a pair for each channel, for images of more than 8 bits; by
@@ -85,7 +89,7 @@ def predict_files(
 
     Raises:
         DataError: When inputs are missing; for one pair, also when it cannot be predicted.
-        OptionError: When ``batch_size``, ``bands`` or ``image_range`` has an unusable value.
+        OptionError: When ``batch_size``, ``suffixes``, ``bands`` or ``image_range`` has an unusable value.
         OutputError: When an output would replace an input or a file that bitemporal did not write, or has an
             unusable name.
     """
@@ -98,9 +102,12 @@ def predict_files(
         folder, other = (first, second) if first.is_dir() else (second, first)
         raise DataError(f"{folder} is a folder, but {other} is not; expected two images or two folders")
     faults: list[str] = []
+    matched: list[str] = []
     if first.is_dir():
-        jobs, faults = _jobs_of_folders(first, second, masks, maps)
+        jobs, faults, matched = _jobs_of_folders(first, second, masks, maps, Suffixes.of_option(suffixes))
     else:
+        if suffixes is not None:
+            raise OptionError("suffixes: tell the images of two folders apart, found two images; leave the option out")
         jobs = [_Job(first, second, masks, maps)]
     _refuse_overwriting(jobs, (first, second))
     written: list[Path] = []
@@ -118,17 +125,26 @@ def predict_files(
         if detector.trained_on is not None and readable and not written:
             detector.warn_if_far(look_at(readable[0][0].before, reading.bands))
         written += _predict_batch(detector, readable)
-    notes = [f"{len(paths)} image(s), such as {paths[0]}: {note}" for note, paths in noted.items()]
+    notes = [*matched, *(f"{len(paths)} image(s), such as {paths[0]}: {note}" for note, paths in noted.items())]
     return FilesReport(tuple(written), tuple(faults), tuple(notes))
 
 
-def _jobs_of_folders(before: Path, after: Path, masks: Path, maps: Path | None) -> tuple[list[_Job], list[str]]:
+def _jobs_of_folders(
+    before: Path, after: Path, masks: Path, maps: Path | None, stated: Suffixes | None
+) -> tuple[list[_Job], list[str], list[str]]:
+    """What to predict, what cannot be, and how the stems were matched where they differ."""
     for name, folder in (("output", masks), ("probability", maps)):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise OutputError(f"{name}: found the file {folder}, expected a folder, as before and after are folders")
-    first, second = list_images(before), list_images(after)
+    listed = list_images(before), list_images(after)
+    first, second, suffixes = match_folders(*listed, stated)
+    matched = [] if suffixes is None else [f"images matched {suffixes.describe()}; masks are named after what is left"]
+    unmatched = [
+        set(had.files.values()) - set(now.files.values()) for had, now in zip(listed, (first, second), strict=True)
+    ]
     shared = [*first.duplicates.items(), *second.duplicates.items()]
     faults = [f"{paths[0]}: {shared_stem(paths)}; keep one of them" for _, paths in shared]
+    faults += [f"{path}: does not end in the suffix of its folder" for paths in unmatched for path in sorted(paths)]
     for mine, others, other in ((first.files, second.files, after), (second.files, first.files, before)):
         faults += [f"{mine[stem]}: no image of the same stem in {other}" for stem in mine if stem not in others]
     jobs = [
@@ -138,9 +154,15 @@ def _jobs_of_folders(before: Path, after: Path, masks: Path, maps: Path | None) 
     ]
     if not jobs:
         raise DataError(
-            f"{before} and {after}: no two images with the same stem; expected image files with equal stems"
+            f"{before} and {after}: no two images with the same stem, such as {_first(listed[0])} and "
+            f"{_first(listed[1])}; expected image files with equal stems, or with stems that differ by two suffixes, "
+            "which can be stated by suffixes (--suffixes)"
         )
-    return jobs, faults
+    return jobs, faults, matched
+
+
+def _first(listing: Listing) -> str:
+    return next((path.name for path in listing.files.values()), "no image")
 
 
 def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None:

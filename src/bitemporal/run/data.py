@@ -127,7 +127,8 @@ def training_images(folder: PairFolder, pairs: Sequence[Pair]) -> TrainingImages
 def _check(recipe: TrainRecipe, images: bool, console: Console) -> tuple[PairFolder, FolderCheck]:
     """Read every file once."""
     folder = recipe.pair_folder(recipe.data)
-    check = check_pairs(folder, progress=True, images=images)
+    chosen = [split for split in (TRAIN, VAL, TEST) if split in folder.splits] or list(folder.splits)
+    check = check_pairs(folder, progress=True, images=images, splits=chosen)
     # a test split without labels can be predicted; it only gives no scores
     check.faults = [fault for fault in check.faults if (fault.kind, fault.split) != ("unlabelled", TEST)]
     check.raise_for_faults()
@@ -135,6 +136,8 @@ def _check(recipe: TrainRecipe, images: bool, console: Console) -> tuple[PairFol
         say(console, f"layout: {note}")
     for warning in check.warnings:
         say(console, f"warning: {warning}")
+    for split in (split for split in folder.splits if split not in chosen):
+        say(console, f"split {split}: {len(folder.pairs(split))} pairs, not used; evaluate --split {split} scores them")
     if check.decoding:
         say(console, check.decoding.describe())
     return folder.with_decoding(check.decoding), check
@@ -145,7 +148,11 @@ def _training_split(folder: PairFolder) -> str:
     splits = folder.splits
     source = TRAIN if TRAIN in splits else splits[0]
     if (source != TRAIN and len(splits) > 1) or source == TEST:
-        raise DataError(f"{folder.root}: found the split(s) {', '.join(splits)}, expected a folder train to learn from")
+        raise DataError(
+            f"{folder.root}: found the split(s) {', '.join(splits)}, expected a split train to learn from; rename a "
+            "folder or a list to train, or say by a CSV with the columns split and stem which pairs it has: splits "
+            "(--splits)"
+        )
     return source
 
 

@@ -33,7 +33,7 @@ class TrainRecipe(PairOptions):
 
     Attributes:
         model: Registered name of the network, for example tinycd.
-        data: Folder of pairs, ROOT/{train,val,test}/{A,B,label}.
+        data: Folder of pairs, ROOT/{train,val,test}/{A,B,label}, or as data sets are released.
         out: Run folder; with the same recipe, an interrupted run resumes there.
         model_options: Arguments of the network's class, as a YAML mapping.
         pretrained: Start the encoder from pretrained weights.
