@@ -447,6 +447,37 @@ def test_two_masks_are_compared(tmp_path, case):
     assert (of_dates(tmp_path, before, after, **options) == expected).all()
 
 
+def second(root, before, after, split="train"):
+    """Pairs in the layout of SECOND: a mask of classes for each date."""
+    for number, masks in enumerate(zip(before, after, strict=True)):
+        photos = [np.full((*SIZE, 3), 60 + number, np.uint8)] * 2
+        for name, array in zip(("im1", "im2", "label1", "label2"), (*photos, *masks), strict=True):
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(root / split / name / f"{number}.png")
+    return root
+
+
+def test_a_folder_with_a_mask_of_classes_for_each_date(tmp_path, capsys):
+    root = second(
+        tmp_path,
+        [colours(WHITE, RED, RED, BLUE), colours(WHITE), colours(GREEN, WHITE)],
+        [colours(WHITE, BLUE, RED, GREEN), colours(WHITE), colours(RED, WHITE)],
+    )
+    folder = PairFolder(root)
+    check = check_pairs(folder)
+    assert not check.faults, check.report()
+    assert check.decoding.describe() == "labels: changed where the masks of both dates differ (found in 3 files)"
+    assert folder.decoding == check.decoding  # nothing is to be found out
+    masks = [folder.load(pair).label for pair in folder.pairs()]
+    assert [mask.tolist() for mask in masks] == [stripes(*values).tolist() for values in ((0, 1, 0, 1), (0,), (1, 0))]
+    assert [record.car for record in check.records] == [mask.mean() for mask in masks]
+    assert main(["data", "check", str(root), "--unchanged-colours", "255,255,255"]) == 1
+    assert "unchanged_colours: says what the values of one mask mean" in capsys.readouterr().err
+    pairs(tmp_path / "test", stripes(0, 255))
+    mixed = check_pairs(PairFolder(tmp_path))
+    assert mixed.decoding is None and "3 of 4 labels are two masks" in mixed.report()
+
+
 def test_two_masks_that_cannot_be_compared(tmp_path):
     nan = [stripes(0, np.nan, dtype=np.float32)]
     with pytest.raises(LabelError, match="NaN") as error:

@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +147,7 @@ class PairFolder:
         if any(of_dates):
             self.stated = self.stated.of_dates()
         known = all(of_dates) if self.stated.differing else self.stated.source != "found"
-        self._decoding = self.stated if known else None
+        self._decoding = replace(self.stated, files=len(of_dates)) if known else None
 
     @property
     def decoding(self) -> LabelDecoding | None:
