@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitemporal.datasets.catalog import DatasetCard
-from bitemporal.pairs.layout import SplitFiles, find_layout
+from bitemporal.pairs.layout import find_layout
 from bitemporal.pairs.names import DATES, LABEL
+from bitemporal.pairs.one_split import SplitFiles
 
 
 @dataclass(frozen=True)

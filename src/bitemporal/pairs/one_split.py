@@ -1,0 +1,247 @@
+"""The pairs of one split: which folders or names are before, after and label."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bitemporal.errors import DataError
+from bitemporal.pairs.listing import Listing, entries, is_litter, list_images
+from bitemporal.pairs.names import (
+    DATES,
+    LABEL,
+    LABEL_AFTER,
+    dates_among,
+    images_among,
+    labels_among,
+    labels_of_dates,
+)
+from bitemporal.pairs.suffixes import Suffixes, label_suffix, match_folders, part_folder, without_suffix
+
+_MOST_OF_ONE_PAIR = 12  # images in the folder of one pair
+
+
+@dataclass
+class SplitFiles:
+    """The files of one split.
+
+    Attributes:
+        folder: Where its folders are.
+        listings: Files by stem, under ``A``, ``B`` and, if present, ``label`` and ``label_after``.
+        names: What the folder of each is called on disk, for messages.
+        suffixes: Suffixes that were taken off the stems.
+    """
+
+    folder: Path
+    listings: dict[str, Listing]
+    names: dict[str, str]
+    suffixes: Suffixes | None = None
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How a folder is to be read.
+
+    Attributes:
+        folders: Names of the folders before, after and of labels, where they are stated.
+        suffixes: Suffixes of stems, where they are stated.
+        lists_stated: Whether lists elsewhere say which pair is in which split.
+    """
+
+    folders: tuple[str, ...] | None
+    suffixes: Suffixes | None
+    lists_stated: bool
+
+
+@dataclass
+class Level:
+    """What a folder holds, without hidden files."""
+
+    path: Path
+    folders: list[str]
+    files: list[str]
+
+    @classmethod
+    def of(cls, path: Path) -> "Level":
+        """List a folder."""
+        listed = [(name, is_folder) for name, is_folder in entries(path) if not is_litter(name)]
+        return cls(path, *([name for name, is_folder in listed if is_folder == wanted] for wanted in (True, False)))
+
+
+@dataclass
+class Found:
+    """One split, and the entries of its folder that make it."""
+
+    files: SplitFiles
+    used: set[str]
+
+
+def split_at(level: Level, options: ReadingOptions) -> Found | None:
+    """The pairs of one split in a folder."""
+    return in_folders(level, options) or loose(level, options)
+
+
+def in_folders(level: Level, options: ReadingOptions) -> Found | None:
+    """The pairs whose images are in folders of dates, or in one folder for both."""
+    roles = _roles(level, options)
+    if roles is not None:
+        return read_roles(level.path, roles, options.suffixes)
+    one = options.folders[:1] if options.folders else images_among(level.folders)
+    for name in (name for name in one if name in level.folders):
+        inner = Level.of(level.path / name)
+        dates = [] if options.folders else dates_among(inner.folders)
+        if len(dates) == 1:
+            places = {date: f"{name}/{own}" for date, own in zip(DATES, dates[0], strict=True)}
+            return read_roles(level.path, places | _label_roles(level, dates[0]), options.suffixes)
+        labels = list(options.folders[2:]) if options.folders else _label_names(level)
+        found = _parted(level, name, labels, options.suffixes)
+        if found is not None:
+            return found
+    return None
+
+
+def loose(level: Level, options: ReadingOptions) -> Found | None:
+    """The pairs each of which has a folder of its own, or whose images are in the folder itself."""
+    if options.folders is not None:
+        return None
+    return pair_per_folder(level) or _parted(level, "", _label_names(level), options.suffixes)
+
+
+def _roles(level: Level, options: ReadingOptions) -> dict[str, str] | None:
+    """Names of the folders before, after and of labels."""
+    if options.folders is not None:
+        named = dict(zip((*DATES, LABEL), options.folders, strict=False))
+        there = {role: name for role, name in named.items() if (level.path / name).is_dir()}
+        return there if {*DATES} <= there.keys() and options.folders[0] != options.folders[1] else None
+    dates = dates_among(level.folders)
+    if len(dates) > 1:
+        shown = " and ".join(",".join(pair) for pair in dates)
+        raise DataError(
+            f"{level.path}: found {shown}, and either can be the images before and after; say which by "
+            f"{folders_option((*dates[0], *_label_names(level)[:1]))}"
+        )
+    if not dates:
+        return None
+    return dict(zip(DATES, dates[0], strict=True)) | _label_roles(level, dates[0])
+
+
+def _label_names(level: Level) -> list[str]:
+    """The folders of labels; of several, those that hold images (xBD has polygons in ``labels``)."""
+    names = labels_among(level.folders)
+    return names if len(names) < 2 else [n for n in names if list_images(level.path / n, below=True).files] or names[:1]
+
+
+def _label_roles(level: Level, dates: Sequence[str]) -> dict[str, str]:
+    names = _label_names(level)
+    if len(names) > 1:
+        raise DataError(
+            f"{level.path}: found the folders {' and '.join(names)}, and each can hold the labels; say which by "
+            f"{folders_option((*dates, names[0]))}"
+        )
+    if names:
+        return {LABEL: names[0]}
+    two = labels_of_dates(level.folders)
+    return {} if two is None else {LABEL: two[0], LABEL_AFTER: two[1]}
+
+
+def folders_option(names: Iterable[str]) -> str:
+    """Names of folders as the keyword and the option that state them."""
+    given = tuple(names)
+    return f"folders={given!r} (--folders {','.join(given)})"
+
+
+def read_roles(place: Path, roles: dict[str, str], stated: Suffixes | None) -> Found:
+    """The pairs of folders of dates, and of labels.
+
+    Args:
+        place: Folder of the split.
+        roles: Folders in there, by ``A``, ``B``, ``label`` and ``label_after``.
+        stated: Suffixes that decide which files belong together.
+    """
+    listings = {role: list_images(place / name, below=True) for role, name in roles.items()}
+    before, after, suffixes = match_folders(listings[DATES[0]], listings[DATES[1]], stated)
+    listings |= {DATES[0]: before, DATES[1]: after}
+    if suffixes is not None:
+        suffixes = _match_labels(listings, suffixes)
+    files = SplitFiles(place, listings, roles, suffixes)
+    return Found(files, {Path(name).parts[0] for name in roles.values()})
+
+
+def _match_labels(listings: dict[str, Listing], suffixes: Suffixes) -> Suffixes:
+    """Bring labels under the stems of pairs whose images have suffixes."""
+    pairs = listings[DATES[0]].files.keys() | listings[DATES[1]].files.keys()
+    for role in (role for role in (LABEL, LABEL_AFTER) if role in listings):
+        stems = listings[role].files.keys()
+        known = suffixes.label if suffixes.label is not None else label_suffix(stems, pairs, suffixes)
+        listings[role] = without_suffix(listings[role], known)
+        if role == LABEL:
+            suffixes = replace(suffixes, label=known)
+    return suffixes
+
+
+def _parted(level: Level, place: str, labels: Sequence[str], stated: Suffixes | None) -> Found | None:
+    """Images of both dates in one folder, told apart by the ends of their stems; labels there, or in another folder.
+
+    Args:
+        level: Folder of the split.
+        place: Folder of the images in there; empty when they are in the folder itself.
+        labels: Folders of labels in there.
+        stated: Suffixes that decide.
+    """
+    listing = list_images(level.path / place)
+    parted = part_folder(listing, stated) if listing.files else None
+    if parted is None:
+        return None
+    suffixes, listings = parted
+    if labels and LABEL in listings and not listings[LABEL].files:
+        del listings[LABEL]  # their folder has them
+    names = dict.fromkeys(listings, place or ".")
+    used = {place} if place else {path.name for one in listings.values() for path in one.files.values()}
+    if not place:
+        listings[DATES[0]].ignored = []  # the folder's own, which are named as what it has beside its pairs
+    if LABEL not in listings and labels:
+        listings[LABEL], names[LABEL] = list_images(level.path / labels[0], below=True), labels[0]
+        suffixes = _match_labels(listings, suffixes)
+        used.add(labels[0])
+    return Found(SplitFiles(level.path, listings, names, suffixes), used)
+
+
+def pair_per_folder(level: Level) -> Found | None:
+    """A folder for each pair, as in ``SITE/im1.png``, ``SITE/im2.png``, ``SITE/ref.png``; its name is the stem."""
+    listings = {role: Listing() for role in (*DATES, LABEL, LABEL_AFTER)}
+    names: dict[str, str] = {}
+    used = set()
+    for name in level.folders:
+        files = files_of_pair(level.path / name)
+        if files is None:
+            continue
+        used.add(name)
+        for role, path in files.items():
+            listings[role].files[name] = path
+            names.setdefault(role, f"*/{path.relative_to(level.path / name)}")
+    if not used:
+        return None
+    return Found(SplitFiles(level.path, {role: listings[role] for role in names}, names), used)
+
+
+def files_of_pair(folder: Path) -> dict[str, Path] | None:
+    """The files of a folder that holds one pair, or whose folder ``pair`` does (OSCD)."""
+    for place in (folder, folder / "pair"):
+        files = list_images(place).files if place.is_dir() else {}
+        dates = dates_among(files) if len(files) <= _MOST_OF_ONE_PAIR else []
+        if len(dates) != 1:
+            continue
+        roles = dict(zip(DATES, dates[0], strict=True))
+        labels, two = labels_among(files), labels_of_dates(files)
+        if len(labels) == 1:
+            roles[LABEL] = labels[0]
+        elif two is not None:
+            roles |= {LABEL: two[0], LABEL_AFTER: two[1]}
+        return {role: files[stem] for role, stem in roles.items()}
+    return None
+
+
+def label_below(folder: Path) -> Path | None:
+    """The only image below a folder whose name says that it is a label."""
+    files = list_images(folder, below=True).files if folder.is_dir() else {}
+    labels = labels_among(files)
+    return files[labels[0]] if len(labels) == 1 else None

@@ -1,0 +1,156 @@
+"""What a data folder holds beside its pairs, and what is wrong where no pairs are found: the words for it."""
+
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from bitemporal.errors import DataError
+from bitemporal.pairs.listing import entries, is_image, is_litter, list_images
+from bitemporal.pairs.names import DATES, missing_date, split_of_list
+from bitemporal.pairs.one_split import Found, Level, ReadingOptions, folders_option, split_at
+from bitemporal.pairs.split_lists import LIST_FOLDERS, SPLITS_CSV
+
+EXPECTED = (
+    "expected ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}, A holding the images before, B those after, "
+    "label (optional) the change masks"
+)
+"""The layout that any other is named beside."""
+
+_DEPTH = 3  # of folders below the data that are searched for bands
+_BAND = re.compile(r"(^|_)B(0\d|1[0-2]|8A)\.(tiff?|jp2)$", re.IGNORECASE)
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
+_PAPERS = ("readme", "read_me", "licen", "citation", "changelog", "source.json")
+
+
+def unused(
+    level: Level,
+    used: Collection[str],
+    options: ReadingOptions,
+    found: Found | None = None,
+    lists: Collection[Path] = (),
+) -> Iterator[str]:
+    """What a folder holds beside its pairs, and what to do about it.
+
+    Args:
+        level: The folder.
+        used: Names of what is used of it.
+        options: How it is read.
+        found: Its pairs, if its own folders hold them.
+        lists: Lists of splits that are used.
+    """
+    for name in level.folders:
+        if name in used:
+            continue
+        path = level.path / name
+        if name.lower() in LIST_FOLDERS:
+            inside = [n for n, is_folder in entries(path) if not is_folder and path / n not in lists]
+            yield from _unused_lists(path, inside, options)
+        elif _holds_pairs(path, options):
+            yield (
+                f"{path}: holds pairs of its own, which are not used; check them by `bitemporal data check {path}`, or "
+                "move the folder elsewhere"
+            )
+        else:
+            count = len(list_images(path, below=True).files)
+            what = f"a folder of {count:,} image(s)" if count else "a folder without images"
+            yield f"{path}: {what} that is not used{_as_labels(name, count, options, found)}"
+    files = [name for name in level.files if name not in used and level.path / name not in lists]
+    images = [name for name in files if is_image(name)]
+    archives = [name for name in files if name.lower().endswith(_ARCHIVES)]
+    if images:
+        yield (
+            f"{level.path}: {len(images):,} image(s) beside the folders are not used, such as {images[0]}; move each "
+            "into the folder of its date or of labels, or elsewhere"
+        )
+    for name in archives:
+        yield f"{level.path / name}: an archive that is not used; unpack it if it holds pairs, or move it elsewhere"
+    yield from _unused_lists(level.path, [n for n in files if n not in images and n not in archives], options)
+
+
+def _as_labels(name: str, count: int, options: ReadingOptions, found: Found | None) -> str:
+    """How a folder of images would be used as labels, where it can be."""
+    dates = [] if found is None else [found.files.names[date] for date in DATES]
+    if not count or options.folders or len({*dates}) < 2 or dates[0].startswith("*"):
+        return "; move it elsewhere if it does not belong here"
+    return f"; {folders_option((*dates, name))} reads it as the labels"
+
+
+def _unused_lists(folder: Path, names: Sequence[str], options: ReadingOptions) -> Iterator[str]:
+    lists = [name for name in names if name == SPLITS_CSV or split_of_list(os.path.splitext(name)[0])]
+    if lists and not options.lists_stated:
+        yield (
+            f"{folder}: {', '.join(lists)} not used, as folders or other lists say which pair is in which split; "
+            f"--splits {folder} makes these decide"
+        )
+    rest = [name for name in names if name not in lists and not is_litter(name) and not _is_paper(name)]
+    if rest:
+        yield (
+            f"{folder}: {', '.join(rest[:3])}{', ...' if rest[3:] else ''} not used, being neither image nor the list "
+            f"of a split (train.txt, val.txt, test.txt, {SPLITS_CSV}); move elsewhere what does not belong here"
+        )
+
+
+def _is_paper(name: str) -> bool:
+    """Whether a file is what accompanies any data set: read-me, licence, the record of a download."""
+    return name.lower().startswith(_PAPERS)
+
+
+def _holds_pairs(path: Path, options: ReadingOptions) -> bool:
+    try:
+        level = Level.of(path)
+        return split_at(level, options) is not None or any(
+            split_at(Level.of(path / name), options) is not None for name in level.folders
+        )
+    except DataError:
+        return False
+
+
+def half_a_split(level: Level, options: ReadingOptions) -> str:
+    """What is wrong with the folder of a split in which no pairs are found."""
+    there = few_of(level.folders) if level.folders else "no folders"
+    if options.folders is not None:
+        return (
+            f"{level.path}: found no folders {' and '.join(options.folders[:2])}, only {there}; name those that hold "
+            "the images before, those after, and the labels, by folders (--folders)"
+        )
+    missing = missing_date(level.folders)
+    what = "no pairs" if missing is None else f"folder {missing} missing"
+    return f"{level.path}: {what}, found {there}; {EXPECTED}; other folders can be named by folders (--folders)"
+
+
+def nothing_found(level: Level, options: ReadingOptions) -> str:
+    """What is wrong with a folder in which no pairs are found."""
+    if options.folders is not None or missing_date(level.folders):
+        return half_a_split(level, options)
+    if (band := _file_of_band(level, _DEPTH)) is not None:
+        return (
+            f"{level.path}: found {band.relative_to(level.path)}, a file of one band as in scenes of Sentinel-2, "
+            f"{EXPECTED}; write all bands of a date into one file, for example by `gdalbuildvrt -separate`, or map the "
+            "scene by `bitemporal predict-scene`"
+        )
+    files = [name for name in level.files if is_image(name)]
+    if files:
+        return (
+            f"{level.path}: found {len(files)} images whose names do not say which are before, after and labels, such "
+            f"as {files[0]}; {EXPECTED}. Where the ends of their stems tell them apart, state these by suffixes "
+            "(--suffixes)"
+        )
+    found = f"the folders {few_of(level.folders)}" if level.folders else "no folders"
+    return f"{level.path}: found {found}, {EXPECTED}; other folders can be named by folders (--folders)"
+
+
+def _file_of_band(level: Level, depth: int) -> Path | None:
+    """A file that holds one band of a scene, in a folder or below it."""
+    for name in level.files:
+        if _BAND.search(name):
+            return level.path / name
+    for name in level.folders if depth else ():
+        if (path := _file_of_band(Level.of(level.path / name), depth - 1)) is not None:
+            return path
+    return None
+
+
+def few_of(names: Sequence[str]) -> str:
+    """The first ten names in words."""
+    return f"{', '.join(names[:10])}{', ...' if names[10:] else ''}"
