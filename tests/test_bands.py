@@ -508,3 +508,107 @@ def test_commands_show_a_warning_in_one_line():
     with _warnings_in_one_line():
         assert formatted() == "warning: look out\n"
     assert "code" in formatted()
+
+
+# -------------------------------------------------------------------------------------------------------- scenes
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Images of date 2 that networks are asked about."""
+    seen = []
+    answers = NetworkDetector.answers
+
+    def recording(self, before, after, valid=None):
+        seen.extend(after)
+        return answers(self, before, after, valid)
+
+    monkeypatch.setattr(NetworkDetector, "answers", recording)
+    return seen
+
+
+def test_a_scene_takes_the_bands_and_ranges_of_the_bundle(run, tmp_path, seen):
+    scenes = pytest.importorskip("bitemporal.scenes")
+    bundle = run / "run" / "o-p" / "bundle"
+    detector = load(bundle)
+    before, after = (write_tiff(tmp_path / f"{i}.tif", random_samples(5, seed=i)) for i in range(2))
+    out, quicklook, probability = tmp_path / "c.tif", tmp_path / "q.png", tmp_path / "p.tif"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        scenes.predict_scene(detector, before, after, out, quicklook=quicklook, probability=probability)
+    expected = scaled(random_samples(5, seed=1)[[2, 1, 0, 4]], list(zip(RANGES[::2], RANGES[1::2], strict=True)))
+    assert np.array_equal(seen[0].permute(1, 2, 0).numpy()[:SIDE, :SIDE], expected)
+    with rasterio.open(out) as written:
+        assert written.tags()["AFTER"] == "1.tif:3, 1.tif:2, 1.tif:1, 1.tif:5"
+    with Image.open(quicklook) as picture:  # the first three channels as red, green and blue
+        middle = SIDE + 8
+        assert np.array_equal(np.asarray(picture)[:, middle : middle + SIDE], expected[..., :3])
+    words = [str(probability), "-o", str(tmp_path / "t.tif"), "--quicklook", str(tmp_path / "t.png")]
+    assert main(["threshold", *words, "--before", str(before), "--after", str(after)]) == 0
+    assert (tmp_path / "t.png").read_bytes() == quicklook.read_bytes()
+    # a file for each channel
+    files = [
+        [write_tiff(tmp_path / f"{name}{band}.tif", random_samples(5, seed=i)[[band]]) for band in (2, 1, 0, 4)]
+        for i, name in enumerate("ab")
+    ]
+    seen.clear()
+    scenes.predict_scene(detector, *files, tmp_path / "d.tif")
+    assert np.array_equal(seen[0].permute(1, 2, 0).numpy()[:SIDE, :SIDE], expected)
+    with pytest.raises(OptionError, match="found 3 files, expected one raster, or 4 of one band each"):
+        scenes.predict_scene(detector, files[0][:3], files[1][:3], tmp_path / "e.tif")
+    # a stated range, and bands in another order
+    seen.clear()
+    scenes.predict_scene(detector, before, after, tmp_path / "f.tif", bands=(1, 2, 3, 5), image_range=(0, 4000))
+    stated = scaled(random_samples(5, seed=1)[[0, 1, 2, 4]], [(0, 4000)] * 4)
+    assert np.array_equal(seen[0].permute(1, 2, 0).numpy()[:SIDE, :SIDE], stated)
+
+
+@pytest.mark.parametrize("bands", [3, 4, 13])
+def test_scenes_of_other_bands_name_those_to_choose_and_the_remedy_works(run, tmp_path, capsys, bands):
+    pytest.importorskip("bitemporal.scenes")
+    files = [str(write_tiff(tmp_path / f"{i}.tif", random_samples(bands, seed=i))) for i in range(2)]
+    save_bundle(tmp_path / "rgb", create_model("test_tinycd"))
+    for bundle in (run / "run" / "origin" / "bundle", tmp_path / "rgb"):
+        command = ["predict-scene", *files, "--bundle", str(bundle), "-o", str(tmp_path / "c.tif")]
+        status = main(command)
+        text = capsys.readouterr().err
+        if (bands, bundle.name) == (3, "bundle"):
+            assert status == 1 and "has no band 5; it has 3" in text and "at least 4 bands" in text
+        elif (bands, bundle.name) in ((3, "rgb"), (13, "bundle")):
+            assert status == 0
+        else:
+            assert status == 1
+            follow_options(text, command)
+
+
+def test_scenes_and_archives_warn_of_images_far_outside(run, tmp_path, capsys):
+    scenes = pytest.importorskip("bitemporal.scenes")
+    bundle = run / "run" / "origin" / "bundle"
+    files = [write_tiff(tmp_path / f"{i}.tif", random_samples(5, seed=i), pixel=0.5) for i in range(2)]
+    with pytest.warns(UserWarning, match=r"pixels of 0\.5 m, trained on 10 m; expect"):
+        scenes.predict_scene(load(bundle), *files, tmp_path / "c.tif")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("id,before,after\n" + "".join(f"{name},0.tif,1.tif\n" for name in "ab"))
+    command = ["predict-archive", "--manifest", str(manifest), "--bundle", str(bundle), "-o", str(tmp_path / "out")]
+    with pytest.warns(UserWarning) as told:
+        assert main(command) == 0
+    assert [str(warning.message)[:31] for warning in told if "trained" in str(warning.message)] == [
+        "a: these images are unlike those"[:31]
+    ]
+    assert (tmp_path / "out" / "status.csv").read_text().count("pixels of 0.5 m") == 2
+
+
+def test_synthetic_scenes_are_no_real_images(tmp_path):
+    from bitemporal.synthetic import write_scene
+
+    scenes = pytest.importorskip("bitemporal.scenes")
+    names = [tmp_path / f"{name}.tif" for name in ("before", "after", "label")]
+    write_scene(*names, height=64, width=64)
+    trained_on = TrainingImages(value_type="uint8", pixel_size=0.5, synthetic=True)
+    detector = NetworkDetector(create_model("test_tinycd"), trained_on=trained_on)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        scenes.predict_scene(detector, *names[:2], tmp_path / "c.tif")
+    real = [write_tiff(tmp_path / f"{i}.tif", random_samples(3, "uint8", 0, 255, seed=i), 0.5) for i in range(2)]
+    with pytest.warns(UserWarning, match=": real images, trained on synthetic pairs alone"):
+        scenes.predict_scene(detector, *real, tmp_path / "d.tif")

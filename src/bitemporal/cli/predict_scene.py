@@ -43,8 +43,10 @@ def predict_scene(
     Args:
         before_image: Raster of date 1.
         after_image: Raster of date 2.
-        before: Raster of date 1, or one raster for each of red, green and blue; instead of the positional argument.
-        after: Raster of date 2, or one raster for each of red, green and blue; instead of the positional argument.
+        before: Raster of date 1, or one raster for each channel of the detector, such as red, green and blue; instead
+            of the positional argument.
+        after: Raster of date 2, or one raster for each channel of the detector, such as red, green and blue; instead
+            of the positional argument.
         files: What is written.
         detector: Which detector predicts, and how.
         options: How the scene is read, predicted and drawn.

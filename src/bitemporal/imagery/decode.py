@@ -192,11 +192,15 @@ def _check_bands(path: Path, bands: Sequence[int], count: int) -> None:
     """
     if missing := [band for band in bands if not 1 <= band <= count]:
         what = f"has no band {missing[0]}, but {count}, counted from 1"
-        if len(bands) > count:
-            raise FileFault(path, what, f"give files of at least {len(bands)} bands, or choose fewer for the network")
-        first = range(1, len(bands) + 1)
-        example = f"--bands {','.join(map(str, first))} (bands={tuple(first)})"
-        raise FileFault(path, what, f"choose among them, as in {example}")
+        raise FileFault(path, what, choose_channels(count, len(bands)))
+
+
+def choose_channels(count: int, channels: int) -> str:
+    """The remedy that names bands for so many channels, of a file that has so many bands."""
+    if channels > count:
+        return f"give files of at least {channels} bands, or use a network of fewer channels"
+    first = tuple(range(1, channels + 1))
+    return f"choose among them, as in --bands {','.join(map(str, first))} (bands={first})"
 
 
 def choose_bands(count: int) -> str:

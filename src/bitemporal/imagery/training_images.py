@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from bitemporal.imagery.decode import decode
 
 SYNTHETIC = "synthetic.json"
 """File in the folder of synthetic pairs and scenes that holds how they were made."""
+
+SYNTHETIC_SCENE = "synthetic scene by bitemporal"
+"""Description in the header of the rasters of synthetic scenes."""
+
+_IMAGE_DESCRIPTION = 270  # TIFF tag
 
 _FAR = 4.0
 """Ratio of pixel sizes from which on images count as far outside; augmentation and pyramids of features bridge less."""
@@ -120,8 +126,14 @@ def look_at(path: Path, bands: tuple[int, ...] | None = None) -> SeenImages:
 
 
 def is_synthetic(path: Path) -> bool:
-    """Whether a file lies in a folder of synthetic pairs, ROOT/SPLIT/A, or of synthetic scenes."""
-    return any((folder / SYNTHETIC).is_file() for folder in list(path.absolute().parents)[:3])
+    """Whether this package made a file: it lies in a folder of synthetic pairs, ROOT/SPLIT/A, or its header says so."""
+    if any((folder / SYNTHETIC).is_file() for folder in list(path.absolute().parents)[:3]):
+        return True
+    try:
+        with Image.open(path, formats=("TIFF",)) as image:
+            return str(getattr(image, "tag_v2", {}).get(_IMAGE_DESCRIPTION)) == SYNTHETIC_SCENE
+    except Exception:  # no TIFF, or one that Pillow does not know: not one of ours
+        return False
 
 
 def file_pixel_size(path: Path) -> float | None:

@@ -6,6 +6,7 @@ and one loop that hands out the scenes, replaces workers that die, and tries the
 
 import os
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,7 @@ class SceneStatus:
         seconds: Time it took.
         attempts: How often it was tried.
         error: Why it failed.
+        warning: In what its images are far outside of those that the detector was trained on.
     """
 
     id: str
@@ -54,6 +56,7 @@ class SceneStatus:
     seconds: float | None = None
     attempts: int = 1
     error: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,8 @@ def predict_archive(
         start = partial(_process, plan)
     statuses: dict[str, SceneStatus] = {}
     for status in _spread(scenes, start, workers):
+        if status.warning and status.warning not in {earlier.warning for earlier in statuses.values()}:
+            warnings.warn(f"{status.id}: {status.warning}", UserWarning, stacklevel=2)
         statuses[status.id] = status
         report(status)
         with replacing(table) as temporary:
@@ -158,9 +163,11 @@ class SceneWorker:
         outputs = Outputs(mask=folder / "change.tif", summary=folder / "summary.json", **files)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                finished, summary = predict_unless_finished(
-                    self.detector, scene.before, scene.after, outputs, self.plan.options
-                )
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always", UserWarning)
+                    finished, summary = predict_unless_finished(
+                        self.detector, scene.before, scene.after, outputs, self.plan.options
+                    )
             except BitemporalError as error:
                 problem = str(error)
                 if not is_remote((*scene.before, *scene.after)):  # a connection may be better the next time
@@ -176,6 +183,7 @@ class SceneWorker:
                     summary["changed_hectares"],
                     0.0 if finished else summary["seconds"]["total"],
                     attempt,
+                    warning="; ".join(dict.fromkeys(str(told.message) for told in caught)),
                 )
         return SceneStatus(scene.id, "failed", attempts=attempt, error=problem)
 

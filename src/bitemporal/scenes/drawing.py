@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bitemporal.imagery.scale import ValueRange
 from bitemporal.scenes.exclusion import Exclusion
 from bitemporal.scenes.grids import DateOnGrid, Shift
 from bitemporal.scenes.options import MapOptions
 from bitemporal.scenes.outputs import Outputs
 from bitemporal.scenes.sources import Grid, Source
-from bitemporal.scenes.values import ValueRange
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ class DateOptions:
     """How the dates are read.
 
     Attributes:
-        bands: Bands of a raster to use, counted from 1, in the order red, green, blue, as in 3,2,1.
+        bands: Bands of a raster that become the detector's channels, counted from 1, as in 3,2,1; by default those
+            that it was trained on.
         nodata: Value that stands for no data, instead of what the files say.
-        image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each of three channels; by default
-            0 and 255 for 8 bits, else percentiles 1 and 99 of both dates together.
+        image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each channel; by default 0 and 255
+            for 8 bits, else those that the detector was trained on, else percentiles 1 and 99 of both dates together.
     """
 
     bands: tuple[int, ...] | None = None

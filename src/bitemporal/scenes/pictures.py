@@ -8,6 +8,7 @@ import rasterio
 from PIL import Image
 from rasterio.windows import Window
 
+from bitemporal.imagery.scale import to_picture
 from bitemporal.scenes.drawing import Dates
 from bitemporal.scenes.exclusion import Exclusion
 from bitemporal.scenes.outputs import CHANGED, RED
@@ -37,7 +38,7 @@ def write_quicklook(path: Path, mask: Path, dates: Dates, exclusion: Exclusion) 
         with opened as date, exclusion.open() as left_out:
             samples, valid = date.read_overview(_SIDE)
             valid &= left_out.kept(Window(0, 0, dates.grid.width, dates.grid.height), valid.shape)
-        picture = scale_channels(samples, dates.ranges).transpose(1, 2, 0)
+        picture = to_picture(scale_channels(samples, dates.ranges).transpose(1, 2, 0)).copy()
         picture[~valid] = 255
         panels.append(picture)
     changed = _any_changed(mask, valid.shape)

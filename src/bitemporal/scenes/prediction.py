@@ -86,7 +86,8 @@ def predict_scene(
 
     Args:
         detector: Any detector.
-        before: Date 1: a raster, or one for each band (red, green, blue); paths, or addresses that GDAL opens.
+        before: Date 1: a raster, or one for each channel of the detector (red, green, blue); paths, or addresses that
+            GDAL opens.
         after: Date 2, likewise.
         output: Mask to write, a Cloud Optimised GeoTIFF: 0 unchanged, 1 changed, 255 no data.
         probability: Where to write the probability of change too: GeoTIFF, float32, NaN without data.

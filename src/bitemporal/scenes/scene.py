@@ -10,6 +10,8 @@ from typing import Any
 
 from bitemporal import __version__
 from bitemporal.errors import OptionError
+from bitemporal.imagery.scale import ValueRange
+from bitemporal.imagery.training_images import SeenImages, is_synthetic, pixel_size
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.scenes.drawing import Dates, Drawing
 from bitemporal.scenes.exclusion import Exclusion
@@ -20,7 +22,7 @@ from bitemporal.scenes.outputs import Outputs, check_outputs
 from bitemporal.scenes.registration import estimate_shift
 from bitemporal.scenes.sources import Files, Grid, Source, file_state, is_remote, open_source
 from bitemporal.scenes.tiling import Tiling, axis
-from bitemporal.scenes.values import ValueRange, value_range
+from bitemporal.scenes.values import value_range
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,9 @@ def open_scene(detector: Detector, before: Files, after: Files, outputs: Outputs
             "routing: found scene, which is for Origin-Partition alone, without augmentation or other bundles; give "
             "the bundle of Origin-Partition only, or leave routing out"
         )
-    first = open_source(before, "before", options.bands, options.nodata)
-    second = open_source(after, "after", options.bands, options.nodata)
+    first, second = (
+        _open_date(detector, files, name, options) for files, name in ((before, "before"), (after, "after"))
+    )
     grid = common_grid(first, second, options.grid)
     exclusion = Exclusion.of(options, grid)
     check_outputs(outputs, (*first.files, *second.files, *options.exclusion_files()), has_areas(grid.crs))
@@ -151,8 +154,31 @@ def open_scene(detector: Detector, before: Files, after: Files, outputs: Outputs
         after=second,
         grid=grid,
         tiling=Tiling(rows, columns),
-        ranges=value_range(first, second, options.image_range),
+        ranges=value_range(first, second, options.image_range, detector.reading(options.bands).image_range),
         shift=estimate_shift(first, second) if options.register else None,
         exclusion=exclusion,
         started=started,
     )
+
+
+def _open_date(detector: Detector, files: Files, name: str, options: SceneOptions) -> Source:
+    """Open one date by the bands that are stated, or that the detector was trained on.
+
+    Raises:
+        DataError: When a raster cannot be used.
+        OptionError: When bands do not fit the raster or the detector.
+    """
+    bands = detector.reading(options.bands).bands
+    stated = None if options.bands is None else bands  # one band that fills all channels is repeated
+    source = open_source(files, name, stated, options.nodata, detector.channels, bands)
+    if detector.trained_on is not None and name == "before":
+        grid = source.grid
+        detector.warn_if_far(
+            SeenImages(
+                value_type=source.dtype,
+                pixel_size=pixel_size(grid.crs, grid.transform, grid.width, grid.height),
+                synthetic=all(is_synthetic(Path(file)) for file in source.files),
+                bands=bands,
+            )
+        )
+    return source

@@ -17,15 +17,14 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from bitemporal.errors import DataError, OptionError
+from bitemporal.imagery.decode import choose_bands, choose_channels
+from bitemporal.imagery.scale import RGB
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """One raster, or one for each band; paths, or addresses that GDAL opens (``https://``, ``s3://``)."""
 
 _CACHE = 256 * 2**20
 """Size of GDAL's cache of blocks in bytes; its default grows with the machine's memory."""
-
-CHANNELS = 3
-"""Channels of the images that detectors take."""
 
 
 @contextmanager
@@ -125,15 +124,24 @@ def file_state(file: str) -> list[Any]:
     return [file, *([str(path.resolve()), state.st_size, state.st_mtime_ns] for path, state in states)]
 
 
-def open_source(files: Files, name: str, bands: Sequence[int] | None = None, nodata: float | None = None) -> Source:
+def open_source(
+    files: Files,
+    name: str,
+    bands: Sequence[int] | None = None,
+    nodata: float | None = None,
+    channels: int = RGB,
+    usual: Sequence[int] | None = None,
+) -> Source:
     """Open one date and check that it can be used.
 
     Args:
         files: One raster, or one for each band.
         name: ``before`` or ``after``.
-        bands: Bands of a single raster to use, counted from 1: three, or one that is repeated. By default all but
-            alpha, where that leaves three or one.
+        bands: Bands of a single raster to use, counted from 1, one for each channel. By default all but alpha, where
+            that leaves as many, or one, which is repeated.
         nodata: Value that stands for no data, instead of what the files say.
+        channels: Channels of the detector.
+        usual: Bands of a single raster where none are chosen: those that the detector was trained on.
 
     Raises:
         DataError: When a file cannot be used, or the files of one date do not belong together.
@@ -144,17 +152,19 @@ def open_source(files: Files, name: str, bands: Sequence[int] | None = None, nod
         raise OptionError(f"{name}: found no file, expected a raster, or one for each band")
     if len(paths) > 1 and bands is not None:
         raise OptionError(f"bands: are chosen, but {name} has a file for each band; list its files in order instead")
-    if len(paths) not in (1, CHANNELS):
-        raise OptionError(f"{name}: found {len(paths)} files, expected one raster, or {CHANNELS} of one band each")
+    if len(paths) not in (1, channels):
+        raise OptionError(f"{name}: found {len(paths)} files, expected one raster, or {channels} of one band each")
+    if len(paths) == 1 and bands is None:
+        bands = usual
     grids: list[Grid] = []
     dtypes: list[tuple[str, str]] = []
-    channels: list[tuple[str, int]] = []
+    used: list[tuple[str, int]] = []
     for path in paths:
         with open_raster(path) as dataset:
-            chosen = _bands(dataset, path, bands, alone=len(paths) == 1)
+            chosen = _bands(dataset, path, bands, channels, alone=len(paths) == 1)
             dtypes += [(path, dataset.dtypes[band - 1]) for band in chosen]
             grids.append(grid_of(dataset, path))
-            channels += [(path, band) for band in chosen]
+            used += [(path, band) for band in chosen]
     for path, grid in zip(paths[1:], grids[1:], strict=True):
         if (grid.width, grid.height, grid.crs) != (grids[0].width, grids[0].height, grids[0].crs) or not (
             grid.transform.almost_equals(grids[0].transform, precision=1e-6 * abs(grids[0].transform.a))
@@ -172,12 +182,12 @@ def open_source(files: Files, name: str, bands: Sequence[int] | None = None, nod
         )
     if np.dtype(dtype).kind not in "uif":
         raise DataError(f"{paths[0]}: holds {dtype} values; expected integers or floats")
-    if len(channels) == 1:
-        channels *= CHANNELS
-    return Source(name, tuple(paths), tuple(channels), grids[0], dtype, nodata)
+    if len(used) == 1:
+        used *= channels
+    return Source(name, tuple(paths), tuple(used), grids[0], dtype, nodata)
 
 
-def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, alone: bool) -> list[int]:
+def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, channels: int, alone: bool) -> list[int]:
     """Bands of a file to use: the chosen ones, or all but alpha where that leaves no choice."""
     if dataset.count == 0:
         inside = dataset.subdatasets
@@ -192,15 +202,14 @@ def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, alone
         missing = [band for band in bands if not 1 <= band <= dataset.count]
         if missing:
             raise OptionError(
-                f"bands: {path} has no band {missing[0]}; it has {dataset.count}, counted from 1; choose among them"
+                f"bands: {path} has no band {missing[0]}; it has {dataset.count}, counted from 1; "
+                + choose_channels(dataset.count, len(bands))
             )
-        if len(bands) not in (1, CHANNELS):
-            raise OptionError(f"bands: found {len(bands)}, expected {CHANNELS}, or one that is repeated; list so many")
         return list(bands)
-    if len(colours) not in (1, CHANNELS):
+    if len(colours) not in (1, channels):
         raise OptionError(
-            f"bands: {path} has {len(colours)}, and the network takes {CHANNELS}; name them in the order red, green, "
-            f"blue, as in --bands 3,2,1"
+            f"bands: {path} has {len(colours)}, and the network takes {channels}; "
+            + (choose_bands(dataset.count) if dataset.count >= channels else choose_channels(dataset.count, channels))
         )
     return colours
 

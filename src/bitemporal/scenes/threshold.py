@@ -17,6 +17,7 @@ from rasterio.errors import RasterioError
 from bitemporal import __version__
 from bitemporal.errors import DataError, OptionError
 from bitemporal.files import unwritable, write_json
+from bitemporal.imagery.scale import RGB
 from bitemporal.scenes.drawing import Dates, Drawing
 from bitemporal.scenes.exclusion import Exclusion
 from bitemporal.scenes.geography import has_areas, hectares
@@ -37,6 +38,9 @@ from bitemporal.scenes.sources import (
     open_source,
 )
 from bitemporal.scenes.values import value_range
+
+_BAND = re.compile(r":(\d+)(?=, |$)")
+"""A band in the tags BEFORE and AFTER, as in ``scene.tif:3, scene.tif:2``."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +187,13 @@ def _copy(source: str, target: Path, grid: Grid) -> None:
 
 
 def _dates(before: Files, after: Files, grid: Grid, tags: Mapping[str, str], options: DateOptions) -> Dates:
-    """Both dates, for the picture: with the range of values and the shift that the probabilities' tags name."""
-    first = open_source(before, "before", options.bands, options.nodata)
-    second = open_source(after, "after", options.bands, options.nodata)
+    """Both dates, for the picture: with the bands, the range and the shift that the probabilities' tags name."""
+    noted_bands = [[int(band) for band in _BAND.findall(tags.get(date, ""))] or None for date in ("BEFORE", "AFTER")]
+    channels = len(noted_bands[0] or range(RGB))
+    first, second = (
+        open_source(files, name, options.bands, options.nodata, channels, usual)
+        for files, name, usual in zip((before, after), ("before", "after"), noted_bands, strict=True)
+    )
     common_grid(first, Source("probability", (), (), grid, "float32"))  # they overlap
     given = options.image_range
     if given is None and (noted := json.loads(tags.get("VALUE_RANGE", "null"))):

@@ -5,13 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bitemporal.errors import DataError, OptionError
-from bitemporal.imagery.scale import check_image_range, scale
+from bitemporal.errors import DataError
+from bitemporal.imagery.scale import ValueRange, channel_ranges, scale
 from bitemporal.scenes.grids import DateOnGrid, windows_on
-from bitemporal.scenes.sources import CHANNELS, Source, open_raster
-
-ValueRange = tuple[tuple[float, float], ...]
-"""Lowest and highest value of each channel."""
+from bitemporal.scenes.sources import Source, open_raster
 
 _PERCENTILES = (1.0, 99.0)
 _FEW = 10_000
@@ -21,17 +18,21 @@ _SIDE = 1024
 """Pixels of the longer side of the overview that is read."""
 
 
-def value_range(before: Source, after: Source, given: Sequence[float] | None = None) -> ValueRange:
+def value_range(
+    before: Source, after: Source, given: Sequence[float] | None = None, of_training: Sequence[float] | None = None
+) -> ValueRange:
     """The values of each channel that become 0 and 255.
 
     Args:
         before: Date 1.
         after: Date 2.
         given: A lowest and a highest value for all channels, or such a pair for each.
+        of_training: Likewise, what the detector was trained on.
 
     Returns:
-        What is given; 0 and 255 for 8 bits; else the 1st and the 99th percentile of both dates' valid values together,
-        from overviews, or from windows spread over the scene where a file has none.
+        What is given; 0 and 255 for 8 bits; else what the detector was trained on; where that is unknown, the 1st and
+        the 99th percentile of both dates' valid values together, from overviews, or from windows spread over the scene
+        where a file has none.
 
     Raises:
         DataError: When the dates differ in type, or no value is valid.
@@ -43,18 +44,11 @@ def value_range(before: Source, after: Source, given: Sequence[float] | None = N
             "range of values serves both dates: convert one with `gdal_translate -ot`"
         )
     if given is not None:
-        if len(given) not in (2, 2 * CHANNELS):
-            raise OptionError(
-                f"image_range: found {tuple(given)}, expected a lowest and a highest value, or such a pair for each of "
-                f"{CHANNELS} channels"
-            )
-        values = (*given,) * (2 * CHANNELS // len(given))
-        pairs = tuple(zip(values[::2], values[1::2], strict=True))
-        for pair in pairs:
-            check_image_range(pair)
-        return pairs
+        return channel_ranges(given, len(before.channels))
     if before.dtype == "uint8":
-        return ((0.0, 255.0),) * CHANNELS
+        return ((0.0, 255.0),) * len(before.channels)
+    if of_training is not None:
+        return channel_ranges(of_training, len(before.channels))
     samples = np.concatenate([_samples(source) for source in (before, after)], axis=1)
     if samples.shape[1] == 0:
         raise DataError(f"{before.describe()}, {after.describe()}: hold no valid pixel; expected some: check nodata")

@@ -16,7 +16,7 @@ from rich.progress import track
 
 from bitemporal.errors import MissingExtraError, OptionError, OutputError
 from bitemporal.files import replacing, unwritable
-from bitemporal.imagery.training_images import SYNTHETIC
+from bitemporal.imagery.training_images import SYNTHETIC, SYNTHETIC_SCENE
 from bitemporal.synthetic.changes import ChangeKind
 from bitemporal.synthetic.pair import CarDistribution, make_pair, make_scene
 from bitemporal.workers import map_in_processes
@@ -25,7 +25,6 @@ GENERATOR = 1
 """Increases whenever equal settings would give different pairs than before."""
 
 GOLDEN = 0.5 * (5**0.5 - 1)
-
 
 DEFAULT_PAIRS = {"train": 210, "val": 45, "test": 45}
 
@@ -269,4 +268,5 @@ def write_scene(
             replacing(path) as temporary,
             rasterio.open(temporary, "w", count=bands, photometric=photometric, **profile) as file,
         ):
+            file.update_tags(TIFFTAG_IMAGEDESCRIPTION=SYNTHETIC_SCENE)
             file.write(np.moveaxis(pixels, 2, 0))
