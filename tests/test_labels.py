@@ -292,6 +292,16 @@ def test_bands_of_geotiffs(tmp_path, capsys):
     assert (three["--label-band 3"][0] == stripes(0, 1)).all()
 
 
+def test_a_fourth_band_that_is_no_transparency_is_not_passed_over(tmp_path, capsys):
+    root = pairs(tmp_path, stripes(0))
+    (root / "label" / "0.png").unlink()
+    bands = [stripes(0)] * 3 + [stripes(0, 1)]
+    geotiff(root / "label" / "0.tif", bands, photometric="RGB", alpha="NO")
+    assert (proposals(root, capsys)["--label-band 4"][0] == stripes(0, 1)).all()
+    geotiff(root / "label" / "0.tif", [stripes(0, 255)] * 3 + [stripes(9)], photometric="RGB", alpha="NO")
+    assert (decoded(root)[0] == stripes(0, 1)).all()
+
+
 @pytest.mark.parametrize(("suffix", "mode"), [("jpg", "RGB"), ("jpg", "CMYK"), ("webp", "RGB")])
 @pytest.mark.parametrize("background", [BLACK, WHITE])
 def test_colours_blurred_by_compression(tmp_path, capsys, background, suffix, mode):
@@ -568,3 +578,33 @@ def test_all_commands_read_labels_in_the_same_way(tmp_path, capsys):
     assert said in (tmp_path / "e.json").read_text()
     assert main([*run, "--crop-size=32", "--changed", "3", *options[2:]]) == 1
     assert "changed ([2, 3] then, [3] now)" in capsys.readouterr().err
+
+
+def test_the_proposals_hold_wherever_labels_are_read(tmp_path, capsys):
+    """Damage classes, refused by each command and by the library, with the same proposals."""
+    label = stripes(0, 1, 2, 3)
+    root = pairs(tmp_path / "pairs", *[label] * 4)
+    detector = ["train", "--model=test_tinycd", f"--data={root}", f"--out={tmp_path / 'run'}", "--changed=2,3"]
+    short = ["--max-steps=1", "--workers=0", "--crop-size=32"]
+    assert main([*detector, *short]) == 0
+    capsys.readouterr()
+    commands = (
+        ["data", "stats", str(root), "--out", str(tmp_path / "stats")],
+        ["evaluate", str(tmp_path / "run" / "origin" / "bundle"), str(root), "--device=cpu"],
+        ["train", "--model=test_tinycd", f"--data={root}", f"--out={tmp_path / 'other'}", *short],
+    )
+    for command in commands:
+        assert main(command) == 1
+        text = capsys.readouterr().err
+        if command[0] == "train":
+            text = text.partition(" if every")[0]  # one run, one rule
+            assert follow_options(text, command) == [["--changed", "1,2,3"]]
+        else:
+            assert follow_options(text, command) == [["--changed", "1,2,3"], ["--changed", "2,3"]]
+    path = root / "label" / "0.png"
+    for read in (lambda **options: decoded(root, **options), lambda **options: read_mask(path, **options)):
+        with pytest.raises(LabelError) as error:
+            read()
+        assert follow_keywords(str(error.value), read) == [{"changed": (1, 2, 3)}, {"changed": (2, 3)}]
+    assert main(["train", f"--config={tmp_path / 'run' / 'recipe.yaml'}", "--changed=1,2,3"]) == 1
+    assert "changed ([2, 3] then, [1, 2, 3] now)" in capsys.readouterr().err
