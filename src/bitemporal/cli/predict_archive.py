@@ -56,7 +56,8 @@ def predict_archive(
         manifest: List of the scenes: csv or parquet with the columns id, before, after; or a STAC item collection
             (.json).
         output: Folder of the results: one folder per scene, and the table status.csv.
-        assets: Assets of a STAC manifest to use: one with three bands, or one for each of red, green and blue.
+        assets: Assets of a STAC manifest to use: one with all bands, or one for each channel of the detector, such as
+            red, green and blue.
         engine: Where scenes are predicted: local (processes of this machine), or ray (actors of a Ray cluster).
         workers: Scenes predicted at the same time.
         threads: CPU threads per worker; by default the cores of this machine divided by workers.

@@ -44,7 +44,7 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
             by semicolons; relative paths start at the manifest's folder), or a STAC item collection (.json): the
             earliest and the latest item of each tile are a pair. The columns of a csv file are separated by commas,
             semicolons, tabs, spaces or vertical bars; capitals in their names do not matter.
-        assets: Assets of STAC items to use: one with three bands, or one for each of red, green and blue. By default
+        assets: Assets of STAC items to use: one with all bands, or one for each channel of the detector. By default
             ``visual``, or else the colours by their common names.
 
     Raises:
