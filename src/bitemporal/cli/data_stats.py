@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from rich.table import Table
 
-from bitemporal.errors import DataError
 from bitemporal.files import check_output_folder, replacing
 from bitemporal.method.car import PAPER_THRESHOLDS, CarPartition
 from bitemporal.pairs import FolderCheck, PairOptions, check_pairs
@@ -58,7 +57,7 @@ def stats(
         given = CarPartition.of_options(parts, thresholds) or CarPartition()
     folder = pair_options.pair_folder(path)
     check = check_pairs(folder, workers, progress=sys.stderr.isatty(), images=False)
-    _refuse_label_faults(check)
+    check.refuse_label_faults()
     cars = {
         split: np.array([r.car for r in check.records if r.split == split and not math.isnan(r.car)])
         for split in folder.splits
@@ -91,22 +90,6 @@ def stats(
     print(
         f"\nwritten to {target}: partition.csv ({len(check.records):,} pairs, {written.describe()}), car_histogram.png"
     )
-
-
-def _refuse_label_faults(check: FolderCheck) -> None:
-    """A distribution with holes would mislead.
-
-    Raises:
-        DataError: When labels cannot be read or decoded, with a report of all of them, or when there is no label.
-    """
-    faults = [fault for fault in check.faults if fault.kind in ("file", "label")]
-    if faults:
-        raise DataError(FolderCheck(check.root, faults=faults).report())
-    if all(math.isnan(record.car) for record in check.records):
-        raise DataError(
-            f"{check.root}: found {len(check.records)} pairs, none of them with a label that has a valid pixel; CAR is "
-            "defined by labels, add change masks in the folder label"
-        )
 
 
 def _distribution(cars: Mapping[str, Cars], check: FolderCheck) -> Table:

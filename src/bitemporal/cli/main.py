@@ -16,6 +16,7 @@ from bitemporal.errors import BitemporalError
 COMMANDS: dict[str, str] = {
     "data check": "bitemporal.cli.data_check:check",
     "data stats": "bitemporal.cli.data_stats:stats",
+    "data split": "bitemporal.cli.data_split:split",
     "data download": "bitemporal.cli.data_download:download",
     "data synth": "bitemporal.cli.data_synth:synth",
     "train": "bitemporal.cli.train:train",

@@ -1,5 +1,6 @@
 """Checking a folder of pairs: every file is read once, in several processes, and no pixels are kept."""
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -110,6 +111,21 @@ class FolderCheck:
         """
         if self.faults:
             raise DataError(self.report())
+
+    def refuse_label_faults(self) -> None:
+        """Refuse a folder whose CAR would be known in part: a distribution with holes misleads.
+
+        Raises:
+            DataError: When labels cannot be read or decoded, with a report of all of them, or when there is no label.
+        """
+        faults = [fault for fault in self.faults if fault.kind in ("file", "label")]
+        if faults:
+            raise DataError(FolderCheck(self.root, faults=faults).report())
+        if all(math.isnan(record.car) for record in self.records):
+            raise DataError(
+                f"{self.root}: found {len(self.records)} pairs, none of them with a label that has a valid pixel; CAR "
+                "is defined by labels, add change masks in the folder label"
+            )
 
     def rows(self, part_of: Callable[[float], str]) -> list[PartitionRow]:
         """Lines of a ``partition.csv``, one per pair; without a label neither CAR nor part is set."""

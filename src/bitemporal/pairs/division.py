@@ -1,0 +1,133 @@
+"""Pairs divided into train, val and test: the parts of CAR in equal shares, tiles of one scene on one side.
+
+scikit-learn's ``StratifiedGroupKFold`` would be worse here: its folds are of equal size, and its choice depends on
+the order of the pairs and on a random number generator.
+"""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from bitemporal.errors import OptionError, PartitionError
+from bitemporal.pairs.names import SPLITS
+from bitemporal.pairs.partition import PartitionRow
+
+_TILES = (r"(.+?)(?:[_-]\d+){2}", r"(.+?)[_-]\d+")
+"""Names of tiles: a scene, then row and column, or one running number."""
+
+_FEWEST_SCENES = 3
+
+Group = Callable[[str], str]
+"""From the stem of a pair to what it must stay together with."""
+
+
+def group_by(pattern: str) -> Group:
+    """Group pairs by a regular expression.
+
+    Args:
+        pattern: Matches whole stems; its first group, or all of it, names the scene that a pair is a tile of. A stem
+            that it does not match stands alone.
+
+    Raises:
+        OptionError: When it is no regular expression.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise OptionError(
+            f"group: found {pattern!r}, expected a regular expression such as '(.*)_[0-9]+_[0-9]+' ({error})"
+        ) from error
+
+    def group(stem: str) -> str:
+        match = compiled.fullmatch(stem)
+        return stem if match is None else match[1 if compiled.groups else 0] or ""
+
+    return group
+
+
+def find_groups(stems: Iterable[str]) -> str | None:
+    """A pattern for ``group_by`` under which names look like tiles of several scenes; ``None`` when there is none."""
+    names = set(stems)
+    for pattern in _TILES:
+        scenes = Counter(match[1] for match in map(re.compile(pattern).fullmatch, names) if match)
+        if scenes.total() == len(names) and len(scenes) >= _FEWEST_SCENES and 2 * len(scenes) <= len(names):
+            return pattern
+    return None
+
+
+def divide(
+    rows: Sequence[PartitionRow], shares: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0, group: Group = str
+) -> list[PartitionRow]:
+    """Divide pairs into train, val and test.
+
+    Pairs whose split is val or test stay there; all others are divided among the splits that do not exist yet. Each
+    part of CAR, unlabelled pairs being one more, is divided by the shares: to within one pair where every pair stands
+    alone, else as closely as whole groups allow. The choice depends on the seed and the set of stems alone.
+
+    Args:
+        rows: The pairs with their parts.
+        shares: Shares of train, val and test, each 0 or more, their sum above 0. Those of splits that exist already
+            are left out, and the others keep their proportion.
+        seed: Another seed gives another choice.
+        group: Pairs with the same value stay in one split.
+
+    Returns:
+        All rows in their order, with ``split`` changed.
+
+    Raises:
+        OptionError: When the shares are not usable.
+        PartitionError: When there is nothing to divide, or a split would get no pair.
+    """
+    wanted = _wanted(rows, shares)
+    free = [row for row in rows if row.split not in SPLITS[1:]]
+    groups: dict[str, list[PartitionRow]] = defaultdict(list)
+    for row in free:
+        groups[group(row.stem)].append(row)
+    totals = Counter(row.part for row in free)
+    # what each split still lacks of each part
+    lacks = {split: {part: share * count for part, count in totals.items()} for split, share in wanted.items()}
+    chosen: dict[str, str] = {}
+    for name in sorted(groups, key=lambda name: (-len(groups[name]), _rank(seed, name))):
+        counts = Counter(row.part for row in groups[name])
+        chosen[name] = min(wanted, key=partial(_excess, counts, totals, lacks))
+        for part, count in counts.items():
+            lacks[chosen[name]][part] -= count
+    if empty := [split for split in wanted if split not in chosen.values()]:
+        raise PartitionError(
+            f"shares: {len(groups)} group(s) of {len(free)} pairs leave none for {' and '.join(empty)}; expected at "
+            "least one group for each split: give larger shares, or smaller groups (--group '.*' divides pair by pair)"
+        )
+    return [row if row.split in SPLITS[1:] else replace(row, split=chosen[group(row.stem)]) for row in rows]
+
+
+def _wanted(rows: Sequence[PartitionRow], shares: Sequence[float]) -> dict[str, float]:
+    """The share of each split that is to be made."""
+    given = ",".join(f"{share:g}" for share in shares)
+    if len(shares) != len(SPLITS) or not all(0 <= share < float("inf") for share in shares):
+        raise OptionError(
+            f"shares: found {given}, expected three of 0 or more, of train, val and test, as in 0.7,0.15,0.15"
+        )
+    exist = {row.split for row in rows} & {*SPLITS[1:]}
+    new = {split: share for split, share in zip(SPLITS, shares, strict=True) if share and split not in exist}
+    if len(new) < 2 or all(row.split in exist for row in rows):
+        raise PartitionError(
+            f"shares: found {given} for pairs of which {', '.join(sorted(exist)) or 'no split'} exists; expected "
+            "shares above 0 for at least two splits that do not exist yet: name a folder without them, or move them "
+            "elsewhere, or their splits.csv"
+        )
+    return {split: share / sum(new.values()) for split, share in new.items()}
+
+
+def _excess(counts: Counter[str], totals: Counter[str], lacks: Mapping[str, Mapping[str, float]], split: str) -> float:
+    """By how much the squares of what a split lacks, as shares of the parts, grow with a group of these counts."""
+    return sum(
+        ((lacks[split][part] - count) ** 2 - lacks[split][part] ** 2) / totals[part] ** 2
+        for part, count in counts.items()
+    )
+
+
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()
