@@ -324,7 +324,8 @@ def test_stac_items_are_paired_by_tile(tmp_path):
     ]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     (scene,) = read_manifest(path)
-    assert scene == SceneFiles("MGRS-31UDQ", (str(tmp_path / "early_v.tif"),), (str(tmp_path / "late_v.tif"),))
+    assert (scene.id, scene.error) == ("MGRS-31UDQ", "")
+    assert (scene.before, scene.after) == ((str(tmp_path / "early_v.tif"),), (str(tmp_path / "late_v.tif"),))
     (scene,) = read_manifest(path, ["B04", "B03", "B02"])
     assert scene.before == tuple(str(tmp_path / f"early_{band}.tif") for band in "rgb")
     (scene,) = read_manifest(path, ["B8A"])
@@ -343,7 +344,8 @@ def test_stac_items_may_name_their_tile_and_date_in_other_ways(name, tmp_path):
         year["properties"] = {name: "T1", "datetime": None, "start_datetime": f"{year['id']}-07-01T00:00:00Z"}
     (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     (scene,) = read_manifest(tmp_path / "items.json")
-    assert scene == SceneFiles("T1", (str(tmp_path / "2018.tif"),), (str(tmp_path / "2021.tif"),))
+    assert (scene.id, scene.error) == ("T1", "")
+    assert (scene.before, scene.after) == ((str(tmp_path / "2018.tif"),), (str(tmp_path / "2021.tif"),))
 
 
 def test_a_line_that_cannot_be_used_is_one_failed_scene(archive, tmp_path):

@@ -44,6 +44,7 @@ def predict_archive(
     engine: Literal["local", "ray"] = "local",
     workers: int = 1,
     threads: int | None = None,
+    merge: str | None = None,
     products: Products,
     detector: DetectorOptions,
     options: scenes.SceneOptions,
@@ -53,14 +54,16 @@ def predict_archive(
     Scenes that an earlier run finished with the same options are skipped. A scene that fails does not stop the others.
 
     Args:
-        manifest: List of the scenes: csv or parquet with the columns id, before, after; or a STAC item collection
-            (.json).
+        manifest: List of the scenes: csv or parquet with the columns id, before, after, and perhaps mask, before_date,
+            after_date; or a STAC item collection (.json).
         output: Folder of the results: one folder per scene, and the table status.csv.
         assets: Assets of a STAC manifest to use: one with all bands, or one for each channel of the detector, such as
             red, green and blue.
         engine: Where scenes are predicted: local (processes of this machine), or ray (actors of a Ray cluster).
         workers: Scenes predicted at the same time.
         threads: CPU threads per worker; by default the cores of this machine divided by workers.
+        merge: File to write with the polygons of all finished scenes, .gpkg, .parquet or .geojson, with the scene and
+            its dates; needs polygons.
         products: Further files that are written for each scene.
         detector: Which detector predicts, and how.
         options: How scenes are read, predicted and drawn.
@@ -79,7 +82,7 @@ def predict_archive(
         options,
         threads,
     )
-    statuses = scenes.predict_archive(plan, entries, engine, workers, report=_print_status)
+    statuses = scenes.predict_archive(plan, entries, engine, workers, report=_print_status, merge=merge)
     print_table(
         make_table(("scene", "status", "CAR", "hectares", "seconds", "tries"), map(_row, statuses), text_columns=2)
     )
@@ -88,6 +91,8 @@ def predict_archive(
         print(f"{status.id}: {status.error}", file=sys.stderr)
     done = len(statuses) - len(failed)
     print(f"{done} of {len(statuses)} scenes in {output}; status.csv there lists them all")
+    if merge is not None and done:
+        print(f"polygons of {done} scenes in {merge}")
     return 1 if failed else 0
 
 

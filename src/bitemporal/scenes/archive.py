@@ -21,6 +21,7 @@ from bitemporal.errors import BitemporalError, MissingExtraError, OptionError
 from bitemporal.files import check_output, replacing
 from bitemporal.inference import Augmentation, Detector, choose_device, compose
 from bitemporal.scenes.manifest import SceneFiles
+from bitemporal.scenes.merging import check_merge, merge_polygons
 from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs
 from bitemporal.scenes.prediction import predict_unless_finished
@@ -91,6 +92,7 @@ def predict_archive(
     engine: Engine = "local",
     workers: int = 1,
     report: Callable[[SceneStatus], None] = lambda status: None,
+    merge: str | os.PathLike[str] | None = None,
 ) -> list[SceneStatus]:
     """Predict many scenes; a bad one never stops the rest.
 
@@ -104,13 +106,17 @@ def predict_archive(
             default the one of ``RAY_ADDRESS``, or a new one on this machine).
         workers: Number of processes or actors.
         report: Called with every scene's status as it ends.
+        merge: File for the polygons of all scenes that are finished, with the scene and its dates; see
+            ``merge_polygons``. It is made anew at the end of every run.
 
     Returns:
         A status for every scene, in their order; ``out/status.csv`` holds the same.
 
     Raises:
-        OptionError: When there is no worker.
-        OutputError: When ``status.csv`` is another table there, such as the manifest.
+        DataError: When polygons cannot be merged.
+        OptionError: When there is no worker, or nothing that could be merged.
+        OutputError: When ``status.csv`` is another table there, such as the manifest, or the merged file cannot be
+            written.
         BitemporalError: When the detector cannot be used.
         MissingExtraError: When Ray is not installed.
     """
@@ -118,10 +124,17 @@ def predict_archive(
         raise OptionError(f"workers: found {workers}, expected at least 1")
     table = Path(plan.out).resolve() / "status.csv"
     check_output(table, ".csv", _is_status_table, "table of an archive")
+    target = None if merge is None else check_merge(merge, plan.products.get("polygons"), scenes, Path(plan.out))
     # other processes and nodes start elsewhere
     bundles = tuple(str(Path(bundle).resolve()) if Path(bundle).exists() else bundle for bundle in plan.bundles)
     threads = plan.threads or max(1, (os.cpu_count() or 1) // workers)
-    plan = replace(plan, bundles=bundles, out=str(Path(plan.out).resolve()), threads=threads)
+    options = replace(
+        plan.options,
+        within=plan.options.within and str(Path(plan.options.within).resolve()),
+        mask=plan.options.mask
+        and [mask if is_remote([mask]) else str(Path(mask).resolve()) for mask in plan.options.mask],
+    )
+    plan = replace(plan, bundles=bundles, out=str(Path(plan.out).resolve()), options=options, threads=threads)
     compose(plan.bundles, "cpu", plan.augmentation, plan.scales)  # a detector that cannot be used fails here, once
     if engine == "ray":
         start = _ray_actors(plan)
@@ -137,6 +150,11 @@ def predict_archive(
         with replacing(table) as temporary:
             ended = [statuses[scene.id] for scene in scenes if scene.id in statuses]
             pandas.DataFrame(ended).to_csv(temporary, index=False)
+    if target is not None:
+        finished = [scene for scene in scenes if statuses[scene.id].status != "failed"]
+        if finished:
+            files = [Path(plan.out) / scene.id / plan.products["polygons"] for scene in finished]
+            merge_polygons(target, list(zip(finished, files, strict=True)))
     return [statuses[scene.id] for scene in scenes]
 
 
@@ -160,17 +178,19 @@ class SceneWorker:
             return SceneStatus(scene.id, "failed", error=scene.error)
         folder = Path(self.plan.out) / scene.id
         files = {name: folder / file for name, file in self.plan.products.items()}
+        masks = [*(self.plan.options.mask or ()), *scene.mask]
+        options = replace(self.plan.options, mask=masks or None)
         outputs = Outputs(mask=folder / "change.tif", summary=folder / "summary.json", **files)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", UserWarning)
                     finished, summary = predict_unless_finished(
-                        self.detector, scene.before, scene.after, outputs, self.plan.options
+                        self.detector, scene.before, scene.after, outputs, options
                     )
             except BitemporalError as error:
                 problem = str(error)
-                if not is_remote((*scene.before, *scene.after)):  # a connection may be better the next time
+                if not is_remote((*scene.before, *scene.after, *masks)):  # a connection may be better the next time
                     break
             # memory, a device, a network file system: another try may do
             except Exception as error:

@@ -28,12 +28,18 @@ class SceneFiles:
         before: Date 1: a raster, or one for each band.
         after: Date 2, likewise.
         error: Why its line cannot be used; empty where it can.
+        mask: Rasters that mark pixels to leave out; see ``SceneOptions``.
+        before_date: When date 1 was, for merged polygons; empty where the manifest does not say.
+        after_date: When date 2 was, likewise.
     """
 
     id: str
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     error: str = ""
+    mask: tuple[str, ...] = ()
+    before_date: str = ""
+    after_date: str = ""
 
 
 def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = None) -> list[SceneFiles]:
@@ -41,7 +47,8 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
 
     Args:
         path: A csv or parquet file with the columns ``id``, ``before`` and ``after`` (files of several bands separated
-            by semicolons; relative paths start at the manifest's folder), or a STAC item collection (.json): the
+            by semicolons; relative paths start at the manifest's folder), and perhaps ``mask``, likewise, and
+            ``before_date`` and ``after_date``; or a STAC item collection (.json): the
             earliest and the latest item of each tile are a pair. The columns of a csv file are separated by commas,
             semicolons, tabs, spaces or vertical bars; capitals in their names do not matter.
         assets: Assets of STAC items to use: one with all bands, or one for each channel of the detector. By default
@@ -84,7 +91,9 @@ def _of_table(file: Path) -> list[SceneFiles]:
             raise DataError(text)
         name = str(row.values["id"]).strip()
         before, after = (() if fault else _files(row.values[date], file) for date in ("before", "after"))
-        scenes.append(SceneFiles(name, before, after, text))
+        masks = _files(row.values.get("mask") or "", file)
+        dates = (str(row.values.get(date) or "") for date in ("before_date", "after_date"))
+        scenes.append(SceneFiles(name, before, after, text, masks, *dates))
     return scenes
 
 
@@ -117,7 +126,8 @@ def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:
         try:
             if first == last:
                 raise DataError(f"{file}: the tile {tile!r} has items of one date only, {first}; expected two dates")
-            scenes.append(SceneFiles(tile, _assets(before, assets, file), _assets(after, assets, file)))
+            files = _assets(before, assets, file), _assets(after, assets, file)
+            scenes.append(SceneFiles(tile, *files, before_date=first, after_date=last))
         except DataError as error:
             scenes.append(SceneFiles(tile, error=str(error)))
     return scenes

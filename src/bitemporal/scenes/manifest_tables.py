@@ -14,7 +14,10 @@ import pyarrow.parquet
 from bitemporal.errors import DataError
 
 COLUMNS = ("id", "before", "after")
-"""Columns that a manifest needs; capitals do not matter, and further columns are left alone."""
+"""Columns that a manifest needs; capitals do not matter."""
+
+FURTHER = ("mask", "before_date", "after_date")
+"""Columns that it may have; any others are left alone."""
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces", "|": "vertical bars"}
 """Between the columns of a csv file; the first one that gives the columns above is the file's."""
@@ -88,7 +91,7 @@ def _without_empty_end(fields: list[str]) -> list[str]:
 
 def _check_header(file: Path, header: Sequence[str], how: str) -> list[str]:
     names = [str(name).strip().casefold() for name in header]
-    twice = [name for name, count in Counter(names).items() if count > 1 and name in COLUMNS]
+    twice = [name for name, count in Counter(names).items() if count > 1 and name in COLUMNS + FURTHER]
     if twice:
         raise DataError(f"{file}: found the column {twice[0]} twice; leave one of them out")
     if not set(COLUMNS) <= set(names):
