@@ -554,7 +554,9 @@ def test_all_commands_read_labels_in_the_same_way(tmp_path, capsys):
     options = ["--changed", "2,3", "--label-ignore", "255,nan"]
     masks = [np.where(label == 255, 255, label > 1) for label in classes]
     cars = [(mask == 1).sum() / (mask != 255).sum() for mask in masks]
-    assert main(["data", "stats", str(root), f"--out={tmp_path / 'stats'}", *options]) == 0
+    config = tmp_path / "rule.yaml"
+    config.write_text("changed: [2, 3]\nlabel_ignore: 255\n")
+    assert main(["data", "stats", str(root), f"--out={tmp_path / 'stats'}", f"--config={config}"]) == 0
     run = [
         "train",
         "--model=test_tinycd",
@@ -565,7 +567,7 @@ def test_all_commands_read_labels_in_the_same_way(tmp_path, capsys):
     ]
     assert main([*run, "--crop-size=32", *options]) == 0
     said = "2 or 3 = changed, all others unchanged, 255 or nan = ignored"
-    assert said in capsys.readouterr().out
+    assert said in capsys.readouterr().err
     for folder in ("stats", "run"):
         lines = (tmp_path / folder / "partition.csv").read_text().splitlines()[1:]
         rows = sorted((line.split(",")[1], float(line.split(",")[2])) for line in lines)

@@ -95,11 +95,13 @@ def _argument(parameter: inspect.Parameter) -> tuple[list[str], dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class _List:
-    """Reads ``1,2`` (command line) and ``[1, 2]`` (YAML); ``kinds`` are the arguments of a tuple's annotation."""
+    """Reads ``1,2`` (command line), ``[1, 2]`` and ``1`` (YAML); ``kinds`` are the arguments of a tuple's annotation."""
 
     kinds: tuple[Any, ...]
 
-    def __call__(self, value: str | Sequence[Any]) -> tuple[Any, ...]:
+    def __call__(self, value: str | float | Sequence[Any]) -> tuple[Any, ...]:
+        if isinstance(value, int | float):
+            value = str(value)
         words = value.strip("[]() ").split(",") if isinstance(value, str) else value
         if Ellipsis not in self.kinds and len(words) != len(self.kinds):
             raise ValueError(f"expected {self}, found {value!r}")
