@@ -95,7 +95,7 @@ def _argument(parameter: inspect.Parameter) -> tuple[list[str], dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class _List:
-    """Reads ``1,2`` (command line), ``[1, 2]`` and ``1`` (YAML); ``kinds`` are the arguments of a tuple's annotation."""
+    """Reads ``1,2`` (command line), ``[1, 2]``, ``1`` (YAML); ``kinds`` are the arguments of a tuple's annotation."""
 
     kinds: tuple[Any, ...]
 
