@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bitemporal import metrics as module
-from bitemporal.metrics import AVERAGINGS, METRICS, confusion_counts, image_metric, metrics, selection_score
+from bitemporal.metrics import AVERAGINGS, METRICS, confusion_counts, image_metric, metrics
 
 one = st.integers(0, 60)
 quadruples = st.tuples(one, one, one, one)
@@ -161,18 +161,8 @@ def test_released_scorer_of_the_paper():
 def test_classes_that_do_not_occur():
     values = metrics([[10, 0, 0, 0]], "dataset")
     assert math.isnan(values["iou_changed"]) and math.isnan(values["miou"]) and values["oa"] == 1.0
-    assert selection_score([[10, 0, 0, 0]]) == 1.0
-    assert math.isnan(selection_score([[0, 0, 0, 0]]))
     assert all(math.isnan(value) for value in metrics([], "dataset").values())
     assert all(math.isnan(value) for value in metrics(np.zeros((3, 4)), "image_mean").values())
-
-
-@given(sets)
-def test_selection_score_is_the_mean_iou_of_the_classes_that_occur(counts):
-    classes, _, _ = by_hand(np.sum(counts, axis=0))
-    present = [float(v) for v in classes["iou"] if v is not None]
-    wanted = sum(present) / len(present) if present else math.nan
-    assert selection_score(counts) == pytest.approx(wanted, nan_ok=True)
 
 
 @given(sets)

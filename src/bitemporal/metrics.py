@@ -222,17 +222,3 @@ def metrics(counts: npt.ArrayLike, averaging: Averaging) -> dict[str, float]:
     if averaging == "dataset":
         return {name: float(metric_of(name, values.sum(0))) for name in METRICS}
     return {name: float(np.mean(image_metric(name, values, averaging))) for name in METRICS}
-
-
-def selection_score(counts: npt.ArrayLike) -> float:
-    """Dataset mIoU over the classes that occur: the score that checkpoints are chosen by.
-
-    Args:
-        counts: Confusion counts, N x 4 or already summed.
-
-    Returns:
-        In [0, 1]; NaN when no pixel is valid.
-    """
-    total = np.asarray(counts, dtype=np.float64).reshape(-1, 4).sum(0)
-    ious = [metric_of(name, total) for name in ("iou_changed", "iou_unchanged")]
-    return float(np.nanmean(ious)) if total.sum() else float("nan")

@@ -3,10 +3,11 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 from rich.console import Console
 
@@ -40,17 +41,24 @@ class RunData:
         folder: Reads them.
         pairs: Labelled pairs by the split that the run uses them for: train, val and, where there is one, test.
         parts: Name of each pair's CAR part, by split and stem; empty where a label has no valid pixel.
+        cars: CAR of each pair's label, by split and stem; NaN where it has no valid pixel.
         partition: Which CAR belongs to which part.
     """
 
     folder: PairFolder
     pairs: dict[str, list[Pair]]
     parts: dict[tuple[str, str], str]
+    cars: dict[tuple[str, str], float]
     partition: CarPartition
 
     def of_part(self, split: str, part: str) -> list[Pair]:
         """Labelled pairs of one part of a split."""
         return [pair for pair in self.pairs.get(split, []) if self.parts[split, pair.stem] == part]
+
+    def absent_class(self, pairs: Iterable[Pair]) -> Literal["changed", "unchanged"] | None:
+        """The class that no label of some validation pairs has, if any."""
+        cars = {car for pair in pairs if not math.isnan(car := self.cars[VAL, pair.stem])}
+        return "changed" if cars == {0.0} else "unchanged" if cars == {1.0} else None
 
     @property
     def taught_parts(self) -> list[str]:
@@ -80,7 +88,7 @@ def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console) -> RunDa
     rows = check.rows(recipe.partition.part)
     sets_aside = VAL not in folder.splits
     if sets_aside:
-        rows = stratified_split(rows, recipe.validation_share, seed=recipe.seed, source=source)
+        rows = stratified_split(rows, recipe.validation_share, seed=recipe.validation_seed, source=source)
     if resumes:
         _check_same_pairs(run.partition, rows)
     if is_first_process():
@@ -91,8 +99,8 @@ def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console) -> RunDa
         count = sum(row.split == VAL for row in rows)
         say(
             console,
-            f"no val split: {count} of the training pairs set aside, stratified by CAR part (seed {recipe.seed}), "
-            f"listed in {run.splits}",
+            f"no val split: {count} of the training pairs set aside, stratified by CAR part "
+            f"(validation_seed {recipe.validation_seed}), listed in {run.splits}",
         )
     data = _collect(folder, rows, source, recipe.partition)
     for split in (s for s in (TRAIN, VAL, TEST) if s in data.pairs):
@@ -161,15 +169,16 @@ def _collect(folder: PairFolder, rows: list[PartitionRow], source: str, partitio
     on_disk = {(pair.split, pair.stem): pair for pair in folder.pairs()}
     pairs: dict[str, list[Pair]] = {}
     parts: dict[tuple[str, str], str] = {}
+    cars: dict[tuple[str, str], float] = {}
     for row in rows:
         split = TRAIN if row.split == source else row.split
         pair = on_disk.get((row.split, row.stem)) or on_disk[source, row.stem]
-        parts[split, row.stem] = row.part
+        parts[split, row.stem], cars[split, row.stem] = row.part, row.car
         # nothing can be learned from a label without a valid pixel; in scores it stands as `evaluate` has it
         if pair.label is not None and (split != TRAIN or not math.isnan(row.car)):
             pairs.setdefault(split, []).append(pair)
     with_car = {split: own for split, own in pairs.items() if any(parts[split, pair.stem] for pair in own)}
-    return RunData(folder, with_car, parts, partition)
+    return RunData(folder, with_car, parts, cars, partition)
 
 
 def _check_same_pairs(partition: Path, rows: list[PartitionRow]) -> None:

@@ -5,18 +5,23 @@ if the weights are the best so far, and then ``last.ckpt``, which holds everythi
 started again resumes at ``last.ckpt`` and repeats the steps since. On a CPU it ends with the same bundle and the same
 ``metrics.csv`` as an uninterrupted one, byte for byte: every sample and every random draw is a function of the seed and
 the step alone. A GPU may round differently.
+
+A stage may be given more steps later. Steps below the old length keep the old length's schedule and validations, all
+others have those of the new length, so that the weights do not depend on when the run was stopped in between.
+``last.ckpt`` keeps the lengths.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from rich.console import Console
 from safetensors.torch import load_file
@@ -26,8 +31,9 @@ from torch.optim import Optimizer
 import bitemporal
 from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
 from bitemporal.files import clear_leftovers, replacing
-from bitemporal.inference.bundle import save_bundle, write_weights
-from bitemporal.metrics import MAIN_METRICS, confusion_counts, metrics, selection_score
+from bitemporal.imagery.masks import IGNORE
+from bitemporal.inference.bundle import read_description, save_bundle, write_weights
+from bitemporal.metrics import MAIN_METRICS, confusion_counts, metrics
 from bitemporal.models import ChangeModel, ModelCard
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.pairs.batch import Batch
@@ -63,6 +69,8 @@ class Stage:
         val: Labelled validation pairs, which choose the checkpoint.
         steps: Optimiser steps.
         stream: Name of the random stream; stages of one stream see the same samples and draw the same dropout.
+        absent: The class that no label of ``val`` has, if any. Its IoU is undefined, and the mean IoU stays at the same
+            value for good; the checkpoint is then chosen by the validation loss.
     """
 
     name: str
@@ -73,11 +81,38 @@ class Stage:
     val: list[Pair]
     steps: int
     stream: str
+    absent: Literal["changed", "unchanged"] | None = None
 
     @property
     def seed(self) -> int:
         """Seed of the stage's samples, and of what is random within its steps."""
         return derive_seed(self.recipe.seed, self.stream)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage has its bundle, of a network that was trained for as many steps as it should."""
+        return is_trained(self.folder, self.steps)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Steps that the stage should have had at first, and after each extension; the last ones are ``steps``.
+
+        Raises:
+            BundleError: When the checkpoint to resume from is damaged, or was written by an earlier version.
+        """
+        if not self.folder.checkpoint.exists():
+            return (self.steps,)
+        known = read_checkpoint(self.folder.checkpoint).get("lengths")
+        if known is None:  # a checkpoint from before stages could be extended
+            known = [_trained_steps(self.folder, self.steps)] if self.folder.finished else []
+        return (*(length for length in known if length < self.steps), self.steps)
+
+    @property
+    def selection(self) -> str:
+        """What chooses the checkpoint, in words."""
+        if self.absent is None:
+            return "dataset mIoU on the validation pairs"
+        return f"lowest loss on the validation pairs, whose labels have no {self.absent} pixel"
 
     def samples(self, card: ModelCard) -> TrainingSamples:
         """The training samples of the stage, by number."""
@@ -128,7 +163,7 @@ def train_stage(stage: Stage, build: Callable[[], Learner], console: Console) ->
         RecipeError: When the loss is not a finite number.
         BundleError: When the checkpoint to resume from is damaged.
     """
-    if not stage.folder.finished:
+    if not stage.finished:
         _train(stage, build, console)
     if is_first_process():
         stage.folder.best.unlink(missing_ok=True)  # here, as a process can be killed between bundle and removal
@@ -144,11 +179,26 @@ def _train(stage: Stage, build: Callable[[], Learner], console: Console) -> None
     stage.folder.path.mkdir(parents=True, exist_ok=True)
     if is_first_process():
         clear_leftovers(stage.folder.path)
-    first_step = resume_step(stage.folder)
+    first_step, lengths = resume_step(stage.folder), stage.lengths
+    if stage.folder.finished and not first_step:
+        raise BundleError(
+            f"{stage.folder.checkpoint}: not found; without it, stage {stage.name} cannot be trained further than its "
+            f"{_trained_steps(stage.folder, stage.steps)} steps, to {stage.steps}; restore the file, or give as many "
+            "steps as before"
+        )
     Fabric.seed_everything(derive_seed(stage.recipe.seed, stage.stream, "start") % 2**32, verbose=False)
     learner = build()
     if first_step:
         console.print(f"{stage.name}: resumes at step {first_step}", highlight=False)
+    if lengths[:-1]:
+        console.print(_describe_extension(stage, lengths, learner.model.card), highlight=False, soft_wrap=True)
+    if stage.absent is not None:
+        console.print(
+            f"{stage.name}: the validation labels have no {stage.absent} pixel, so the checkpoint with the lowest "
+            "validation loss is kept, in place of that with the best mIoU",
+            highlight=False,
+            soft_wrap=True,
+        )
     if first_step < stage.steps:
         fabric = make_fabric(stage.recipe)
         try:
@@ -180,8 +230,9 @@ def fit(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None 
     Raises:
         RecipeError: When the loss is not a finite number.
     """
-    recipe, card = stage.recipe, learner.model.card
-    optimisation = Optimisation.of_recipe(recipe, card, stage.steps)
+    recipe, card, lengths = stage.recipe, learner.model.card, stage.lengths
+    plans = {length: _Plan.of(recipe, card, length) for length in lengths}
+    optimisation = plans[stage.steps].optimisation
     if learner.distillation is not None:
         learner.distillation.teachers.to(fabric.device)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
@@ -190,8 +241,6 @@ def fit(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None 
     wrapped, wrapped_optimiser = fabric.setup(learner, optimiser)
     step, best = _resume(fabric, stage.folder, learner.model, optimiser)
 
-    validate_every = min(recipe.validate_every or -(-stage.steps // _VALIDATIONS_PER_STAGE), stage.steps)
-    row_every = max(1, validate_every // _ROWS_PER_VALIDATION)
     loading = {
         "batch_size": optimisation.training.batch_size,
         "workers": recipe.workers,
@@ -202,7 +251,7 @@ def fit(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None 
     validation = validation_loader(ValidationPairs(stage.pairs, stage.val), **loading)
     losses, table = _Losses(fabric.device), MetricsTable(stage.folder.metrics)
     console = console or Console(stderr=True, quiet=not fabric.is_global_zero)
-    progress = StageProgress(stage.name, step, stage.steps, console)
+    progress = StageProgress(stage.name, step, stage.steps, console, "mIoU" if stage.absent is None else "val loss")
     if fabric.is_global_zero:
         table.forget_after(step)
         loggers = Loggers(stage.folder.path)
@@ -212,28 +261,33 @@ def fit(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None 
         for batch in training:
             # by the step's number, so that a resumed run draws what an uninterrupted one draws
             torch.manual_seed(derive_seed(stage.seed, "step", step, fabric.global_rank))
-            optimisation.set_learning_rate(optimiser, step)
+            length = next(length for length in lengths if step < length)
+            plan = plans[length]
+            plan.optimisation.set_learning_rate(optimiser, step)
             batch = batch.to(fabric.device)
             losses.add(step, training_step(fabric, wrapped, wrapped_optimiser, batch, optimisation.training.clip_norm))
             step += 1
-            validates = step % validate_every == 0 or step == stage.steps
-            if validates or step % row_every == 0:
-                learning_rate = optimiser.param_groups[0]["peak"] * optimisation.factor(step)
+            validates = step % plan.validate_every == 0 or step == length
+            if validates or step % plan.row_every == 0:
+                learning_rate = optimiser.param_groups[0]["peak"] * plan.optimisation.factor(step)
                 row: dict[str, str | int] = {"step": step, "lr": f"{learning_rate:.6g}", **losses.means()}
                 progress.loss = float(row["loss"])
-                score, scores = validate(fabric, learner.model, validation) if validates else (-1.0, {})
-                row |= {f"val_{name}": f"{scores[name]:.6f}" if validates else "" for name in MAIN_METRICS}
+                scores = validate(fabric, learner.model, validation, stage.absent is not None) if validates else {}
+                shown = MAIN_METRICS if stage.absent is None else (*MAIN_METRICS, "loss")
+                row |= {f"val_{name}": f"{scores[name]:.6f}" if validates else "" for name in shown}
                 if fabric.is_global_zero:
                     table.write(row)
                     loggers.write({name: float(value) for name, value in row.items() if value != ""}, step)
             if validates:
                 # the best weights go first: if the process is killed before the checkpoint is written, it resumes at
                 # the previous one, and arrives at the same best weights again
-                if score > best["score"]:
+                score = scores["miou"] if stage.absent is None else -scores["loss"]
+                score = -math.inf if math.isnan(score) else score
+                if score >= best["score"]:  # of equal ones the later, which has been trained longer
                     best = {"score": score, "step": step, "metrics": scores}
                     _save_best(fabric, stage.folder, learner.model)
-                _save(fabric, stage.folder, learner.model, optimiser, step, best)
-                progress.validated(step, scores["miou"])
+                _save(fabric, stage.folder, learner.model, optimiser, step, best, lengths)
+                progress.validated(step, scores["miou"] if stage.absent is None else scores["loss"])
             progress.advance(step)
     if fabric.is_global_zero:
         loggers.end()
@@ -265,13 +319,22 @@ def training_step(
 
 
 @torch.no_grad()
-def validate(fabric: Fabric, model: ChangeModel, loader: Iterable[list[Batch]]) -> tuple[float, dict[str, float]]:
+def validate(
+    fabric: Fabric, model: ChangeModel, loader: Iterable[list[Batch]], with_loss: bool = False
+) -> dict[str, float]:
     """Compare the masks of whole validation pairs with their labels, over all processes.
 
+    Args:
+        fabric: Devices, processes and precision.
+        model: The network.
+        loader: This process's share of the pairs.
+        with_loss: Compute the loss too.
+
     Returns:
-        The score that chooses the checkpoint, -1 where no pixel is valid, and ``MAIN_METRICS`` of the data set.
+        ``MAIN_METRICS`` of the data set and, where it is asked for, ``loss``: the mean over the pairs of the network's
+        own supervised loss.
     """
-    counts = np.zeros(4, np.int64)
+    counts, losses = np.zeros(4, np.int64), [0.0, 0.0]
     model.eval()
     for batches in loader:
         for batch in batches:
@@ -279,12 +342,69 @@ def validate(fabric: Fabric, model: ChangeModel, loader: Iterable[list[Batch]]) 
                 probability = model.change_probability(batch.before.to(fabric.device), batch.after.to(fabric.device))
             for mask, target in zip(probability[:, 0].cpu().numpy() > 0.5, batch.target.numpy(), strict=True):
                 counts += confusion_counts(mask, target)
+            for loss in _pair_losses(fabric, model, batch) if with_loss else ():
+                losses = [losses[0] + loss, losses[1] + 1]
     model.train()
-    summed = fabric.all_reduce(torch.from_numpy(counts).to(fabric.device), reduce_op="sum")
-    counts = torch.as_tensor(summed).cpu().numpy()
-    values = metrics(counts, "dataset")
-    score = selection_score(counts)
-    return -1.0 if math.isnan(score) else score, {name: values[name] for name in MAIN_METRICS}
+    values = metrics(_sum(fabric, torch.from_numpy(counts)).numpy(), "dataset")
+    found = {name: values[name] for name in MAIN_METRICS}
+    if with_loss:
+        total, pairs = _sum(fabric, torch.tensor(losses)).tolist()
+        found["loss"] = total / pairs if pairs else math.nan
+    return found
+
+
+def _sum(fabric: Fabric, values: Tensor) -> Tensor:
+    """The sum over all processes, on the CPU."""
+    return torch.as_tensor(fabric.all_reduce(values.to(fabric.device), reduce_op="sum")).cpu()
+
+
+def _pair_losses(fabric: Fabric, model: ChangeModel, batch: Batch) -> Iterator[float]:
+    """The network's own loss for each pair that has a valid pixel, whatever the pairs it shares a batch with."""
+    for before, after, target in zip(batch.before, batch.after, batch.target, strict=True):
+        if (target == IGNORE).all():
+            continue
+        with fabric.autocast():
+            dates = [model.prepare(image[None].to(fabric.device)) for image in (before, after)]
+            rows, columns = (padded - side for padded, side in zip(dates[0].shape[-2:], target.shape, strict=True))
+            padded = F.pad(target[None].to(fabric.device), (0, columns, 0, rows), value=IGNORE)
+            terms = model.loss(model.outputs(*dates), padded)
+        yield float(torch.stack([term.float() for term in terms.values()]).sum())
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Schedule, validations and rows of a stage of some length."""
+
+    optimisation: Optimisation
+    validate_every: int
+    row_every: int
+
+    @classmethod
+    def of(cls, recipe: TrainRecipe, card: ModelCard, steps: int) -> "_Plan":
+        validate_every = min(recipe.validate_every or -(-steps // _VALIDATIONS_PER_STAGE), steps)
+        rows = max(1, validate_every // _ROWS_PER_VALIDATION)
+        return cls(Optimisation.of_recipe(recipe, card, steps), validate_every, rows)
+
+
+def _describe_extension(stage: Stage, lengths: tuple[int, ...], card: ModelCard) -> str:
+    *_, old, new = lengths
+    share = Optimisation.of_recipe(stage.recipe, card, new).factor(old)
+    return (
+        f"{stage.name}: extended from {old} to {new} steps; up to step {old}, the learning rate is that of a schedule "
+        f"of {old} steps, which ends at 0; from there on it is that of {new} steps, at {share:.0%} of the peak"
+    )
+
+
+def is_trained(folder: StageFolder, steps: int) -> bool:
+    """Whether a stage has its bundle, of a network that was trained for as many steps."""
+    return folder.finished and _trained_steps(folder, steps) >= steps
+
+
+def _trained_steps(folder: StageFolder, otherwise: int) -> int:
+    """Steps that the network of a finished stage was trained for, if its bundle says so."""
+    metadata = read_description(folder.bundle).get("metadata")
+    steps = metadata.get("steps") if isinstance(metadata, dict) else None
+    return steps if isinstance(steps, int) else otherwise
 
 
 class _Losses:
@@ -329,7 +449,13 @@ def _save_best(fabric: Fabric, folder: StageFolder, model: ChangeModel) -> None:
 
 
 def _save(
-    fabric: Fabric, folder: StageFolder, model: ChangeModel, optimiser: Optimizer, step: int, best: dict[str, Any]
+    fabric: Fabric,
+    folder: StageFolder,
+    model: ChangeModel,
+    optimiser: Optimizer,
+    step: int,
+    best: dict[str, Any],
+    lengths: tuple[int, ...],
 ) -> None:
     """Write everything that is needed to resume."""
     if fabric.is_global_zero:
@@ -340,6 +466,7 @@ def _save(
             "optimiser": optimiser.state_dict(),
             "precision": fabric.strategy.precision.state_dict(),
             "best": best,
+            "lengths": list(lengths),
         }
         with replacing(folder.checkpoint, RuntimeError) as temporary:  # by which torch says that a disk is full
             torch.save(content, temporary)
@@ -392,17 +519,21 @@ def _resume(
 
 def _finish(stage: Stage, model: ChangeModel) -> None:
     """Turn the best weights into the bundle; after this the stage counts as finished."""
-    best = read_checkpoint(stage.folder.checkpoint)["best"]
-    model.load_state_dict(load_file(stage.folder.best))
+    best, lengths = read_checkpoint(stage.folder.checkpoint)["best"], stage.lengths
+    # where the best weights are those from before the stage was extended, the bundle has kept them
+    weights = stage.folder.best if stage.folder.best.exists() else stage.folder.bundle / "weights.safetensors"
+    model.load_state_dict(load_file(weights))
     metadata = {
         "stage": stage.name,
         "steps": stage.steps,
         "best_step": best["step"],
-        "selected_by": "dataset mIoU on the validation pairs",
+        "selected_by": stage.selection,
         "validation": {name: None if math.isnan(value) else value for name, value in best["metrics"].items()},
         "training_pairs": len(stage.train),
         "validation_pairs": len(stage.val),
         "seed": stage.recipe.seed,
         "bitemporal": bitemporal.__version__,
     }
+    if lengths[:-1]:
+        metadata["extended_from"] = list(lengths[:-1])
     save_bundle(stage.folder.bundle, model, metadata, training_images(stage.pairs, stage.train))

@@ -2,7 +2,7 @@
 
 ::
 
-    RUN/recipe.yaml  partition.csv  splits.csv  metrics.json  overview.png  report.html
+    RUN/recipe.yaml  reused.json  partition.csv  splits.csv  metrics.json  overview.png  report.html
     RUN/STAGE/bundle/  last.ckpt  best.safetensors  metrics.csv      STAGE: origin, teacher-PART, control, student
     RUN/o-p/bundle/                                                  Origin-Partition: origin and teachers together
     RUN/scores/SPLIT/DETECTOR.json                                   DETECTOR: origin, o-p, control, student
@@ -46,6 +46,11 @@ class StageFolder:
         self.metrics = path / "metrics.csv"
 
     @property
+    def begun(self) -> bool:
+        """Whether the stage has left something to resume from, or its bundle."""
+        return self.checkpoint.is_file() or self.finished
+
+    @property
     def finished(self) -> bool:
         """Whether the stage has been trained to its end, and its bundle can be loaded."""
         return (self.bundle / "bundle.json").is_file()
@@ -57,6 +62,7 @@ class RunFolder:
     Attributes:
         path: The folder.
         recipe: The recipe of the run.
+        reused: What was copied from another run, with its digests, where ``reuse`` asks for it.
         partition: Split, CAR and part of every pair.
         splits: Split of every pair, where the run has set validation pairs aside.
         metrics: Scores and verdict.
@@ -68,6 +74,7 @@ class RunFolder:
         """Name a folder, which need not exist."""
         self.path = Path(path)
         self.recipe = self.path / "recipe.yaml"
+        self.reused = self.path / "reused.json"
         self.partition = self.path / "partition.csv"
         self.splits = self.path / "splits.csv"
         self.metrics = self.path / "metrics.json"

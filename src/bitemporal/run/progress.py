@@ -55,9 +55,9 @@ class MetricsTable:
 
 
 class StageProgress:
-    """A progress bar with loss, mIoU and time left; in a log file, a line at every validation instead."""
+    """A progress bar with loss, score and time left; in a log file, a line at every validation instead."""
 
-    def __init__(self, name: str, first_step: int, steps: int, console: Console) -> None:
+    def __init__(self, name: str, first_step: int, steps: int, console: Console, score: str = "mIoU") -> None:
         """Start the clock.
 
         Args:
@@ -65,22 +65,23 @@ class StageProgress:
             first_step: Step that the stage starts or resumes at.
             steps: Steps of the whole stage.
             console: Where to show.
+            score: What chooses the checkpoint: mIoU, or val loss.
         """
         self.name, self.first_step, self.steps, self.console = name, first_step, steps, console
-        self.loss, self.miou = math.nan, math.nan
+        self.loss, self.score, self._score_name = math.nan, math.nan, score
         self._started = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),  # gives way on a narrow terminal
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  mIoU {task.fields[miou]}"),
+            TextColumn(f"loss {{task.fields[loss]}}  {score} {{task.fields[score]}}"),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=console,
             expand=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(name, total=steps, completed=first_step, loss="-", miou="-")
+        self._task = self._bar.add_task(name, total=steps, completed=first_step, loss="-", score="-")
 
     def __enter__(self) -> "StageProgress":
         """Show the bar."""
@@ -92,19 +93,19 @@ class StageProgress:
         self._bar.stop()
 
     def advance(self, step: int) -> None:
-        """Show how many steps are done, with the latest loss and mIoU."""
-        loss, miou = ("-" if math.isnan(value) else f"{value:.4f}" for value in (self.loss, self.miou))
-        self._bar.update(self._task, completed=step, loss=loss, miou=miou)
+        """Show how many steps are done, with the latest loss and score."""
+        loss, score = ("-" if math.isnan(value) else f"{value:.4f}" for value in (self.loss, self.score))
+        self._bar.update(self._task, completed=step, loss=loss, score=score)
 
-    def validated(self, step: int, miou: float) -> None:
+    def validated(self, step: int, score: float) -> None:
         """Show the result of a validation."""
-        self.miou = miou
+        self.score = score
         self.advance(step)
         if not self.console.is_terminal:
             seconds = time.monotonic() - self._started
             left = seconds / max(1, step - self.first_step) * (self.steps - step)
             self.console.print(
-                f"{self.name:<16} step {step}/{self.steps}  loss {self.loss:.4f}  mIoU {miou:.4f}  "
+                f"{self.name:<16} step {step}/{self.steps}  loss {self.loss:.4f}  {self._score_name} {score:.4f}  "
                 f"{left / 60:.1f} min left",
                 highlight=False,
                 soft_wrap=True,

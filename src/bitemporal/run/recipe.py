@@ -15,13 +15,17 @@ from bitemporal.errors import BitemporalError, RecipeError
 from bitemporal.files import replacing
 from bitemporal.imagery.scale import RGB, check_bands, check_image_range
 from bitemporal.method.car import CarPartition
-from bitemporal.method.loss import criterion
+from bitemporal.method.loss import CRITERIA, Criterion, criterion
 from bitemporal.models import ModelCard
 from bitemporal.models.base import TrainingDefaults
 from bitemporal.pairs import PairOptions
-from bitemporal.run.folder import RunFolder
+from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+_PAPER = {"teacher_start": "scratch", "teachers": "part", "criterion": "mse"}
+_PAPER_OPTIONS = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in _PAPER.items())
+_DEFAULTS = {"teachers": "all", "criterion": next(iter(CRITERIA))}
 
 STAGES = ("origin", "teachers", "control", "student", "verdict")
 """Stages of a distillation run, in order."""
@@ -37,7 +41,7 @@ class TrainRecipe(PairOptions):
         out: Run folder; with the same recipe, an interrupted run resumes there.
         model_options: Arguments of the network's class, as a YAML mapping.
         pretrained: Start the encoder from pretrained weights.
-        max_steps: Optimiser steps (of the origin, in a distillation run).
+        max_steps: Optimiser steps (of the origin, in a distillation run). More than before extend a run.
         validate_every: Steps between validations; a twentieth of a stage by default.
         batch_size: Pairs per step, over all devices; the model's default when not given.
         crop_size: Height and width of the training crops, in pixels.
@@ -50,6 +54,7 @@ class TrainRecipe(PairOptions):
         workers: Processes per device that load pairs.
         seed: Seed of weights, sampling, augmentation and dropout.
         validation_share: Share of the training pairs set aside for validation when there is no val split.
+        validation_seed: Seed of the choice of those pairs; runs of several seeds then have the same ones.
     """
 
     model: str
@@ -70,6 +75,7 @@ class TrainRecipe(PairOptions):
     workers: int = 2
     seed: int = 0
     validation_share: float = 0.1
+    validation_seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -99,6 +105,10 @@ class TrainRecipe(PairOptions):
     def partition(self) -> CarPartition:
         """The CAR partition of the run: the paper's three parts."""
         return CarPartition()
+
+    def steps_of(self, stage: str) -> int:
+        """Optimiser steps of a stage, by its name."""
+        return self.max_steps
 
     def training(self, card: ModelCard) -> TrainingDefaults:
         """How a network is trained: as the recipe says, else by the network's own defaults."""
@@ -142,6 +152,11 @@ class DistillRecipe(TrainRecipe):
     """How origin, teachers, control and student are trained.
 
     Attributes:
+        paper: Settings of the JL1-CD paper: teacher_start scratch, teachers part, criterion mse, and lambda of its
+            Table II. Together with other values of these, it is refused.
+        reuse: Folder of a finished run. Origin, teachers and validation split are copied from there, and the control
+            where it would be the same; only the rest is trained, for another lambda, criterion, temperature, teachers,
+            seed or student_steps. Everything else must be as in that run.
         teacher_model: Registered name of the teachers' network; the student's when not given.
         teacher_start: Teachers start from the origin's weights (origin) or, as in the paper, like the origin (scratch);
             from the origin by default, unless the teachers are another network.
@@ -151,13 +166,15 @@ class DistillRecipe(TrainRecipe):
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts.
         lambda_: Weight of the distillation term; when not given, 1 for kl, and for mse the model's default (paper,
             Table II).
-        criterion: Distillation criterion: kl between probabilities, or mse on raw outputs (the paper's).
+        criterion: Distillation criterion: kl between probabilities (default), or mse on raw outputs (the paper's).
         temperature: Temperature of kl; mse does not depend on it.
-        teachers: Who teaches a pair: every teacher, calibrated and weighted by the size of its part (all); or, as in
-            the paper, the teacher of the pair's part alone (part).
+        teachers: Who teaches a pair: every teacher, calibrated and weighted by the size of its part (all, the default);
+            or, as in the paper, the teacher of the pair's part alone (part).
         stages: Stages to run, comma-separated; all of origin,teachers,control,student,verdict by default.
     """
 
+    paper: bool = False
+    reuse: str | None = None
     teacher_model: str | None = None
     teacher_start: Literal["origin", "scratch"] | None = None
     teacher_steps: int | None = None
@@ -165,9 +182,9 @@ class DistillRecipe(TrainRecipe):
     parts: int | None = None
     thresholds: tuple[float, ...] | None = None
     lambda_: float | None = None
-    criterion: str = "kl"
+    criterion: str | None = None
     temperature: float = 2.0
-    teachers: Literal["all", "part"] = "all"
+    teachers: Literal["all", "part"] | None = None
     stages: str = ",".join(STAGES)
 
     def __post_init__(self) -> None:
@@ -177,10 +194,20 @@ class DistillRecipe(TrainRecipe):
             RecipeError: Naming the field.
         """
         super().__post_init__()
+        for name, value in _PAPER.items() if self.paper else ():
+            self._set(name, value)
+        if self.paper and self.lambda_ is not None:
+            raise RecipeError(
+                f"paper: its lambda is that of its Table II, but lambda is {self.lambda_}; leave one of them out, or "
+                f"replace paper by {_PAPER_OPTIONS}"
+            )
+        for name, value in _DEFAULTS.items():
+            if getattr(self, name) is None:
+                self._set(name, value)
         for name in ("teacher_steps", "student_steps"):
             _require(self, name, lambda v: v >= 1, "at least 1")
         _require(self, "lambda_", lambda v: 0 <= v < math.inf, "0 or more")
-        _ = criterion(self.criterion)
+        _ = self.chosen_criterion
         _require(self, "temperature", lambda v: 0 < v < math.inf, "a number above 0")
         if self.teacher_start == "origin" and self.teacher_model not in (None, self.model):
             raise RecipeError(
@@ -190,6 +217,26 @@ class DistillRecipe(TrainRecipe):
         if not self.stage_names or not self.stage_names <= set(STAGES):
             raise RecipeError(f"stages: found {self.stages!r}, expected some of {','.join(STAGES)}, comma-separated")
         _ = self.partition
+
+    def _set(self, name: str, value: str) -> None:
+        """Give a field its value, unless it has another one."""
+        if getattr(self, name) not in (None, value):
+            raise RecipeError(
+                f"paper: its {name} is {value}, but {name} is {getattr(self, name)}; leave one of them out"
+            )
+        object.__setattr__(self, name, value)
+
+    @property
+    def chosen_criterion(self) -> Criterion:
+        """The criterion of the recipe."""
+        return criterion(self.criterion or _DEFAULTS["criterion"])
+
+    def steps_of(self, stage: str) -> int:
+        """Optimiser steps of a stage, by its name."""
+        if stage == ORIGIN:
+            return self.max_steps
+        given = self.student_steps if stage in (CONTROL, STUDENT) else self.teacher_steps
+        return given or max(1, self.max_steps // 2)
 
     @property
     def stage_names(self) -> set[str]:
@@ -230,34 +277,3 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         return dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise RecipeError(f"{path}: not a recipe in YAML ({error}); restore it from a copy or remove it") from error
-
-
-_MAY_DIFFER = {"out", "data", "stages", "devices", "workers"}
-"""Fields that may change when a run is resumed."""
-
-
-def check_same_run(recipe: TrainRecipe, folder: RunFolder) -> None:
-    """Refuse to resume a run that was started with another recipe.
-
-    Args:
-        recipe: The recipe now.
-        folder: The run folder; nothing is checked where it holds no recipe, or no checkpoint to resume from.
-
-    Raises:
-        RecipeError: When fields differ; the text lists them.
-    """
-    if not folder.recipe.exists() or not folder.has_checkpoint():
-        return
-    before, now = read_yaml(folder.recipe), recipe.to_dict()
-    differing = [
-        f"{name} ({before.get(name)!r} then, {now.get(name)!r} now)"
-        for name in dict.fromkeys([*now, *before])  # `train` in the folder of a `distill` run lacks fields
-        if name not in _MAY_DIFFER
-        and before.get(name) != now.get(name)
-        and repr(before.get(name)) != repr(now.get(name))  # NaN, which label_ignore may hold, equals nothing
-    ]
-    if differing:
-        raise RecipeError(
-            f"{folder.recipe}: this run was started with another recipe; {', '.join(differing)}. "
-            "Give the same options to resume it, or another --out to start anew"
-        )

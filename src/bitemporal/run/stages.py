@@ -17,16 +17,18 @@ from rich.console import Console
 from bitemporal.errors import BundleError, OptionError, RecipeError
 from bitemporal.evaluation import Evaluation
 from bitemporal.inference.bundle import load_network
-from bitemporal.method.loss import DistillationLoss, criterion, view_for
+from bitemporal.method.loss import DistillationLoss, view_for
 from bitemporal.method.teachers import CALIBRATION_SAMPLES, AllTeachers, PartTeachers, Teachers, calibrate, log_odds
 from bitemporal.models import ChangeModel, create_model, model_card
 from bitemporal.run.data import TRAIN, VAL, prepare_data, say
-from bitemporal.run.fit import Stage, check_fit, train_stage
+from bitemporal.run.fit import Stage, check_fit, is_trained, train_stage
 from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT, RunFolder, teacher_stage
 from bitemporal.run.learner import Learner
 from bitemporal.run.loading import training_loader
 from bitemporal.run.processes import is_first_process, make_fabric
-from bitemporal.run.recipe import DistillRecipe, TrainRecipe, check_same_run
+from bitemporal.run.recipe import DistillRecipe, TrainRecipe
+from bitemporal.run.resuming import check_same_run
+from bitemporal.run.reuse import reuse_stages
 from bitemporal.run.verdict import reach_verdict
 
 
@@ -49,6 +51,8 @@ class TrainingRun:
         self.console = console or Console(stderr=True, quiet=not is_first_process())
         _check_networks(recipe)
         check_same_run(recipe, self.folder)
+        if isinstance(recipe, DistillRecipe) and recipe.reuse is not None:
+            reuse_stages(recipe, self.folder, self.console)
         self.data = prepare_data(recipe, self.folder, self.console)
         if is_first_process():
             recipe.to_yaml(self.folder.recipe)
@@ -59,18 +63,28 @@ class TrainingRun:
         Returns:
             The bundle with the best weights on the validation pairs.
         """
-        stage = self._stage(ORIGIN, self.recipe.max_steps, stream=ORIGIN)
+        stage = self._stage(ORIGIN, stream=ORIGIN)
         return self._train(stage, partial(_new_learner, self.recipe, self.recipe.model))
 
-    def _stage(self, name: str, steps: int, stream: str, part: str | None = None) -> Stage:
+    def _stage(self, name: str, stream: str, part: str | None = None) -> Stage:
         """A stage on all pairs, or on those of one part."""
         train, val = (self.data.pairs.get(split, []) for split in (TRAIN, VAL))
         if part is not None:
             train, val = self.data.of_part(TRAIN, part), self.data.of_part(VAL, part) or val
-        return Stage(name, self.recipe, self.data.folder, self.folder.stage(name), train, val, steps, stream)
+        return Stage(
+            name,
+            self.recipe,
+            self.data.folder,
+            self.folder.stage(name),
+            train,
+            val,
+            self.recipe.steps_of(name),
+            stream,
+            self.data.absent_class(val),
+        )
 
     def _train(self, stage: Stage, build: Callable[[], Learner]) -> Path:
-        if stage.folder.finished:
+        if stage.finished:
             say(self.console, f"{stage.name}: already finished")
         return train_stage(stage, build, self.console)
 
@@ -111,7 +125,7 @@ class DistillationRun(TrainingRun):
                 continue
             if not self.data.of_part(VAL, part):
                 say(self.console, f"{name}: no validation pairs in this part; all of them choose its checkpoint")
-            stage = self._stage(name, self.recipe.teacher_steps or self._half, stream=name, part=part)
+            stage = self._stage(name, stream=name, part=part)
             self._train(stage, build)
 
     def control(self) -> None:
@@ -133,7 +147,7 @@ class DistillationRun(TrainingRun):
     def student_learner(self) -> Learner:
         """The student as it starts: the origin's weights, its own loss, and the distillation term of its teachers."""
         recipe, student = self.recipe, self._trained(ORIGIN)
-        chosen = criterion(recipe.criterion)
+        chosen = recipe.chosen_criterion
         lambda_ = chosen.default_lambda if recipe.lambda_ is None else recipe.lambda_
         if lambda_ is None:
             lambda_ = student.card.training.distillation_weight
@@ -142,7 +156,7 @@ class DistillationRun(TrainingRun):
 
     def _teachers(self, student: ChangeModel) -> Teachers:
         networks = {part: self._trained(teacher_stage(part)) for part in self.data.taught_parts}
-        view = view_for(criterion(self.recipe.criterion), student, networks.values())
+        view = view_for(self.recipe.chosen_criterion, student, networks.values())
         if self.recipe.teachers == "part":
             return PartTeachers(networks, view, self.data.partition)
         teachers = AllTeachers(networks, view, {part: len(self.data.of_part(TRAIN, part)) for part in networks})
@@ -158,7 +172,7 @@ class DistillationRun(TrainingRun):
         batches = training_loader(
             stage.samples(student.card),
             first_step=0,
-            steps=min(-(-CALIBRATION_SAMPLES // size), stage.steps),
+            steps=min(-(-CALIBRATION_SAMPLES // size), stage.lengths[0]),  # the same after an extension
             batch_size=size,
             workers=self.recipe.workers,
         )
@@ -168,11 +182,7 @@ class DistillationRun(TrainingRun):
 
     def _student_stage(self, name: str) -> Stage:
         """Student and control see the same samples and draw the same dropout."""
-        return self._stage(name, self.recipe.student_steps or self._half, stream=STUDENT)
-
-    @property
-    def _half(self) -> int:
-        return max(1, self.recipe.max_steps // 2)
+        return self._stage(name, stream=STUDENT)
 
     def _origin_learner(self) -> Learner:
         """The origin's network with its weights, and its own loss."""
@@ -185,7 +195,7 @@ class DistillationRun(TrainingRun):
             BundleError: When the stage is not finished.
         """
         folder = self.folder.stage(stage)
-        if not folder.finished:
+        if not is_trained(folder, self.recipe.steps_of(stage)):
             raise BundleError(
                 f"{folder.bundle}: stage {stage} has not been trained to its end, and a later stage needs it; add it "
                 "to --stages"

@@ -1,6 +1,7 @@
 """The last stage of a run: what has been trained is evaluated, compared and shown."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from bitemporal import __version__
 from bitemporal.errors import RecipeError
@@ -17,10 +18,10 @@ from bitemporal.evaluation import (
 )
 from bitemporal.files import write_json
 from bitemporal.inference import load
-from bitemporal.inference.bundle import save_origin_partition
+from bitemporal.inference.bundle import read_description, save_origin_partition
 from bitemporal.metrics import MAIN_METRICS
 from bitemporal.run.data import VAL, RunData
-from bitemporal.run.folder import CONTROL, DETECTORS, O_P, ORIGIN, STUDENT, RunFolder
+from bitemporal.run.folder import CONTROL, DETECTORS, O_P, ORIGIN, STUDENT, RunFolder, StageFolder, teacher_stage
 from bitemporal.run.recipe import DistillRecipe
 from bitemporal.tables import make_table, per_cent, print_table
 
@@ -52,7 +53,7 @@ def reach_verdict(recipe: DistillRecipe, run: RunFolder, data: RunData) -> dict[
     for name in trained:  # one after the other: large networks do not fit into memory all at once
         for split in dict.fromkeys((VAL, data.scored_split)):  # on val too, where thresholds may be chosen
             scores = evaluate(load(run.stage(name).bundle), data.folder, data.pairs[split], data.partition, split=split)
-            results[name] = scores.named(name, recipe.seed, model=recipe.model)
+            results[name] = scores.named(name, _seed(run, name, recipe), model=recipe.model)
             results[name].write(run.scores(split, name))
     shown = {name: load(run.stage(name).bundle) for name in trained if name in (ORIGIN, STUDENT)}
     pairs = spread_by_car(data.folder, data.pairs[data.scored_split], _PAIRS_SHOWN)
@@ -63,7 +64,7 @@ def reach_verdict(recipe: DistillRecipe, run: RunFolder, data: RunData) -> dict[
         "protocol": {
             "split": data.scored_split,
             "pairs": len(data.pairs[data.scored_split]),
-            "checkpoint_selection": "dataset mIoU on the validation pairs",
+            "checkpoint_selection": _selection(run, data),
             "selection_pairs_are_test_pairs": data.scored_split == VAL,
             "partition": data.partition.describe(),
             "conventions": CONVENTIONS,
@@ -82,6 +83,28 @@ def reach_verdict(recipe: DistillRecipe, run: RunFolder, data: RunData) -> dict[
     print_table(make_table(header, rows, caption=caption))
     print(content["verdict"])
     return evaluations
+
+
+def _metadata(folder: StageFolder) -> dict[str, Any]:
+    return dict(read_description(folder.bundle).get("metadata") or {}) if folder.finished else {}
+
+
+def _seed(run: RunFolder, detector: str, recipe: DistillRecipe) -> int:
+    """The seed that a detector was trained with, which is another run's where it was reused; of O-P, the origin's."""
+    return int(_metadata(run.stage(ORIGIN if detector == O_P else detector)).get("seed", recipe.seed))
+
+
+def _selection(run: RunFolder, data: RunData) -> str:
+    """What has chosen the checkpoints of the run's stages."""
+    stages = (ORIGIN, *map(teacher_stage, data.partition.names), CONTROL, STUDENT)
+    chosen = {name: _metadata(run.stage(name)).get("selected_by") for name in stages}
+    by_rule: dict[str, list[str]] = {}
+    for name, rule in chosen.items():
+        if rule is not None:
+            by_rule.setdefault(rule, []).append(name)
+    if len(by_rule) == 1:
+        return next(iter(by_rule))
+    return "; ".join(f"{', '.join(names)}: {rule}" for rule, names in by_rule.items())
 
 
 def verdict_rows(evaluations: Mapping[str, Evaluation], data: RunData) -> list[list[str]]:

@@ -1,0 +1,101 @@
+"""Whether a run may be resumed: with the recipe that it was started with, or with more steps."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bitemporal.errors import RecipeError
+from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT, RunFolder
+from bitemporal.run.recipe import DistillRecipe, TrainRecipe, read_yaml
+
+MAY_CHANGE = {"out", "data", "stages", "devices", "workers"}
+"""Fields of a recipe that may change when a run is resumed."""
+
+_STEPS = {"max_steps": ORIGIN, "teacher_steps": "teacher", "student_steps": STUDENT}
+"""Fields that say how long stages are, and a stage of each."""
+
+
+def recipe_then(folder: RunFolder) -> dict[str, Any]:
+    """The fields of the recipe in a run folder, with those that recipes of an earlier version lack.
+
+    Raises:
+        RecipeError: When the file cannot be read.
+    """
+    written = read_yaml(folder.recipe)
+    if "validation_seed" not in written and folder.splits.is_file():
+        written["validation_seed"] = written.get("seed")  # which chose the validation pairs then
+    if "lambda" in written:  # of `distill`
+        written.setdefault("paper", False)
+    return {"validation_seed": 0, **written}
+
+
+def as_option(name: str, value: object) -> str:
+    """A field and its value as they are typed on the command line, or as they stand in a recipe."""
+    option = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return f"no {option}"
+    if value is True:
+        return option
+    if isinstance(value, list):
+        return f"{option} {','.join(map(str, value))}"
+    return f"{name}: {value}" if isinstance(value, dict) else f"{option} {value}"
+
+
+def check_same_run(recipe: TrainRecipe, folder: RunFolder) -> None:
+    """Refuse to resume a run that was started with another recipe, unless it only has more steps now.
+
+    Args:
+        recipe: The recipe now.
+        folder: The run folder; nothing is checked where it holds no recipe, or no checkpoint to resume from.
+
+    Raises:
+        RecipeError: When fields differ; the text lists them. When a stage would get fewer steps, or more after others
+            have learned from it.
+    """
+    if not folder.recipe.exists() or not folder.has_checkpoint():
+        return
+    before, now = recipe_then(folder), recipe.to_dict()
+    differing = [
+        name
+        for name in dict.fromkeys([*now, *before])  # `train` in the folder of a `distill` run lacks fields
+        if name not in {*MAY_CHANGE, *_STEPS} and before.get(name) != now.get(name)
+    ]
+    if differing:
+        listed = ", ".join(f"{name} ({before.get(name)!r} then, {now.get(name)!r} now)" for name in differing)
+        same = ", ".join(as_option(name, before.get(name)) for name in differing)
+        raise RecipeError(
+            f"{folder.recipe}: this run was started with another recipe; {listed}. Resume it with the same options "
+            f"({same}), or give another --out to start anew"
+        )
+    for name, stage in _STEPS.items():
+        if name in now:
+            _check_steps(name, stage, before, recipe, folder)
+
+
+def _check_steps(name: str, stage: str, before: Mapping[str, Any], recipe: TrainRecipe, folder: RunFolder) -> None:
+    """Refuse fewer steps for a stage, and more where another stage has learned from it."""
+    then, now = _steps_then(before, name), recipe.steps_of(stage)
+    if now < then:
+        raise RecipeError(
+            f"{folder.recipe}: {name}: this run was started with {then} steps, now there are {now}; a run can be "
+            f"extended, not shortened. Resume it with {as_option(name, then)}, or give another --out to start anew"
+        )
+    if now > then and (learned := [other for other in _learners(stage, recipe, folder) if folder.stage(other).begun]):
+        raise RecipeError(
+            f"{folder.recipe}: {name}: {', '.join(learned)} learned from what {then} steps gave, and would not fit "
+            f"{now} steps. Resume the run with {as_option(name, then)}, or give another --out to start anew"
+        )
+
+
+def _steps_then(before: Mapping[str, Any], name: str) -> int:
+    steps, longest = before.get(name), before.get("max_steps")
+    return int(steps) if isinstance(steps, int) else max(1, int(longest or 0) // 2)
+
+
+def _learners(stage: str, recipe: TrainRecipe, folder: RunFolder) -> Iterable[str]:
+    """Stages of a run that start from the network of a stage, or are taught by it."""
+    if not isinstance(recipe, DistillRecipe) or stage == STUDENT:
+        return ()
+    if stage != ORIGIN:
+        return (STUDENT,)
+    teachers = sorted(path.name for path in folder.path.glob("teacher-*")) if recipe.teachers_start_from_origin else []
+    return (*teachers, CONTROL, STUDENT)

@@ -1,0 +1,153 @@
+"""More steps for a run that has been started with fewer."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from bitemporal.cli.main import main
+from bitemporal.errors import BundleError, RecipeError
+from bitemporal.inference.bundle import read_description
+from bitemporal.run import fit, stages
+from bitemporal.run.stages import DistillationRun
+from remedies import follow_options
+from test_training import Crash, assert_equal, distill_recipe, recipe, scored, weights
+
+QUIET = Console(quiet=True)
+
+
+def table(run: Path) -> list[dict[str, str]]:
+    with (run / "origin/metrics.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_learning_rates_are_those_of_the_old_length_and_then_of_the_new_one(tiny_pairs, tmp_path, capsys):
+    options = {"lr": 0.01, "warmup_steps": 2, "validate_every": None}
+    stages.train(recipe(tiny_pairs, tmp_path / "run", **options), QUIET)
+    said = Console(record=True, width=300)
+    stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=12, **options), said)
+    rates = [float(row["lr"]) for row in table(tmp_path / "run")]
+    # linear decay to 0 at step 6 after 2 steps of warm-up; from step 6 on that to 0 at step 12
+    assert rates == pytest.approx(
+        [0.005, 0.01, 0.0075, 0.005, 0.0025, 0.0] + [0.01 * n / 10 for n in range(5, -1, -1)], abs=1e-7
+    )
+    text = said.export_text()
+    assert "origin: extended from 6 to 12 steps" in text and "at 60% of the peak" in text
+    metadata = read_description(tmp_path / "run/origin/bundle")["metadata"]
+    assert (metadata["steps"], metadata["extended_from"]) == (12, [6])
+
+
+@pytest.mark.parametrize("stopped_at", [4, 6, 8, 12])
+def test_weights_do_not_depend_on_when_the_run_was_stopped(tiny_pairs, tmp_path, monkeypatch, stopped_at):
+    """Killed before, at or after the old end, or never: the same bytes."""
+    stages.train(recipe(tiny_pairs, tmp_path / "whole"), QUIET)
+    stages.train(recipe(tiny_pairs, tmp_path / "whole", max_steps=12), QUIET)
+    validate, calls = fit.validate, []
+
+    def crashing(*arguments):
+        calls.append(1)
+        if 2 * len(calls) == stopped_at:
+            raise Crash
+        return validate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "validate", crashing)
+        try:
+            stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+            stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=12), QUIET)
+        except Crash:
+            pass
+    stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=12), QUIET)
+    for file in ("metrics.csv", "bundle/weights.safetensors", "bundle/bundle.json"):
+        assert (tmp_path / "whole/origin" / file).read_bytes() == (tmp_path / "run/origin" / file).read_bytes(), file
+
+
+def test_best_weights_from_before_the_extension_are_kept(tiny_pairs, tmp_path, monkeypatch):
+    seen = scored(monkeypatch, {2: 0.3, 4: 0.6, 6: 0.5, 8: 0.4, 10: 0.4}, set())
+    stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    bundle = stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=10), QUIET)
+    assert read_description(bundle)["metadata"]["best_step"] == 4
+    assert_equal(weights(tmp_path / "run"), seen[4])
+
+
+def test_the_old_bundle_stands_until_the_new_one_does(tiny_pairs, tmp_path, monkeypatch):
+    scored(monkeypatch, {step: step / 10 for step in range(2, 12, 2)}, {8})
+    stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    before = weights(tmp_path / "run")
+    with pytest.raises(Crash):
+        stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=10), QUIET)
+    assert_equal(weights(tmp_path / "run"), before)
+    assert (
+        read_description(stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=10), QUIET))["metadata"][
+            "best_step"
+        ]
+        == 10
+    )
+
+
+def arguments(data: Path, run: Path, *words: str) -> list[str]:
+    short = ["--max-steps=6", "--validate-every=2", "--batch-size=4", "--crop-size=32", "--workers=0"]
+    return ["train", "--model=test_tinycd", f"--data={data}", f"--out={run}", *short, *words]
+
+
+def test_fewer_steps_are_refused_with_the_option_that_helps(tiny_pairs, tmp_path, capsys):
+    assert main(arguments(tiny_pairs, tmp_path / "run")) == 0
+    shorter = arguments(tiny_pairs, tmp_path / "run", "--max-steps=4")
+    assert main(shorter) == 1
+    text = capsys.readouterr().err
+    assert "max_steps: this run was started with 6 steps, now there are 4; a run can be extended, not shortened" in text
+    assert follow_options(text.partition(", or")[0], shorter) == [["--max-steps", "6"]]
+
+
+def test_without_its_checkpoint_a_finished_stage_is_kept(tiny_pairs, tmp_path):
+    bundle = stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    before = (bundle / "weights.safetensors").read_bytes()
+    (tmp_path / "run/origin/last.ckpt").unlink()
+    with pytest.raises(BundleError, match=r"last\.ckpt: not found; .* 6 steps, to 8"):
+        stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=8), QUIET)
+    assert (bundle / "weights.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_from_before_stages_could_be_extended(tiny_pairs, tmp_path):
+    for name in ("new", "old"):
+        stages.train(recipe(tiny_pairs, tmp_path / name), QUIET)
+    path = tmp_path / "old/origin/last.ckpt"
+    content = torch.load(path, weights_only=True)
+    assert content.pop("lengths") == [6]
+    torch.save(content, path)
+    for name in ("new", "old"):
+        stages.train(recipe(tiny_pairs, tmp_path / name, max_steps=8), QUIET)
+    assert_equal(weights(tmp_path / "new"), weights(tmp_path / "old"))
+
+
+def test_student_and_control_are_extended_together_and_others_not_behind_their_back(tiny_pairs, tmp_path):
+    steps = {"max_steps": 2, "teacher_steps": 2, "student_steps": 2}
+
+    def run(**changes: object) -> DistillationRun:
+        return DistillationRun(distill_recipe(tiny_pairs, tmp_path / "run", **(steps | changes)), QUIET)
+
+    run()()
+    run(student_steps=4)()
+    for stage, length in (("origin", 2), ("teacher-small", 2), ("control", 4), ("student", 4)):
+        assert read_description(tmp_path / "run" / stage / "bundle")["metadata"]["steps"] == length
+    for name, learned in (
+        ("max_steps", "teacher-large, teacher-medium, teacher-small, control, student"),
+        ("teacher_steps", "student"),
+    ):
+        with pytest.raises(RecipeError, match=f"{name}: {learned} learned from what 2 steps gave"):
+            run(student_steps=4, **{name: 3})
+    # the control alone would be compared with a shorter student
+    shutil.rmtree(tmp_path / "run/student")
+    shutil.rmtree(tmp_path / "run/control")
+    run(student_steps=4, teacher_steps=3, stages="teachers")()
+    assert read_description(tmp_path / "run/teacher-small/bundle")["metadata"]["steps"] == 3
+    with pytest.raises(BundleError, match="stage teacher-small has not been trained to its end"):
+        run(student_steps=4, teacher_steps=5, stages="student")()
+
+
+def test_a_length_by_default_and_the_same_one_stated_are_equal(tiny_pairs, tmp_path):
+    for given in ({}, {"student_steps": 2}, {"teacher_steps": 2}):
+        DistillationRun(distill_recipe(tiny_pairs, tmp_path / "run", max_steps=4, stages="origin", **given), QUIET)()
