@@ -12,7 +12,7 @@ from PIL import Image
 from bitemporal import create_model
 from bitemporal.cli.main import main
 from bitemporal.errors import OutputError
-from bitemporal.files import replacing, replacing_folder, write_json
+from bitemporal.files import not_there, replacing, replacing_folder, write_json
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.synthetic import write_folder
 
@@ -129,3 +129,21 @@ def test_a_file_of_a_folder_that_cannot_be_written_is_named_by_its_place(tmp_pat
     with full_disk(2), pytest.raises(OutputError, match=f"{tmp_path}/folder/a.json: cannot"):
         with replacing_folder(tmp_path / "folder") as folder:
             write_json(folder / "a.json", {"long": "text"})
+
+
+def test_a_path_that_is_not_there_is_said_absolutely_with_names_like_it(tmp_path, monkeypatch):
+    (tmp_path / "demo-pairs" / "train").mkdir(parents=True)
+    (tmp_path / "scenes.csv").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    monkeypatch.chdir(tmp_path)
+    assert (
+        not_there("demo_pairs", "folder")
+        == f"{tmp_path}/demo_pairs: no such folder (did you mean {tmp_path}/demo-pairs?)"
+    )
+    assert not_there("Demo-Pairs/train", "folder").endswith(f"(did you mean {tmp_path}/demo-pairs/train?)")
+    assert not_there("./x/../scene.CSV", "file").startswith(f"{tmp_path}/scene.CSV: no such file (did you mean ")
+    assert not_there("zzz", "file") == f"{tmp_path}/zzz: no such file"
+    assert not_there("zzz/a.png", "file") == f"{tmp_path}/zzz/a.png: no such file ({tmp_path} has no zzz)"
+    assert not_there("demo-pairs", "file") == f"{tmp_path}/demo-pairs: is a folder, not a file"
+    assert not_there("scenes.csv", "folder") == f"{tmp_path}/scenes.csv: is a file, not a folder"
+    assert not_there("link", "file") == f"{tmp_path}/link: is a link to nothing"

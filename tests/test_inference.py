@@ -611,7 +611,7 @@ def test_hub_id_fetches_json_and_safetensors_only(bundles, monkeypatch):
     assert asked == [("someone/change-net", ("*.json", "*.safetensors"))]
     monkeypatch.chdir(bundles.parent)  # a path that exists is never looked up elsewhere
     load(f"{bundles.name}/small", "cpu")
-    with pytest.raises(BundleError, match="no such file"):
+    with pytest.raises(BundleError, match="nowhere: no such folder"):
         load(bundles / "nowhere", "cpu")
     with pytest.raises(BundleError, match="found a file"):
         load(bundles / "small" / "weights.safetensors", "cpu")

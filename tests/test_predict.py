@@ -71,7 +71,7 @@ def test_predict_of_folders_does_what_it_can_and_says_the_rest(bundles, capsys):
         expected = detector.predict(*pairs[stem]).mask
         assert np.array_equal(np.asarray(Image.open(out / f"{stem}.png")), expected * 255)
     errors = capsys.readouterr().err
-    for word in ("truncated.png", "sizes", "lonely.png", "twice", "A/gone.png: does not exist", "5 fault"):
+    for word in ("truncated.png", "sizes", "lonely.png", "twice", "A/gone.png: is a link to nothing", "5 fault"):
         assert word in errors
     assert "notes.txt" not in errors and "p1" not in errors
     assert "p2.png: grey image" in errors
@@ -104,7 +104,7 @@ def test_predict_needs_no_label_and_answers_pairs_of_different_sizes(bundles):
         ("A/x.png", "B/x.png", "A", [], ".png"),
         ("A/x.png", "B/x.png", "m.png", ["--batch-size", "0"], "batch_size"),
         ("A/x.png", "B", "m.png", [], "a folder"),
-        ("A/x.png", "B/y.png", "m.png", [], "does not exist"),
+        ("A/x.png", "B/y.png", "m.png", [], "B/y.png: no such file or folder (did you mean "),
         ("A", "B", "A", [], "inputs"),
         ("photographs", "B", "photographs", [], "inputs"),
         ("A", "B", "B", [], "inputs"),

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all: written under a temporary name, then renamed."""
 
+import difflib
 import json
 import math
 import os
@@ -7,7 +8,9 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from bitemporal.errors import OutputError
 
@@ -19,6 +22,42 @@ def unwritable(path: Path, error: Exception) -> OutputError:
     return OutputError(
         f"{path}: cannot be written ({error}); choose another place, or correct its permissions or free space"
     )
+
+
+_NAMES_SEEN = 10_000
+"""So many names of a folder are compared with the one that is missing."""
+
+
+def not_there(path: str | os.PathLike[str], kind: Literal["file", "folder", "file or folder"]) -> str:
+    """What to say of a path that is not there, or is not what it should be: its absolute form, and names like it.
+
+    Args:
+        path: The path; not one of many in a folder, which would be listed each time.
+        kind: What was looked for.
+    """
+    absolute = Path(os.path.abspath(path))
+    if absolute.is_symlink() and not absolute.exists():
+        return f"{absolute}: is a link to nothing"
+    if absolute.is_dir():
+        return f"{absolute}: is a folder, not a {kind}"
+    if absolute.is_file():
+        return f"{absolute}: is a file, not a {kind}"
+    folder = next(parent for parent in absolute.parents if parent.is_dir())
+    name, *below = absolute.relative_to(folder).parts
+    near = [str(folder.joinpath(other, *below)) for other in _near_names(folder, name)]
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    if below and not near:
+        hint = f" ({folder} has no {name})"
+    return f"{absolute}: no such {kind}{hint}"
+
+
+def _near_names(folder: Path, name: str) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            names = {entry.name.casefold(): entry.name for entry in islice(entries, _NAMES_SEEN)}
+    except OSError:
+        return []
+    return [names[near] for near in difflib.get_close_matches(name.casefold(), names)]
 
 
 @contextmanager

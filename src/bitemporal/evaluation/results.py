@@ -17,7 +17,7 @@ from bitemporal.errors import DataError, OptionError, PartitionError
 from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import describe_curves
 from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, are_confusions, read_confusions
-from bitemporal.files import check_output, json_keys, write_json
+from bitemporal.files import check_output, json_keys, not_there, write_json
 from bitemporal.inference import Detector
 from bitemporal.inference.combining import Augmentation, SlidingWindow, TestTimeAugmentation, check_tiles
 from bitemporal.method.car import CarPartition
@@ -239,6 +239,8 @@ def read_result(path: str | os.PathLike[str]) -> Result:
     expected = "expected a result of `bitemporal evaluate -o`"
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{not_there(source, 'file')}; {expected}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{source}: cannot be read as JSON ({error}); {expected}") from error
     version = content.get("format") if isinstance(content, dict) else type(content).__name__

@@ -14,6 +14,7 @@ from bitemporal.errors import DataError, OptionError
 from bitemporal.evaluation.counting import ProbabilityCounts, count_probabilities, count_shapes
 from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program
 from bitemporal.evaluation.scores import Evaluation
+from bitemporal.files import not_there
 from bitemporal.imagery.masks import read_predicted_mask
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference import Detector, OriginPartition
@@ -212,7 +213,7 @@ def _count(
 def _files(folder: Path) -> dict[str, Path]:
     """Masks by stem, listed as the folders of pairs are."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected one of masks")
+        raise DataError(f"{not_there(folder, 'folder')}; expected one of masks")
     listing = list_images(folder)
     for paths in listing.duplicates.values():
         raise DataError(f"{paths[0]}: {shared_stem(paths)}; keep one mask per stem")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from bitemporal.errors import DataError
+from bitemporal.files import not_there
 
 BANDS = "bands"
 """Mode of images whose bands are no known colours."""
@@ -233,7 +234,8 @@ def _open(path: Path) -> Image.Image | None:
     except FileFault:
         raise
     except FileNotFoundError:
-        raise FileFault(path, "does not exist, or is a link to nothing", _RESTORE) from None
+        absolute, _, what = not_there(path, "file").partition(": ")
+        raise FileFault(Path(absolute), what, f"correct its path, or {_RESTORE}") from None
     except Exception as error:  # a damaged header makes Pillow's parsers raise anything
         if isinstance(error, OSError) and error.errno is not None:
             raise FileFault(path, f"cannot be opened ({error.strerror})", "make the file readable") from None

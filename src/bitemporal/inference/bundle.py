@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bitemporal.errors import BitemporalError, BundleError, PartitionError
-from bitemporal.files import replacing, replacing_folder, write_json
+from bitemporal.files import not_there, replacing, replacing_folder, write_json
 from bitemporal.imagery.training_images import TrainingImages
 from bitemporal.method.car import CarPartition
 from bitemporal.method.origin_partition import check_teachers
@@ -85,6 +85,8 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / "bundle.json"
     if Path(folder).is_file():
         raise BundleError(f"{folder}: found a file, expected a bundle folder, as `bitemporal train` writes it")
+    if not Path(folder).exists():
+        raise BundleError(f"{not_there(folder, 'folder')}; expected a bundle folder, as `bitemporal train` writes it")
     if not path.is_file():
         inside = sorted(str(file.parent) for file in Path(folder).glob("*/bundle/bundle.json"))
         remedy = f"; the bundles of this run are {', '.join(inside)}" if inside else ""

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 
 from bitemporal.errors import DataError, OptionError, OutputError
-from bitemporal.files import check_output, replacing
+from bitemporal.files import check_output, not_there, replacing
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.inputs import Reading
 from bitemporal.imagery.scale import image_notes, to_channels
@@ -98,6 +98,9 @@ def predict_files(
     reading = detector.reading(bands, image_range)
     first, second, masks = Path(before), Path(after), Path(output)
     maps = None if probability is None else Path(probability)
+    for path in (first, second):
+        if not path.exists():
+            raise DataError(f"{not_there(path, 'file or folder')}; expected an image, or a folder of images")
     if first.is_dir() != second.is_dir():
         folder, other = (first, second) if first.is_dir() else (second, first)
         raise DataError(f"{folder} is a folder, but {other} is not; expected two images or two folders")

@@ -10,6 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from bitemporal.errors import BundleError, DeviceError, OptionError
+from bitemporal.files import not_there
 from bitemporal.inference.bundle import (
     ORIGIN,
     ORIGIN_PARTITION_BUNDLE,
@@ -117,6 +118,6 @@ def _fetch(repository: str) -> Path:
     except (OSError, HFValidationError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BundleError(
-            f"{repository}: no such folder, and the Hugging Face hub did not provide it (offline, or no such "
-            f"repository: {reason}); give a bundle folder, or the id of a repository that is reachable or cached"
+            f"{not_there(repository, 'folder')}, and the Hugging Face hub did not provide {repository} (offline, or no "
+            f"such repository: {reason}); give a bundle folder, or the id of a repository that is reachable or cached"
         ) from error

@@ -21,6 +21,7 @@ from timm.layers import Format
 from torch import Tensor, nn
 
 from bitemporal.errors import OptionError, WeightsError
+from bitemporal.files import not_there
 from bitemporal.models.base import Normalisation
 from bitemporal.models.encoders import TIMM_HUB, fetch_weights
 from bitemporal.models.layers import has_batch_norm, rescaled_levels
@@ -269,7 +270,7 @@ def read_weights(path: WeightsFile) -> dict[str, Tensor]:
     """
     file = Path(path)
     if not file.is_file():
-        raise WeightsError(f"{file}: no such file; expected the weights of an encoder (.safetensors, .pth)")
+        raise WeightsError(f"{not_there(file, 'file')}; expected the weights of an encoder (.safetensors, .pth)")
     try:
         if file.suffix == ".safetensors":
             content: object = load_file(file)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitemporal.errors import DataError, OptionError
+from bitemporal.files import not_there
 from bitemporal.imagery.decode import FileFault
 from bitemporal.pairs.listing import Listing, is_image
 from bitemporal.pairs.names import (
@@ -88,8 +89,7 @@ def find_layout(
         OptionError: When an option has an unusable value.
     """
     if not root.is_dir():
-        kind = "a file" if root.exists() else "nothing"
-        raise DataError(f"{os.path.abspath(root)}: found {kind}, {EXPECTED}")
+        raise DataError(f"{not_there(root, 'folder')}; {EXPECTED}")
     if folders is not None and len(folders) not in (2, 3):
         raise OptionError(
             f"folders: found {','.join(folders)}, expected BEFORE,AFTER or BEFORE,AFTER,LABEL, for example "

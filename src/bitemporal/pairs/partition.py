@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bitemporal.errors import PartitionError
-from bitemporal.files import replacing
+from bitemporal.files import not_there, replacing
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
     """
     source = Path(path)
     if not source.is_file():
-        raise PartitionError(f"{source}: does not exist; `bitemporal data stats` writes one")
+        raise PartitionError(f"{not_there(source, 'file')}; `bitemporal data stats` writes one")
     # spreadsheets put a mark before the first column
     with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
         reader = csv.DictReader(stream)

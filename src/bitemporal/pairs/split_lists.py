@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitemporal.errors import DataError
+from bitemporal.files import not_there
 from bitemporal.imagery.decode import SUFFIXES, FileFault
 from bitemporal.pairs.listing import entries
 from bitemporal.pairs.names import split_name, split_of_list
@@ -116,9 +117,10 @@ def _read(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
+        found = f"{path}: cannot be read ({error.strerror})" if path.exists() else not_there(path, "file or folder")
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}), expected a list of pairs: a CSV with the columns "
-            f"{','.join(_COLUMNS)}, or a text file with a name per line"
+            f"{found}, expected a list of pairs: a CSV with the columns {','.join(_COLUMNS)}, or a text file with a "
+            "name per line"
         ) from error
     encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # as Windows' editors save text
     return raw.decode(encoding, "surrogateescape")

@@ -9,6 +9,7 @@ from typing import Any
 
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation import Comparison, Result, compare, read_result
+from bitemporal.files import not_there
 from bitemporal.inference.bundle import read_description, read_origin_partition
 from bitemporal.pairs.partition import read_partition
 from bitemporal.run.folder import CONTROL, DETECTORS, O_P, STUDENT, RunFolder
@@ -58,6 +59,8 @@ def read_run(path: str | os.PathLike[str]) -> FinishedRun:
         RecipeError: When the recipe cannot be read, or names no network.
     """
     folder = RunFolder(path)
+    if not folder.path.is_dir():
+        raise DataError(f"{not_there(path, 'folder')}; expected the folder of a run")
     if not folder.recipe.is_file():
         raise DataError(f"{folder.path}: has no recipe.yaml; expected the folder of a run of `bitemporal distill`")
     recipe = read_yaml(folder.recipe)

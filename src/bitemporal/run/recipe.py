@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from bitemporal.errors import BitemporalError, RecipeError
-from bitemporal.files import replacing
+from bitemporal.files import not_there, replacing
 from bitemporal.imagery.scale import RGB, check_bands, check_image_range
 from bitemporal.method.car import CarPartition
 from bitemporal.method.loss import CRITERIA, Criterion, criterion
@@ -275,5 +275,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     try:
         return dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise RecipeError(f"{not_there(path, 'file')}; expected a recipe in YAML") from None
     except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise RecipeError(f"{path}: not a recipe in YAML ({error}); restore it from a copy or remove it") from error

@@ -17,6 +17,7 @@ from torch.utils.benchmark import Timer
 
 from bitemporal.errors import DataError, OptionError, RecipeError
 from bitemporal.evaluation import Evaluation
+from bitemporal.files import not_there
 from bitemporal.metrics import PAPER_METRICS
 from bitemporal.models import create_model, model_card
 from bitemporal.models.facts import all_facts, model_facts
@@ -265,7 +266,7 @@ def check_data(recipe: DistillRecipe, dataset: str) -> None:
     """
     if not Path(recipe.data).is_dir():
         raise DataError(
-            f"{recipe.data}: no such folder; expected the pairs of {BENCHMARKS[dataset].title}: "
+            f"{not_there(recipe.data, 'folder')}; expected the pairs of {BENCHMARKS[dataset].title}: "
             f"`bitemporal data download {dataset}`, or name their folder by --data"
         )
 

@@ -22,6 +22,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from bitemporal.errors import DataError
+from bitemporal.files import not_there
 from bitemporal.scenes.options import PlaceOptions
 from bitemporal.scenes.sources import Grid, open_raster
 from bitemporal.scenes.vectors import PolygonsOnGrid
@@ -47,7 +48,7 @@ class RasterOnGrid(ExitStack):
         super().__init__()
         self.name = f"{option}: {path}"
         if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
-            raise DataError(f"{option}: {Path(path).absolute()}: no such file; expected a raster: correct the path")
+            raise DataError(f"{option}: {not_there(path, 'file')}; expected a raster: correct the path")
         dataset = self._file = open_raster(os.fspath(path))
         self.callback(dataset.close)
         bands = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha]

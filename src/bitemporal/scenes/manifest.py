@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitemporal.errors import DataError
+from bitemporal.files import not_there
 from bitemporal.scenes.manifest_tables import COLUMNS, read_rows
 from bitemporal.scenes.sources import is_remote
 
@@ -59,7 +60,9 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
     """
     file = Path(path)
     if not file.is_file():
-        raise DataError(f"{file}: no such file; expected a manifest: csv, parquet, or a STAC item collection (.json)")
+        raise DataError(
+            f"{not_there(file, 'file')}; expected a manifest: csv, parquet, or a STAC item collection (.json)"
+        )
     match file.suffix.lower():
         case ".csv" | ".parquet":
             scenes = _of_table(file)

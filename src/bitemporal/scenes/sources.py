@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from bitemporal.errors import DataError, OptionError
+from bitemporal.files import not_there
 from bitemporal.imagery.decode import choose_bands, choose_channels
 from bitemporal.imagery.scale import RGB
 
@@ -110,6 +111,10 @@ def open_raster(path: str) -> DatasetReader:
     try:
         return rasterio.open(path)
     except RasterioError as error:
+        if not is_remote([path]) and not Path(path).is_file():
+            raise DataError(
+                f"{not_there(path, 'file')}; expected a raster that GDAL reads, such as a GeoTIFF"
+            ) from None
         raise DataError(
             f"{path}: cannot be opened as a raster ({str(error).splitlines()[0]}); expected a file that GDAL reads, "
             "such as a GeoTIFF: restore or fetch it again"

@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 
 from bitemporal import __version__
 from bitemporal.errors import DataError, OptionError
-from bitemporal.files import unwritable, write_json
+from bitemporal.files import not_there, unwritable, write_json
 from bitemporal.imagery.scale import RGB
 from bitemporal.scenes.drawing import Dates, Drawing
 from bitemporal.scenes.exclusion import Exclusion
@@ -148,7 +148,7 @@ def threshold_scene(
 def _probability_raster(path: str) -> tuple[Grid, dict[str, str]]:
     """The pixels and the tags of a raster of probabilities."""
     if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
-        raise DataError(f"probability: {Path(path).absolute()}: no such file; expected a raster: correct the path")
+        raise DataError(f"probability: {not_there(path, 'file')}; expected a raster: correct the path")
     with open_raster(path) as dataset:
         if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind != "f":
             found = f"{dataset.count} band(s) of {dataset.dtypes[0]}"

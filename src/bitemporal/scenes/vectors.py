@@ -17,6 +17,7 @@ from rasterio import features
 from rasterio.windows import Window
 
 from bitemporal.errors import DataError
+from bitemporal.files import not_there
 from bitemporal.scenes.sources import Grid
 
 VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".parquet")
@@ -91,7 +92,7 @@ def _read(path: Path, option: str) -> geopandas.GeoDataFrame:
     if path.suffix.lower() not in VECTORS:
         raise DataError(f"{option}: found {path}, expected a vector file: {', '.join(VECTORS)}")
     if not path.is_file():
-        raise DataError(f"{option}: {path.absolute()}: no such file; expected a vector file: correct the path")
+        raise DataError(f"{option}: {not_there(path, 'file')}; expected a vector file: correct the path")
     try:
         if path.suffix.lower() == ".parquet":
             table = geopandas.read_parquet(path)

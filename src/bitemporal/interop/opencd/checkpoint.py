@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bitemporal.errors import WeightsError
+from bitemporal.files import not_there
 from bitemporal.interop.opencd.conversion import known_share, misfits, unused_entries
 from bitemporal.interop.opencd.families import FAMILIES
 from bitemporal.models import ChangeModel, create_model, model_card
@@ -205,7 +206,7 @@ def _is_short(value: object) -> bool:
 
 def _load(path: Path) -> object:
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; expected a checkpoint (.pth) of Open-CD or MTKD-CD")
+        raise WeightsError(f"{not_there(path, 'file')}; expected a checkpoint (.pth, .pt, .ckpt, .safetensors)")
     zipped = zipfile.is_zipfile(path)  # the format since torch 1.6, which can be mapped instead of read
     with torch.serialization.safe_globals([(_Inert, name) for name in _LOG_NAMES]):
         try:
