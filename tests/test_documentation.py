@@ -128,6 +128,7 @@ def world(tmp_path_factory, short_trainings) -> Path:
     for date, name in (("A", "before"), ("B", "after")):
         shutil.copy(root / "runs/demo-pairs/test" / date / "synth_00000.png", root / f"{name}.png")
         shutil.copy(root / "land" / f"{name}.tif", root / f"{name}.tif")
+    shutil.copy(root / "land/label.tif", root / "label.tif")
     with rasterio.open(root / "before.tif") as scene:
         left, bottom, right, top = scene.bounds
         place = {"crs": scene.crs, "transform": scene.transform, "height": scene.height, "width": scene.width}

@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "data check": "bitemporal.cli.data_check:check",
     "data stats": "bitemporal.cli.data_stats:stats",
     "data split": "bitemporal.cli.data_split:split",
+    "data tiles": "bitemporal.cli.data_tiles:tiles",
     "data download": "bitemporal.cli.data_download:download",
     "data synth": "bitemporal.cli.data_synth:synth",
     "train": "bitemporal.cli.train:train",

@@ -1,0 +1,271 @@
+"""Large images cut into a folder of pairs that keep their place on the ground, bands and values."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.windows import Window
+
+from bitemporal.errors import DataError, LabelError, OptionError
+from bitemporal.files import check_new_folder, replacing_folder
+from bitemporal.imagery import LabelOptions
+from bitemporal.imagery.labels import LabelSummary, observe
+from bitemporal.imagery.masks import IGNORE
+from bitemporal.pairs import PairFolder
+from bitemporal.pairs.names import DATES, LABEL
+from bitemporal.scenes.exclusion import RasterOnGrid
+from bitemporal.scenes.grids import DateOnGrid, common_grid
+from bitemporal.scenes.sources import Grid, Source, gdal_settings, open_raster, open_source
+from bitemporal.scenes.vectors import VECTORS, PolygonsOnGrid
+
+IGNORED = 127
+"""Value of a label's pixels that count nowhere, next to 0 and 255."""
+
+_BLOCK = 8
+"""Tiles of a block's side: the name of a tile begins with its block, so that neighbours can stay in one split."""
+
+LabelReader = Callable[[Window], npt.NDArray[np.uint8]]
+"""From a window of the grid to its label, H x W: 0 unchanged, 1 changed, 255 ignored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileOptions:
+    """Tiles.
+
+    Attributes:
+        size: Height and width of the tiles, in pixels.
+        stride: Pixels from one tile to the next; the size by default, so that tiles do not overlap.
+        minimum_valid: Least share of a tile's pixels that have data on both dates, and in the label. With 1, tiles
+            with any pixel without data are left out, and no pixel of a label has to be ignored.
+    """
+
+    size: int = 256
+    stride: int | None = None
+    minimum_valid: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            OptionError: When one cannot be used.
+        """
+        for name in ("size", "stride"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name}: found {value}, expected at least 1")
+        if not 0 <= self.minimum_valid <= 1:
+            raise OptionError(f"minimum_valid: found {self.minimum_valid}, expected a share from 0 to 1")
+
+    def windows(self, grid: Grid) -> Iterator[tuple[int, int, Window]]:
+        """Row, column and pixels of the tiles that lie within a grid, from its top left corner on."""
+        step = self.stride or self.size
+        for row, top in enumerate(range(0, grid.height - self.size + 1, step)):
+            for column, left in enumerate(range(0, grid.width - self.size + 1, step)):
+                yield row, column, Window(left, top, self.size, self.size)
+
+
+@dataclass
+class Tiles:
+    """What was cut.
+
+    Attributes:
+        written: Number of tiles by split.
+        without_data: Number of tiles left out because too few of their pixels have data.
+        ignores: Whether a label holds ``IGNORED``.
+        too_small: Images that are smaller than a tile.
+    """
+
+    written: dict[str, int]
+    without_data: int = 0
+    ignores: bool = False
+    too_small: int = 0
+
+
+def cut_scene(
+    before: str | os.PathLike[str],
+    after: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    label: str | os.PathLike[str] | None = None,
+    options: TileOptions | None = None,
+    label_options: LabelOptions | None = None,
+    nodata: float | None = None,
+) -> Tiles:
+    """Cut two rasters and their label into ``OUTPUT/{A,B,label}``.
+
+    Tiles lie on the pixels of ``before``, to which ``after`` is brought (bilinear). All bands but alpha are kept, with
+    their type and values. The name of a tile is that of ``before``, its block of 8 x 8 tiles, row and column.
+
+    Args:
+        before: Raster of date 1.
+        after: Raster of date 2.
+        output: Folder to make. It appears whole or not at all.
+        label: Raster of one band, which is brought to the same pixels (nearest), or a vector file with the polygons of
+            what has changed.
+        options: How tiles are cut.
+        label_options: What the values of a label raster mean; by default that is found.
+        nodata: Value of the dates that stands for no data, instead of what the files say.
+
+    Raises:
+        DataError: When a file cannot be used, or no tile has enough data.
+        LabelError: When it is not clear what the values of the label mean.
+        OutputError: When the output is no new or empty folder.
+    """
+    options = options or TileOptions()
+    check_new_folder(output)
+    with gdal_settings(), replacing_folder(output) as folder:
+        sources = [open_date(path, name, nodata) for path, name in ((before, "before"), (after, "after"))]
+        grid = common_grid(sources[0], sources[1])
+        tiles = Tiles({})
+        with ExitStack() as stack:
+            reader = None
+            if label is not None:
+                reader = _label_reader(Path(label), grid, label_options or LabelOptions(), stack)
+            _cut(sources, grid, reader, folder, Path(before).stem, options, tiles, blocks=True)
+        _refuse_nothing(tiles, f"{before}: {grid.describe()}", options)
+    return tiles
+
+
+def cut_pairs(
+    folder: PairFolder, output: str | os.PathLike[str], options: TileOptions | None = None, nodata: float | None = None
+) -> Tiles:
+    """Cut every pair of a folder into ``OUTPUT/SPLIT/{A,B,label}``; see ``cut_scene``.
+
+    Args:
+        folder: The pairs, with what their labels mean resolved.
+        output: Folder to make. It appears whole or not at all.
+        options: How tiles are cut.
+        nodata: Value of the dates that stands for no data, instead of what the files say.
+
+    Raises:
+        DataError: When a file cannot be used, or no tile has enough data.
+        LabelError: When it is not clear what the values of a label mean.
+        OutputError: When the output is no new or empty folder.
+    """
+    options = options or TileOptions()
+    check_new_folder(output)
+    tiles = Tiles({})
+    with gdal_settings(), replacing_folder(output) as target:
+        for pair in folder.pairs():
+            sources = [open_date(path, name, nodata) for path, name in ((pair.before, "before"), (pair.after, "after"))]
+            grid = common_grid(sources[0], sources[1])
+            reader = None
+            if pair.label is not None:
+                mask = folder.load_label(pair)
+                if mask.shape != (grid.height, grid.width):
+                    raise DataError(
+                        f"{pair.label}: is {mask.shape[0]} x {mask.shape[1]}, but {pair.before} is {grid.height} x "
+                        f"{grid.width}; `bitemporal data check {folder.root}` lists all such pairs"
+                    )
+                reader = _window_of(mask)
+            place = target / pair.split if folder.splits != ("all",) else target
+            _cut(sources, grid, reader, place, pair.stem, options, tiles, split=pair.split)
+        _refuse_nothing(tiles, f"{folder.root}: {len(folder.pairs())} pairs", options)
+    return tiles
+
+
+def open_date(path: str | os.PathLike[str], name: str, nodata: float | None) -> Source:
+    """One date with all its bands but alpha."""
+    with open_raster(os.fspath(path)) as dataset:
+        kept = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind.name != "alpha"]
+    return open_source(path, name, kept, nodata, len(kept))
+
+
+def _label_reader(path: Path, grid: Grid, options: LabelOptions, stack: ExitStack) -> LabelReader:
+    if path.suffix.lower() in VECTORS:
+        polygons = PolygonsOnGrid(path, grid, "label", may_be_empty=True)
+        return lambda window: polygons.covers(window).astype(np.uint8)
+    raster = stack.enter_context(RasterOnGrid(path, grid, "label"))
+    raster.check_overlap()
+    decoding = options.decoding()
+    if decoding.source == "found":
+        summary = LabelSummary(decoding)
+        summary.add(path, observe(path, None, decoding))
+        found, faults = summary.resolve()
+        if found is None:
+            raise LabelError("\n".join(map(str, faults)))
+        decoding = found
+
+    def read(window: Window) -> npt.NDArray[np.uint8]:
+        values, known = raster.read(window)
+        mask = decoding.meanings(values)
+        if (strange := known & ~np.isin(mask, (0, 1, IGNORE))).any():
+            raise LabelError(
+                f"{path}: holds {values[strange][0]:g}, but {decoding.rule()}; correct the file or the rule"
+            )
+        return np.where(known, mask, IGNORE).astype(np.uint8)
+
+    return read
+
+
+def _window_of(mask: npt.NDArray[np.uint8]) -> LabelReader:
+    return lambda window: mask[window.row_off : window.row_off + window.height, window.col_off :][:, : window.width]
+
+
+def _cut(
+    sources: list[Source],
+    grid: Grid,
+    label: LabelReader | None,
+    folder: Path,
+    name: str,
+    options: TileOptions,
+    tiles: Tiles,
+    split: str = "all",
+    blocks: bool = False,
+) -> None:
+    """Write the tiles of one pair."""
+    if min(grid.height, grid.width) < options.size:
+        tiles.too_small += 1
+        return
+    with ExitStack() as stack:
+        dates = [stack.enter_context(DateOnGrid(source, grid)) for source in sources]
+        for row, column, window in options.windows(grid):
+            read = [date.read(window) for date in dates]
+            valid = read[0][1] & read[1][1]
+            mask = None
+            if label is not None:
+                mask = label(window)
+                valid &= mask != IGNORE
+            if valid.mean() < options.minimum_valid or not valid.any():
+                tiles.without_data += 1
+                continue
+            block = f"-{row // _BLOCK:02d}-{column // _BLOCK:02d}" if blocks else ""
+            stem = f"{name}{block}_{row:04d}_{column:04d}"
+            for date, (samples, _) in zip(DATES, read, strict=True):
+                _write(folder / date / stem, samples, grid, window)
+            if mask is not None:
+                values = np.where(valid, 255 * (mask == 1), IGNORED).astype(np.uint8)
+                tiles.ignores |= not bool(valid.all())
+                _write(folder / LABEL / stem, values[None], grid, window)
+            tiles.written[split] = tiles.written.get(split, 0) + 1
+
+
+def _write(path: Path, samples: npt.NDArray[np.generic], grid: Grid, window: Window) -> None:
+    """A tile as GeoTIFF; as PNG where it has no place and PNG can hold it."""
+    count, height, width = samples.shape
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if grid.crs is None and samples.dtype == np.uint8 and count in (1, 3):
+        place: dict[str, object] = {"driver": "PNG"}
+        target = path.with_name(f"{path.name}.png")
+    else:
+        place = {"driver": "GTiff", "compress": "deflate", "photometric": "rgb" if count == 3 else "minisblack"}
+        target = path.with_name(f"{path.name}.tif")
+    if grid.crs is not None:
+        transform = grid.transform @ Affine.translation(window.col_off, window.row_off)
+        place |= {"crs": grid.crs, "transform": transform}
+    with rasterio.open(target, "w", height=height, width=width, count=count, dtype=samples.dtype, **place) as tile:
+        tile.write(samples)
+
+
+def _refuse_nothing(tiles: Tiles, where: str, options: TileOptions) -> None:
+    if not tiles.written:
+        small = f"{tiles.too_small} image(s) are smaller than a tile, " if tiles.too_small else ""
+        raise DataError(
+            f"{where} gave no tile of {options.size} x {options.size}: {small}{tiles.without_data} tile(s) have "
+            f"less than {options.minimum_valid:.0%} of their pixels valid; give a smaller --size, or --minimum-valid"
+        )
