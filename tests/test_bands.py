@@ -388,7 +388,8 @@ def test_what_does_not_fit_the_bundle_is_refused_and_the_remedy_works(run, tmp_p
     for wrong in (image[..., :3], tensors[:, :3], Image.fromarray(image[..., :3])):
         with pytest.raises(DataError, match=r"4 channels (first|last)"):
             detector.predict(wrong, wrong)
-    with pytest.raises(OptionError, match="take different images"):
+    words = r"different images \(4 channels, bands 3,2,1,5 of values 0,3000.*; 3 channels, red, green and blue\)"
+    with pytest.raises(OptionError, match=words):
         Ensemble([detector, NetworkDetector(create_model("test_tinycd"))])
     with pytest.raises(OptionError, match="3 channels, the origin of 4"):
         OriginPartition(detector, {"small": NetworkDetector(create_model("test_tinycd"))}, CarPartition())

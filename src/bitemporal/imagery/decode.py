@@ -223,7 +223,7 @@ def _open(path: Path) -> Image.Image | None:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
             raise FileFault(path, "is no regular file", "put the image file itself there, or remove its pair")
-        with _own_pillow_settings():
+        with own_pillow_settings():
             return Image.open(path, formats=_FORMATS)
     except UnidentifiedImageError:
         if not path.stat().st_size:
@@ -250,9 +250,12 @@ def _begins_as_tiff(path: Path) -> bool:
 
 
 @contextmanager
-def _own_pillow_settings() -> Iterator[None]:
-    # Pillow's own limit is global, and lower than scenes of the field; ours is checked on the header right after.
-    # Its complaints about TIFFs of many bands are noise: they are read through rasterio
+def own_pillow_settings() -> Iterator[None]:
+    """Pillow without its limit of pixels and its complaints, while it opens a file.
+
+    Its own limit is global, and lower than scenes of the field; ours is checked on the header right after. Its
+    complaints about TIFFs of many bands are noise: they are read through rasterio.
+    """
     with _pillow_settings:
         theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         disabled, _pillow_log.disabled = _pillow_log.disabled, True

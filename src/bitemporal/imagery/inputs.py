@@ -40,6 +40,14 @@ class Reading:
     bands: tuple[int, ...] | None = None
     image_range: tuple[float, ...] | None = None
 
+    def __str__(self) -> str:
+        """What messages call it."""
+        bands = "red, green and blue" if self.bands is None else f"bands {','.join(map(str, self.bands))}"
+        values = (
+            "" if self.image_range is None else f" of values {','.join(f'{value:g}' for value in self.image_range)}"
+        )
+        return f"{self.channels} {'channel' if self.channels == 1 else 'channels'}, {bands}{values}"
+
     def __post_init__(self) -> None:
         """Check bands and range."""
         check_bands(self.bands)

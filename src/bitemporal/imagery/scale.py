@@ -162,6 +162,8 @@ def image_notes(decoded: Decoded) -> tuple[str, ...]:
             conversion = "more bands than red, green and blue, which alone are used; --bands chooses others"
         case "RGBA" | "RGBa":
             conversion = "RGBA image, of which the alpha channel is dropped"
+            if decoded.format == "TIFF":  # GDAL takes any fourth band of 8 bits for alpha
+                conversion += "; if these are other bands, --bands names them"
         case "P" | "PA":
             conversion = "palette image, converted to RGB"
         case "1" | "L" | "LA" | "La":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bitemporal.imagery.decode import decode
+from bitemporal.imagery.decode import decode, own_pillow_settings
 
 SYNTHETIC = "synthetic.json"
 """File in the folder of synthetic pairs and scenes that holds how they were made."""
@@ -130,7 +130,7 @@ def is_synthetic(path: Path) -> bool:
     if any((folder / SYNTHETIC).is_file() for folder in list(path.absolute().parents)[:3]):
         return True
     try:
-        with Image.open(path, formats=("TIFF",)) as image:
+        with own_pillow_settings(), Image.open(path, formats=("TIFF",)) as image:
             return str(getattr(image, "tag_v2", {}).get(_IMAGE_DESCRIPTION)) == SYNTHETIC_SCENE
     except Exception:  # no TIFF, or one that Pillow does not know: not one of ours
         return False

@@ -29,12 +29,14 @@ class Ensemble(Detector):
         """
         if not members:
             raise OptionError("ensemble: found no member, expected at least one detector")
-        if len(readings := {member.reading() for member in members}) > 1:
-            listed = " and ".join(sorted(map(str, readings)))
-            raise OptionError(
-                f"ensemble: its members take different images ({listed}); expected detectors trained with the same "
-                "bands and image_range, as they all see the same pixels"
-            )
+        first, *others = [member.reading() for member in members]
+        for other in others:
+            ranges = {first.image_range, other.image_range} - {None}
+            if (first.channels, first.bands) != (other.channels, other.bands) or len(ranges) > 1:
+                raise OptionError(
+                    f"ensemble: its members take different images ({first}; {other}); expected detectors that were "
+                    "trained with the same bands and image_range, as they all see the same pixels"
+                )
         self.members = list(members)
 
     def identity(self) -> dict[str, Any]:
