@@ -132,8 +132,10 @@ def test_the_remedy_for_what_differs_works(first, tiny_pairs, tmp_path, capsys):
 
 
 def test_what_is_no_finished_run_is_named(first, tiny_pairs, tmp_path):
-    with pytest.raises(DataError, match=r"reuse: .*/nowhere has no recipe\.yaml"):
+    with pytest.raises(DataError, match=r"reuse: .*/nowhere"):
         distill(tiny_pairs, tmp_path / "run", reuse=str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"has no recipe\.yaml"):
+        distill(tiny_pairs, tmp_path / "run", reuse=str(tiny_pairs))
     with pytest.raises(RecipeError, match=r"reuse \(None then"):  # a run cannot reuse itself
         distill(tiny_pairs, first, reuse=str(first))
     shutil.copytree(first, tmp_path / "half")

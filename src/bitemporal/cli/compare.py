@@ -1,8 +1,13 @@
 """``bitemporal compare``."""
 
+from collections import Counter
+from pathlib import Path
+
 from bitemporal import evaluation
-from bitemporal.errors import OptionError
+from bitemporal.errors import DataError, OptionError
 from bitemporal.files import check_output, json_keys, write_json
+from bitemporal.run.folder import RunFolder
+from bitemporal.run.scores import check_run, how_to_score, read_scores
 from bitemporal.tables import print_table
 
 
@@ -13,19 +18,52 @@ def compare(results: list[str], /, *, baseline: str | None = None, output: str |
     and widened by the spread of the seeds where there are several; differences are taken on the same pairs, and seed
     by seed where both have the same ones. Results of different protocols are refused.
 
+    A run folder stands for the results of its detectors, on test if all runs have scores there, else on val. They are
+    named after run and detector, as in tinycd/student.
+
     Args:
-        results: Files that `bitemporal evaluate -o` wrote.
-        baseline: Name of the detector that the others are compared with; by default that of the first file.
+        results: Files that `bitemporal evaluate -o` wrote, or run folders.
+        baseline: Name of the detector that the others are compared with; by default that of the first result.
         output: JSON file to write everything to. An earlier comparison is replaced, another file refused.
     """
-    if len(results) < 2:
-        raise OptionError(f"results: found {len(results)}, expected at least two files")
+    found = _read(results)
+    if len(found) < 2:
+        raise OptionError(f"results: found {len(found)}, expected at least two: files, or run folders")
     if output is not None:
         check_output(output, ".json", lambda path: {"baseline", "detectors"} <= json_keys(path), "comparison")
-    comparison = evaluation.compare([evaluation.read_result(path) for path in results], baseline)
+    comparison = evaluation.compare(found, baseline)
     for table in evaluation.comparison_tables(comparison):
         print_table(table)
         print()
     if output is not None:
         write_json(output, comparison.to_json())
         print(f"written to {output}")
+
+
+def _read(places: list[str]) -> list[evaluation.Result]:
+    """The results in files and run folders, those of runs named after run and detector."""
+    runs = {place: RunFolder(place) for place in places if Path(place).is_dir()}
+    scores = {place: _scores_of(run) for place, run in runs.items()}
+    splits = [split for split in ("test", "val") if all(split in own for own in scores.values())]
+    if runs and not splits:
+        listed = ", ".join(f"{place} on {' and '.join(own)}" for place, own in scores.items())
+        raise DataError(f"results: the runs have no split in common ({listed}); compare runs of one data set")
+    short = Counter(run.path.resolve().name for run in runs.values())
+    results = []
+    for place in places:
+        if place in runs:
+            name = runs[place].path.resolve().name
+            name = name if short[name] == 1 else str(runs[place].path)
+            own = scores[place][splits[0]]
+            results += [result.named(f"{name}/{detector}", result.seed) for detector, result in own.items()]
+        else:
+            results.append(evaluation.read_result(place))
+    return results
+
+
+def _scores_of(run: RunFolder) -> dict[str, dict[str, evaluation.Result]]:
+    check_run(run)
+    scores = read_scores(run)
+    if not scores:
+        raise DataError(f"{run.path}: has no scores; {how_to_score(run)}")
+    return scores

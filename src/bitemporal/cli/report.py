@@ -7,10 +7,12 @@ from bitemporal.report import write_report
 
 
 def report(run: str, /, *, data: str | None = None, no_imagery: bool = False, output: str | None = None) -> None:
-    """Write the results of a `bitemporal distill` run as one HTML file that needs no network.
+    """Write the results of a run as one HTML file that needs no network.
 
-    Verdict, scores with intervals, by CAR part and decile, training curves, routing, thresholds, calibration, objects,
-    and a gallery of pairs.
+    Of `bitemporal distill`: verdict, scores with intervals, by CAR part and decile, training curves, routing,
+    thresholds, calibration, objects, and a gallery of pairs. Of `bitemporal train`: the training curves, the validation
+    that chose the checkpoint, and the same scores where they have been written to RUN/scores, which the report says how
+    to do.
 
     Args:
         run: Run folder.

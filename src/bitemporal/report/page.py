@@ -33,7 +33,7 @@ def write_report(
     """Write the report of a run.
 
     Args:
-        run: Folder of a run of ``bitemporal distill`` with its verdict.
+        run: Folder of a run of ``bitemporal distill`` with its verdict, or of ``bitemporal train``.
         output: HTML file; ``report.html`` in the run folder by default.
         data: Folder of the pairs, if it is no longer where the recipe says.
         imagery: Show before and after; not for data whose terms forbid passing imagery on.
@@ -49,7 +49,7 @@ def write_report(
     finished = read_run(run)
     target = Path(output) if output is not None else finished.folder.report
     check_output(target, ".html", _is_report, "report")
-    cards, missing = _gallery(finished, data, imagery)
+    cards, missing = _gallery(finished, data, imagery) if finished.results else ({}, "")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["per_cent"] = per_cent
     environment.tests["finite"] = lambda value: math.isfinite(value)

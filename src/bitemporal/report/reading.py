@@ -8,28 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from bitemporal.errors import DataError, RecipeError
-from bitemporal.evaluation import Comparison, Result, compare, read_result
-from bitemporal.files import not_there
+from bitemporal.evaluation import Comparison, Result, compare
 from bitemporal.inference.bundle import read_description, read_origin_partition
 from bitemporal.pairs.partition import read_partition
-from bitemporal.run.folder import CONTROL, DETECTORS, O_P, STUDENT, RunFolder
-from bitemporal.run.recipe import read_yaml
+from bitemporal.run.folder import CONTROL, O_P, ORIGIN, RunFolder, StageFolder
+from bitemporal.run.scores import check_run, how_to_score, is_distillation, read_scores
 
 _CURVES = ("step", "loss", "val_miou")
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run with its verdict.
+    """A run with its verdict, or a trained network alone.
 
     Attributes:
         folder: Its folder.
         recipe: The fields of its recipe, unchecked but for the model.
         split: The split that was scored.
-        results: The result of each detector on that split.
+        results: The result of each detector on that split; none of a run of ``bitemporal train`` without scores.
         validation: Results on val, which thresholds are chosen on.
         summaries: All metrics of each detector, with intervals.
-        comparison: The detectors compared.
+        comparison: The detectors compared; ``None`` without results.
         teachers: Parts that have a teacher in Origin-Partition; ``None`` where no bundle is left to tell.
     """
 
@@ -39,7 +38,7 @@ class FinishedRun:
     results: dict[str, Result]
     validation: dict[str, Result]
     summaries: dict[str, dict[str, Any]]
-    comparison: Comparison
+    comparison: Comparison | None
     teachers: tuple[str, ...] | None
 
     @property
@@ -55,35 +54,34 @@ def read_run(path: str | os.PathLike[str]) -> FinishedRun:
         path: Folder of a run.
 
     Raises:
-        DataError: When the folder holds no run, or a run without its verdict.
+        DataError: When the folder holds no run, or one that has not come so far.
         RecipeError: When the recipe cannot be read, or names no network.
     """
     folder = RunFolder(path)
-    if not folder.path.is_dir():
-        raise DataError(f"{not_there(path, 'folder')}; expected the folder of a run")
-    if not folder.recipe.is_file():
-        raise DataError(f"{folder.path}: has no recipe.yaml; expected the folder of a run of `bitemporal distill`")
-    recipe = read_yaml(folder.recipe)
+    recipe = check_run(folder)
     if not isinstance(recipe.get("model"), str):
         raise RecipeError(
             f"{folder.recipe}: model: found {recipe.get('model')!r}, expected a network's name; restore it from a copy"
         )
-    test, validation = (
-        {name: read_result(file) for name in DETECTORS if (file := folder.scores(split, name)).is_file()}
-        for split in ("test", "val")
-    )
-    results = test or validation
-    if not results:
-        raise DataError(f"{folder.path}: has no scores; finish the run: `bitemporal distill` with the stage verdict")
+    scores = read_scores(folder)
+    if not scores and is_distillation(recipe):
+        raise DataError(f"{folder.path}: has no scores; {how_to_score(folder)}")
+    if not scores and not folder.stage(ORIGIN).metrics.is_file():
+        raise DataError(
+            f"{folder.path}: nothing has been trained so far; train it: "
+            f"`bitemporal train --config {folder.recipe} --out {folder.path}`"
+        )
+    split, results = next(iter(scores.items()), ("", {}))
+    parts = next(iter(results.values())).evaluation.partition.names if results else ()
     return FinishedRun(
         folder,
         recipe,
-        "test" if test else "val",
+        split,
         results,
-        validation,
+        scores.get("val", {}),
         {name: result.summary(intervals=True) for name, result in results.items()},
-        compare(list(results.values()), results[CONTROL].name if CONTROL in results else None),
-        _teachers(folder, next(iter(results.values())).evaluation.partition.names),
+        compare(list(results.values()), results[CONTROL].name if CONTROL in results else None) if results else None,
+        _teachers(folder, parts),
     )
 
 
@@ -101,32 +99,43 @@ def read_cars(folder: RunFolder) -> dict[str, list[float]]:
     return cars
 
 
-def read_student(folder: RunFolder) -> dict[str, str]:
-    """Which checkpoint became the student, and its size, in words; nothing where its bundle is missing.
+def read_metadata(stage: StageFolder) -> dict[str, Any]:
+    """What the bundle of a finished stage says about its training.
 
     Raises:
         DataError: When its metadata are not named values.
     """
-    bundle = folder.stage(STUDENT).bundle
-    if not folder.stage(STUDENT).finished:
-        return {}
-    metadata = read_description(bundle).get("metadata", {})
+    metadata = read_description(stage.bundle).get("metadata", {})
     if not isinstance(metadata, dict):
         raise DataError(
-            f"{bundle / 'bundle.json'}: metadata: found {metadata!r}, expected named values; restore it from a copy"
+            f"{stage.bundle / 'bundle.json'}: metadata: found {metadata!r}, expected named values; restore it from a "
+            "copy"
         )
+    return metadata
+
+
+def read_kept(folder: RunFolder, name: str) -> dict[str, str]:
+    """Which checkpoint of a stage was kept, and its size, in words; nothing where its bundle is missing.
+
+    Raises:
+        DataError: When its metadata are not named values.
+    """
+    stage = folder.stage(name)
+    if not stage.finished:
+        return {}
+    metadata = read_metadata(stage)
     steps, best, chosen_by = (metadata.get(name) for name in ("steps", "best_step", "selected_by"))
-    weights = bundle / "weights.safetensors"
+    weights = stage.bundle / "weights.safetensors"
     return {
-        "student": f"best of {steps} steps at step {best}, by {chosen_by}",
+        name: f"best of {steps} steps at step {best}, by {chosen_by}",
         "size of its bundle": f"{weights.stat().st_size / 1e6:.1f} MB"
         if weights.is_file()
         else f"{weights.name} is no longer there",
     }
 
 
-def read_curve(path: Path) -> list[tuple[int, float, float]]:
-    """Step, loss and validation mIoU of each row of a stage's metrics; NaN where nothing was validated.
+def read_curve(path: Path) -> list[tuple[int, float, float, float]]:
+    """Step, loss, validation mIoU and validation loss of each row of a stage's metrics; NaN where there is none.
 
     Raises:
         DataError: Naming the line that holds something else.
@@ -142,7 +151,8 @@ def read_curve(path: Path) -> list[tuple[int, float, float]]:
                 )
             for row in reader:
                 try:
-                    rows.append((int(row["step"]), float(row["loss"]), float(row["val_miou"] or math.nan)))
+                    miou, val_loss = (float(row.get(name) or math.nan) for name in ("val_miou", "val_loss"))
+                    rows.append((int(row["step"]), float(row["loss"]), miou, val_loss))
                 except (TypeError, ValueError):
                     values = ", ".join(f"{name} {row[name]!r}" for name in _CURVES)
                     raise DataError(

@@ -1,21 +1,24 @@
 """The sections of a report: what the template shows of a run."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from markupsafe import Markup
 
-from bitemporal.evaluation import forward_passes, verdict_sentence
+from bitemporal.evaluation import Comparison, forward_passes, verdict_sentence
 from bitemporal.evaluation.bootstrap import Estimate
 from bitemporal.evaluation.curves import calibration, threshold_curve
-from bitemporal.metrics import MAIN_SCORES, METRICS, metrics
+from bitemporal.metrics import MAIN_METRICS, MAIN_SCORES, METRICS, metrics
 from bitemporal.models import model_card
 from bitemporal.report.charts import Mark, Series, bar_chart, car_histogram, interval_chart, line_chart
-from bitemporal.report.reading import FinishedRun, read_cars, read_curve, read_student
-from bitemporal.run.folder import DETECTORS, O_P, STUDENT
+from bitemporal.report.reading import FinishedRun, read_cars, read_curve, read_kept, read_metadata
+from bitemporal.run.folder import DETECTORS, O_P, ORIGIN, STUDENT
+from bitemporal.run.scores import how_to_score, is_distillation
 from bitemporal.tables import per_cent
 
 _LOOKS = {name: number for number, name in enumerate(DETECTORS)}
@@ -27,49 +30,82 @@ _ASIDE = 0.15
 
 def sections(run: FinishedRun) -> dict[str, Any]:
     """Everything but the gallery, by the names that the template uses."""
+    return {**_of_any_run(run), **(_of_scores(run, run.comparison) if run.comparison else _of_training(run))}
+
+
+def _of_any_run(run: FinishedRun) -> dict[str, Any]:
+    return {
+        "scored": bool(run.results),
+        "curves": _training_curves(run),
+        "histogram": car_histogram(cars, len(_LOOKS)) if (cars := read_cars(run.folder)) else "",
+        "model": _model(run),
+        "recipe": yaml.safe_dump(run.recipe, sort_keys=False),
+        "command": "distill" if is_distillation(run.recipe) else "train",
+    }
+
+
+def _of_training(run: FinishedRun) -> dict[str, Any]:
+    """A trained network without scores: the validation that chose its checkpoint."""
+    stage, found = run.folder.stage(ORIGIN), {}
+    verdict = "The network has not been trained to its end."
+    if stage.finished:
+        metadata = read_metadata(stage)
+        verdict = f"Trained, and not scored yet: {how_to_score(run.folder)}, and write the report again."
+        validation = metadata.get("validation") or {}
+        found = {
+            METRICS[name].title: per_cent(math.nan if validation[name] is None else validation[name])
+            for name in MAIN_METRICS
+            if name in validation
+        }
+        if "loss" in validation:
+            found["loss"] = f"{validation['loss']:.4f}"
+    return {
+        "title": f"{run.recipe['model']} on {Path(str(run.recipe.get('data'))).name}",
+        "verdict": verdict,
+        "validation": found,
+    }
+
+
+def _of_scores(run: FinishedRun, comparison: Comparison) -> dict[str, Any]:
     first, student = run.any_result, run.results.get(STUDENT)
     return {
         "title": f"{run.recipe['model']} on {first.protocol.data}",
-        "verdict": verdict_sentence(run.comparison, student.name if student else STUDENT),
+        "verdict": verdict_sentence(comparison, student.name if student else STUDENT),
         "optimistic": run.split == "val",
         "protocol": first.protocol,
-        "description": run.comparison.description,
+        "description": comparison.description,
         "partition": first.evaluation.partition.describe(),
         "detectors": list(run.results),
-        "scores": dict(_scores(run)),
-        "differences": _differences(run),
+        "scores": dict(_scores(run, comparison)),
+        "differences": _differences(run, comparison),
         "by_part": _by_part(run),
         "by_decile": _by_decile(run),
-        "curves": _training_curves(run),
-        "histogram": car_histogram(cars, len(_LOOKS)) if (cars := read_cars(run.folder)) else "",
         "routing": _routing(run) if O_P in run.results else None,
         "thresholds": _thresholds(run),
         "calibration": _calibration(run),
         "objects": {name: summary["objects"] for name, summary in run.summaries.items()},
-        "model": _model(run),
-        "recipe": yaml.safe_dump(run.recipe, sort_keys=False),
         "program": {key: str(first.origin.get(key) or "") for key in ("bitemporal", "commit")},
     }
 
 
-def _scores(run: FinishedRun) -> Iterable[tuple[str, list[Estimate | str]]]:
+def _scores(run: FinishedRun, comparison: Comparison) -> Iterable[tuple[str, list[Estimate | str]]]:
     """A label, and the score of each detector."""
     results = run.results.values()
     for metric, averaging in MAIN_SCORES:
         label = METRICS[metric].title
         if averaging != "dataset":
             label += ", image mean" + (", empty 0" if averaging == "image_mean_empty_0" else "")
-        yield label, [run.comparison.scores[result.name][metric, averaging] for result in results]
+        yield label, [comparison.scores[result.name][metric, averaging] for result in results]
     yield "boundary F1", [per_cent(summary["boundary"]["f1"]) for summary in run.summaries.values()]
     yield "forward passes per pair", [forward_passes(result.evaluation, run.teachers) for result in results]
 
 
-def _differences(run: FinishedRun) -> Markup | str:
+def _differences(run: FinishedRun, comparison: Comparison) -> Markup | str:
     short = {result.name: name for name, result in run.results.items()}
-    base, *others = run.comparison.names
+    base, *others = comparison.names
     rows = []
     for name in others:
-        value, low, high = (100 * number for number in run.comparison.differences[name]["miou", "dataset"])
+        value, low, high = (100 * number for number in comparison.differences[name]["miou", "dataset"])
         rows.append((short[name], value, low, high, _LOOKS[short[name]]))
     if not rows:
         return ""
@@ -114,20 +150,23 @@ def _training_curves(run: FinishedRun) -> list[Markup]:
     stages = run.folder.stages()
     others = sorted(stage for stage in stages if stage not in _LOOKS)
     looks = _LOOKS | {name: len(_LOOKS) + number for number, name in enumerate(others)}
-    losses, scores = [], []
+    losses, scores, validation_losses = list[Series](), list[Series](), list[Series]()
     for stage in stages:
-        steps, loss, miou = np.array(read_curve(run.folder.stage(stage).metrics), np.float64).reshape(-1, 3).T
-        validated = np.isfinite(miou)
+        steps, loss, miou, val_loss = np.array(read_curve(run.folder.stage(stage).metrics), np.float64).reshape(-1, 4).T
         losses.append(Series(stage, steps.tolist(), loss.tolist(), look=looks[stage]))
-        scores.append(
-            Series(stage, steps[validated].tolist(), (100 * miou[validated]).tolist(), marks=True, look=looks[stage])
-        )
+        for series, values in ((scores, 100 * miou), (validation_losses, val_loss)):
+            known = np.isfinite(values)
+            series.append(Series(stage, steps[known].tolist(), values[known].tolist(), marks=True, look=looks[stage]))
     if not stages:
         return []
-    return [
-        line_chart("Training loss", losses, "step of the stage", "training loss, all terms"),
-        line_chart("Validation mIoU", scores, "step of the stage", "dataset mIoU on val, per cent"),
+    step = "step of the stage"
+    charts = [
+        line_chart("Training loss", losses, step, "training loss, all terms"),
+        line_chart("Validation mIoU", scores, step, "dataset mIoU on val, per cent"),
     ]
+    if by_loss := [series for series in validation_losses if series.x]:  # stages whose labels of val have one class
+        charts.append(line_chart("Validation loss", by_loss, step, "loss on val, which chose the checkpoint"))
+    return charts
 
 
 def _routing(run: FinishedRun) -> dict[str, Any]:
@@ -213,5 +252,5 @@ def _model(run: FinishedRun) -> dict[str, str]:
         "paper": card.paper,
         "licence of pretrained weights": card.licence,
         "pretrained": "yes" if run.recipe.get("pretrained") else "no",
-        **read_student(run.folder),
+        **read_kept(run.folder, STUDENT if is_distillation(run.recipe) else ORIGIN),
     }

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from bitemporal.errors import DataError, OutputError, RecipeError
-from bitemporal.files import replacing, replacing_folder, write_json
+from bitemporal.files import not_there, replacing, replacing_folder, write_json
 from bitemporal.pairs.partition import read_partition
 from bitemporal.run.fit import is_trained
 from bitemporal.run.folder import CONTROL, ORIGIN, RunFolder, StageFolder, teacher_stage
@@ -67,8 +67,10 @@ def reuse_stages(recipe: DistillRecipe, folder: RunFolder, console: Console) -> 
 
 def _stages(recipe: DistillRecipe, source: RunFolder) -> list[str]:
     """Names of the stages to copy."""
+    if not source.path.is_dir():
+        raise DataError(f"reuse: {not_there(source.path, 'folder')}; expected the folder of a finished run")
     if not source.recipe.is_file():
-        raise DataError(f"reuse: {source.path.resolve()} has no recipe.yaml, expected the folder of a finished run")
+        raise DataError(f"reuse: {source.path} has no recipe.yaml, expected the folder of a finished run")
     before, now = recipe_then(source), recipe.to_dict()
     differing = [name for name in now if before.get(name) != now[name]]
     if other := [name for name in differing if name not in _MAY_DIFFER and not _is_same_length(name, before, recipe)]:

@@ -1,0 +1,71 @@
+"""Scores that a run folder holds: those of its verdict, or of an evaluation written there."""
+
+import dataclasses
+import math
+from typing import Any
+
+from bitemporal.errors import DataError
+from bitemporal.evaluation import Result, read_result
+from bitemporal.files import not_there
+from bitemporal.pairs import PairOptions
+from bitemporal.pairs.partition import read_partition
+from bitemporal.run.folder import DETECTORS, ORIGIN, RunFolder
+from bitemporal.run.recipe import read_yaml
+from bitemporal.run.resuming import as_option
+
+_SPLITS = ("test", "val")
+"""Splits that a run is scored on, the one that its verdict is about first."""
+
+
+def read_scores(run: RunFolder) -> dict[str, dict[str, Result]]:
+    """Results of a run by split, test first, and then by detector; splits without any are left out.
+
+    Raises:
+        DataError: When a result is damaged.
+    """
+    found = {
+        split: {name: read_result(file) for name in DETECTORS if (file := run.scores(split, name)).is_file()}
+        for split in _SPLITS
+    }
+    return {split: results for split, results in found.items() if results}
+
+
+def check_run(run: RunFolder) -> dict[str, Any]:
+    """The fields of a run's recipe.
+
+    Raises:
+        DataError: When the folder holds no run.
+        RecipeError: When the recipe cannot be read.
+    """
+    if not run.path.is_dir():
+        raise DataError(f"{not_there(run.path, 'folder')}; expected the folder of a run")
+    if not run.recipe.is_file():
+        raise DataError(
+            f"{run.path}: has no recipe.yaml; expected the folder of a run of `bitemporal distill` or `bitemporal "
+            "train`"
+        )
+    return read_yaml(run.recipe)
+
+
+def is_distillation(recipe: dict[str, Any]) -> bool:
+    """Whether a recipe is one of ``bitemporal distill``, and not of ``bitemporal train``."""
+    return "lambda" in recipe
+
+
+def how_to_score(run: RunFolder) -> str:
+    """The command that scores a run which has no scores yet, as the end of a sentence."""
+    recipe = check_run(run)
+    if is_distillation(recipe):
+        return f"finish the run: `bitemporal distill --config {run.recipe} --out {run.path}` reaches its verdict"
+    rows = read_partition(run.partition) if run.partition.is_file() else []
+    labelled = {row.split for row in rows if not math.isnan(row.car)}
+    split = next((split for split in _SPLITS if split in labelled), None)
+    if split is None or (split == "val" and run.splits.is_file()):
+        return "score it on other pairs with `bitemporal evaluate`; the run has none that took no part in training"
+    stated = [
+        as_option(field.name, recipe[field.name])
+        for field in dataclasses.fields(PairOptions)
+        if recipe.get(field.name) is not None
+    ]
+    words = [str(run.stage(ORIGIN).bundle), str(recipe["data"]), *stated, f"--split {split}"]
+    return f"score it: `bitemporal evaluate {' '.join(words)} -o {run.scores(split, ORIGIN)}`"
