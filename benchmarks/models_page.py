@@ -1,14 +1,16 @@
-"""Write docs/models.md and the table of networks in README.md from what the package knows about its networks.
+"""Write docs/models.md, the table of networks in README.md, and cards.json, from what the package knows.
 
     python benchmarks/models_page.py
 
-A test fails when either differs from what this script writes.
+A test fails when one of them differs from what this script writes.
 """
 
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
-from bitemporal.files import replacing
+from bitemporal.files import replacing, write_json
+from bitemporal.models import list_models, model_card
 from bitemporal.models.describe import (
     OVERVIEW,
     SCORES,
@@ -23,6 +25,7 @@ from bitemporal.models.facts import ModelFacts, all_facts, captions
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/models.md"
 README = ROOT / "README.md"
+CARDS = ROOT / "src/bitemporal/models/cards.json"
 START, END = "<!-- networks: written by benchmarks/models_page.py -->", "<!-- end of networks -->"
 
 
@@ -113,8 +116,14 @@ def with_table(readme: str) -> str:
     return f"{before}{START}\n{readme_table()}\n{END}{after}"
 
 
+def cards() -> dict[str, dict[str, object]]:
+    """The cards of all networks in JSON types."""
+    return {name: asdict(model_card(name)) for name in list_models()}
+
+
 def main() -> None:
-    """Write both files."""
+    """Write all files."""
+    write_json(CARDS, cards())
     for path, text in ((PAGE, page()), (README, with_table(README.read_text(encoding="utf-8")))):
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

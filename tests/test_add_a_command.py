@@ -1,5 +1,6 @@
 """The example of docs/add-a-command.md is a complete command: registered as it stands, and called."""
 
+import json
 import re
 from pathlib import Path
 
@@ -32,15 +33,18 @@ def cars(folder: Path, split: str) -> dict[str, float]:
 
 def test_it_lists_the_pairs_in_order(tiny_pairs, tmp_path, capsys):
     expected = sorted(cars(tiny_pairs, "train").values())
-    assert main(["data", "rank", str(tiny_pairs), "--splits", "train", "--count", "3"]) == 0
+    assert main(["data", "rank", str(tiny_pairs), "--only", "train", "--count", "3"]) == 0
     listed = dict(reversed(line.split("  ")) for line in capsys.readouterr().out.splitlines())
     assert [float(car) for car in listed.values()] == pytest.approx(expected[:-4:-1], abs=5e-5)
     assert all(float(car) == pytest.approx(cars(tiny_pairs, "train")[pair], abs=5e-5) for pair, car in listed.items())
-    (tmp_path / "c.yaml").write_text("splits: [train, val]\norder: least\ncount: 1000\nlabel_values: [0, 255]\n")
+    (tmp_path / "c.yaml").write_text("only: [train, val]\norder: least\ncount: 1000\nlabel_values: [0, 255]\n")
     assert main(["data", "rank", str(tiny_pairs), f"--config={tmp_path / 'c.yaml'}"]) == 0
     listed = [float(line.split("  ")[0]) for line in capsys.readouterr().out.splitlines()]
     every = cars(tiny_pairs, "train") | cars(tiny_pairs, "val")
     assert listed == pytest.approx(sorted(every.values()), abs=5e-5)
+    assert main(["data", "rank", str(tiny_pairs), "--only", "val", "--json"]) == 0
+    ranked = json.loads(capsys.readouterr().out)
+    assert [row["car"] for row in ranked] == sorted(cars(tiny_pairs, "val").values(), reverse=True)
 
 
 def test_its_help_shows_what_is_documented(capsys):

@@ -18,8 +18,8 @@ PACKAGE = Path(bitemporal.__file__).parent
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
-    {"errors", "tables", "_torchvision"},
-    {"files", "workers"},
+    {"errors", "tables", "_lazy", "_torchvision"},
+    {"files", "own_networks", "workers"},
     {"imagery"},
     {"pairs"},
     {"synthetic", "datasets"},
@@ -31,6 +31,7 @@ LEVELS = (
     {"run"},
     {"report"},
     {"cli"},
+    {"__main__"},
 )
 """Rooms from the lowest to the highest, as docs/architecture.md has them: a room imports lower ones, and itself."""
 

@@ -2,8 +2,9 @@
 
 __version__ = "0.1.0"
 
-import importlib
 from typing import TYPE_CHECKING
+
+from bitemporal._lazy import on_first_use
 
 if TYPE_CHECKING:
     from bitemporal.errors import BitemporalError
@@ -16,19 +17,17 @@ if TYPE_CHECKING:
     from bitemporal.run.stages import DistillationRun, train
     from bitemporal.scenes import predict_scene, threshold_scene
 
-# Imported on first use: a process that only reads labels should not load a training framework.
-_PUBLIC = {
-    "bitemporal.errors": ("BitemporalError",),
-    "bitemporal.evaluation": ("Evaluation", "Result", "evaluate"),
-    "bitemporal.inference": ("Detector", "Ensemble", "OriginPartition", "Prediction", "TestTimeAugmentation", "load"),
-    "bitemporal.method.car": ("CarPartition", "change_area_ratio"),
-    "bitemporal.models": ("ChangeModel", "create_model", "list_models", "register_model"),
-    "bitemporal.pairs": ("PairFolder",),
-    "bitemporal.run.recipe": ("DistillRecipe", "TrainRecipe"),
-    "bitemporal.run.stages": ("DistillationRun", "train"),
-    "bitemporal.scenes": ("predict_scene", "threshold_scene"),
+_NAMES = {
+    "errors": ("BitemporalError",),
+    "evaluation": ("Evaluation", "Result", "evaluate"),
+    "inference": ("Detector", "Ensemble", "OriginPartition", "Prediction", "TestTimeAugmentation", "load"),
+    "method.car": ("CarPartition", "change_area_ratio"),
+    "models": ("ChangeModel", "create_model", "list_models", "register_model"),
+    "pairs": ("PairFolder",),
+    "run.recipe": ("DistillRecipe", "TrainRecipe"),
+    "run.stages": ("DistillationRun", "train"),
+    "scenes": ("predict_scene", "threshold_scene"),
 }
-_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = [
     "BitemporalError",
@@ -57,14 +56,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name from its module."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    """All public names."""
-    return sorted(__all__)
+__getattr__, __dir__ = on_first_use(__name__, _NAMES)

@@ -209,11 +209,12 @@ def clear_leftovers(folder: str | os.PathLike[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _without_nan(value: object) -> object:
+def without_nan(value: object) -> object:
+    """JSON types with null in place of NaN and infinity, which JSON does not know."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -224,4 +225,4 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
         OutputError: When it cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")

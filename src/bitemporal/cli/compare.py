@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from bitemporal import evaluation
+from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import DataError, OptionError
 from bitemporal.files import check_output, json_keys, write_json
 from bitemporal.run.folder import RunFolder
@@ -11,7 +12,7 @@ from bitemporal.run.scores import check_run, how_to_score, read_scores
 from bitemporal.tables import print_table
 
 
-def compare(results: list[str], /, *, baseline: str | None = None, output: str | None = None) -> None:
+def compare(results: list[str], /, *, baseline: str | None = None, output: str | None = None) -> Outcome:
     """Compare detectors that were evaluated under one protocol: scores and differences, with 95 % intervals.
 
     Results of one name and different seeds are replicates of one detector. Intervals are bootstrapped over the pairs,
@@ -38,6 +39,7 @@ def compare(results: list[str], /, *, baseline: str | None = None, output: str |
     if output is not None:
         write_json(output, comparison.to_json())
         print(f"written to {output}")
+    return Outcome(comparison.to_json())
 
 
 def _read(places: list[str]) -> list[evaluation.Result]:

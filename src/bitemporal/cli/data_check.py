@@ -3,9 +3,11 @@
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from rich.table import Table
 
+from bitemporal.cli.outcome import Outcome
 from bitemporal.pairs import FolderCheck, PairOptions, PairRecord, check_pairs
 from bitemporal.tables import make_table, print_table
 
@@ -16,7 +18,7 @@ def check(
     *,
     pair_options: PairOptions,
     workers: int | None = None,
-) -> int:
+) -> Outcome:
     """Read every file of a folder of pairs and list every fault with its remedy.
 
     Prints what the label values were taken to mean, the pairs of every split, warnings, and faults. The exit status
@@ -36,7 +38,27 @@ def check(
     for warning in checked.warnings:
         print(f"warning: {warning}")
     print(checked.report() if checked.faults else f"{path}: no faults")
-    return 1 if checked.faults else 0
+    return Outcome(
+        {
+            "layout": folder.notes,
+            "labels": checked.decoding.describe() if checked.decoding else None,
+            "splits": {split: _numbers(split, checked) for split in folder.splits},
+            "warnings": checked.warnings,
+            "faults": [asdict(fault) for fault in checked.faults],
+        },
+        status=1 if checked.faults else 0,
+    )
+
+
+def _numbers(split: str, checked: FolderCheck) -> dict[str, object]:
+    records = [record for record in checked.records if record.split == split]
+    cars = [record.car for record in records if not math.isnan(record.car)]
+    return {
+        "pairs": len(records),
+        "labelled": sum(record.labelled for record in records),
+        "with_change": sum(car > 0 for car in cars),
+        "mean_car": sum(cars) / len(cars) if cars else None,
+    }
 
 
 def _undecoded(checked: FolderCheck) -> str:

@@ -7,12 +7,13 @@ from rich.markup import escape
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 from rich.table import Table
 
+from bitemporal.cli.outcome import Outcome
 from bitemporal.datasets import download as fetching
-from bitemporal.datasets.catalog import DATASETS, Direct, Manual, dataset_card, manual_text
+from bitemporal.datasets.catalog import DATASETS, DatasetCard, Direct, Manual, dataset_card, manual_text
 from bitemporal.datasets.layout import compare_with_card, find_splits
 
 
-def download(name: str = "list", /, *, output: Path | None = None, revision: str | None = None) -> int:
+def download(name: str = "list", /, *, output: Path | None = None, revision: str | None = None) -> Outcome:
     """Fetch a known data set, or list them.
 
     Without a name, this prints the table of known data sets. For a data set that must be fetched by hand it prints
@@ -27,11 +28,11 @@ def download(name: str = "list", /, *, output: Path | None = None, revision: str
     console = Console()
     if name == "list":
         console.print(_table())
-        return 0
+        return Outcome([_described(card) for card in DATASETS.values()])
     card = dataset_card(name)
     if isinstance(card.source, Manual):
         console.print(escape(manual_text(card)), soft_wrap=True)
-        return 1
+        return Outcome({"by_hand": manual_text(card)}, status=1)
     console.print(escape(f"{card.title}. Licence: {card.licence}."), soft_wrap=True)
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     # the hub client draws its own bars, which would overwrite these
@@ -52,7 +53,27 @@ def download(name: str = "list", /, *, output: Path | None = None, revision: str
     differences = compare_with_card(card, splits)
     for difference in differences:
         console.print(escape(f"differs from the card: {difference}"), soft_wrap=True)
-    return 1 if differences else 0
+    return Outcome(
+        {
+            "folder": folder,
+            "splits": {split: folders.pairs for split, folders in splits.items()},
+            "differences": differences,
+        },
+        status=1 if differences else 0,
+    )
+
+
+def _described(card: DatasetCard) -> dict[str, object]:
+    return {
+        "name": card.name,
+        "title": card.title,
+        "licence": card.licence,
+        "pairs": card.pairs,
+        "size": card.size,
+        "metres_per_pixel": card.resolution,
+        "splits": card.split_text,
+        "download": card.source.how,
+    }
 
 
 def _table() -> Table:

@@ -3,11 +3,13 @@
 import csv
 import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
+from bitemporal.cli.outcome import Outcome
 from bitemporal.files import check_output
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairOptions, check_pairs
@@ -32,7 +34,7 @@ def split(
     thresholds: tuple[float, ...] | None = None,
     pair_options: PairOptions,
     workers: int | None = None,
-) -> None:
+) -> Outcome:
     """Divide the pairs of a folder into train, val and test, and write the division to a CSV file.
 
     Each part of CAR is divided by the shares. Tiles of one scene stay in one split. Pairs that are in val or test on
@@ -70,6 +72,7 @@ def split(
         )
     print_table(_overview(rows, partition, together))
     print(f"written to {output}; use it by --splits {output}")
+    return Outcome({"division": output, "pairs": Counter(row.split for row in rows), "groups": found})
 
 
 def _is_division(path: Path) -> bool:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from rich.table import Table
 
+from bitemporal.cli.outcome import Outcome
 from bitemporal.files import check_output_folder, replacing
 from bitemporal.method.car import PAPER_THRESHOLDS, CarPartition
 from bitemporal.pairs import FolderCheck, PairOptions, check_pairs
@@ -34,7 +35,7 @@ def stats(
     thresholds: tuple[float, ...] | None = None,
     pair_options: PairOptions,
     workers: int | None = None,
-) -> None:
+) -> Outcome:
     """Show how change is distributed over the pairs, and write their partition by change area ratio (CAR).
 
     Prints quantiles of CAR and the pairs of every part for each split, at the paper's thresholds (or the given ones)
@@ -90,6 +91,30 @@ def stats(
     print(
         f"\nwritten to {target}: partition.csv ({len(check.records):,} pairs, {written.describe()}), car_histogram.png"
     )
+    return Outcome(
+        {
+            "splits": {
+                split: {
+                    "labelled": own.size,
+                    "quantiles": dict(zip(_QUANTILES.values(), _quantiles(own), strict=True)),
+                    "mean": float(own.mean()) if own.size else None,
+                }
+                for split, own in cars.items()
+            },
+            "thresholds": {name: partition.thresholds for name, partition in named.items() if partition is not None},
+            "pairs_by_part": {
+                split: {name: int((written.indices(own) == i).sum()) for i, name in enumerate(written.names)}
+                for split, own in cars.items()
+            },
+            "partition": target / "partition.csv",
+            "histogram": target / "car_histogram.png",
+        }
+    )
+
+
+def _quantiles(cars: Cars) -> list[float]:
+    values: list[float] = np.percentile(cars, list(_QUANTILES)).tolist()
+    return values
 
 
 def _distribution(cars: Mapping[str, Cars], check: FolderCheck) -> Table:
@@ -99,7 +124,7 @@ def _distribution(cars: Mapping[str, Cars], check: FolderCheck) -> Table:
         labelled = [record.labelled for record in check.records if record.split == split]
         column = [f"{len(labelled):,}", f"{sum(labelled):,}"]
         if values.size:
-            column += [f"{value:.4f}" for value in (*np.percentile(values, list(_QUANTILES)), values.mean())]
+            column += [f"{value:.4f}" for value in (*_quantiles(values), values.mean())]
             column += [_share((values == end).sum(), values.size) for end in (0, 1)]
         columns.append(column + ["-"] * (len(columns[0]) - len(column)))
     return make_table(["", *cars], zip(*columns, strict=True))

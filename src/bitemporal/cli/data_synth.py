@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
 from bitemporal.files import check_new_folder
 from bitemporal.synthetic import CarDistribution, ChangeKind, write_folder, write_scene
@@ -33,7 +34,7 @@ def synth(
     gsd: float = 0.5,
     scene: int | None = None,
     workers: int | None = None,
-) -> None:
+) -> Outcome:
     """Make synthetic pairs of images with exact change masks.
 
     The pairs look like high-resolution imagery of fields, woods, water, roads and roofs. The kinds of change are those
@@ -66,10 +67,11 @@ def synth(
         before, after, label = (root / name for name in ("before.tif", "after.tif", "label.tif"))
         write_scene(before, after, label, seed, scene, scene, car, gsd, kinds)
         console.print(f"{root}: one scene of {scene} x {scene} pixels, seed {seed}", soft_wrap=True)
-        return
+        return Outcome({"before": before, "after": after, "label": label})
     sizes = _split_sizes(pairs)
     shares = CarDistribution(unchanged, small, medium, large, full)
     processes = workers if workers is not None else max(1, min(os.cpu_count() or 1, pairs // 8))
     write_folder(root, sizes, size, seed, cars or shares, gsd, kinds, processes, progress=console.is_terminal)
     counts = ", ".join(f"{count} {split}" for split, count in sizes.items())
     console.print(f"{root}: {counts} pairs of {size} x {size} pixels, seed {seed}", soft_wrap=True)
+    return Outcome({"folder": root, "pairs": sizes})

@@ -1,8 +1,12 @@
 """Options that the commands for prediction share."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bitemporal.inference import Augmentation, Detector, compose
+from bitemporal.inference.options import Augmentation
+
+if TYPE_CHECKING:
+    from bitemporal.inference import Detector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ class DetectorOptions(PredictionOptions):
 
     bundle: list[str]
 
-    def load(self) -> Detector:
+    def load(self) -> "Detector":
         """Load the detector."""
+        from bitemporal.inference import compose
+
         return compose(self.bundle, self.device, self.tta, self.scales)

@@ -1,10 +1,13 @@
 """``bitemporal distill``."""
 
+import json
+
+from bitemporal.cli.outcome import Outcome
+from bitemporal.run.folder import RunFolder
 from bitemporal.run.recipe import DistillRecipe
-from bitemporal.run.stages import DistillationRun
 
 
-def distill(*, recipe: DistillRecipe) -> None:
+def distill(*, recipe: DistillRecipe) -> Outcome:
     """Train origin, teachers, control and student, and compare them with Origin-Partition.
 
     A run that was killed resumes when it is started again with the same options: finished stages are skipped, and the
@@ -15,4 +18,12 @@ def distill(*, recipe: DistillRecipe) -> None:
     Args:
         recipe: What is trained, on which pairs, and how.
     """
+    from bitemporal.run.processes import is_first_process
+    from bitemporal.run.stages import DistillationRun
+
     DistillationRun(recipe)()
+    run = RunFolder(recipe.out)
+    if not is_first_process():
+        return Outcome(None)
+    scores = json.loads(run.metrics.read_text(encoding="utf-8")) if run.metrics.exists() else None
+    return Outcome({"run": run.path, "metrics": scores})

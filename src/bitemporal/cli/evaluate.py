@@ -8,12 +8,11 @@ from rich.console import Console
 
 from bitemporal import evaluation
 from bitemporal.cli.detector import PredictionOptions
+from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import DataError, OptionError
 from bitemporal.evaluation import MaskSettings, Result
 from bitemporal.evaluation.results import check_result_output, check_seed
 from bitemporal.imagery.decode import SUFFIXES
-from bitemporal.inference import compose
-from bitemporal.inference.bundle import ORIGIN, ORIGIN_PARTITION_BUNDLE, read_description
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder, PairOptions, check_pairs
 from bitemporal.tables import print_table
@@ -36,7 +35,7 @@ def evaluate(
     name: str | None = None,
     seed: int | None = None,
     output: str | None = None,
-) -> None:
+) -> Outcome:
     """Compare a detector's masks with labels: the metrics over all pairs and by CAR part.
 
     Every file of the split is read and checked first. For a folder of masks, --threshold, --tta, --scales, --tile and
@@ -79,6 +78,8 @@ def evaluate(
         folder = _checked(folder, chosen, console)
         result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, settings)
     else:
+        from bitemporal.inference import compose
+
         detector = compose([bundle], prediction.device, prediction.tta, prediction.scales, tile, stride)
         folder = _checked(evaluation.folder_for(detector, folder), chosen, console)
         result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
@@ -88,6 +89,7 @@ def evaluate(
     if output is not None:
         counts = result.write(output)
         console.print(f"written to {output} and {counts}", soft_wrap=True)
+    return Outcome(result.to_json())
 
 
 def _show(result: Result, bundle: str, data: str, console: Console) -> None:
@@ -129,6 +131,8 @@ def _describe(source: str) -> dict[str, Any]:
     folder = Path(source)
     if not (folder / "bundle.json").is_file():
         return {"name": folder.resolve().name}
+    from bitemporal.inference.bundle import ORIGIN, ORIGIN_PARTITION_BUNDLE, read_description
+
     network = description = read_description(folder)
     if description["kind"] == ORIGIN_PARTITION_BUNDLE:
         network = read_description(folder / ORIGIN)

@@ -1,17 +1,19 @@
 """``bitemporal import``."""
 
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
 from bitemporal import __version__
+from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OutputError
-from bitemporal.inference.bundle import save_bundle
-from bitemporal.interop.opencd import import_network
-from bitemporal.interop.opencd.checkpoint import Part
+
+Part = Literal["student", "small", "medium", "large"]
+"""Networks of a distillation checkpoint, as `interop` has them, which is imported with torch only."""
 
 
-def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part = "student") -> None:
+def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part = "student") -> Outcome:
     """Turn a checkpoint of Open-CD or MTKD-CD into a bundle.
 
     No code from the file is run. Every entry must be used; entries that the reference itself never uses are left out
@@ -23,6 +25,9 @@ def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part
         output: Bundle folder to write; a bundle there is replaced.
         part: Network to take from a distillation checkpoint: student, or the small, medium or large teacher.
     """
+    from bitemporal.inference.bundle import save_bundle
+    from bitemporal.interop.opencd import import_network
+
     folder = Path(output)
     if folder.exists() and not (folder / "bundle.json").is_file():
         raise OutputError(f"{output}: exists and is not a bundle; choose another folder (-o)")
@@ -43,3 +48,12 @@ def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part
         console.print(
             "note: these weights are the moving averages; mmengine keeps the unaveraged ones in ema_state_dict"
         )
+    return Outcome(
+        {
+            "bundle": folder,
+            "entries": imported.entries,
+            "unused": list(imported.unused),
+            "other_parts": dict(imported.other_parts),
+            "others": list(imported.checkpoint.others),
+        }
+    )

@@ -4,13 +4,13 @@ import ast
 import importlib
 import importlib.util
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from bitemporal.cli.dispatch import which_predict
+from bitemporal.cli.execution import CommonOptions, execute, outlive_readers
 from bitemporal.cli.parser import call, make_parser
+from bitemporal.cli.words import arrange, did_you_mean
 from bitemporal.errors import BitemporalError
 
 COMMANDS: dict[str, str] = {
@@ -46,7 +46,16 @@ def main(arguments: list[str] | None = None) -> int:
         Exit status: 0 done, 1 the command found faults or met an error of the user's, 2 unusable arguments, 130
         interrupted.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is not None:
+        return _run(arguments)
+    outlive_readers()
+    try:
+        return _run(sys.argv[1:])
+    finally:
+        sys.stdout.flush()
+
+
+def _run(words: list[str]) -> int:
     if words[:1] == ["--version"]:
         from bitemporal import __version__
 
@@ -61,37 +70,18 @@ def main(arguments: list[str] | None = None) -> int:
     if command == "predict":
         command = which_predict(rest[1:])
     if command not in COMMANDS:
-        print(f"bitemporal: no command {command!r}\n\n{_overview(group)}", file=sys.stderr)
+        meant = did_you_mean(command, COMMANDS)
+        print(f"bitemporal: no command {command!r}{meant}\n\n{_overview(group)}", file=sys.stderr)
         return 2
     module, name = COMMANDS[command].split(":")
     try:
         function = getattr(importlib.import_module(module), name)
-        values = make_parser(f"bitemporal {command}", function).parse_args(rest[1:])
-        with _warnings_in_one_line():
-            return call(function, values) or 0
-    except BitemporalError as error:
+    except BitemporalError as error:  # an extra is missing
         print(f"bitemporal {command}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"bitemporal {command}: interrupted", file=sys.stderr)
-        return 130  # what shells report for a program that Ctrl-C ended
-
-
-@contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
-    """Show warnings to users without the line of code that they come from."""
-    usual = warnings.formatwarning
-
-    def one_line(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-    ) -> str:
-        return f"warning: {message}\n" if category is UserWarning else usual(message, category, filename, lineno, line)
-
-    warnings.formatwarning = one_line
-    try:
-        yield
-    finally:
-        warnings.formatwarning = usual
+    parser = make_parser(f"bitemporal {command}", function, CommonOptions)
+    values = parser.parse_args(arrange(parser, rest[1:]))
+    return execute(f"bitemporal {command}", partial(call, function, values), call(CommonOptions, values))
 
 
 def _overview(group: str = "") -> str:

@@ -1,8 +1,10 @@
 """``bitemporal models``."""
 
 import math
+from dataclasses import asdict
 from typing import Literal
 
+from bitemporal.cli.outcome import Outcome
 from bitemporal.models.describe import OVERVIEW, SCORES, card_rows, cost_rows, overview_row, score_rows
 from bitemporal.models.facts import ModelFacts, all_facts, captions, model_facts
 from bitemporal.tables import make_table, print_table
@@ -20,7 +22,7 @@ def models(
     pattern: str = "*",
     max_parameters: float | None = None,
     sort: Order = "name",
-) -> int:
+) -> Outcome:
     """List the networks, or describe one.
 
     Args:
@@ -30,11 +32,11 @@ def models(
         sort: Order of the list: by name, number of parameters, multiply-adds, or time of a forward pass at 256 x 256.
 
     Returns:
-        1 when no network matches, else 0.
+        Status 1 when no network matches.
     """
     if name is not None:
         _describe(model_facts(name))
-        return 0
+        return Outcome(asdict(model_facts(name)))
     networks = all_facts(pattern)
     if max_parameters is not None:
         unknown = [facts.name for facts in networks if facts.measured is None]
@@ -43,7 +45,7 @@ def models(
             print(f"left out, not measured yet: {', '.join(unknown)}")
     if not networks:
         print("no network matches; `bitemporal models` lists them all")
-        return 1
+        return Outcome([], status=1)
     if sort != "name":  # networks that were not measured come last
         networks.sort(key=lambda facts: getattr(facts.measured, _FIELDS[sort], None) or math.inf)
     caption = (
@@ -51,7 +53,7 @@ def models(
         f"{captions().measured} One network: bitemporal models NAME"
     )
     print_table(make_table(OVERVIEW, map(overview_row, networks), "Networks", caption, text_columns=3))
-    return 0
+    return Outcome([asdict(facts) for facts in networks])
 
 
 def _describe(facts: ModelFacts) -> None:

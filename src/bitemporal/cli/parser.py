@@ -2,20 +2,32 @@
 
 import dataclasses
 import inspect
+import itertools
 import re
 import typing
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
+
+from bitemporal.cli.words import did_you_mean
 
 _PLURALS = {int: "integers", float: "numbers", str: "names"}
 _MORE_NAMES = {"output": ("-o", "--out")}
 
 
-def make_parser(prog: str, function: Callable[..., Any]) -> ArgumentParser:
+class _Parser(ArgumentParser):
+    """Names the nearest options where one is unknown."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        super().error(message + (did_you_mean(unknown[1], known) if unknown else ""), ex)
+
+
+def make_parser(prog: str, *functions: Callable[..., Any]) -> ArgumentParser:
     """Make the parser of a function's command line and of its YAML file (``--config``).
 
     Positional-only parameters become positional arguments, all others options. A parameter that is a dataclass becomes
@@ -24,13 +36,15 @@ def make_parser(prog: str, function: Callable[..., Any]) -> ArgumentParser:
 
     Args:
         prog: Words of the command, as the help shows them.
-        function: Function with annotated parameters and a docstring in Google style.
+        *functions: Functions with annotated parameters and a docstring in Google style; that of the first is the help.
     """
-    parser = ArgumentParser(prog=prog, description=docstring_parser.parse(function.__doc__ or "").description)
+    description = docstring_parser.parse(functions[0].__doc__ or "").description
+    # whole names only: --device must not be taken for --devices
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     # by default, argparse takes -1e5, -inf and -25,0 for options
     parser._negative_number_matcher = re.compile(r"-(\d|\.|inf)")
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
-    for title, documented, parameters in _groups(function):
+    for title, documented, parameters in itertools.chain.from_iterable(map(_groups, functions)):
         group = parser.add_argument_group(title) if title else parser
         helps = {p.arg_name: p.description or "" for p in docstring_parser.parse(documented.__doc__ or "").params}
         for parameter in parameters:
@@ -50,13 +64,19 @@ def call(function: Callable[..., Any], values: Namespace) -> Any:  # noqa: ANN40
 
 def _groups(function: Callable[..., Any]) -> Iterator[tuple[str, object, list[inspect.Parameter]]]:
     """Title, documented object and parameters: the function's own without a title, then those of its dataclasses."""
+    if dataclasses.is_dataclass(function):
+        yield _title(function), function, list(_parameters(function))
+        return
     parameters = list(_parameters(function))
     yield "", function, [parameter for parameter in parameters if not _is_group(parameter)]
     for group in filter(_is_group, parameters):
         for owner in filter(dataclasses.is_dataclass, reversed(inspect.getmro(group.annotation))):
-            title = docstring_parser.parse(owner.__doc__ or "").short_description or owner.__name__
             own = inspect.get_annotations(owner)
-            yield title.rstrip("."), owner, [field for field in _parameters(group.annotation) if field.name in own]
+            yield _title(owner), owner, [field for field in _parameters(group.annotation) if field.name in own]
+
+
+def _title(group: object) -> str:
+    return (docstring_parser.parse(group.__doc__ or "").short_description or "").rstrip(".")
 
 
 def _parameters(component: Callable[..., Any]) -> Iterator[inspect.Parameter]:

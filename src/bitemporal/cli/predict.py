@@ -3,7 +3,7 @@
 import sys
 
 from bitemporal.cli.detector import DetectorOptions
-from bitemporal.inference import predict_files
+from bitemporal.cli.outcome import Outcome
 
 
 def predict(
@@ -18,7 +18,7 @@ def predict(
     suffixes: tuple[str, ...] | None = None,
     bands: tuple[int, ...] | None = None,
     image_range: tuple[float, ...] | None = None,
-) -> int:
+) -> Outcome:
     """Write the change mask of two images, or of every pair in two folders of images.
 
     Scenes and archives have their own commands: `bitemporal predict-scene` makes a georeferenced map from two
@@ -39,8 +39,10 @@ def predict(
             than 8 bits; by default those that it was trained on.
 
     Returns:
-        1 when some pair could not be predicted, else 0.
+        Status 1 when some pair could not be predicted.
     """
+    from bitemporal.inference import predict_files
+
     report = predict_files(
         detector.load(),
         before_image,
@@ -56,9 +58,11 @@ def predict(
     print(f"{len(report.masks)} mask(s) written to {output}")
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
-    if not report.faults:
-        return 0
-    print(f"{len(report.faults)} fault(s), the images concerned were left out:", file=sys.stderr)
+    if report.faults:
+        print(f"{len(report.faults)} fault(s), the images concerned were left out:", file=sys.stderr)
     for fault in report.faults:
         print(f"  {fault}", file=sys.stderr)
-    return 1
+    return Outcome(
+        {"masks": report.masks, "notes": report.notes, "faults": [str(fault) for fault in report.faults]},
+        status=1 if report.faults else 0,
+    )

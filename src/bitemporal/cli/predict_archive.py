@@ -7,6 +7,7 @@ from typing import Literal
 
 from bitemporal import scenes
 from bitemporal.cli.detector import DetectorOptions
+from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
 from bitemporal.tables import make_table, print_table
 
@@ -48,7 +49,7 @@ def predict_archive(
     products: Products,
     detector: DetectorOptions,
     options: scenes.SceneOptions,
-) -> int:
+) -> Outcome:
     """Map what changed in every scene of an archive, on several processes or a Ray cluster.
 
     Scenes that an earlier run finished with the same options are skipped. A scene that fails does not stop the others.
@@ -69,7 +70,7 @@ def predict_archive(
         options: How scenes are read, predicted and drawn.
 
     Returns:
-        1 when some scene failed, else 0.
+        Status 1 when some scene failed.
     """
     entries = scenes.read_manifest(manifest, assets)
     plan = scenes.Plan(
@@ -93,14 +94,14 @@ def predict_archive(
     print(f"{done} of {len(statuses)} scenes in {output}; status.csv there lists them all")
     if merge is not None and done:
         print(f"polygons of {done} scenes in {merge}")
-    return 1 if failed else 0
+    return Outcome([asdict(status) for status in statuses], status=1 if failed else 0)
 
 
-def _print_status(status: scenes.SceneStatus) -> None:
+def _print_status(status: "scenes.SceneStatus") -> None:
     print(f"{status.id}: {status.status}{': ' + status.error if status.error else ''}", flush=True)
 
 
-def _row(status: scenes.SceneStatus) -> list[str]:
+def _row(status: "scenes.SceneStatus") -> list[str]:
     numbers = ((status.car, ".4f"), (status.changed_hectares, ".2f"), (status.seconds, ".1f"))
     cells = ["-" if value is None else format(value, form) for value, form in numbers]
     return [status.id, status.status, *cells, str(status.attempts)]

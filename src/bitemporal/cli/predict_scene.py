@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from bitemporal import scenes
 from bitemporal.cli.detector import DetectorOptions
+from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
 
 
@@ -37,7 +38,7 @@ def predict_scene(
     files: Products,
     detector: DetectorOptions,
     options: scenes.SceneOptions,
-) -> None:
+) -> Outcome:
     """Map what changed between two rasters of one place, of any size.
 
     Args:
@@ -68,6 +69,21 @@ def predict_scene(
     print(f"{result.tiles} tiles, {result.skipped} skipped without data, {result.seconds['total']:.1f} s")
     for name, path in result.outputs.named().items():
         print(f"{name}: {path}")
+    return Outcome(
+        {
+            "outputs": result.outputs.named(),
+            "changed_pixels": result.changed_pixels,
+            "valid_pixels": result.valid_pixels,
+            "car": result.car,
+            "changed_hectares": result.changed_hectares,
+            "polygons": result.polygons,
+            "shift": None if result.shift is None else {"rows": result.shift.rows, "columns": result.shift.columns},
+            "parts": result.parts,
+            "tiles": result.tiles,
+            "skipped": result.skipped,
+            "seconds": result.seconds,
+        }
+    )
 
 
 def _date(name: str, image: str | None, rasters: list[str] | None) -> str | list[str]:

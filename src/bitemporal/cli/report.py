@@ -3,10 +3,10 @@
 import sys
 import warnings
 
-from bitemporal.report import write_report
+from bitemporal.cli.outcome import Outcome
 
 
-def report(run: str, /, *, data: str | None = None, no_imagery: bool = False, output: str | None = None) -> None:
+def report(run: str, /, *, data: str | None = None, no_imagery: bool = False, output: str | None = None) -> Outcome:
     """Write the results of a run as one HTML file that needs no network.
 
     Of `bitemporal distill`: verdict, scores with intervals, by CAR part and decile, training curves, routing,
@@ -20,6 +20,8 @@ def report(run: str, /, *, data: str | None = None, no_imagery: bool = False, ou
         no_imagery: Leave before and after out, for data whose terms forbid passing imagery on.
         output: HTML file; RUN/report.html by default. An earlier report is replaced, another file refused.
     """
+    from bitemporal.report import write_report
+
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
@@ -27,3 +29,4 @@ def report(run: str, /, *, data: str | None = None, no_imagery: bool = False, ou
     for warning in said:
         print(warning.message, file=sys.stderr)
     print(written)
+    return Outcome({"report": written})

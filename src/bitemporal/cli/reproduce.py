@@ -1,9 +1,16 @@
 """``bitemporal reproduce``."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
-from bitemporal.run import reproduction
-from bitemporal.run.stages import DistillationRun
+from bitemporal.run.recipe import RunOptions
 from bitemporal.tables import print_table
+
+if TYPE_CHECKING:
+    from bitemporal.evaluation import Evaluation
 
 
 def reproduce(
@@ -11,10 +18,10 @@ def reproduce(
     /,
     *,
     model: str,
-    run: reproduction.RunOptions,
+    run: RunOptions,
     estimate: bool = False,
     dry_run: bool = False,
-) -> None:
+) -> Outcome:
     """Repeat the paper's experiment with one network, at full length, and compare with its published scores.
 
     A few steps are timed first, to estimate how long the whole run takes. A run that was killed resumes from its last
@@ -28,19 +35,28 @@ def reproduce(
         dry_run: Run every stage for two steps on a few tiny synthetic pairs, in a temporary folder. The scores mean
             nothing.
     """
+    from bitemporal.run import reproduction
+    from bitemporal.run.stages import DistillationRun
+
     if estimate and dry_run:
         raise OptionError("estimate: found together with dry_run, expected one of the two; drop one")
     recipe = reproduction.paper_recipe(dataset, model, run)
     if dry_run:
-        scores = reproduction.dry_run(recipe)
+        measured = reproduction.dry_run(recipe)
         print("after two steps on a few tiny synthetic pairs; the measured scores mean nothing")
-        print_table(reproduction.paper_table(scores, recipe, dataset))
-        return
+        print_table(reproduction.paper_table(measured, recipe, dataset))
+        return Outcome({"scores": _as_json(measured)})
     if not estimate:
         reproduction.check_data(recipe, dataset)
     print("timing a few steps at full size", flush=True)
     cost = reproduction.estimate_cost(recipe, dataset)
     print(cost)
     print_table(reproduction.cost_table(cost))
-    if not estimate and (scores := DistillationRun(recipe)()):  # under torchrun, one process has them
+    scores = None if estimate else DistillationRun(recipe)()  # under torchrun, one process has them
+    if scores:
         print_table(reproduction.paper_table(scores, recipe, dataset))
+    return Outcome({"cost": asdict(cost), "scores": _as_json(scores or {})})
+
+
+def _as_json(scores: "Mapping[str, Evaluation]") -> dict[str, object]:
+    return {name: evaluation.summary() for name, evaluation in scores.items()}

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from bitemporal import scenes
+from bitemporal.cli.outcome import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ def threshold(
     after: list[str] | None = None,
     options: scenes.MapOptions,
     date_options: scenes.DateOptions,
-) -> None:
+) -> Outcome:
     """Make a map anew from probabilities, with another threshold or area, without a network.
 
     The files are those that `bitemporal predict-scene` writes with the same threshold.
@@ -58,3 +59,13 @@ def threshold(
         print(f"polygons: {result.polygons}")
     for name, path in result.outputs.named().items():
         print(f"{name}: {path}")
+    return Outcome(
+        {
+            "outputs": result.outputs.named(),
+            "changed_pixels": result.changed_pixels,
+            "valid_pixels": result.valid_pixels,
+            "car": result.car,
+            "changed_hectares": result.changed_hectares,
+            "polygons": result.polygons,
+        }
+    )

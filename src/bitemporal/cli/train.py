@@ -1,11 +1,10 @@
 """``bitemporal train``."""
 
-from bitemporal.run import stages
-from bitemporal.run.processes import is_first_process
+from bitemporal.cli.outcome import Outcome
 from bitemporal.run.recipe import TrainRecipe
 
 
-def train(*, recipe: TrainRecipe) -> None:
+def train(*, recipe: TrainRecipe) -> Outcome:
     """Train one network on all training pairs.
 
     A run that was killed resumes from its last validation when it is started again with the same options, and ends
@@ -15,6 +14,11 @@ def train(*, recipe: TrainRecipe) -> None:
     Args:
         recipe: What is trained, on which pairs, and how.
     """
+    from bitemporal.run import stages  # here, as in every command: options are explained without torch
+    from bitemporal.run.processes import is_first_process
+
     bundle = stages.train(recipe)
-    if is_first_process():
-        print(bundle)
+    if not is_first_process():
+        return Outcome(None)
+    print(bundle)
+    return Outcome({"bundle": bundle})

@@ -1,11 +1,25 @@
 """Detectors over labelled pairs: metrics by averaging and CAR part, intervals, protocols, comparisons."""
 
-from bitemporal.evaluation.comparison import Comparison, compare, verdict_sentence
-from bitemporal.evaluation.pictures import coloured_errors, draw_masks, spread_by_car
-from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program, read_result
-from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, forward_passes
-from bitemporal.evaluation.scoring import evaluate, evaluate_masks, folder_for
-from bitemporal.evaluation.tables import comparison_tables, interval_table, score_tables
+from typing import TYPE_CHECKING
+
+from bitemporal._lazy import on_first_use
+
+if TYPE_CHECKING:
+    from bitemporal.evaluation.comparison import Comparison, compare, verdict_sentence
+    from bitemporal.evaluation.pictures import coloured_errors, draw_masks, spread_by_car
+    from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program, read_result
+    from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, forward_passes
+    from bitemporal.evaluation.scoring import evaluate, evaluate_masks, folder_for
+    from bitemporal.evaluation.tables import comparison_tables, interval_table, score_tables
+
+_NAMES = {
+    "comparison": ("Comparison", "compare", "verdict_sentence"),
+    "pictures": ("coloured_errors", "draw_masks", "spread_by_car"),
+    "results": ("MaskSettings", "Protocol", "Result", "program", "read_result"),
+    "scores": ("CONVENTIONS", "Evaluation", "forward_passes"),
+    "scoring": ("evaluate", "evaluate_masks", "folder_for"),
+    "tables": ("comparison_tables", "interval_table", "score_tables"),
+}
 
 __all__ = [
     "CONVENTIONS",
@@ -29,3 +43,5 @@ __all__ = [
     "spread_by_car",
     "verdict_sentence",
 ]
+
+__getattr__, __dir__ = on_first_use(__name__, _NAMES)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import describe_curves
 from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, are_confusions, read_confusions
 from bitemporal.files import check_output, json_keys, not_there, write_json
-from bitemporal.inference import Detector
-from bitemporal.inference.combining import Augmentation, SlidingWindow, TestTimeAugmentation, check_tiles
+from bitemporal.inference.options import Augmentation, check_tiles
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import METRIC_VERSION
+
+if TYPE_CHECKING:
+    from bitemporal.inference import Detector
 
 FORMAT = 2
 
@@ -68,8 +70,10 @@ class MaskSettings:
             object.__setattr__(self, "stride", self.tile)
 
     @classmethod
-    def of(cls, detector: Detector, threshold: float = 0.5) -> "MaskSettings":
+    def of(cls, detector: "Detector", threshold: float = 0.5) -> "MaskSettings":
         """The settings of a detector, taken from the test-time augmentation and the tiles that it was composed with."""
+        from bitemporal.inference.combining import SlidingWindow, TestTimeAugmentation  # here: comparing needs no torch
+
         settings: dict[str, Any] = {"threshold": threshold}
         while isinstance(detector, SlidingWindow | TestTimeAugmentation):
             if isinstance(detector, SlidingWindow):
@@ -186,7 +190,13 @@ class Result:
         check_result_output(path)
         target, counts = Path(path), _counts_file(Path(path))
         self.evaluation.write_confusions(counts)
-        content = {
+        digest = hashlib.sha256(counts.read_bytes()).hexdigest()
+        write_json(target, self.to_json() | {"confusions": {"file": counts.name, "sha256": digest}})
+        return counts
+
+    def to_json(self) -> dict[str, Any]:
+        """The result in JSON types, without the counts of every pair."""
+        return {
             "format": FORMAT,
             "name": self.name,
             "seed": self.seed,
@@ -194,14 +204,11 @@ class Result:
             "origin": self.origin,
             "unlabelled_pairs_left_out": self.evaluation.unlabelled,
             "conventions": CONVENTIONS,
-            "confusions": {"file": counts.name, "sha256": hashlib.sha256(counts.read_bytes()).hexdigest()},
             **self.evaluation.summary(intervals=True),
             "probabilities": None
             if self.evaluation.probabilities is None
             else describe_curves(self.evaluation.probabilities),
         }
-        write_json(target, content)
-        return counts
 
 
 def _counts_file(result: Path) -> Path:

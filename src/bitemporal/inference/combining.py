@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from bitemporal.errors import OptionError
 from bitemporal.inference.detector import Answer, Detector
-
-Augmentation = Literal["flips", "rotations", "flips-rotations"]
+from bitemporal.inference.options import Augmentation, check_tiles
 
 
 class Ensemble(Detector):
@@ -110,24 +109,6 @@ class TestTimeAugmentation(Detector):
                     ]
                 )
         return _means(answers_of_views)
-
-
-def check_tiles(tile: int | None, stride: int | None) -> None:
-    """Refuse a tile and a stride that do not go together.
-
-    Args:
-        tile: Side of the tiles in pixels; ``None`` for whole images.
-        stride: Pixels from one tile to the next; the side of the tiles by default.
-
-    Raises:
-        OptionError: When there is a stride without a tile, or the stride is not between 1 and the side of the tiles.
-    """
-    if tile is None and stride is not None:
-        raise OptionError(f"stride: found {stride} without a tile; give tile too")
-    if tile is not None and tile < 1:
-        raise OptionError(f"tile: found {tile}, expected 1 or more")
-    if tile is not None and stride is not None and not 1 <= stride <= tile:
-        raise OptionError(f"stride: found {stride}, expected 1 to the tile's side, {tile}")
 
 
 class SlidingWindow(Detector):

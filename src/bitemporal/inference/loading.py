@@ -19,8 +19,9 @@ from bitemporal.inference.bundle import (
     read_origin_partition,
     read_training_images,
 )
-from bitemporal.inference.combining import Augmentation, Ensemble, SlidingWindow, TestTimeAugmentation, check_tiles
+from bitemporal.inference.combining import Ensemble, SlidingWindow, TestTimeAugmentation
 from bitemporal.inference.detector import Detector, NetworkDetector
+from bitemporal.inference.options import Augmentation, check_tiles
 from bitemporal.inference.origin_partition import OriginPartition
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -1,11 +1,19 @@
 """Change networks: one architecture family a file, all behind one contract and one registry."""
 
-import importlib
-import pkgutil
+from typing import TYPE_CHECKING
 
-from bitemporal import _torchvision as _torchvision  # before timm, which imports torchvision
-from bitemporal.models.base import ChangeModel, ModelCard, ModelOutput, Normalisation
-from bitemporal.models.registry import create_model, list_models, model_card, register_model
+from bitemporal._lazy import on_first_use
+
+if TYPE_CHECKING:
+    from bitemporal.models.base import ChangeModel, ModelOutput
+    from bitemporal.models.card import ModelCard, Normalisation
+    from bitemporal.models.registry import create_model, list_models, model_card, register_model
+
+_NAMES = {
+    "base": ("ChangeModel", "ModelOutput"),
+    "card": ("ModelCard", "Normalisation"),
+    "registry": ("create_model", "list_models", "model_card", "register_model"),
+}
 
 __all__ = [
     "ChangeModel",
@@ -18,5 +26,4 @@ __all__ = [
     "register_model",
 ]
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")  # a family registers its networks
+__getattr__, __dir__ = on_first_use(__name__, _NAMES)

@@ -1,17 +1,19 @@
 """What is known about every network: its card, its cost here and in the reference, its published scores.
 
 The numbers are JSON files in this folder: ``measured.json`` (written by benchmarks/measure_models.py),
-``reference_measured.json`` (Open-CD on two CPU cores) and ``published.json`` (tables of the JL1-CD paper).
+``reference_measured.json`` (Open-CD on two CPU cores) and ``published.json`` (tables of the JL1-CD paper). A copy of
+the cards is kept next to them in ``cards.json`` (written by benchmarks/models_page.py).
 """
 
+import fnmatch
 import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from bitemporal.models.base import ModelCard
-from bitemporal.models.registry import list_models, model_card
+from bitemporal.models import registry
+from bitemporal.models.card import ModelCard, Normalisation, ParameterRule, TrainingDefaults
 
 MICRO = "test_"
 """Prefix of the names of the micro variants for tests."""
@@ -107,6 +109,23 @@ class Captions:
     missing: tuple[str, ...]
 
 
+def cards() -> dict[str, ModelCard]:
+    """Cards of all networks by name.
+
+    Those of this package are read from ``cards.json``, without importing a network, unless networks are imported
+    already or come from elsewhere too.
+    """
+    if registry.is_loaded():
+        return {name: registry.model_card(name) for name in registry.list_models()}
+    return {name: _card(**stored) for name, stored in _stored("cards.json").items()}
+
+
+def _card(training: dict[str, Any], normalisation: dict[str, Any], **fields: Any) -> ModelCard:  # noqa: ANN401  (JSON)
+    rules = tuple(ParameterRule(**rule) for rule in training["rules"])
+    values = Normalisation(**{name: tuple(side) for name, side in normalisation.items()})
+    return ModelCard(training=TrainingDefaults(**training | {"rules": rules}), normalisation=values, **fields)
+
+
 @cache
 def _stored(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(files("bitemporal.models").joinpath(name).read_text(encoding="utf-8"))
@@ -119,7 +138,13 @@ def model_facts(name: str) -> ModelFacts:
     Raises:
         UnknownModelError: When no network has this name; the text gives the nearest names.
     """
-    card = model_card(name)
+    known = cards()
+    if name not in known:
+        raise registry.unknown_model(name, known)
+    return _facts(name, known[name])
+
+
+def _facts(name: str, card: ModelCard) -> ModelFacts:
     measured = _stored("measured.json")["networks"].get(name)
     reference = _stored("reference_measured.json")["networks"].get(name)
     published = _stored("published.json")["networks"].get(name, {})
@@ -143,8 +168,11 @@ def all_facts(pattern: str = "*") -> list[ModelFacts]:
 
     Micro variants for tests are included only when the pattern asks for them: ``test_*``.
     """
-    names = list_models(pattern)
-    return [model_facts(name) for name in names if pattern.startswith(MICRO) or not name.startswith(MICRO)]
+    return [
+        _facts(name, card)
+        for name, card in sorted(cards().items())
+        if fnmatch.fnmatchcase(name, pattern) and (pattern.startswith(MICRO) or not name.startswith(MICRO))
+    ]
 
 
 def captions() -> Captions:

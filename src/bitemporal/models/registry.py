@@ -2,29 +2,36 @@
 
 import difflib
 import fnmatch
+import importlib
 import inspect
-from collections.abc import Callable, Sequence
+import pkgutil
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from bitemporal.errors import OptionError, UnknownModelError, WeightsError
-from bitemporal.models.base import ChangeModel, ModelCard
+from bitemporal.models.card import ModelCard
+from bitemporal.own_networks import import_entry_points, import_named_modules, names_modules
+
+if TYPE_CHECKING:
+    from bitemporal.models.base import ChangeModel
 
 
 class _Entry(NamedTuple):
     card: ModelCard
-    build: Callable[..., ChangeModel]
+    build: "Callable[..., ChangeModel]"
     options: tuple[str, ...]
 
 
-_Function = TypeVar("_Function", bound=Callable[..., ChangeModel])
+_Function = TypeVar("_Function", bound="Callable[..., ChangeModel]")
 
 _OF_EVERY_NETWORK = ("in_channels", "pretrained", "reference_losses")
 
 _REGISTRY: dict[str, _Entry] = {}
 
 
-def register(name: str, card: ModelCard, build: Callable[..., ChangeModel], options: Sequence[str] = ()) -> None:
+def register(name: str, card: ModelCard, build: "Callable[..., ChangeModel]", options: Sequence[str] = ()) -> None:
     """Register a network by its class; ``register_model`` registers a function.
 
     Args:
@@ -62,16 +69,51 @@ def register_model(card: ModelCard) -> Callable[[_Function], _Function]:
     return decorate
 
 
+_loading = False
+
+
+def is_loaded() -> bool:
+    """Whether the networks have been imported, or have to be, because there are others than those of this package."""
+    return _loading or names_modules()
+
+
+def load_networks() -> None:
+    """Import all modules that register networks, once: this package's, those of other packages, and the user's own."""
+    global _loading
+    if _loading:
+        return
+    _loading = True
+    try:
+        importlib.import_module("bitemporal._torchvision")  # before timm, which imports torchvision
+        for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+            importlib.import_module(f"bitemporal.models.{module.name}")
+        import_entry_points()
+        import_named_modules()
+    except BaseException:
+        _loading = False
+        raise
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Names of all registered networks that match a shell pattern, sorted; micro variants are named ``test_*``."""
+    load_networks()
     return sorted(name for name in _REGISTRY if fnmatch.fnmatchcase(name, pattern))
 
 
+def unknown_model(name: str, known: Collection[str]) -> UnknownModelError:
+    """The error for a name that no network has."""
+    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(known))}"
+    return UnknownModelError(
+        f"model {name!r} is not registered; {hint} A network of your own is registered by its module: "
+        "--import my_module (BITEMPORAL_IMPORT=my_module in Python)"
+    )
+
+
 def _entry(name: str) -> _Entry:
+    load_networks()
     if name not in _REGISTRY:
-        near = difflib.get_close_matches(str(name).lower().replace("-", "_"), _REGISTRY, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(list_models())}"
-        raise UnknownModelError(f"model {name!r} is not registered; {hint}")
+        raise unknown_model(name, _REGISTRY)
     return _REGISTRY[name]
 
 
@@ -86,7 +128,7 @@ def model_card(name: str) -> ModelCard:
 
 def create_model(
     name: str, pretrained: bool = False, in_channels: int = 3, reference_losses: bool = False, **options: object
-) -> ChangeModel:
+) -> "ChangeModel":
     """Build a registered network.
 
     Args:

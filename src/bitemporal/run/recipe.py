@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -15,17 +15,18 @@ from bitemporal.errors import BitemporalError, RecipeError
 from bitemporal.files import not_there, replacing
 from bitemporal.imagery.scale import RGB, check_bands, check_image_range
 from bitemporal.method.car import CarPartition
-from bitemporal.method.loss import CRITERIA, Criterion, criterion
-from bitemporal.models import ModelCard
-from bitemporal.models.base import TrainingDefaults
+from bitemporal.models.card import ModelCard, TrainingDefaults
 from bitemporal.pairs import PairOptions
 from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT
+
+if TYPE_CHECKING:
+    from bitemporal.method.loss import Criterion
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _PAPER = {"teacher_start": "scratch", "teachers": "part", "criterion": "mse"}
 _PAPER_OPTIONS = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in _PAPER.items())
-_DEFAULTS = {"teachers": "all", "criterion": next(iter(CRITERIA))}
+_DEFAULTS = {"teachers": "all", "criterion": "kl"}
 
 STAGES = ("origin", "teachers", "control", "student", "verdict")
 """Stages of a distillation run, in order."""
@@ -227,8 +228,10 @@ class DistillRecipe(TrainRecipe):
         object.__setattr__(self, name, value)
 
     @property
-    def chosen_criterion(self) -> Criterion:
+    def chosen_criterion(self) -> "Criterion":
         """The criterion of the recipe."""
+        from bitemporal.method.loss import criterion  # here: options are explained without torch
+
         return criterion(self.criterion or _DEFAULTS["criterion"])
 
     def steps_of(self, stage: str) -> int:
@@ -279,3 +282,26 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise RecipeError(f"{not_there(path, 'file')}; expected a recipe in YAML") from None
     except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise RecipeError(f"{path}: not a recipe in YAML ({error}); restore it from a copy or remove it") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Run.
+
+    Attributes:
+        data: Folder of the pairs; data/DATASET by default.
+        out: Run folder; runs/DATASET-MODEL by default.
+        parts: Number of CAR parts: 3, or 2 as in the paper's Table V.
+        devices: Number of GPUs.
+        precision: Arithmetic of the forward and backward pass.
+        workers: Processes that load pairs, per device.
+        seed: Seed of weights, sampling, augmentation and dropout; the paper gives none.
+    """
+
+    data: str | None = None
+    out: str | None = None
+    parts: int = 3
+    devices: int = 1
+    precision: Precision = "fp32"
+    workers: int = 4
+    seed: int = 0

@@ -27,7 +27,7 @@ from bitemporal.run.fit import check_fit, training_step
 from bitemporal.run.folder import O_P, ORIGIN, STUDENT
 from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.processes import make_fabric, process_count, under_torchrun
-from bitemporal.run.recipe import DistillRecipe, Precision
+from bitemporal.run.recipe import DistillRecipe, RunOptions
 from bitemporal.run.stages import DistillationRun
 from bitemporal.synthetic import write_folder
 from bitemporal.tables import make_table, per_cent
@@ -76,29 +76,6 @@ _STEPS = (200_000, 100_000, 100_000)
 def networks_of_paper() -> list[str]:
     """Registered names of the networks in the paper's tables."""
     return [facts.name for facts in all_facts() if facts.name_in_paper]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Run.
-
-    Attributes:
-        data: Folder of the pairs; data/DATASET by default.
-        out: Run folder; runs/DATASET-MODEL by default.
-        parts: Number of CAR parts: 3, or 2 as in the paper's Table V.
-        devices: Number of GPUs.
-        precision: Arithmetic of the forward and backward pass.
-        workers: Processes that load pairs, per device.
-        seed: Seed of weights, sampling, augmentation and dropout; the paper gives none.
-    """
-
-    data: str | None = None
-    out: str | None = None
-    parts: int = 3
-    devices: int = 1
-    precision: Precision = "fp32"
-    workers: int = 4
-    seed: int = 0
 
 
 def paper_recipe(dataset: str, model: str, options: RunOptions | None = None) -> DistillRecipe:

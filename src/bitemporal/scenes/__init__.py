@@ -1,8 +1,11 @@
 """Whole scenes: two georeferenced rasters in, a change map and polygons out."""
 
+from typing import TYPE_CHECKING
+
+from bitemporal._lazy import on_first_use
 from bitemporal.errors import MissingExtraError
 
-try:
+if TYPE_CHECKING:
     from bitemporal.scenes.archive import Plan, SceneStatus, predict_archive
     from bitemporal.scenes.grids import Shift
     from bitemporal.scenes.manifest import read_manifest
@@ -11,12 +14,17 @@ try:
     from bitemporal.scenes.prediction import SceneResult, predict_scene
     from bitemporal.scenes.sources import Files
     from bitemporal.scenes.threshold import ThresholdResult, threshold_scene
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] == "bitemporal":
-        raise
-    raise MissingExtraError(
-        f"scenes need {error.name}, which is not installed; install it with `pip install bitemporal[geo]`"
-    ) from error
+
+_NAMES = {
+    "archive": ("Plan", "SceneStatus", "predict_archive"),
+    "grids": ("Shift",),
+    "manifest": ("read_manifest",),
+    "options": ("DateOptions", "MapOptions", "SceneOptions"),
+    "outputs": ("Outputs",),
+    "prediction": ("SceneResult", "predict_scene"),
+    "sources": ("Files",),
+    "threshold": ("ThresholdResult", "threshold_scene"),
+}
 
 __all__ = [
     "DateOptions",
@@ -34,3 +42,21 @@ __all__ = [
     "read_manifest",
     "threshold_scene",
 ]
+
+_get, __dir__ = on_first_use(__name__, _NAMES)
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name.
+
+    Raises:
+        MissingExtraError: When a library of the extra ``geo`` is not installed.
+    """
+    try:
+        return _get(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "bitemporal":
+            raise
+        raise MissingExtraError(
+            f"scenes need {error.name}, which is not installed; install it with `pip install bitemporal[geo]`"
+        ) from error

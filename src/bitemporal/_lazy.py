@@ -1,0 +1,25 @@
+"""Names of a package that are imported on first use, so that help and small commands need no training framework."""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+
+
+def on_first_use(
+    package: str, names: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Make the ``__getattr__`` and the ``__dir__`` of a package (PEP 562).
+
+    Type checkers and editors see the same names by imports under ``TYPE_CHECKING``.
+
+    Args:
+        package: Name of the package.
+        names: Public names by their module, which is given below the package.
+    """
+    homes = {name: f"{package}.{module}" for module, own in names.items() for name in own}
+
+    def get(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return get, lambda: sorted(homes)

@@ -1,0 +1,139 @@
+"""Runs a command: the options that every command has, errors in a line, and what becomes of its output."""
+
+import io
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from bitemporal.cli.outcome import Outcome
+from bitemporal.errors import BitemporalError
+from bitemporal.files import without_nan
+from bitemporal.own_networks import remember_modules
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+INTERRUPTED = 130
+"""What shells report for a program that Ctrl-C ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """Options of every command.
+
+    Attributes:
+        json: Print the results as JSON instead of text.
+        quiet: Print nothing unless something is wrong; with --json, the results alone.
+        verbose: Print the whole traceback of an error.
+        import_: Modules or files (.py) to import first, as in my_networks or a.py,b.py, which register networks of
+            your own.
+    """
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    import_: tuple[str, ...] = ()
+
+
+def execute(name: str, command: Callable[[], Outcome], options: CommonOptions) -> int:
+    """Run a command.
+
+    Args:
+        name: What messages call it.
+        command: The function, with its arguments.
+        options: Those of every command.
+
+    Returns:
+        The exit status.
+    """
+    shown, said = sys.stdout, io.StringIO()
+    with ExitStack() as streams:
+        if options.json or options.quiet:
+            streams.enter_context(redirect_stdout(streams.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+        if options.quiet:
+            streams.enter_context(redirect_stderr(said))
+        outcome = _outcome(name, command, options)
+    if options.quiet and outcome.status:
+        sys.stderr.write(said.getvalue())
+    if options.json and outcome.results is not None:
+        print(json.dumps(without_nan(outcome.results), indent=2, default=os.fspath, allow_nan=False), file=shown)
+    return outcome.status
+
+
+def _outcome(name: str, command: Callable[[], Outcome], options: CommonOptions) -> Outcome:
+    """What a command ends with; an error that is no fault of this package is a line."""
+    try:
+        remember_modules(options.import_)
+        with _warnings_in_one_line():
+            return command()
+    except KeyboardInterrupt:
+        text, status = "interrupted", INTERRUPTED
+    except Exception as error:
+        found = _explanation(error)
+        if found is None:
+            raise
+        text, status = found, 1
+    if options.verbose:
+        traceback.print_exc()
+    print(f"{name}: {text}", file=sys.stderr)
+    return Outcome(None, status)
+
+
+def _explanation(error: Exception) -> str | None:
+    """What a user can do about an error; ``None`` for a fault of this package."""
+    if isinstance(error, BitemporalError):
+        return str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+        reason = str(error).partition("\n")[0]
+        return f"out of memory ({reason}); use a smaller --batch-size, --crop-size or --tile, or another --device"
+    if isinstance(error, OSError):
+        return f"{error}; make sure that the file, the disk or the network is there (--verbose shows where it failed)"
+    return None
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show warnings to users without the line of code that they come from."""
+    usual = warnings.formatwarning
+
+    def one_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return f"warning: {message}\n" if category is UserWarning else usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
+class _Stream(io.FileIO):
+    """A stream that drops what no one reads any more, so that a command behind ``| head`` still ends its work."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            with open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), self.fileno())
+            return memoryview(data).nbytes
+
+
+def outlive_readers() -> None:
+    """Let this process go on when the reader of its output ends."""
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None or stream is not getattr(sys, f"__{name}__"):
+            continue  # no output at all, or caught by a program around this one
+        stream.flush()
+        buffer = io.BufferedWriter(_Stream(stream.fileno(), "wb", closefd=False))
+        lines = stream.isatty() or name == "stderr"
+        kept = io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=lines)
+        setattr(sys, name, kept)

@@ -1,0 +1,25 @@
+"""How detectors may be asked to see images."""
+
+from typing import Literal
+
+from bitemporal.errors import OptionError
+
+Augmentation = Literal["flips", "rotations", "flips-rotations"]
+
+
+def check_tiles(tile: int | None, stride: int | None) -> None:
+    """Refuse a tile and a stride that do not go together.
+
+    Args:
+        tile: Side of the tiles in pixels; ``None`` for whole images.
+        stride: Pixels from one tile to the next; the side of the tiles by default.
+
+    Raises:
+        OptionError: When there is a stride without a tile, or the stride is not between 1 and the side of the tiles.
+    """
+    if tile is None and stride is not None:
+        raise OptionError(f"stride: found {stride} without a tile; give tile too")
+    if tile is not None and tile < 1:
+        raise OptionError(f"tile: found {tile}, expected 1 or more")
+    if tile is not None and stride is not None and not 1 <= stride <= tile:
+        raise OptionError(f"stride: found {stride}, expected 1 to the tile's side, {tile}")

@@ -1,0 +1,90 @@
+"""Networks of other packages and of the user's own modules: they are imported, and register themselves."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from bitemporal.errors import OptionError
+
+ENTRY_POINTS = "bitemporal.models"
+"""Group of entry points under which an installed package names modules that register networks."""
+
+MODULES_VARIABLE = "BITEMPORAL_IMPORT"
+"""Environment variable with modules and files, so that the processes which a command starts import them too."""
+
+
+def remember_modules(names: Sequence[str]) -> None:
+    """Have this process, and those that it starts, import modules when networks are looked up.
+
+    Args:
+        names: Names of modules, or paths of files that end in ``.py``. Modules may lie in the current folder.
+
+    Raises:
+        OptionError: When one does not exist or cannot be imported.
+    """
+    if names:
+        files = [str(Path(name).absolute()) if name.endswith(".py") else name for name in names]
+        os.environ[MODULES_VARIABLE] = os.pathsep.join(dict.fromkeys([*_named(), *files]))
+        import_named_modules()
+
+
+def import_named_modules() -> None:
+    """Import what ``BITEMPORAL_IMPORT`` names, once.
+
+    Raises:
+        OptionError: When it does not exist or cannot be imported.
+    """
+    for name in _named():
+        try:
+            _import(name)
+        except Exception as error:  # whatever the user's code raises
+            raise OptionError(
+                f"import: {name} cannot be imported ({type(error).__name__}: {error}); expected a module of the "
+                "current folder or of an installed package, or a file that ends in .py"
+            ) from error
+
+
+def names_modules() -> bool:
+    """Whether networks come from elsewhere than this package."""
+    return bool(_named() or entry_points(group=ENTRY_POINTS))
+
+
+def import_entry_points() -> None:
+    """Import the modules that installed packages name under ``bitemporal.models``.
+
+    Raises:
+        OptionError: When one cannot be imported.
+    """
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except Exception as error:
+            raise OptionError(
+                f"entry point {entry.name} = {entry.value} ({ENTRY_POINTS}) cannot be imported "
+                f"({type(error).__name__}: {error}); update or remove the package that has it"
+            ) from error
+
+
+def _named() -> list[str]:
+    return [name for name in os.environ.get(MODULES_VARIABLE, "").split(os.pathsep) if name]
+
+
+def _import(name: str) -> None:
+    path = Path(name)
+    if path.suffix != ".py":
+        here = os.getcwd()
+        if here not in sys.path:  # last: nothing installed is hidden
+            sys.path.append(here)
+        importlib.import_module(name)
+        return
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.absolute()}: no such file")
+    # under its plain name and from its own folder, so that other processes find its classes
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    module = importlib.import_module(path.stem)
+    if Path(module.__file__ or "").resolve() != path.resolve():
+        raise ImportError(f"another module is named {path.stem}; rename the file")
