@@ -1,19 +1,25 @@
 """The command itself: help of every command, options from YAML, unusable words, errors of the user's."""
 
 import ast
+import importlib
+import json
+import os
 import re
 import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import bitemporal
+from bitemporal import evaluation, inference, models, scenes
 from bitemporal.cli.dispatch import which_predict
 from bitemporal.cli.main import COMMANDS, main
 from bitemporal.cli.parser import call, make_parser
+from bitemporal.cli.words import arrange
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -318,3 +324,210 @@ def test_extras_name_what_scenes_import():
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for module in {name.partition(".")[0] for name in modules} - sys.stdlib_module_names - {"bitemporal"}:
                 assert own.get(module, module) in named, f"{file.name} imports {module}"
+
+
+HEAVY = {"torch", "torchvision", "timm", "lightning_fabric", "segmentation_models_pytorch"}
+
+
+def modules_after(code: str) -> set[str]:
+    """Modules that a new process holds after some code, whatever status it ends with."""
+    script = (
+        f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint('modules:', *sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert "modules: " in done.stderr, done.stderr
+    return set(done.stderr.rpartition("modules: ")[2].split())
+
+
+def test_help_of_every_command_needs_no_training_framework():
+    calls = [["--help"], [], *([*command.split(), "--help"] for command in COMMANDS)]
+    code = f"""from bitemporal.cli.main import main
+    for words in {calls}:
+        try:
+            main(words)
+        except SystemExit:
+            pass"""
+    assert not modules_after(code) & HEAVY
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "trian --model tinycd",
+        "data chek x",
+        "train --modle tinycd",
+        "models",
+        "models tinycd",
+        "models tinycdd",
+        "models --sort parameters --json",
+        "data check {pairs}",
+        "data stats {pairs} -o {out}/stats",
+        "compare {out}/a.json {out}/b.json",
+        "predict",
+        "--version",
+    ],
+)
+def test_small_commands_and_typing_errors_need_no_training_framework(words, tiny_pairs, tmp_path):
+    words = words.format(pairs=tiny_pairs, out=tmp_path).split()
+    assert not modules_after(f"from bitemporal.cli.main import main; main({words})") & HEAVY
+
+
+def test_comparing_needs_no_training_framework(tiny_pairs, tmp_path):
+    """With real results, which masks as another program writes them give."""
+    masks = tiny_pairs / "test/label"
+    for name in "ab":
+        assert (
+            main(["evaluate", str(masks), str(tiny_pairs), "-o", str(tmp_path / f"{name}.json"), "--name", name]) == 0
+        )
+    words = ["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "-o", str(tmp_path / "c.json")]
+    assert not modules_after(f"from bitemporal.cli.main import main; assert main({words}) == 0") & HEAVY
+    assert (tmp_path / "c.json").is_file()
+
+
+def test_public_names_are_imported_on_first_use_and_all_exist():
+    assert not modules_after("import bitemporal, bitemporal.models, bitemporal.scenes, bitemporal.inference") & HEAVY
+    for package in (bitemporal, evaluation, inference, models, scenes):
+        assert set(package.__all__) <= {*dir(package), "__version__"}
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+        with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+            _ = package.nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["trian"], "did you mean train?"),
+        (["predictscene"], "predict-scene"),
+        (["data", "chek"], "did you mean data check"),
+        (["check"], "data check"),
+    ],
+)
+def test_an_unknown_command_gets_the_nearest(words, meant, capsys):
+    assert main(words) == 2
+    assert meant in capsys.readouterr().err.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["train", "--modle", "tinycd"], "--model"),
+        (["train", "--workrs=2"], "--workers"),
+        (["train", "--model", "tinycd", "--data", "x", "--out", "y", "--device", "2"], "did you mean --devices"),
+        (["data", "check", "x", "--label-value", "1,2"], "--label-values"),
+        (["predict", "a", "b", "--bundle", "c", "-o", "d", "--prob", "p"], "--prob"),
+    ],
+)
+def test_an_unknown_option_gets_the_nearest_and_prefixes_are_none(words, meant, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert meant in capsys.readouterr().err
+
+
+def read(command: str, words: str) -> dict[str, Any]:
+    module, name = COMMANDS[command].split(":")
+    parser = make_parser(command, getattr(importlib.import_module(module), name))
+    return vars(parser.parse_args(arrange(parser, words.split())))
+
+
+@pytest.mark.parametrize(
+    ("words", "bundles"),
+    [
+        ("before.png after.png --bundle B -o m.png", ["B"]),
+        ("--bundle B before.png after.png -o m.png", ["B"]),
+        ("-o m.png --bundle B before.png after.png", ["B"]),
+        ("--bundle B C before.png after.png -o m.png", ["B", "C"]),
+        ("before.png --bundle B after.png -o m.png", ["B"]),
+        ("before.png after.png --bundle B C -o m.png", ["B", "C"]),
+        ("before.png after.png --bundle B --bundle C -o m.png", ["B", "C"]),
+        ("--bundle B --bundle=C before.png after.png -o m.png", ["B", "C"]),
+        ("--bundle=B before.png after.png --image-range -25,0 -o m.png", ["B"]),
+    ],
+)
+def test_images_are_no_bundles(words, bundles):
+    for command, output in (("predict", "m.png"), ("predict-scene", "m.tif")):
+        values = read(command, words.replace("m.png", output))
+        assert values["bundle"] == bundles
+        assert (values["before_image"], values["after_image"]) == ("before.png", "after.png")
+
+
+def test_rasters_of_bands_are_no_images():
+    values = read("predict-scene", "--mask m.tif a.tif b.tif --bundle B -o m.tif")
+    assert (values["mask"], values["before_image"], values["after_image"]) == (["m.tif"], "a.tif", "b.tif")
+    values = read("predict-scene", "--before r g b --after r2 g2 b2 --bundle B C -o m.tif")
+    assert (values["before"], values["after"]) == (["r", "g", "b"], ["r2", "g2", "b2"])
+    assert values["bundle"] == ["B", "C"] and values["before_image"] is None
+    assert read("compare", "a.json b.json --baseline x")["results"] == ["a.json", "b.json"]
+    assert read("predict-archive", "--assets red green --bundle B --manifest m -o x")["assets"] == ["red", "green"]
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "bitemporal", "data"], capture_output=True, text=True)
+    assert done.returncode == 0 and "data check" in done.stdout
+
+
+@pytest.mark.parametrize("end", ["stdout", "stderr"])
+def test_a_reader_that_ends_does_not_end_the_command(end, tiny_pairs, tmp_path):
+    """As behind ``| head -1``: what is to be written is written, and nothing is said of the pipe."""
+    words = ["data", "stats", str(tiny_pairs), "-o", str(tmp_path / "stats")]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    other = {"stdout": "stderr", "stderr": "stdout"}[end]
+    streams = {end: write_end, other: subprocess.PIPE}
+    done = subprocess.run([sys.executable, "-m", "bitemporal", *words], **streams, text=True)
+    os.close(write_end)
+    assert done.returncode == 0
+    assert (tmp_path / "stats/partition.csv").is_file() and (tmp_path / "stats/car_histogram.png").is_file()
+    assert "Broken" not in (getattr(done, other) or "")
+
+
+def test_results_as_json(tiny_pairs, tmp_path, capsys):
+    assert main(["data", "check", str(tiny_pairs), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["splits"]["train"]["pairs"] == 12 and found["faults"] == []
+    (tmp_path / "p/A").mkdir(parents=True)
+    (tmp_path / "p/B").mkdir()
+    assert main(["data", "check", str(tmp_path / "p"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["faults"][0]["remedy"]
+    assert main(["models", "tinycd", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["card"]["title"] == "TinyCD"
+    assert main(["evaluate", str(tiny_pairs / "test/label"), str(tiny_pairs), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["dataset"]["miou"] == 1.0
+    assert main(["data", "check", str(tmp_path / "none"), "--json"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "none" in said.err
+
+
+def test_quiet_says_what_is_wrong_only(tiny_pairs, tmp_path, capsys):
+    assert main(["data", "check", str(tiny_pairs), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["data", "check", str(tiny_pairs), "--quiet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["faults"] == []
+    assert main(["data", "check", str(tmp_path / "none"), "--quiet"]) == 1
+    assert str(tmp_path / "none") in capsys.readouterr().err
+
+
+def test_verbose_shows_where_an_error_comes_from(tmp_path, capsys):
+    assert main(["data", "check", str(tmp_path / "none"), "--verbose"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said and said.splitlines()[-1].startswith("bitemporal data check: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied", "x"), ["Permission denied", "--verbose"]),
+        (MemoryError("array of 1 TB"), ["out of memory", "array of 1 TB", "--tile"]),
+    ],
+)
+def test_errors_of_the_machine_are_one_line(error, words, monkeypatch, tmp_path, capsys):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("bitemporal.cli.data_check.check_pairs", fail)
+    (tmp_path / "A").mkdir()
+    (tmp_path / "B").mkdir()
+    assert main(["data", "check", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and all(word in said for word in words)

@@ -73,16 +73,16 @@ def _outcome(name: str, command: Callable[[], Outcome], options: CommonOptions) 
         with _warnings_in_one_line():
             return command()
     except KeyboardInterrupt:
-        text, status = "interrupted", INTERRUPTED
+        print(f"{name}: interrupted", file=sys.stderr)
+        return Outcome(None, INTERRUPTED)
     except Exception as error:
         found = _explanation(error)
         if found is None:
             raise
-        text, status = found, 1
-    if options.verbose:
-        traceback.print_exc()
-    print(f"{name}: {text}", file=sys.stderr)
-    return Outcome(None, status)
+        if options.verbose:
+            traceback.print_exc()
+        print(f"{name}: {found}", file=sys.stderr)
+        return Outcome(None, 1)
 
 
 def _explanation(error: Exception) -> str | None:

@@ -1,7 +1,7 @@
 """The words of a command line: which belong to an option, and which were meant where one is unknown."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from jsonargparse import ArgumentParser
 
@@ -25,7 +25,7 @@ def arrange(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
     """
     options = parser._option_string_actions
     several = {name for name, action in options.items() if action.nargs == "+"}
-    if not several or "--" in words:  # which ends the options
+    if not several or "--" in words:  # from where on all words are positional arguments, as they stand
         return list(words)
     positional: dict[int, str] = {}
     values: dict[str, dict[int, str]] = {}  # of options that take several, by the place of the word
@@ -49,8 +49,11 @@ def arrange(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
             runs.append((option, run))
         else:
             others.append(word)
-            takes_one = name in options and options[name].nargs is None and not equals
-            if takes_one and place < len(words):
+            if name in options:
+                takes_one = options[name].nargs is None
+            else:  # an unknown option is refused with what may be its value
+                takes_one = place < len(words) and not _is_option(parser, words[place])
+            if takes_one and not equals and place < len(words):
                 others.append(words[place])
                 place += 1
     missing = _expected(parser, values) - len(positional)
@@ -67,13 +70,10 @@ def _is_option(parser: ArgumentParser, word: str) -> bool:
     return len(word) > 1 and word.startswith("-") and not parser._negative_number_matcher.match(word)
 
 
-def _expected(parser: ArgumentParser, values: Iterable[str]) -> int:
+def _expected(parser: ArgumentParser, given: Container[str]) -> int:
     """Number of positional arguments that words are kept for.
 
-    Optional ones count too, unless an option that may stand in for them (``--before`` of a scene) is given.
+    Optional ones count too, unless an option stands in for them: ``--before`` for ``before_image``.
     """
-    actions = parser._actions
-    optional_lists = {a.option_strings[0] for a in actions if a.nargs == "+" and a.option_strings and not a.required}
-    positional = [a for a in actions if not a.option_strings]
-    replaced = bool(optional_lists & set(values))
-    return sum(a.nargs != "?" or not replaced for a in positional)
+    positional = [action.dest for action in parser._actions if not action.option_strings]
+    return sum(f"--{name.partition('_')[0]}" not in given for name in positional)
