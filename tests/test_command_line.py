@@ -10,7 +10,7 @@ import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -18,6 +18,7 @@ import bitemporal
 from bitemporal import evaluation, inference, models, scenes
 from bitemporal.cli.dispatch import which_predict
 from bitemporal.cli.main import COMMANDS, main
+from bitemporal.cli.outcome import Outcome
 from bitemporal.cli.parser import call, make_parser
 from bitemporal.cli.words import arrange
 
@@ -45,7 +46,7 @@ def test_a_group_names_its_commands(words, capsys):
     assert main(words) == 0
     text = capsys.readouterr().out
     for command in COMMANDS:
-        assert (command in text) == command.startswith("data ")
+        assert (f"\n  {command} " in text) == command.startswith("data ")
 
 
 PREDICTIONS = ["predict", "predict-scene", "predict-archive"]
@@ -531,3 +532,9 @@ def test_errors_of_the_machine_are_one_line(error, words, monkeypatch, tmp_path,
     assert main(["data", "check", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and all(word in said for word in words)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_gives_results(command):
+    module, name = COMMANDS[command].split(":")
+    assert get_type_hints(getattr(importlib.import_module(module), name))["return"] is Outcome
