@@ -1,5 +1,6 @@
 """``bitemporal data tiles``."""
 
+from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
 from bitemporal.pairs import PairOptions, resolve_decoding
 from bitemporal.scenes.cutting import IGNORED, TileOptions, cut_pairs, cut_scene
@@ -15,7 +16,7 @@ def tiles(
     options: TileOptions,
     nodata: float | None = None,
     pair_options: PairOptions,
-) -> None:
+) -> Outcome:
     """Cut two large images, or every pair of a folder, into tiles: a folder of pairs.
 
     Tiles keep bands, values and place on the ground. Date 2 and the label are brought to the pixels of date 1.
@@ -46,3 +47,12 @@ def tiles(
         print(
             f"labels: 0 unchanged, 255 changed, {IGNORED} without data: read them with --label-values 0,255,{IGNORED}"
         )
+    return Outcome(
+        {
+            "folder": output,
+            "tiles": cut.written,
+            "without_data": cut.without_data,
+            "too_small": cut.too_small,
+            "ignored_value": IGNORED if cut.ignores else None,
+        }
+    )
