@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bitemporal.cli.main import _warnings_in_one_line, main
+from bitemporal.cli.execution import _warnings_in_one_line
+from bitemporal.cli.main import main
 from bitemporal.errors import BundleError, DataError, OptionError
 from bitemporal.imagery import read_image
 from bitemporal.imagery.inputs import Reading
