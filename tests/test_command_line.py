@@ -165,6 +165,7 @@ def test_public_names_are_these():
         "change_area_ratio",
         "create_model",
         "evaluate",
+        "evaluate_raster",
         "list_models",
         "load",
         "predict_scene",

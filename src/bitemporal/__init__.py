@@ -9,6 +9,7 @@ from bitemporal._lazy import on_first_use
 if TYPE_CHECKING:
     from bitemporal.errors import BitemporalError
     from bitemporal.evaluation import Evaluation, Result, evaluate
+    from bitemporal.evaluation.rasters import evaluate_raster
     from bitemporal.inference import Detector, Ensemble, OriginPartition, Prediction, TestTimeAugmentation, load
     from bitemporal.method.car import CarPartition, change_area_ratio
     from bitemporal.models import ChangeModel, create_model, list_models, register_model
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "errors": ("BitemporalError",),
     "evaluation": ("Evaluation", "Result", "evaluate"),
+    "evaluation.rasters": ("evaluate_raster",),
     "inference": ("Detector", "Ensemble", "OriginPartition", "Prediction", "TestTimeAugmentation", "load"),
     "method.car": ("CarPartition", "change_area_ratio"),
     "models": ("ChangeModel", "create_model", "list_models", "register_model"),
@@ -48,6 +50,7 @@ __all__ = [
     "change_area_ratio",
     "create_model",
     "evaluate",
+    "evaluate_raster",
     "list_models",
     "load",
     "predict_scene",

@@ -32,20 +32,28 @@ def evaluate(
     stride: int | None = None,
     prediction: PredictionOptions,
     batch_size: int = 8,
+    block: int = 1024,
+    within: str | None = None,
+    mask: list[str] | None = None,
     name: str | None = None,
     seed: int | None = None,
     output: str | None = None,
 ) -> Outcome:
-    """Compare a detector's masks with labels: the metrics over all pairs and by CAR part.
+    """Compare a detector's masks, or a predicted raster, with labels: the metrics over all pairs and by CAR part.
 
     Every file of the split is read and checked first. For a folder of masks, --threshold, --tta, --scales, --tile and
     --stride state how the masks were made, and are only written to the protocol. Without them, masks count as made
     from whole images, at 0.5, without augmentation.
 
+    A predicted raster, such as change.tif or probability.tif of `bitemporal predict-scene`, is compared with a label
+    raster or the polygons of a vector file, on its own pixels. Its blocks take the place of pairs.
+
     Args:
         bundle: Bundle folder of a network or of Origin-Partition, or owner/name on the Hugging Face hub; or a folder of
-            masks that another program has written, 0 unchanged, another value changed, with the stems of the pairs.
-        data: Folder of pairs, ROOT/{train,val,test}/{A,B,label}, ROOT/{A,B,label}, or as data sets are released.
+            masks that another program has written, 0 unchanged, another value changed, with the stems of the pairs; or
+            a predicted raster, a mask or probabilities.
+        data: Folder of pairs, ROOT/{train,val,test}/{A,B,label}, ROOT/{A,B,label}, or as data sets are released; for a
+            predicted raster, a label raster or a vector file with what has changed.
         split: Split to evaluate on; test where it has labels, else val, else the only one.
         pair_options: How the files of the pairs are read; bands and image_range are those of the bundle by default.
         parts: Number of CAR parts that scores are grouped by, split at the paper's thresholds (2 or 3).
@@ -56,6 +64,9 @@ def evaluate(
         stride: Pixels from one tile to the next; the tile's side by default.
         prediction: How masks are made.
         batch_size: Pairs predicted at once.
+        block: Side in pixels of the blocks of a raster.
+        within: Vector file with the polygons of the area of interest; pixels of a raster outside are left out.
+        mask: Rasters of one band, such as cloud masks; pixels of a raster are left out where any of them is not 0.
         name: The detector's name in comparisons; results of one name and different seeds are replicates. By default
             the network and its stage.
         seed: The seed that the detector was trained with; by default the one in the bundle.
@@ -69,20 +80,30 @@ def evaluate(
     settings = MaskSettings(
         threshold=threshold, tile=tile, stride=stride, augmentation=prediction.tta, scales=prediction.scales
     )
-    folder = pair_options.pair_folder(data)
-    chosen = _choose_split(folder) if split is None else split
-    pairs = folder.pairs(chosen)
     show = sys.stderr.isatty()
     console = Console(highlight=False, markup=False)
-    if _is_mask_folder(bundle):
-        folder = _checked(folder, chosen, console)
-        result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, settings)
-    else:
-        from bitemporal.inference import compose
+    is_raster = _is_raster(bundle)
+    _check_options_of_rasters(bundle, is_raster, split=split, within=within, mask=mask)
+    if is_raster:
+        from bitemporal.evaluation.rasters import evaluate_raster  # needs the extra for rasters
 
-        detector = compose([bundle], prediction.device, prediction.tta, prediction.scales, tile, stride)
-        folder = _checked(evaluation.folder_for(detector, folder), chosen, console)
-        result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
+        result = evaluate_raster(
+            bundle, data, partition=partition, settings=settings, block=block, within=within, mask=mask,
+            labels=pair_options, progress=show,
+        )  # fmt: skip
+    else:
+        folder = pair_options.pair_folder(data)
+        chosen = _choose_split(folder) if split is None else split
+        pairs = folder.pairs(chosen)
+        if _is_mask_folder(bundle):
+            folder = _checked(folder, chosen, console)
+            result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, settings)
+        else:
+            from bitemporal.inference import compose
+
+            detector = compose([bundle], prediction.device, prediction.tta, prediction.scales, tile, stride)
+            folder = _checked(evaluation.folder_for(detector, folder), chosen, console)
+            result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
     stated = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
     result = result.named(**_describe(bundle) | stated, source=bundle)
     _show(result, bundle, data, console)
@@ -94,15 +115,37 @@ def evaluate(
 
 def _show(result: Result, bundle: str, data: str, console: Console) -> None:
     scores = result.evaluation
+    counted = f"split {result.protocol.split}: {len(scores.stems)} labelled pair(s)"
+    if result.protocol.block is not None:
+        counted = f"{len(scores.stems)} block(s) of {result.protocol.block} pixels; {result.protocol.labels}"
     left_out = f"; {scores.unlabelled} without a label left out" if scores.unlabelled else ""
-    console.print(
-        f"{bundle} on {data}, split {result.protocol.split}: {len(scores.stems)} labelled pair(s){left_out}",
-        soft_wrap=True,
-    )
+    console.print(f"{bundle} on {data}, {counted}{left_out}", soft_wrap=True)
     for table in evaluation.score_tables(scores):
         print_table(table)
     print()
     print_table(evaluation.interval_table(scores))
+
+
+_RASTERS = (".tif", ".tiff", ".vrt", ".jp2")
+"""Endings of rasters; a folder of such a name is none."""
+
+
+def _is_raster(source: str) -> bool:
+    """Whether a source is a predicted raster, there or not."""
+    path = Path(source)
+    return path.is_file() or (path.suffix.lower() in _RASTERS and not path.is_dir())
+
+
+def _check_options_of_rasters(source: str, is_raster: bool, **options: object) -> None:
+    """Refuse options that are for rasters alone, or not for rasters.
+
+    Raises:
+        OptionError: When one is given that does not apply.
+    """
+    for name, value in options.items():
+        if value is not None and is_raster == (name == "split"):
+            why = f"{source} is a raster, which has none" if is_raster else f"is for rasters, and {source} is none"
+            raise OptionError(f"{name}: {why}; leave {name} out")
 
 
 _OF_DETECTORS = ("bundle.json", "recipe.yaml")
@@ -130,7 +173,7 @@ def _describe(source: str) -> dict[str, Any]:
     """Name, seed and network of a bundle, as far as it tells them; for masks and on the hub, the name alone."""
     folder = Path(source)
     if not (folder / "bundle.json").is_file():
-        return {"name": folder.resolve().name}
+        return {"name": folder.stem if _is_raster(source) else folder.resolve().name}
     from bitemporal.inference.bundle import ORIGIN, ORIGIN_PARTITION_BUNDLE, read_description
 
     network = description = read_description(folder)

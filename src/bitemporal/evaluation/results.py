@@ -97,6 +97,7 @@ class Protocol(MaskSettings):
         image_range: Values that became 0 and 255, for all channels or a pair for each.
         bands: Bands that became the channels; red, green and blue by default.
         car_thresholds: Thresholds of the CAR parts.
+        block: Side in pixels of the blocks of a raster that took the place of pairs; ``None`` for pairs.
         metric_version: ``bitemporal.metrics.METRIC_VERSION``.
     """
 
@@ -108,6 +109,7 @@ class Protocol(MaskSettings):
     image_range: tuple[float, ...] | None = None
     bands: tuple[int, ...] | None = None
     car_thresholds: tuple[float, ...] = CarPartition().thresholds
+    block: int | None = None
     metric_version: int = METRIC_VERSION
 
     def conflicts(self, other: "Protocol") -> list[str]:

@@ -25,7 +25,7 @@ from bitemporal.pairs import Pair, PairFolder, resolve_decoding
 from bitemporal.pairs.listing import list_images, shared_stem
 
 
-class _Answer(NamedTuple):
+class LabelledAnswer(NamedTuple):
     """The label of a pair, and what a detector or another program says about it."""
 
     label: npt.NDArray[np.uint8]
@@ -73,14 +73,14 @@ def evaluate(
     if detector.trained_on is not None:
         detector.warn_if_far(look_at(labelled[0].before, folder.bands))
 
-    def answers() -> Iterator[_Answer]:
+    def answers() -> Iterator[LabelledAnswer]:
         for start in range(0, len(labelled), batch_size):
             images = [folder.load(pair) for pair in labelled[start : start + batch_size]]
             predictions = detector.predict([image.before for image in images], [image.after for image in images])
             for image, prediction in zip(images, predictions, strict=True):
                 assert image.label is not None
                 probability = prediction.probability
-                yield _Answer(image.label, probability > threshold, probability, prediction.part)
+                yield LabelledAnswer(image.label, probability > threshold, probability, prediction.part)
 
     partition = partition or _own_partition(detector)
     return _count(answers(), labelled, len(pairs), folder, partition, settings, split, progress)
@@ -123,13 +123,13 @@ def evaluate_masks(
             f"{masks}: lacks masks of {len(missing)} labelled pair(s), first {missing[0]!r}; expected one for each"
         )
 
-    def answers() -> Iterator[_Answer]:
+    def answers() -> Iterator[LabelledAnswer]:
         for pair in labelled:
             file, label = files[pair.stem], folder.load_label(pair)
             mask = read_predicted_mask(file)
             if mask.shape != label.shape:
                 raise DataError(f"{file}: is {mask.shape}, but its label {label.shape}; expected the same size")
-            yield _Answer(label, mask)
+            yield LabelledAnswer(label, mask)
 
     partition, settings = partition or CarPartition(), settings or MaskSettings()
     return _count(answers(), labelled, len(pairs), folder, partition, settings, split, progress)
@@ -162,7 +162,7 @@ def _labelled(folder: PairFolder, pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _count(
-    answers: Iterable[_Answer],
+    answers: Iterable[LabelledAnswer],
     labelled: Sequence[Pair],
     pairs: int,
     folder: PairFolder,
@@ -172,11 +172,41 @@ def _count(
     progress: bool,
 ) -> Result:
     """Count the answers to labelled pairs, and put the counts under their protocol."""
-    counts, cars, sent_to, shapes, digests = [], [], [], [], []
+    answered = zip((pair.stem for pair in labelled), answers, strict=True)
+    shown = track(answered, "evaluating", total=len(labelled), disable=not progress)
+    evaluation, digest = count_answers(shown, partition, pairs - len(labelled))
+    protocol = Protocol(
+        **vars(settings),
+        data=folder.root.resolve().name,
+        split=split or labelled[0].split,
+        pairs_hash=digest,
+        pairs=len(labelled),
+        labels=folder.decoding.rule() if folder.decoding else None,
+        image_range=folder.image_range,
+        bands=folder.bands,
+        car_thresholds=partition.thresholds,
+    )
+    return Result("detector", protocol, evaluation, origin=program())
+
+
+def count_answers(
+    answers: Iterable[tuple[str, LabelledAnswer]], partition: CarPartition, unlabelled: int = 0
+) -> tuple[Evaluation, str]:
+    """Count answers, each under the stem of its pair.
+
+    Args:
+        answers: Stems and answers.
+        partition: CAR parts to group the scores by.
+        unlabelled: Number of pairs without a label, which were left out.
+
+    Returns:
+        The counts, and a hash of stems and labels in any order.
+    """
+    stems, counts, cars, sent_to, shapes, digests = [], [], [], [], [], []
     probabilities: ProbabilityCounts | None = None
-    answered = zip(labelled, answers, strict=True)
-    for pair, answer in track(answered, "evaluating", total=len(labelled), disable=not progress):
-        name = f"{pair.stem} {answer.label.shape}".encode(errors="surrogateescape")
+    for stem, answer in answers:
+        stems.append(stem)
+        name = f"{stem} {answer.label.shape}".encode(errors="surrogateescape")
         digests.append(hashlib.sha256(name + answer.label.tobytes()).digest())
         counts.append(confusion_counts(answer.mask, answer.label))
         cars.append(change_area_ratio(answer.label))
@@ -186,7 +216,7 @@ def _count(
             more = count_probabilities(answer.probability, answer.label)
             probabilities = more if probabilities is None else probabilities + more
     evaluation = Evaluation(
-        stems=tuple(pair.stem for pair in labelled),
+        stems=tuple(stems),
         counts=np.stack(counts),
         cars=np.array(cars, np.float64),
         sent_to=tuple(sent_to),
@@ -194,20 +224,9 @@ def _count(
         objects=np.stack([counted.objects for counted in shapes]),
         partition=partition,
         probabilities=probabilities,
-        unlabelled=pairs - len(labelled),
+        unlabelled=unlabelled,
     )
-    protocol = Protocol(
-        **vars(settings),
-        data=folder.root.resolve().name,
-        split=split or labelled[0].split,
-        pairs_hash=hashlib.sha256(b"".join(sorted(digests))).hexdigest(),
-        pairs=len(labelled),
-        labels=folder.decoding.rule() if folder.decoding else None,
-        image_range=folder.image_range,
-        bands=folder.bands,
-        car_thresholds=partition.thresholds,
-    )
-    return Result("detector", protocol, evaluation, origin=program())
+    return evaluation, hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -34,16 +34,17 @@ _PIXELS = CRS.from_epsg(3857)
 class RasterOnGrid(ExitStack):
     """One band of a raster on the pixels of a grid, by the nearest pixel. Every thread needs its own."""
 
-    def __init__(self, path: str | os.PathLike[str], grid: Grid, option: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], grid: Grid, option: str, band: int | None = None) -> None:
         """Open the file.
 
         Args:
             path: A raster of one band, alpha apart.
             grid: The pixels.
             option: What the file was given as, for messages.
+            band: The band that is read, from 1, of a file with several.
 
         Raises:
-            DataError: When it cannot be used, or lies beside the grid.
+            DataError: When it cannot be used.
         """
         super().__init__()
         self.name = f"{option}: {path}"
@@ -52,6 +53,8 @@ class RasterOnGrid(ExitStack):
         dataset = self._file = open_raster(os.fspath(path))
         self.callback(dataset.close)
         bands = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha]
+        if band is not None:
+            bands = [number for number in bands if number == band] or bands
         if len(bands) != 1:
             raise DataError(f"{self.name} has {len(bands)} bands; expected one: write the band that counts alone")
         self.nodata = dataset.nodata

@@ -1,0 +1,271 @@
+"""A predicted raster against a label raster or the polygons of a vector file, block by block.
+
+Blocks of the raster take the place of pairs, so that scores of them, CAR parts and intervals exist. What crosses the
+edge of a block is cut there: its boundary is none, and its parts are objects of their own.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+from rich.progress import track
+
+from bitemporal.errors import DataError, LabelError, OptionError
+from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program
+from bitemporal.evaluation.scoring import LabelledAnswer, count_answers
+from bitemporal.imagery.label_files import count_values
+from bitemporal.imagery.label_rules import UNKNOWN, LabelDecoding, LabelOptions
+from bitemporal.imagery.labels import LabelObservation, LabelSummary
+from bitemporal.imagery.masks import IGNORE
+from bitemporal.method.car import CarPartition
+from bitemporal.scenes.exclusion import Exclusion, RasterOnGrid
+from bitemporal.scenes.options import PlaceOptions
+from bitemporal.scenes.sources import Grid, gdal_settings, grid_of, open_raster
+from bitemporal.scenes.vectors import VECTORS, PolygonsOnGrid
+
+BLOCK = 1024
+"""Side of a block in pixels."""
+
+_MOST_VALUES = 1000
+"""A mask has fewer values."""
+
+_POLYGONS = "polygons = changed, all others unchanged"
+
+
+def evaluate_raster(
+    prediction: str | os.PathLike[str],
+    label: str | os.PathLike[str],
+    *,
+    partition: CarPartition | None = None,
+    settings: MaskSettings | None = None,
+    block: int = BLOCK,
+    within: str | None = None,
+    mask: list[str] | None = None,
+    labels: LabelOptions | None = None,
+    progress: bool = False,
+) -> Result:
+    """Compare a predicted raster with labels on its pixels, window by window.
+
+    Pixels count where both hold data and nothing leaves them out. A label raster is brought to the prediction's pixels
+    by the nearest pixel; polygons cover the pixels whose centre lies in them.
+
+    Args:
+        prediction: Raster of one band: integers, 0 unchanged and one other value changed, or floats, probabilities of
+            change in [0, 1].
+        label: Label raster of one band; or polygons of what has changed: GeoPackage, GeoJSON, shapefile or GeoParquet.
+        partition: CAR parts to group the blocks by; small <= 0.05 < medium <= 0.20 < large by default.
+        settings: How the prediction was made, for the protocol. Probabilities are changed above its threshold; for a
+            mask, the threshold is the one in its tags, if they have one.
+        block: Side in pixels of the blocks that take the place of pairs.
+        within: Vector file with the area of interest.
+        mask: Rasters that mark pixels to leave out where they are not 0.
+        labels: What the values of a label raster mean; by default, what they show.
+        progress: Show a progress bar.
+
+    Returns:
+        The scores with their protocol. Blocks without a valid pixel are left out.
+
+    Raises:
+        DataError: When a file cannot be used, or they do not fit.
+        LabelError: When the values of the label raster cannot be decoded.
+        OptionError: When an option cannot be used.
+    """
+    if block < 1:
+        raise OptionError(f"block: found {block}, expected at least 1")
+    partition, stated, how = partition or CarPartition(), labels or LabelOptions(), settings or MaskSettings()
+    path = Path(prediction)
+    if not path.exists():
+        raise DataError(f"{path.absolute()}: no such file; expected a predicted raster: correct the path")
+    with gdal_settings(), ExitStack() as files:
+        predicted = files.enter_context(open_raster(os.fspath(prediction)))
+        grid = grid_of(predicted, os.fspath(prediction))
+        is_probability = _check_bands(predicted, path)
+        exclusion = files.enter_context(Exclusion.of(PlaceOptions(within=within, mask=mask), grid).open())
+        truth = _open_label(Path(label), predicted, grid, stated, files)
+        windows = [
+            Window(x, y, min(block, grid.width - x), min(block, grid.height - y))
+            for y in range(0, grid.height, block)
+            for x in range(0, grid.width, block)
+        ]
+
+        def pieces() -> Iterator[tuple[Window, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]]:
+            """Prediction, label and the pixels that count of every block that has any."""
+            for window in windows:
+                values, valid = _read(predicted, path, window)
+                valid &= exclusion.kept(window)
+                if valid.any():
+                    told, known = truth.read(window)
+                    valid &= known
+                if valid.any():
+                    yield window, values, told, valid
+
+        decoding = _decode(pieces(), path, Path(label), is_probability, truth, stated)
+
+        def answers() -> Iterator[tuple[str, LabelledAnswer]]:
+            counted = track(pieces(), "evaluating", total=len(windows), disable=not progress)
+            for window, values, told, valid in counted:
+                target = told if decoding is None else decoding.meanings(told)
+                target = np.where(valid, target, IGNORE).astype(np.uint8)
+                name = f"y{window.row_off}_x{window.col_off}"
+                if is_probability:
+                    probability = np.where(valid, values, 0).astype(np.float32)
+                    yield name, LabelledAnswer(target, probability > how.threshold, probability)
+                else:
+                    yield name, LabelledAnswer(target, (values != 0) & valid)
+
+        noted = predicted.tags().get("THRESHOLD")
+        if not is_probability and noted is not None:
+            how = replace(how, threshold=float(noted))
+        evaluation, digest = count_answers(answers(), partition)
+    protocol = Protocol(
+        **vars(how),
+        data=Path(label).name,
+        split="blocks",
+        pairs_hash=digest,
+        pairs=len(evaluation.stems),
+        labels=_POLYGONS if decoding is None else decoding.rule(),
+        car_thresholds=partition.thresholds,
+        block=block,
+    )
+    return Result(path.stem, protocol, evaluation, origin=program())
+
+
+def _check_bands(dataset: DatasetReader, path: Path) -> bool:
+    """Whether a prediction holds probabilities; else it is a mask."""
+    kind = np.dtype(dataset.dtypes[0]).kind
+    if dataset.count != 1 or kind not in "uif":
+        raise DataError(
+            f"{path}: has {dataset.count} band(s) of {dataset.dtypes[0]}; expected one band: a change mask of "
+            "integers, or probabilities of change as floats: give such a raster"
+        )
+    return bool(kind == "f")
+
+
+def _read(dataset: DatasetReader, path: Path, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Values of a prediction, and where it has any."""
+    try:
+        values = dataset.read(1, window=window)
+        valid = dataset.read_masks(1, window=window) > 0
+    except RasterioError as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise DataError(
+            f"{path}: its pixels cannot be read ({cause}); it is damaged or truncated: restore or fetch it again"
+        ) from error
+    return values, valid & np.isfinite(values)
+
+
+class _Polygons:
+    """Labels of a vector file: changed within its polygons."""
+
+    def __init__(self, polygons: PolygonsOnGrid) -> None:
+        self.polygons = polygons
+
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        covered = self.polygons.covers(window)
+        return covered.astype(np.uint8), np.ones(covered.shape, np.bool_)
+
+
+class _Raster:
+    """Labels of a raster on the pixels of the prediction."""
+
+    def __init__(self, raster: RasterOnGrid) -> None:
+        self.raster = raster
+
+    def read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        values, known = self.raster.read(window)
+        if self.raster.nodata is not None:
+            known &= (values != self.raster.nodata) & (values == values)
+        return values, known
+
+
+def _open_label(
+    path: Path,
+    predicted: DatasetReader,
+    grid: Grid,
+    stated: LabelOptions,
+    files: ExitStack,
+) -> _Polygons | _Raster:
+    if path.is_dir():
+        raise DataError(
+            f"label: {path} is a folder, but {predicted.name} a raster; expected a label raster or a vector file "
+            f"({', '.join(VECTORS)}): give one"
+        )
+    if path.suffix.lower() in VECTORS:
+        return _Polygons(PolygonsOnGrid(path, grid, "label", may_be_empty=True))
+    for name in ("changed_colours", "unchanged_colours"):
+        if getattr(stated, name) is not None:
+            raise OptionError(f"{name}: does not apply to a label raster, whose one band holds numbers; leave it out")
+    raster = files.enter_context(RasterOnGrid(path, grid, "label", stated.label_band))
+    raster.check_overlap()
+    return _Raster(raster)
+
+
+def _decode(
+    pieces: Iterator[tuple[Window, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.bool_]]],
+    path: Path,
+    label: Path,
+    is_probability: bool,
+    truth: _Polygons | _Raster,
+    stated: LabelOptions,
+) -> LabelDecoding | None:
+    """Read everything once: check the prediction's values, and find out what those of the label mean.
+
+    Returns:
+        What they mean; ``None`` for polygons.
+
+    Raises:
+        DataError: When no pixel counts, or the prediction is none.
+        LabelError: When the label's values cannot be decoded.
+    """
+    found: Counter[float] = Counter()
+    told: Counter[float] = Counter()
+    for _, values, labels, valid in pieces:
+        if is_probability:
+            strange = values[valid & ((values < 0) | (values > 1))]
+            if strange.size:
+                raise DataError(f"{path}: holds {strange[0]:g}; expected probabilities in [0, 1]: give such a raster")
+        else:
+            found.update(dict(count_values(values[valid])))
+        told.update(dict(count_values(labels[valid])))
+        if len(found) > 2 and {*found} == {0, 1, 255}:
+            raise DataError(
+                f"{path}: holds 0, 1 and 255, and does not say that 255 is no data; if it is, "
+                f"`rio edit-info --nodata 255 {path}` says so"
+            )
+        if len({*found} - {0}) > 1:
+            listed = ", ".join(f"{value:g}" for value in sorted(found)[:10])
+            raise DataError(
+                f"{path}: holds {listed}; expected 0 for unchanged and one other value for changed: write such a mask"
+            )
+        if len(told) > _MOST_VALUES:
+            raise DataError(f"{label}: holds more than {_MOST_VALUES} values; expected a change mask: give one")
+    if not told:
+        raise DataError(
+            f"{path} and {label}: have no pixel that is valid in both and not left out; check that they show the same "
+            "place, and their no-data values"
+        )
+    if isinstance(truth, _Polygons):
+        return None
+    rule = stated.decoding()
+    counts = tuple(sorted(told.items(), key=lambda pair: -pair[1]))
+    summary = LabelSummary(rule)
+    summary.add(label, LabelObservation((1, sum(told.values())), "grey", counts, len(counts)))
+    decoding, faults = summary.resolve()
+    if decoding is None:
+        raise LabelError("\n".join(map(str, faults)))
+    meanings = decoding.meanings(np.array([value for value, _ in counts]))
+    if (meanings == UNKNOWN).any():
+        unknown = ", ".join(
+            f"{value:g}" for (value, _), meaning in zip(counts, meanings, strict=True) if meaning == UNKNOWN
+        )
+        raise LabelError(f"{label}: holds {unknown}, but {decoding.rule()}; state what each value means")
+    return decoding
