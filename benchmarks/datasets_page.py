@@ -17,7 +17,7 @@ HEAD = """\
 <!-- Written by benchmarks/datasets_page.py from src/bitemporal/datasets/catalog.yaml -->
 
 `bitemporal data download` lists these data sets. `bitemporal data download NAME -o DIR` fetches one from the Hugging
-Face hub or through direct links with checksums. For the others it says where to get the files and how to arrange them;
+Face hub or through direct links with checksums. For the others it says where to get the files and how they are read;
 its exit status is then 1, because nothing was fetched. After an interruption run the same command again: finished files
 are kept, and the download of a file behind a direct link resumes where it stopped.
 

@@ -1,6 +1,8 @@
 """Every layout in which data sets are released, in miniature: what is before, after and label, and what is not used."""
 
+import errno
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -477,6 +479,31 @@ def test_a_folder_around_the_data_is_looked_through(tmp_path, capsys):
     assert any("docs" in warning for warning in check.warnings)
     assert main(["data", "check", str(tmp_path)]) == 0
     assert f"layout: pairs found in {tmp_path / 'LEVIR'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_folder_that_may_not_be_listed_and_is_not_needed_is_named(tmp_path, monkeypatch, split):
+    put_names(tmp_path / split, ("A", "B", "label"), ["x"])
+    (tmp_path / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def denied(path):  # modes do not hold for the administrator, who may run the tests
+        if Path(path).name == "lost+found":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    _, check = read_right(tmp_path, {split or "all": ["x"]})
+    assert any("lost+found" in warning for warning in check.warnings)
+
+
+def test_folders_below_those_of_dates_are_read_together(tmp_path):
+    for city in ("osaka", "kyoto"):
+        put_names(tmp_path, (f"A/{city}", f"B/{city}", f"label/{city}"), [f"{city}_1"])
+    read_right(tmp_path, {"all": ["kyoto_1", "osaka_1"]})
+    put_names(tmp_path, ("A/nara", "B/nara", "label/nara"), ["osaka_1"])
+    faults = check_pairs(PairFolder(tmp_path)).faults
+    assert {fault.kind for fault in faults} == {"duplicate"} and len(faults) == 3
 
 
 def test_images_without_any_order(tmp_path):

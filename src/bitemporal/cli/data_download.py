@@ -17,7 +17,7 @@ def download(name: str = "list", /, *, output: Path | None = None, revision: str
     """Fetch a known data set, or list them.
 
     Without a name, this prints the table of known data sets. For a data set that must be fetched by hand it prints
-    where to get the files and how to arrange them. The exit status is then 1, because nothing was fetched. It is also 1
+    where to get the files and how they are read. The exit status is then 1, because nothing was fetched. It is also 1
     when the number of pairs differs from the data set's card.
 
     Args:

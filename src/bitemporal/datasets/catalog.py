@@ -179,17 +179,14 @@ def dataset_card(name: str) -> DatasetCard:
 
 
 def manual_text(card: DatasetCard) -> str:
-    """Where to get a data set by hand and how to arrange its files, as text of several lines."""
+    """Where to get a data set by hand and how its files are read, as text of several lines."""
     where = card.source.text if isinstance(card.source, Manual) else " or ".join((card.url, *card.mirrors))
-    names = zip(card.folders, ("A", "B", "label"), strict=True)
-    renamed = ", ".join(f"{released} -> {ours}" for released, ours in names if released != ours)
     lines = [
         f"{card.title}: fetch the files by hand, in a browser. {where}",
         f"Licence: {card.licence}.",
-        "Arrange them as",
-        *(f"  ROOT/{split}/{{A,B,label}}/STEM.*" for split in card.splits or ("train", "val", "test")),
-        "with equal stems in A (before), B (after) and label (change mask).",
-        *([f"The released folders have other names; rename {renamed}."] if renamed else []),
+        "Unpack them into a folder ROOT, where they are read as released:" if card.splits else "Arrange them as",
+        *(f"  ROOT/{split}/{{{','.join(card.folders)}}}/STEM.*" for split in card.splits or ("train", "val", "test")),
+        "with equal stems before, after and in the change masks.",
         f"Pairs: {card.split_text}. Labels: {card.label_coding}.",
         f"Then run `bitemporal data check ROOT{_label_option(card)}`.",
     ]

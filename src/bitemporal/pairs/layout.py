@@ -177,15 +177,14 @@ def _split_folders(level: Level, options: ReadingOptions) -> Layout | None:
     """Splits in folders of their own: train, val, test, and any other that holds pairs."""
     found: dict[str, tuple[Level, Found]] = {}
     for name in level.folders:
-        inner = Level.of(level.path / name)
-        if files_of_pair(inner.path) is not None:
-            continue
-        one = split_at(inner, options)
-        if one is None and len(inner.folders) == 1:  # train/train/A, as archives of one split unpack
-            inner = Level.of(inner.path / inner.folders[0])
-            one = split_at(inner, options)
-        if one is not None:
-            found[name] = inner, one
+        try:
+            split = None if files_of_pair(level.path / name) is not None else _split_in(level.path / name, options)
+        except DataError:
+            if split_name(name) is not None:
+                raise
+            continue  # named as what is not used
+        if split is not None:
+            found[name] = split
     known = [name for name in level.folders if split_name(name)]
     empty = [name for name in known if name not in found]
     if not known and len(found) < 2:
@@ -196,16 +195,26 @@ def _split_folders(level: Level, options: ReadingOptions) -> Layout | None:
     layout = Layout(level.path, {}, lists=[table] if SPLITS_CSV in level.files and not options.lists_stated else [])
     names: dict[str, str] = {}
     for name in sorted(found, key=lambda name: (name not in SPLITS, name)):
-        split = split_name(name) or name
-        names[name if split in names.values() else split] = name
-    for split in in_split_order(names):
-        inner, one = found[names[split]]
-        layout.splits[split] = one.files
+        known_as = split_name(name) or name
+        names[name if known_as in names else known_as] = name
+    for known_as in in_split_order(names):
+        inner, one = found[names[known_as]]
+        layout.splits[known_as] = one.files
         layout.warnings += unused(inner, one.used, options, one)
-        if split != names[split]:
-            layout.notes.append(f"{names[split]} = split {split}")
+        if known_as != names[known_as]:
+            layout.notes.append(f"{names[known_as]} = split {known_as}")
     layout.warnings = [*unused(level, set(found), options, lists=layout.lists), *layout.warnings]
     return layout
+
+
+def _split_in(folder: Path, options: ReadingOptions) -> tuple[Level, Found] | None:
+    """One split in a folder, or in the only folder in there, as archives of one split unpack: ``train/train/A``."""
+    level = Level.of(folder)
+    found = split_at(level, options)
+    if found is None and len(level.folders) == 1:
+        level = Level.of(folder / level.folders[0])
+        found = split_at(level, options)
+    return None if found is None else (level, found)
 
 
 def _splits_inside(level: Level, found: Found, options: ReadingOptions) -> Layout | None:

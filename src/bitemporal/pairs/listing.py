@@ -80,12 +80,12 @@ def list_images(folder: Path, below: bool = False) -> Listing:
             continue
         if is_folder or not is_image(name):
             listing.ignored.append(name)
-            folders += [folder / name] if is_folder else []
+            folders += [folder / name] if is_folder and not (folder / name).is_symlink() else []  # no way round
         else:
             _add(listing, folder / name)
     if below and not listing.files and folders:
         listing.ignored = [name for name in listing.ignored if folder / name not in folders]
-        for inner in (list_images(one, below=True) for one in folders if not one.is_symlink()):
+        for inner in (list_images(one, below=True) for one in folders):
             for path in (*inner.files.values(), *(path for paths in inner.duplicates.values() for path in paths[1:])):
                 _add(listing, path)
             listing.ignored += inner.ignored

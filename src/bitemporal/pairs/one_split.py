@@ -226,7 +226,7 @@ def pair_per_folder(level: Level) -> Found | None:
 def files_of_pair(folder: Path) -> dict[str, Path] | None:
     """The files of a folder that holds one pair, or whose folder ``pair`` does (OSCD)."""
     for place in (folder, folder / "pair"):
-        files = list_images(place).files if place.is_dir() else {}
+        files = images_in(place)
         dates = dates_among(files) if len(files) <= _MOST_OF_ONE_PAIR else []
         if len(dates) != 1:
             continue
@@ -238,6 +238,14 @@ def files_of_pair(folder: Path) -> dict[str, Path] | None:
             roles |= {LABEL: two[0], LABEL_AFTER: two[1]}
         return {role: files[stem] for role, stem in roles.items()}
     return None
+
+
+def images_in(folder: Path) -> dict[str, Path]:
+    """Images of a folder by stem; none where it is missing or cannot be listed, as it may not be needed."""
+    try:
+        return list_images(folder).files if folder.is_dir() else {}
+    except DataError:
+        return {}
 
 
 def label_below(folder: Path) -> Path | None:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from bitemporal.errors import DataError
-from bitemporal.pairs.listing import entries, is_image, is_litter, list_images
+from bitemporal.pairs.listing import entries, is_image, is_litter
 from bitemporal.pairs.names import DATES, missing_date, split_of_list
-from bitemporal.pairs.one_split import Found, Level, ReadingOptions, folders_option, split_at
+from bitemporal.pairs.one_split import Found, Level, ReadingOptions, folders_option, images_in, split_at
 from bitemporal.pairs.split_lists import LIST_FOLDERS, SPLITS_CSV
 
 EXPECTED = (
@@ -52,8 +52,8 @@ def unused(
                 "move the folder elsewhere"
             )
         else:
-            count = len(list_images(path, below=True).files)
-            what = f"a folder of {count:,} image(s)" if count else "a folder without images"
+            count = len(images_in(path))
+            what = f"a folder of {count:,} image(s)" if count else "a folder without images of its own"
             yield f"{path}: {what} that is not used{_as_labels(name, count, options, found)}"
     files = [name for name in level.files if name not in used and level.path / name not in lists]
     images = [name for name in files if is_image(name)]
@@ -146,7 +146,8 @@ def _file_of_band(level: Level, depth: int) -> Path | None:
         if _BAND.search(name):
             return level.path / name
     for name in level.folders if depth else ():
-        if (path := _file_of_band(Level.of(level.path / name), depth - 1)) is not None:
+        inner = level.path / name
+        if os.access(inner, os.R_OK) and (path := _file_of_band(Level.of(inner), depth - 1)) is not None:
             return path
     return None
 
