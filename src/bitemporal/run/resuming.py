@@ -28,6 +28,11 @@ def recipe_then(folder: RunFolder) -> dict[str, Any]:
     return {"validation_seed": 0, **written}
 
 
+def same_value(one: object, other: object) -> bool:
+    """Whether a field has the same value in two recipes; NaN, which ``label_ignore`` may hold, counts as equal."""
+    return one == other or repr(one) == repr(other)
+
+
 def as_option(name: str, value: object) -> str:
     """A field and its value as they are typed on the command line, or as they stand in a recipe."""
     option = f"--{name.replace('_', '-')}"
@@ -57,7 +62,7 @@ def check_same_run(recipe: TrainRecipe, folder: RunFolder) -> None:
     differing = [
         name
         for name in dict.fromkeys([*now, *before])  # `train` in the folder of a `distill` run lacks fields
-        if name not in {*MAY_CHANGE, *_STEPS} and before.get(name) != now.get(name)
+        if name not in {*MAY_CHANGE, *_STEPS} and not same_value(before.get(name), now.get(name))
     ]
     if differing:
         listed = ", ".join(f"{name} ({before.get(name)!r} then, {now.get(name)!r} now)" for name in differing)

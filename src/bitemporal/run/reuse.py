@@ -18,7 +18,7 @@ from bitemporal.run.fit import is_trained
 from bitemporal.run.folder import CONTROL, ORIGIN, RunFolder, StageFolder, teacher_stage
 from bitemporal.run.processes import is_first_process, wait_for_all_processes
 from bitemporal.run.recipe import DistillRecipe
-from bitemporal.run.resuming import MAY_CHANGE, as_option, recipe_then
+from bitemporal.run.resuming import MAY_CHANGE, as_option, recipe_then, same_value
 
 _OF_THE_DISTILLATION = {"lambda", "criterion", "temperature", "teachers"}
 """Fields that concern the student alone; runs that differ in nothing else have the same control."""
@@ -72,7 +72,7 @@ def _stages(recipe: DistillRecipe, source: RunFolder) -> list[str]:
     if not source.recipe.is_file():
         raise DataError(f"reuse: {source.path} has no recipe.yaml, expected the folder of a finished run")
     before, now = recipe_then(source), recipe.to_dict()
-    differing = [name for name in now if before.get(name) != now[name]]
+    differing = [name for name in now if not same_value(before.get(name), now[name])]
     if other := [name for name in differing if name not in _MAY_DIFFER and not _is_same_length(name, before, recipe)]:
         listed = ", ".join(f"{name} ({before.get(name)!r} there, {now[name]!r} here)" for name in other)
         same = ", ".join(as_option(name, before.get(name)) for name in other)
