@@ -454,12 +454,12 @@ def test_everything_that_is_not_used_is_named(tmp_path, capsys):
         for name in ("edges", "loose.png", "old.zip", "classes.txt", "empty"):
             assert name in out, out
     put(tmp_path / "set" / "top.png", OTHER)
-    put_names(tmp_path / "single" / "validation_2", ("A", "B", "label"), ["x"])
+    put_names(tmp_path / "single" / "validation 2", ("A", "B", "label"), ["x"])
     assert main(["data", "check", str(tmp_path / "set")]) == 0
     assert "top.png" in capsys.readouterr().out
     assert main(["data", "check", str(tmp_path / "single")]) == 0
     out = capsys.readouterr().out
-    assert "validation_2: holds pairs of its own" in out
+    assert "validation 2: holds pairs of its own" in out
     assert follow_commands(out)
     assert follow_options(out, ["data", "check", str(tmp_path / "single")]) == [["--folders", "A,B,edges"]]
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -48,8 +49,8 @@ def unused(
             yield from _unused_lists(path, inside, options)
         elif _holds_pairs(path, options):
             yield (
-                f"{path}: holds pairs of its own, which are not used; check them by `bitemporal data check {path}`, or "
-                "move the folder elsewhere"
+                f"{path}: holds pairs of its own, which are not used; check them by "
+                f"`bitemporal data check {shlex.quote(str(path))}`, or move the folder elsewhere"
             )
         else:
             count = len(images_in(path))
@@ -81,7 +82,7 @@ def _unused_lists(folder: Path, names: Sequence[str], options: ReadingOptions) -
     if lists and not options.lists_stated:
         yield (
             f"{folder}: {', '.join(lists)} not used, as folders or other lists say which pair is in which split; "
-            f"--splits {folder} makes these decide"
+            f"--splits {shlex.quote(str(folder))} makes these decide"
         )
     rest = [name for name in names if name not in lists and not is_litter(name) and not _is_paper(name)]
     if rest:
