@@ -168,6 +168,7 @@ def test_public_names_are_these():
         "evaluate_raster",
         "list_models",
         "load",
+        "plot_pair",
         "predict_scene",
         "register_model",
         "threshold_scene",

@@ -8,7 +8,7 @@ from bitemporal._lazy import on_first_use
 
 if TYPE_CHECKING:
     from bitemporal.errors import BitemporalError
-    from bitemporal.evaluation import Evaluation, Result, evaluate
+    from bitemporal.evaluation import Evaluation, Result, evaluate, plot_pair
     from bitemporal.evaluation.rasters import evaluate_raster
     from bitemporal.inference import Detector, Ensemble, OriginPartition, Prediction, TestTimeAugmentation, load
     from bitemporal.method.car import CarPartition, change_area_ratio
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "errors": ("BitemporalError",),
-    "evaluation": ("Evaluation", "Result", "evaluate"),
+    "evaluation": ("Evaluation", "Result", "evaluate", "plot_pair"),
     "evaluation.rasters": ("evaluate_raster",),
     "inference": ("Detector", "Ensemble", "OriginPartition", "Prediction", "TestTimeAugmentation", "load"),
     "method.car": ("CarPartition", "change_area_ratio"),
@@ -53,6 +53,7 @@ __all__ = [
     "evaluate_raster",
     "list_models",
     "load",
+    "plot_pair",
     "predict_scene",
     "register_model",
     "threshold_scene",

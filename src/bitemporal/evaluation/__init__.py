@@ -7,6 +7,7 @@ from bitemporal._lazy import on_first_use
 if TYPE_CHECKING:
     from bitemporal.evaluation.comparison import Comparison, compare, verdict_sentence
     from bitemporal.evaluation.pictures import coloured_errors, draw_masks, spread_by_car
+    from bitemporal.evaluation.plots import plot_pair
     from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program, read_result
     from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, forward_passes
     from bitemporal.evaluation.scoring import evaluate, evaluate_masks, folder_for
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "comparison": ("Comparison", "compare", "verdict_sentence"),
     "pictures": ("coloured_errors", "draw_masks", "spread_by_car"),
+    "plots": ("plot_pair",),
     "results": ("MaskSettings", "Protocol", "Result", "program", "read_result"),
     "scores": ("CONVENTIONS", "Evaluation", "forward_passes"),
     "scoring": ("evaluate", "evaluate_masks", "folder_for"),
@@ -37,6 +39,7 @@ __all__ = [
     "folder_for",
     "forward_passes",
     "interval_table",
+    "plot_pair",
     "program",
     "read_result",
     "score_tables",

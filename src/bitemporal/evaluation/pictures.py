@@ -83,10 +83,15 @@ def draw_masks(
         row[0].set_ylabel(f"CAR {change_area_ratio(images.label):.3f}", fontsize=8)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
+    add_legend(figure)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def add_legend(figure: Figure) -> None:
+    """Say below a figure what the colours of ``coloured_errors`` mean."""
     patches = [
         Patch(facecolor=(red / 255, green / 255, blue / 255), edgecolor="grey", label=name)
         for name, (red, green, blue) in _LEGEND.items()
     ]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8, frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)

@@ -23,6 +23,8 @@ from bitemporal.method.car import CarPartition
 from bitemporal.metrics import METRIC_VERSION
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bitemporal.inference import Detector
 
 FORMAT = 2
@@ -149,6 +151,26 @@ class Result:
     seed: int | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     file: Path | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        """Name, seed, data and split, and the scores."""
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"Result({self.name!r}{seed}, {self.protocol.data}/{self.protocol.split}, {self.evaluation!r})"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Scores and counts of every pair; see ``Evaluation.to_frame``.
+
+        Returns:
+            The same rows with the columns ``detector`` and ``seed`` in front, so that those of several results can
+            stand in one table.
+
+        Raises:
+            MissingExtraError: When pandas is not installed.
+        """
+        frame = self.evaluation.to_frame()
+        frame.insert(0, "detector", self.name)
+        frame.insert(1, "seed", self.seed)
+        return frame
 
     def summary(self, intervals: bool = False) -> dict[str, Any]:
         """All metrics: over all pairs, by CAR part and by CAR decile; see ``Evaluation.summary``."""

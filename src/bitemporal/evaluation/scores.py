@@ -6,17 +6,21 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bitemporal.errors import DataError
+from bitemporal.errors import DataError, MissingExtraError
 from bitemporal.evaluation.bootstrap import Replicates, Resampling, estimate
 from bitemporal.evaluation.counting import FATES, OBJECT_SIZES, SIZE_NAMES, TOLERANCE, ProbabilityCounts
 from bitemporal.files import replacing
 from bitemporal.method.car import CarPartition
-from bitemporal.metrics import AVERAGINGS, METRICS, Counts, metrics
+from bitemporal.metrics import AVERAGINGS, METRICS, Counts, image_metric, metrics
+from bitemporal.tables import per_cent
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONVENTIONS = {
     "dataset": "one confusion matrix summed over all pairs; null if the metric's class occurs nowhere",
@@ -68,6 +72,43 @@ class Evaluation:
     def parts(self) -> tuple[str, ...]:
         """Name of the part of each pair's CAR, N; the empty string where no pixel is valid."""
         return tuple(self.partition.part(car) for car in self.cars)
+
+    def __len__(self) -> int:
+        """Number of labelled pairs."""
+        return len(self.stems)
+
+    def __repr__(self) -> str:
+        """Number of pairs, and dataset mIoU in per cent."""
+        return f"Evaluation({len(self)} pairs, dataset mIoU {per_cent(metrics(self.counts, 'dataset')['miou'])} %)"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Scores and counts of every pair.
+
+        Returns:
+            One row per pair, by its stem: ``car`` (NaN where no pixel is valid), ``part``, ``sent_to``; every metric of
+            ``bitemporal.metrics.METRICS`` in [0, 1] as its image mean takes it (a ratio 0/0 is 1, NaN where no pixel is
+            valid); then the counts, as in the file of ``write_confusions``.
+
+        Raises:
+            MissingExtraError: When pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise MissingExtraError(
+                "to_frame needs pandas, which is not installed; install it with `pip install bitemporal[geo]`"
+            ) from error
+        counts = np.hstack([self.counts, self.boundary, self.objects.reshape(len(self), -1)])
+        return pd.DataFrame(
+            {
+                "car": self.cars,
+                "part": self.parts,
+                "sent_to": self.sent_to,
+                **{name: image_metric(name, self.counts) for name in METRICS},
+                **dict(zip((*_CONFUSION, *_BOUNDARY, *_OBJECTS), counts.T, strict=True)),
+            },
+            index=pd.Index(self.stems, name="stem"),
+        )
 
     def summary(self, intervals: bool = False) -> dict[str, Any]:
         """All metrics: over all pairs, by CAR part and by CAR decile.

@@ -37,6 +37,11 @@ class Prediction:
     probability: npt.NDArray[np.float32]
     part: str | None = None
 
+    def __repr__(self) -> str:
+        """Height and width, share of changed pixels, and part."""
+        sent = "" if self.part is None else f", sent to {self.part}"
+        return f"Prediction({' x '.join(map(str, self.mask.shape))}, {self.mask.mean():.1%} changed{sent})"
+
 
 class Answer(NamedTuple):
     """Probability of change of one pair, 1 x H x W in [0, 1], and the CAR part that it was sent to, if any."""
@@ -53,6 +58,10 @@ class Detector(ABC):
     """
 
     members: Sequence["Detector"] = ()
+
+    def __repr__(self) -> str:
+        """The kind of detector, with its members."""
+        return f"{type(self).__name__}({', '.join(map(repr, self.members))})"
 
     @abstractmethod
     def answers(
@@ -220,6 +229,10 @@ class NetworkDetector(Detector):
         """
         self._trained_on = trained_on
         self.model = (model if device is None else model.to(device)).eval()
+
+    def __repr__(self) -> str:
+        """Network, channels and device."""
+        return f"{type(self).__name__}({self.model.name}, {self.channels} channels, {self.device})"
 
     @property
     def device(self) -> torch.device:

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -148,6 +148,18 @@ class PairFolder:
             self.stated = self.stated.of_dates()
         known = all(of_dates) if self.stated.differing else self.stated.source != "found"
         self._decoding = replace(self.stated, files=len(of_dates)) if known else None
+
+    def __len__(self) -> int:
+        """Number of pairs in all splits."""
+        return sum(map(len, self._pairs.values()))
+
+    def __iter__(self) -> Iterator[Pair]:
+        """The pairs of all splits, as ``pairs`` gives them."""
+        return iter(self.pairs())
+
+    def __repr__(self) -> str:
+        """The folder, and the number of pairs of each split."""
+        return f"PairFolder({str(self.root)!r}, {', '.join(f'{n} {len(own)}' for n, own in self._pairs.items())})"
 
     @property
     def decoding(self) -> LabelDecoding | None:

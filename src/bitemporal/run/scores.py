@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 from typing import Any
 
 from bitemporal.errors import DataError
@@ -67,5 +68,7 @@ def how_to_score(run: RunFolder) -> str:
         for field in dataclasses.fields(PairOptions)
         if recipe.get(field.name) is not None
     ]
-    words = [str(run.stage(ORIGIN).bundle), str(recipe["data"]), *stated, f"--split {split}"]
-    return f"score it: `bitemporal evaluate {' '.join(words)} -o {run.scores(split, ORIGIN)}`"
+    bundle, data, output = (
+        shlex.quote(str(path)) for path in (run.stage(ORIGIN).bundle, recipe["data"], run.scores(split, ORIGIN))
+    )
+    return f"score it: `bitemporal evaluate {' '.join([bundle, data, *stated])} --split {split} -o {output}`"
