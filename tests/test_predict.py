@@ -2,12 +2,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from bitemporal.cli.main import main
 from bitemporal.inference import load, save_origin_partition
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.method.car import CarPartition
+from scene_files import LEFT, write_raster
 from stub_networks import convolutional, images, pair_of_car, pointwise, register_stubs
 
 
@@ -166,3 +168,66 @@ def test_folders_whose_stems_differ_by_a_suffix_are_paired_as_in_training(bundle
     two = ["predict", *(str(path) for path in (bundles / "B").iterdir()), *words[3:], "-o", str(bundles / "m.png")]
     assert main([*two, "--suffixes", "_a,_b"]) == 1
     assert "leave the option out" in capsys.readouterr().err
+
+
+# --- tiles that lie on the ground
+
+
+@pytest.fixture
+def tiles(bundles):
+    """Two folders of GeoTIFFs, one with no data, and a PNG; and their images by stem."""
+    contents = {}
+    for number, stem in enumerate(("0", "1")):
+        before, after = pair_of_car(60 * (number + 1), 20, 30, seed=number)
+        if stem == "1":
+            before[:5, :7] = 0
+            after[9, 9] = 0
+        for name, image in (("A", before), ("B", after)):
+            (bundles / name).mkdir(exist_ok=True)
+            options = {"left": LEFT + 15 * number, "nodata": 0} if stem == "1" else {}
+            write_raster(bundles / name / f"{stem}.tif", image.transpose(2, 0, 1), **options)
+        contents[stem] = before, after
+    for name in ("A", "B"):
+        save(bundles / name / "bare.png", contents["0"][0])
+    return contents
+
+
+def test_tiles_give_masks_in_their_place(bundles, tiles, capsys):
+    words = ["predict", str(bundles / "A"), str(bundles / "B"), "--bundle", str(bundles / "origin")]
+    words += ["-o", str(bundles / "out"), "--probability", str(bundles / "chances")]
+    for _ in range(2):  # earlier masks are replaced
+        assert main(words) == 0
+    text = capsys.readouterr()
+    assert "no place on the ground" not in text.out + text.err
+    assert {path.name for path in (bundles / "out").iterdir()} == {"0.tif", "1.tif", "bare.png"}
+    detector = load(bundles / "origin", "cpu")
+    for stem, (before, after) in tiles.items():
+        expected = detector.predict(before, after)
+        missing = np.zeros((20, 30), bool)
+        if stem == "1":
+            missing = (before == 0).all(axis=2) | (after == 0).all(axis=2)
+            assert missing.sum() == 36
+        with (
+            rasterio.open(bundles / "A" / f"{stem}.tif") as image,
+            rasterio.open(bundles / "out" / f"{stem}.tif") as mask,
+            rasterio.open(bundles / "chances" / f"{stem}.tif") as chances,
+        ):
+            for written in (mask, chances):
+                assert (written.crs, written.transform, written.shape) == (image.crs, image.transform, image.shape)
+            assert mask.nodata == 255
+            assert np.array_equal(mask.read(1), np.where(missing, 255, expected.mask))
+            assert np.array_equal(chances.read(1), np.where(missing, np.nan, expected.probability), equal_nan=True)
+
+
+def test_tiles_in_different_places_and_files_of_others_stay_untouched(bundles, tiles, capsys):
+    write_raster(bundles / "B" / "1.tif", tiles["1"][1].transpose(2, 0, 1), left=LEFT + 16)
+    words = ["predict", str(bundles / "A"), str(bundles / "B"), "--bundle", str(bundles / "origin")]
+    words += ["-o", str(bundles / "out")]
+    assert main(words) == 1
+    assert "1.tif: lie on different pixels of the ground, expected the same" in capsys.readouterr().err
+    assert {path.name for path in (bundles / "out").iterdir()} == {"0.tif", "bare.png"}
+    write_raster(bundles / "out" / "0.tif", np.zeros((1, 3, 3), np.uint8))
+    label = (bundles / "out" / "0.tif").read_bytes()
+    assert main(words) == 1
+    assert "0.tif exists and is no mask by bitemporal" in capsys.readouterr().err
+    assert (bundles / "out" / "0.tif").read_bytes() == label

@@ -27,7 +27,8 @@ def predict(
     Args:
         before_image: Image of date 1, or a folder of images.
         after_image: Image of date 2, or a folder of images with the same stems, or with stems that differ by a suffix.
-        output: Mask to write, a PNG with 0 unchanged and 255 changed. For folders, the folder of the masks.
+        output: Mask to write, a PNG with 0 unchanged and 255 changed. For folders, the folder of the masks; there,
+            georeferenced GeoTIFFs give GeoTIFFs with 0 unchanged, 1 changed, 255 no data.
         probability: Also write the probability of change, as a PNG with 0..255 for 0..1. For folders, a folder.
         detector: Which detector predicts, and how.
         batch_size: Pairs predicted at once.

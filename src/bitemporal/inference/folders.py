@@ -1,4 +1,7 @@
-"""Predict from files to files: one pair, or two folders whose images match by stem; masks are written as PNG."""
+"""Predict from files to files: one pair, or two folders whose images match by stem.
+
+Masks are written as PNG; in folders, those of GeoTIFFs with a place on the ground as GeoTIFF.
+"""
 
 import os
 from collections import defaultdict
@@ -19,6 +22,7 @@ from bitemporal.imagery.inputs import Reading
 from bitemporal.imagery.scale import image_notes, to_channels
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference.detector import Detector
+from bitemporal.inference.places import NO_DATA, Place, is_placed_mask, place_of_pair, write_placed
 from bitemporal.pairs.folder import size_fault
 from bitemporal.pairs.listing import Listing, list_images, shared_stem
 from bitemporal.pairs.suffixes import Suffixes, match_folders
@@ -50,6 +54,7 @@ class _Job:
     after: Path
     mask: Path
     probability: Path | None
+    place: Place | None = None
 
 
 def predict_files(
@@ -71,10 +76,12 @@ def predict_files(
         detector: Any detector.
         before: Image of date 1, or a folder of images.
         after: Image of date 2, or a folder of images.
-        output: Mask to write, a PNG with 0 unchanged and 255 changed; for folders, the folder of the masks. Earlier
-            masks by bitemporal are replaced; each appears whole or not at all.
+        output: Mask to write, a PNG with 0 unchanged and 255 changed; for folders, the folder of the masks. There,
+            images that are GeoTIFFs with a place on the ground give GeoTIFFs in the same place: 0 unchanged, 1 changed,
+            255 where an image's no-data value stands. Earlier masks by bitemporal are replaced; each appears whole or
+            not at all.
         probability: Where to write the probability of change as well, as PNG with 0..255 for 0..1; a folder for
-            folders.
+            folders. Next to a mask that is a GeoTIFF it is one of floats in [0, 1].
         batch_size: Pairs predicted at once.
         suffixes: Suffixes of the stems before and after, for folders whose stems differ by them; by default those that
             all stems of each folder end in, where no stem is in both.
@@ -150,12 +157,21 @@ def _jobs_of_folders(
     faults += [f"{path}: does not end in the suffix of its folder" for paths in unmatched for path in sorted(paths)]
     for mine, others, other in ((first.files, second.files, after), (second.files, first.files, before)):
         faults += [f"{mine[stem]}: no image of the same stem in {other}" for stem in mine if stem not in others]
-    jobs = [
-        _Job(path, second.files[stem], masks / f"{stem}.png", maps / f"{stem}.png" if maps else None)
+    pairs = {
+        stem: (path, second.files[stem])
         for stem, path in first.files.items()
         if stem in second.files and stem not in dict(shared)
-    ]
-    if not jobs:
+    }
+    jobs = []
+    for stem, images in pairs.items():
+        try:
+            place = place_of_pair(*images)
+        except DataError as error:
+            faults.append(str(error))
+            continue
+        name = f"{stem}.png" if place is None else f"{stem}.tif"
+        jobs.append(_Job(*images, masks / name, maps / name if maps else None, place))
+    if not pairs:
         raise DataError(
             f"{before} and {after}: no two images with the same stem, such as {_first(listed[0])} and "
             f"{_first(listed[1])}; expected image files with equal stems, or with stems that differ by two suffixes, "
@@ -185,7 +201,8 @@ def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None
         if path.exists() and (path.stat().st_dev, path.stat().st_ino) in identities:
             raise OutputError(f"output: {path} is one of the inputs, which are never overwritten; choose another place")
     for path in outputs:
-        check_output(path, ".png", _is_ours, "mask by bitemporal")
+        ending = path.suffix if inputs[0].is_dir() else ".png"
+        check_output(path, ending, is_placed_mask if ending == ".tif" else _is_ours, "mask by bitemporal")
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise OutputError(f"probability: {outputs[1]} is where the mask goes; choose another place")
 
@@ -197,7 +214,7 @@ def _read_pair(
     for path in (job.before, job.after):
         decoded = decode(path, reading.bands)
         images.append(to_channels(decoded, reading.image_range))
-        for note in (*image_notes(decoded), *([_PLACE_LOST] if decoded.georeferenced else ())):
+        for note in (*image_notes(decoded), *([_PLACE_LOST] if decoded.georeferenced and job.place is None else ())):
             noted[note].append(path)
     before, after = images
     if fault := size_fault(job.before, {"before": before.shape[:2], "after": after.shape[:2]}):
@@ -210,6 +227,12 @@ def _predict_batch(
 ) -> list[Path]:
     predictions = detector.predict([before for _, before, _ in pairs], [after for _, _, after in pairs])
     for (job, _, _), prediction in zip(pairs, predictions, strict=True):
+        if job.place is not None:
+            images = job.before, job.after
+            write_placed(prediction.mask, job.mask, job.place, images, NO_DATA)
+            if job.probability is not None:
+                write_placed(prediction.probability, job.probability, job.place, images, np.nan)
+            continue
         _write_png(prediction.mask * np.uint8(255), job.mask)
         if job.probability is not None:
             _write_png(np.rint(prediction.probability * 255).astype(np.uint8), job.probability)
