@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -540,3 +541,24 @@ def test_errors_of_the_machine_are_one_line(error, words, monkeypatch, tmp_path,
 def test_every_command_gives_results(command):
     module, name = COMMANDS[command].split(":")
     assert get_type_hints(getattr(importlib.import_module(module), name))["return"] is Outcome
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["da"], {"data"}),
+        (["data", ""], {command.split()[1] for command in COMMANDS if command.startswith("data ")}),
+        (["train", "--mod"], {"--model", "--model-options"}),
+        (["predict-s"], {"predict-scene"}),
+        (["predict", "--bun"], {"--bundle"}),
+        (["predict-scene", "a.tif", "--poly"], {"--polygons"}),
+    ],
+)
+def test_bash_completes(words, offered, capsys):
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out + (
+        'COMP_WORDS=(bitemporal "$@"); COMP_CWORD=$#; _bitemporal; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == offered

@@ -4,8 +4,11 @@ The networks at full size are held to the reference by test_goldens.py.
 """
 
 import re
+from functools import partial
+from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +21,7 @@ from bitemporal.method.teachers import PartTeachers
 from bitemporal.models import ChangeModel, create_model, encoders, list_models, model_card
 from bitemporal.models.base import ParameterRule
 from bitemporal.models.changer import exchange, warp
+from bitemporal.models.encoders import fetch_weights
 from bitemporal.pairs.batch import Batch
 from bitemporal.run.learner import Learner
 
@@ -545,3 +549,24 @@ def test_stochastic_depth_grows_as_in_torchvision():
         if block.stochastic_depth.p > 0
     ]
     assert ours == pytest.approx(theirs)
+
+
+def test_of_what_timm_says_only_the_expected_is_silenced(caplog, monkeypatch):
+    monkeypatch.setattr("bitemporal.models.encoders._reachable", lambda url: True)
+    state = timm.create_model("test_efficientnet").state_dict()
+
+    def build(**more: torch.Tensor) -> Any:
+        overlay = {"state_dict": {**state, **more}}
+        options = {"features_only": True, "pretrained": True, "pretrained_cfg_overlay": overlay}
+        return timm.create_model("test_efficientnet", **options)
+
+    build()
+    assert "Unexpected keys (conv_head" in caplog.text  # or there is nothing to silence any more
+    caplog.clear()
+    fetch_weights(build, "test_efficientnet", "a test")
+    assert not caplog.records
+    fetch_weights(partial(build, odd=torch.zeros(1)), "test_efficientnet", "a test")
+    assert "odd" in caplog.text
+    caplog.clear()
+    build()
+    assert caplog.records  # outside it is heard again

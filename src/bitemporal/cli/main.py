@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "reproduce": "bitemporal.cli.reproduce:reproduce",
     "models": "bitemporal.cli.models:models",
     "import": "bitemporal.cli.import_checkpoint:import_checkpoint",
+    "completion": "bitemporal.cli.completion:completion",
 }
 """Words of a command -> its module and function, imported only when the command is called."""
 

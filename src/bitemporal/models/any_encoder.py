@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bitemporal.errors import OptionError, WeightsError
 from bitemporal.files import not_there
 from bitemporal.models.base import Normalisation
-from bitemporal.models.encoders import TIMM_HUB, fetch_weights
+from bitemporal.models.encoders import TIMM_HUB, fetch_weights, without_expected_noise
 from bitemporal.models.layers import has_batch_norm, rescaled_levels
 
 WeightsFile = str | os.PathLike[str]
@@ -100,7 +100,8 @@ class TimmEncoder(nn.Module):
             self.body = build(pretrained=pretrained)
         else:
             state = _weights_of_timm(whole, whole.pretrained_cfg, weights)
-            self.body = build(pretrained=True, pretrained_cfg_overlay={"state_dict": state})
+            with without_expected_noise():
+                self.body = build(pretrained=True, pretrained_cfg_overlay={"state_dict": state})
             for module in self.body.modules():
                 getattr(module, "pretrained_cfg", {}).pop("state_dict", None)  # or timm keeps them in memory
         self.channels_last = getattr(self.body, "output_fmt", None) == Format.NHWC

@@ -1,5 +1,7 @@
 """Encoders of timm and segmentation-models-pytorch, and the fetching of their weights."""
 
+import logging
+import re
 import urllib.error
 import urllib.request
 from collections import OrderedDict
@@ -37,7 +39,7 @@ def fetch_weights(build: Callable[[], _Encoder], encoder: str, source: str) -> _
         WeightsError: When the weights cannot be fetched or do not fit.
     """
     try:
-        with _cache_only_when_unreachable():
+        with _cache_only_when_unreachable(), without_expected_noise():
             return build()
     # Fetching fails in many ways (network, proxy, disk, damaged file), and every library has its own errors for them.
     except Exception as error:
@@ -61,6 +63,27 @@ def timm_network(name: str, pretrained: bool, **options: Any) -> Any:  # noqa: A
     """
     build = partial(timm.create_model, name, pretrained=pretrained, **options)
     return fetch_weights(build, name.partition(".")[0], TIMM_HUB) if pretrained else build()
+
+
+_HEAD = ("conv_head.", "bn2.", "head.", "head_", "norm_head.", "classifier.", "fc.", "fc_norm.", "pre_logits.")
+"""Beginnings of the names of weights behind an encoder's last stage, which no network here has."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a message of timm says more than that the weights of a head were left out, which is meant."""
+    left_out = re.match(r"Unexpected keys \((.*)\) found while loading pretrained weights", record.getMessage())
+    return left_out is None or not all(name.startswith(_HEAD) for name in left_out[1].split(", "))
+
+
+@contextmanager
+def without_expected_noise() -> Iterator[None]:
+    """Keep timm from warning of the weights of a head that is left out on purpose; all else it says is heard."""
+    logger = logging.getLogger("timm.models._builder")
+    logger.addFilter(_is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_news)
 
 
 @contextmanager

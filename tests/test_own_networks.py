@@ -1,0 +1,85 @@
+"""Networks of the user's own modules in every command: --import, BITEMPORAL_IMPORT, entry points."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bitemporal.cli.main import main
+from bitemporal.own_networks import MODULES_VARIABLE
+
+CODE = """
+from bitemporal import register_model
+from bitemporal.models import create_model, model_card
+
+@register_model(model_card("test_tinycd"))
+def {name}(in_channels=3):
+    return create_model("test_tinycd", in_channels=in_channels)
+"""
+
+
+def bitemporal(*words: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as what is imported stays."""
+    command = [sys.executable, "-m", "bitemporal", *words]
+    environment = os.environ | variables
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
+
+
+@pytest.fixture
+def module(tmp_path):
+    (tmp_path / "my_networks.py").write_text(CODE.format(name="my_network"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["my_networks", "my_networks.py"])
+def test_a_network_of_a_module_or_a_file_is_described(name, module):
+    done = bitemporal("models", "my_network", "--import", name, "--json", folder=module)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["name"] == "my_network"
+
+
+def test_it_is_trained_and_predicts(module, tiny_pairs):
+    options = ["--max-steps", "1", "--batch-size", "2", "--crop-size", "32", "--workers", "0"]
+    words = ["train", "--import", "my_networks", "--model", "my_network", "--data", str(tiny_pairs), "--out", "r"]
+    done = bitemporal(*words, *options, folder=module)
+    assert done.returncode == 0, done.stderr
+    pair = [str(tiny_pairs / f"test/{date}/pair_00.png") for date in "AB"]
+    words = ["predict", "--bundle", "r/origin/bundle", *pair, "-o", "m.png"]
+    alone = bitemporal(*words, folder=module)
+    assert alone.returncode == 1 and "--import my_module" in alone.stderr  # the remedy, followed:
+    assert bitemporal(*words, "--import", "my_networks.py", folder=module).returncode == 0
+    assert bitemporal(*words, folder=module, **{MODULES_VARIABLE: "my_networks"}).returncode == 0
+
+
+def test_the_entry_points_of_an_installed_package_are_imported(module):
+    package = module / "site/my_package-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[bitemporal.models]\nmine = my_package\n")
+    (module / "site/my_package.py").write_text(CODE.format(name="packaged"))
+    path = os.pathsep.join([str(module / "site"), os.environ.get("PYTHONPATH", "")])
+    done = bitemporal("models", "--pattern", "pack*", "--json", folder=module, PYTHONPATH=path)
+    assert [network["name"] for network in json.loads(done.stdout)] == ["packaged"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none_such", ["none_such", "No module named"]),
+        ("none_such.py", ["none_such.py", "no such file"]),
+        ("broken.py", ["broken.py", "ZeroDivisionError"]),
+        ("json.py", ["json.py", "rename the file"]),
+    ],
+)
+def test_what_cannot_be_imported_is_one_line(name, words, module, monkeypatch, capsys):
+    monkeypatch.setenv(MODULES_VARIABLE, "")
+    monkeypatch.chdir(module)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (module / "broken.py").write_text("1 / 0\n")
+    (module / "json.py").write_text("")
+    assert main(["models", "--import", name]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and all(word in said for word in words)
