@@ -12,15 +12,22 @@ from bitemporal.errors import OutputError
 Part = Literal["student", "small", "medium", "large"]
 """Networks of a distillation checkpoint, as `interop` has them, which is imported with torch only."""
 
+_SHOWN = 10
+"""So many names are shown at most."""
+
 
 def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part = "student") -> Outcome:
-    """Turn a checkpoint of Open-CD or MTKD-CD into a bundle.
+    """Turn a checkpoint of Open-CD, MTKD-CD, SNUNet or bitemporal itself into a bundle.
 
-    No code from the file is run. Every entry must be used; entries that the reference itself never uses are left out
-    and listed. A checkpoint of multi-teacher distillation holds four networks; --part chooses one.
+    No code from the file is run, also where a whole network was pickled. The state dict is found under its usual names
+    (state_dict, model_G_state_dict, model, ...), without the prefixes of DataParallel, Lightning and moving averages.
+    The networks of BIT_CD and ChangeFormer, which are others than those here, are named.
+
+    Every entry must be used; entries that the reference itself never uses are left out and listed. A
+    checkpoint of multi-teacher distillation holds four networks; --part chooses one.
 
     Args:
-        checkpoint: File (.pth): a state dict, or a dict with one under state_dict.
+        checkpoint: File of torch.save (.pth, .pt, .ckpt), or .safetensors.
         model: Name of the same network here; `bitemporal models` lists them.
         output: Bundle folder to write; a bundle there is replaced.
         part: Network to take from a distillation checkpoint: student, or the small, medium or large teacher.
@@ -38,12 +45,18 @@ def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part
     console.print(f"{imported.entries} entries of {checkpoint} ({part}) are {model}; bundle: {output}")
     if imported.unused:
         console.print(f"left out, {len(imported.unused)} entries that the reference holds and never uses:")
-        for key in imported.unused:
+        for key in imported.unused[:_SHOWN]:
             console.print(f"  {key}")
+        if len(imported.unused) > _SHOWN:
+            console.print(f"  ... and {len(imported.unused) - _SHOWN} more, all of them in bundle.json")
     for other, count in imported.other_parts.items():
         console.print(f"left out, {count} entries of another network in the file: --part {other}")
     if imported.checkpoint.others:
-        console.print(f"left out, not weights: {', '.join(imported.checkpoint.others)}")
+        more = len(imported.checkpoint.others) - _SHOWN
+        listed = [*imported.checkpoint.others[:_SHOWN], *([f"{more} more"] if more > 0 else [])]
+        console.print(f"left out, not weights: {', '.join(listed)}")
+    if imported.checkpoint.averaged:
+        console.print("note: these weights are moving averages (EMA); the file holds no others under usual names")
     if "ema_state_dict" in imported.checkpoint.others:
         console.print(
             "note: these weights are the moving averages; mmengine keeps the unaveraged ones in ema_state_dict"

@@ -1,28 +1,28 @@
-"""Checkpoint files of Open-CD and MTKD-CD, read without running any code that they contain.
+"""Checkpoint files of Open-CD, MTKD-CD and other projects, read without running any code that they contain.
 
-A file that mmengine saves during training also pickles its log: a class of its own and numpy arrays. Only these names
-are accepted, and replaced by objects that do nothing. A file that asks for any other code is refused.
+A file that mmengine saves during training also pickles its log: a class of its own and numpy arrays. These names are
+replaced by objects that do nothing, and so are the classes of a network that was pickled whole, of which the tensors
+are left. A file that asks for any other code is refused.
 """
 
 import hashlib
 import os
 import pickle
-import pickletools
-import re
-import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bitemporal.errors import WeightsError
 from bitemporal.files import not_there
 from bitemporal.interop.opencd.conversion import known_share, misfits, unused_entries
 from bitemporal.interop.opencd.families import FAMILIES
+from bitemporal.interop.opencd.pickled import code_names, load_inert, outline, saving_weights, tensors_of
+from bitemporal.interop.opencd.projects import Recognised, in_opencd_names, recognise
 from bitemporal.models import ChangeModel, create_model, model_card
 
 Part = Literal["student", "small", "medium", "large"]
@@ -31,22 +31,9 @@ _TEACHERS: dict[str, str] = {"small": "teacher_s.", "medium": "teacher_m.", "lar
 """Prefixes of the teachers in a checkpoint of multi-teacher distillation; the student's keys have none."""
 
 
-class _Inert:
-    """Takes the place of a pickled log: accepts any arguments and any state, and does nothing."""
-
-    def __new__(cls, *args: object, **options: object) -> Self:
-        return super().__new__(cls)
-
-    def __init__(self, *args: object, **options: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
 _LOG_NAMES = (
     "mmengine.logging.history_buffer.HistoryBuffer",
-    "builtins.getattr",  # for the log's own statistics methods; never called, because it becomes an _Inert too
+    "builtins.getattr",  # for the log's own statistics methods; never called, because it becomes inert too
     "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray._reconstruct",
@@ -56,21 +43,60 @@ _LOG_NAMES = (
 )
 
 
+_AVERAGES = ("ema_state_dict", "state_dict_ema", "model_ema")
+
+_HOLDERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_G_state_dict",
+    "net_G_state_dict",
+    "netG",
+    "net_G",
+    "model",
+    "net",
+    "network",
+    "params",
+    "weights",
+    *_AVERAGES,
+)
+"""Where trainers keep the state dict, or the network, in a checkpoint; weights before their moving averages."""
+
+_WRAPPERS = ("module.", "model.", "net.", "network.", "netG.", "net_G.", "_orig_mod.")
+"""Prefixes of DataParallel, Lightning modules and compiled networks."""
+
+_AVERAGED = ("ema.", "ema_model.", "model_ema.", "averaged_model.")
+"""Prefixes of moving averages."""
+
+_COUNTERS = ("steps", "n_averaged", "initted", "step")
+"""Entries in which averaged models count."""
+
+_NO_WEIGHTS = ("criterion", "loss", "metric", "train_", "val_", "valid_", "test_")
+"""How the entries of a Lightning module begin that belong to losses and metrics."""
+
+_SHOWN = 10
+"""So many names are shown at most."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The content of a checkpoint file.
 
     Attributes:
         path: The file.
-        entries: Its state dict, on the CPU, mapped from the file if its format allows.
+        entries: Its state dict, on the CPU, mapped from the file if its format allows, without the prefixes of
+            wrappers.
         others: Names of what else it holds, such as the state of an optimiser; no weights of the network.
         meta: Its own description: short texts and numbers.
+        held: Where in the file the state dict was found; empty where it is all that there is.
+        averaged: The entries are moving averages of the weights.
     """
 
     path: Path
     entries: dict[str, Tensor]
     others: tuple[str, ...] = ()
     meta: dict[str, str | int | float | bool] = field(default_factory=dict)
+    held: str = ""
+    averaged: bool = False
 
     def parts(self) -> dict[str, dict[str, Tensor]]:
         """State dicts of its networks under their plain names: the student (or the only network), then the teachers."""
@@ -103,17 +129,17 @@ class Imported:
 
 
 def import_network(path: str | os.PathLike[str], name: str, part: Part = "student") -> Imported:
-    """Build a network with the weights of an Open-CD or MTKD-CD checkpoint.
+    """Build a network with the weights of a checkpoint.
 
     Args:
-        path: The file; a raw state dict, or a dict with one under ``state_dict``.
+        path: The file: a state dict, a whole network, or a dict with one of them under a usual name; or safetensors.
         name: Registered name of the same network here.
         part: Network to take from a distillation checkpoint; in a checkpoint of one network it is ``student``.
 
     Raises:
         UnknownModelError: When no network has that name.
-        WeightsError: When the file is not a checkpoint, would run code, holds moving averages, lacks the part, or does
-            not fit the network. Every key that does not fit is listed.
+        WeightsError: When the file is not a checkpoint, would run code, lacks the part, is of a network of another
+            project that is not here, or does not fit the network. Keys that do not fit are listed, ten at most.
     """
     model_card(name)
     checkpoint = read_checkpoint(path)
@@ -121,83 +147,144 @@ def import_network(path: str | os.PathLike[str], name: str, part: Part = "studen
     if part not in parts:
         raise WeightsError(f"{path}: holds no part {part!r}; found {', '.join(parts)}; choose one of them (--part)")
     entries = parts[part]
-    converted, problems = misfits(name, entries)
-    if problems:
-        raise WeightsError(
-            f"{path}: its {part} is not Open-CD's {name}; {_hint(name, entries)}. {len(problems)} entries do not fit:"
-            + "".join(f"\n  {line}" for line in problems)
-        )
     model = create_model(name)
+    known = recognise(entries)
+    framework, unused = "Open-CD", list[str]()
+    if _shapes(entries) == _shapes(model.state_dict()):
+        framework, converted = "bitemporal", entries
+    else:
+        if known is not None:
+            entries = _of_project(path, checkpoint, known, name, entries)
+            framework = known.title
+        converted, problems = misfits(name, entries)
+        if problems:
+            raise WeightsError(
+                f"{path}: its {part} is not Open-CD's {name}; {_hint(name, entries)}. {len(problems)} entries do not "
+                "fit:" + "".join(f"\n  {line}" for line in _first(problems))
+            )
+        unused = unused_entries(name, entries)
     model.load_state_dict(converted)
-    unused = unused_entries(name, entries)
+    if known is not None and known.normalisation is not None:
+        model.card = replace(model.card, normalisation=known.normalisation)
     provenance = {
         "file": checkpoint.path.name,
         "sha256": _sha256(checkpoint.path),
         "bytes": checkpoint.path.stat().st_size,
-        "framework": "Open-CD",
+        "framework": framework,
         "part": part,
         "meta": checkpoint.meta,
         "unused": unused,
+        "averaged": checkpoint.averaged,
     }
     others = {other: len(content) for other, content in parts.items() if other != part}
     return Imported(model.eval(), checkpoint, len(entries) - len(unused), unused, others, provenance)
+
+
+def _shapes(entries: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in entries.items()}
+
+
+def _of_project(
+    path: str | os.PathLike[str], checkpoint: Checkpoint, known: Recognised, name: str, entries: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Entries of another project's network in Open-CD's names.
+
+    Raises:
+        WeightsError: When it is another network than the one here, in whatever it differs.
+    """
+    held = f" (under {checkpoint.held!r})" if checkpoint.held else ""
+    if not known.nearest:
+        raise WeightsError(
+            f"{path}: holds {known.title}{held}, expected a network that is here: `bitemporal models` lists them"
+        )
+    if known.differs:
+        raise WeightsError(
+            f"{path}: holds {known.title}{held}; it differs from {known.nearest} in {known.differs}, so that its "
+            f"weights cannot be used here. Train {known.nearest} instead: bitemporal train --model {known.nearest}"
+        )
+    if name != known.nearest:
+        raise WeightsError(f"{path}: holds {known.title}{held}, not {name}: use --model {known.nearest}")
+    return in_opencd_names(entries)
+
+
+def _first(lines: Iterable[str]) -> list[str]:
+    """At most ten lines, and how many more there are."""
+    lines = list(lines)
+    return lines if len(lines) <= _SHOWN else [*lines[: _SHOWN - 1], f"... and {len(lines) - _SHOWN + 1} more"]
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint file without running code from it.
 
     Args:
-        path: A raw state dict, or a dict with one under ``state_dict``, saved by ``torch.save``.
+        path: A state dict, a whole network, or a dict with one of them under a usual name (``state_dict``,
+            ``model_G_state_dict``, ``model``, ...), saved by ``torch.save``; or a safetensors file.
 
     Raises:
-        WeightsError: When the file is not a checkpoint, would run code, or holds moving averages.
+        WeightsError: When the file is not a checkpoint, would run code, or holds moving averages besides the weights
+            under names that do not tell which are which.
     """
     path = Path(path)
     content = _load(path)
     others: tuple[str, ...] = ()
     meta: dict[str, str | int | float | bool] = {}
-    if isinstance(content, Mapping) and "state_dict" in content:
-        others = tuple(str(key) for key in content if key != "state_dict")
+    held = ""
+    if isinstance(content, Mapping):
+        held = next((key for key in _HOLDERS if _holds_weights(content.get(key))), "")
+    if held and isinstance(content, Mapping):
+        others = tuple(str(key) for key in content if key != held)
         said = content.get("meta")
         if isinstance(said, Mapping):
             meta = {str(key): value for key, value in said.items() if _is_short(value)}
-        content = content["state_dict"]
-    elif isinstance(content, Mapping) and "ema_state_dict" in content:
-        raise WeightsError(
-            f"{path}: holds only moving averages (ema_state_dict). To use them, save them again as "
-            "{'state_dict': ...}, without the prefix 'module.' and the entry 'steps'"
-        )
+        content = content[held]
+    network = tensors_of(content)
+    content = content if network is None else network
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(
             f"{path}: holds {type(content).__name__}, expected a state dict, or a dict with one under 'state_dict'"
         )
     wrong = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if wrong:
-        listed = ", ".join(f"{key} ({type(content[key]).__name__})" for key in wrong)
+        listed = ", ".join(_first(f"{key} ({type(content[key]).__name__})" for key in wrong))
         raise WeightsError(
             f"{path}: expected a state dict (names and tensors), or a dict with one under 'state_dict'; these entries "
-            f"are not tensors: {listed}. Save the state dict alone"
+            f"are not tensors: {listed}. Save the state dict alone, where the network was made: "
+            "torch.save(network.state_dict(), 'weights.pth')"
         )
-    entries = dict(content)
-    _refuse_averages(path, entries)
-    if all(key.startswith("module.") for key in entries):  # saved from inside DistributedDataParallel
-        entries = {key.removeprefix("module."): value for key, value in entries.items()}
-    return Checkpoint(path, entries, others, meta)
+    entries, averaged, left = _unwrapped(path, dict(content))
+    return Checkpoint(path, entries, (*others, *left), meta, held, averaged or held in _AVERAGES)
 
 
-def _refuse_averages(path: Path, entries: Mapping[str, Tensor]) -> None:
-    averages = [key for key in entries if key.startswith("ema_")]
-    if averages:
+def _holds_weights(value: object) -> bool:
+    is_state = isinstance(value, Mapping) and any(isinstance(entry, Tensor) for entry in value.values())
+    return is_state or bool(tensors_of(value))
+
+
+def _unwrapped(path: Path, entries: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool, list[str]]:
+    """Entries without the prefixes of wrappers, whether they are moving averages, and the names of what is left out."""
+    mixed = [key for key in entries if key.startswith("ema_") and not key.startswith(_AVERAGED)]
+    if mixed:
         raise WeightsError(
-            f"{path}: holds moving averages (EMA) as well as the weights, as mmcv 1.x saves them: {len(averages)} "
-            f"entries such as {averages[0]}. Choose one of the two: save the file again with it alone, under the plain "
-            "names"
+            f"{path}: holds moving averages (EMA) as well as the weights, as mmcv 1.x saves them: {len(mixed)} "
+            f"entries such as {mixed[0]}, under names that do not tell which are which. Choose one of the two: save "
+            "the file again with it alone, under the plain names"
         )
-    if "steps" in entries and any(key.startswith("module.") for key in entries):
-        raise WeightsError(
-            f"{path}: is an averaged model (EMA: entry 'steps', names under 'module.'). To use the averages, save them "
-            "again without 'steps' and without the prefix 'module.'"
-        )
+    left: list[str] = []
+    averaged = False
+    averages = {key for key in entries if key.startswith(_AVERAGED)}
+    if averages and len(averages) < len(set(entries) - {*_COUNTERS}):
+        left.append(f"{len(averages)} moving averages such as {min(averages)}")
+        entries = {key: value for key, value in entries.items() if key not in averages}
+    while True:
+        counters = {key for key in entries if key in _COUNTERS}
+        names = [key for key in entries if key not in counters]
+        weights = [key for key in names if not key.startswith(_NO_WEIGHTS)]
+        prefix = next((p for p in (*_WRAPPERS, *_AVERAGED) if weights and all(k.startswith(p) for k in weights)), "")
+        if not prefix:
+            return entries, averaged, left
+        averaged |= prefix in _AVERAGED or bool(counters)
+        left += _first(key for key in names if not key.startswith(prefix))
+        entries = {key.removeprefix(prefix): entries[key] for key in weights}
 
 
 def _is_short(value: object) -> bool:
@@ -207,23 +294,27 @@ def _is_short(value: object) -> bool:
 def _load(path: Path) -> object:
     if not path.is_file():
         raise WeightsError(f"{not_there(path, 'file')}; expected a checkpoint (.pth, .pt, .ckpt, .safetensors)")
-    zipped = zipfile.is_zipfile(path)  # the format since torch 1.6, which can be mapped instead of read
-    with torch.serialization.safe_globals([(_Inert, name) for name in _LOG_NAMES]):
+    if path.suffix == ".safetensors":
         try:
-            content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-        except pickle.UnpicklingError as error:
-            names = _code_names(path, zipped, str(error))
-            if names:
-                raise WeightsError(
-                    f"{path}: refused, because reading it would run code ({', '.join(names)}); weights need none. If "
-                    "you trust its source, save its weights alone there: "
-                    f"torch.save({{'state_dict': torch.load('{path.name}', weights_only=False)['state_dict']}}, "
-                    "'weights.pth')"
-                ) from error
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path}: is not a safetensors file, or is damaged ({error}). Fetch it again") from error
+    try:
+        return load_inert(path, list(_LOG_NAMES))
+    except pickle.UnpicklingError as error:
+        names = code_names(path, str(error))
+        if not names:
             raise _not_a_checkpoint(path) from error
-        except Exception as error:  # a damaged pickle can raise anything
-            raise _not_a_checkpoint(path) from error
-    return content
+        content = outline(path, [*_LOG_NAMES, *names])
+        within = content.values() if isinstance(content, Mapping) else ()
+        if any(tensors_of(value) for value in (content, *within)):
+            return content  # a network that was pickled whole: its tensors need no code
+        raise WeightsError(
+            f"{path}: refused, because reading it would run code ({', '.join(_first(names))}); weights need none. If "
+            f"you trust its source, save its weights alone there: {saving_weights(path, _HOLDERS)}"
+        ) from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _not_a_checkpoint(path) from error
 
 
 def _not_a_checkpoint(path: Path) -> WeightsError:
@@ -233,26 +324,6 @@ def _not_a_checkpoint(path: Path) -> WeightsError:
         f"{path}: is not a PyTorch checkpoint, or is damaged ({path.stat().st_size} bytes, starting with {start!r}); "
         "expected a file written by torch.save. Fetch it again"
     )
-
-
-def _code_names(path: Path, zipped: bool, message: str) -> list[str]:
-    """Names of the code that a pickle would run, found without unpickling anything."""
-    if zipped:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    named = re.findall(r"GLOBAL (\S+)", message)
-    if named:
-        return [str(named[0])]
-    names: list[str] = []
-    texts: list[str] = []
-    with path.open("rb") as stream, suppress(Exception):  # a damaged pickle can raise anything
-        for opcode, argument, _ in pickletools.genops(stream):
-            if opcode.name in ("GLOBAL", "INST"):
-                names.append(str(argument).replace(" ", "."))
-            elif opcode.name == "STACK_GLOBAL":
-                names.append(".".join(texts[-2:]))
-            elif isinstance(argument, str):
-                texts.append(argument)
-    return names
 
 
 def _sha256(path: Path) -> str:

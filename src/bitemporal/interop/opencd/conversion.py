@@ -127,6 +127,6 @@ def convert(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if problems:
         raise WeightsError(
             f"the state dict is not that of Open-CD's {name}; check the name of the network. {len(problems)} entries "
-            f"do not fit: {'; '.join(problems)}"
+            f"do not fit: {'; '.join(problems[:10])}{'; ...' if len(problems) > 10 else ''}"
         )
     return converted
