@@ -41,7 +41,7 @@ def fake(folder, first: str):
 
 def test_torchvision_imports_after_the_models_package():
     code = """
-import bitemporal.models
+from bitemporal.models import ChangeModel
 import torch
 from torchvision.transforms import v2
 from torchvision import tv_tensors

@@ -1,5 +1,7 @@
 """Any encoder of timm or segmentation-models-pytorch as a pyramid of features, by its name."""
 
+from bitemporal import _torchvision as _torchvision  # isort: skip  (before timm, which imports torchvision)
+
 import difflib
 import inspect
 import math

@@ -6,6 +6,8 @@ TGRS 2024, https://arxiv.org/abs/2312.01163. Reference: Open-CD (Apache-2.0). Th
 Code License for SegFormer, non-commercial), its ResNet from timm.
 """
 
+from bitemporal import _torchvision as _torchvision  # isort: skip  (before timm, which imports torchvision)
+
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bitemporal import _torchvision as _torchvision  # before timm, which imports torchvision
 from bitemporal.errors import InputSizeError
 from bitemporal.losses import Pixels, binary_cross_entropy, cross_entropy
 from bitemporal.models.card import ModelCard, Normalisation, ParameterRule, TrainingDefaults

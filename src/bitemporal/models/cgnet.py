@@ -6,6 +6,8 @@ Reference: Open-CD (Apache-2.0); the encoder and its ImageNet weights are timm's
 (BSD-3-Clause).
 """
 
+from bitemporal import _torchvision as _torchvision  # isort: skip  (before timm, which imports torchvision)
+
 from collections import OrderedDict
 from dataclasses import replace
 from functools import partial

@@ -1,5 +1,7 @@
 """Encoders of timm and segmentation-models-pytorch, and the fetching of their weights."""
 
+from bitemporal import _torchvision as _torchvision  # isort: skip  (before timm, which imports torchvision)
+
 import logging
 import re
 import urllib.error

@@ -7,6 +7,8 @@ Shuffling units: Ningning Ma and others: ShuffleNet V2: Practical Guidelines for
 2018, https://arxiv.org/abs/1807.11164. Reference: Open-CD (Apache-2.0); there are no pretrained weights.
 """
 
+from bitemporal import _torchvision as _torchvision  # isort: skip  (before timm, which imports torchvision)
+
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

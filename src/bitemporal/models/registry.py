@@ -5,6 +5,7 @@ import fnmatch
 import importlib
 import inspect
 import pkgutil
+import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,7 @@ def register_model(card: ModelCard) -> Callable[[_Function], _Function]:
 
 
 _loading = False
+_lock = threading.RLock()  # another thread waits; a module that registers networks may ask for others
 
 
 def is_loaded() -> bool:
@@ -80,18 +82,18 @@ def is_loaded() -> bool:
 def load_networks() -> None:
     """Import all modules that register networks, once: this package's, those of other packages, and the user's own."""
     global _loading
-    if _loading:
-        return
-    _loading = True
-    try:
-        importlib.import_module("bitemporal._torchvision")  # before timm, which imports torchvision
-        for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-            importlib.import_module(f"bitemporal.models.{module.name}")
-        import_entry_points()
-        import_named_modules()
-    except BaseException:
-        _loading = False
-        raise
+    with _lock:
+        if _loading:
+            return
+        _loading = True
+        try:
+            for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+                importlib.import_module(f"bitemporal.models.{module.name}")
+            import_entry_points()
+            import_named_modules()
+        except BaseException:
+            _loading = False
+            raise
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -5,6 +5,8 @@ Remote Sensing, https://arxiv.org/abs/2402.06994, where it is on a par with netw
 Open-CD. The decoder is that of segmentation-models-pytorch (MIT); weights have the licences of their encoders.
 """
 
+from bitemporal import _torchvision as _torchvision  # isort: skip  (before timm, which imports torchvision)
+
 from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args

@@ -6,6 +6,8 @@ https://arxiv.org/abs/2407.15317. Reference: Open-CD (Apache-2.0); there are no 
 residuals are torchvision's (MobileNetV2).
 """
 
+from bitemporal import _torchvision as _torchvision  # isort: skip  (before timm, which imports torchvision)
+
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

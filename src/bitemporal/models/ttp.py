@@ -6,6 +6,8 @@ https://arxiv.org/abs/2312.16202. Reference: Open-CD (Apache-2.0); the encoder a
 (Kirillov et al.: Segment Anything, ICCV 2023; Apache-2.0).
 """
 
+from bitemporal import _torchvision as _torchvision  # isort: skip  (before timm, which imports torchvision)
+
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
