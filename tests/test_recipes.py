@@ -8,8 +8,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from bitemporal.cli.main import COMMANDS
-from bitemporal.run.recipe import DistillRecipe
+from bitemporal.cli.main import COMMANDS, main
+from bitemporal.cli.parser import make_parser
+from bitemporal.cli.predict_scene import predict_scene
+from bitemporal.cli.train import train
+from bitemporal.run.recipe import DistillRecipe, TrainRecipe
 from bitemporal.run.stages import DistillationRun
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,3 +49,52 @@ def test_command_in_a_recipe_is_one(path):
     assert words[1] == "distill"
     assert words[3] == f"recipes/{path.name}"
     assert {word for word in words if word.startswith("--")} <= {"--config", "--model", "--data", "--out"}
+
+
+def test_paths_in_a_recipe_start_at_its_folder_and_those_of_the_command_line_do_not(tmp_path, monkeypatch):
+    (tmp_path / "settings").mkdir()
+    file = tmp_path / "settings" / "mine.yaml"
+    file.write_text("model: tinycd\ndata: ../pairs\nout: ../runs/x\nsplits: splits.csv\nmax_steps: 7\n")
+    monkeypatch.chdir(tmp_path)
+    parser = make_parser("bitemporal train", train)
+    recipe = parser.parse_args(["--config", "settings/mine.yaml"])
+    assert recipe.data == str(tmp_path / "pairs")
+    assert recipe.out == str(tmp_path / "runs/x")
+    assert recipe.splits == str(tmp_path / "settings/splits.csv")
+    words = ["--config", "settings/mine.yaml", "--data", "other", "--max-steps", "8"]
+    assert (parser.parse_args(words).data, parser.parse_args(words).max_steps) == ("other", 8)
+    assert TrainRecipe.from_yaml(file).data == str(tmp_path / "pairs")
+
+
+def test_a_run_folder_resumes_from_elsewhere_and_after_it_was_moved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = TrainRecipe(model="tinycd", data="pairs", out="runs/x")
+    recipe.to_yaml("runs/x/recipe.yaml")
+    written = yaml.safe_load((tmp_path / "runs/x/recipe.yaml").read_text())
+    assert (written["data"], written["out"]) == (str(tmp_path / "pairs"), ".")
+    (tmp_path / "runs/x").rename(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    again = TrainRecipe.from_yaml(tmp_path / "moved/recipe.yaml")
+    assert (again.data, again.out) == (str(tmp_path / "pairs"), str(tmp_path / "moved"))
+
+
+def test_bundles_of_a_file_of_options_are_folders_beside_it_or_ids_of_a_hub(tmp_path):
+    (tmp_path / "student").mkdir()
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "bundle: [student, owner/name]\nbefore: [a.tif]\nafter: [https://example.org/b.tif]\noutput: c.tif\n"
+    )
+    values = make_parser("bitemporal predict-scene", predict_scene).parse_args(["--config", str(file)])
+    assert values.bundle == [str(tmp_path / "student"), "owner/name"]
+    assert (values.before, values.after) == ([str(tmp_path / "a.tif")], ["https://example.org/b.tif"])
+    assert values.output == str(tmp_path / "c.tif")
+
+
+@pytest.mark.parametrize("content", [None, "- a\n- b\n", "model: [\n"])
+def test_a_file_of_options_that_cannot_be_used_is_named(content, tmp_path, capsys):
+    file = tmp_path / "recipe.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--config", str(file)])
+    assert str(file) in capsys.readouterr().err

@@ -60,6 +60,18 @@ def _near_names(folder: Path, name: str) -> list[str]:
     return [names[near] for near in difflib.get_close_matches(name.casefold(), names)]
 
 
+def from_folder(value: object, folder: Path) -> object:
+    """The path, or the list of paths, that a file in a folder names: relative ones start at that folder.
+
+    Addresses (``https://``, ``s3://``) and values that are no text stay as they are.
+    """
+    if isinstance(value, list):
+        return [from_folder(item, folder) for item in value]
+    if not isinstance(value, str) or "://" in value or value.startswith("/vsi"):
+        return value
+    return os.path.abspath(folder / value)
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str], *failures: type[Exception]) -> Iterator[Path]:
     """Give a temporary file next to the target to write, and rename it to the target when the block ends well.

@@ -7,15 +7,54 @@ import re
 import typing
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import docstring_parser
+import yaml
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse._actions import ActionConfigFile
 
 from bitemporal.cli.words import did_you_mean
+from bitemporal.files import from_folder, not_there
 
 _PLURALS = {int: "integers", float: "numbers", str: "names"}
 _MORE_NAMES = {"output": ("-o", "--out")}
+
+
+_PATHS = {
+    *("data", "out", "output", "splits", "reuse", "run", "manifest", "before", "after", "label", "masks", "bundle"),
+    *("within", "mask", "summary"),
+}
+"""Options that are paths; in a file of options, relative ones start at the folder of that file."""
+
+
+class _OptionFile(ActionConfigFile):
+    """Reads ``--config``."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:  # noqa: ANN401  jsonargparse has no types here
+        file = Path(values)
+        if not file.is_file():
+            raise TypeError(f"{not_there(file, 'file')}; expected a YAML file of options")
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise TypeError(f"{file}: cannot be read as YAML ({error})") from error
+        if not isinstance(content, dict):
+            raise TypeError(f"{file}: holds {type(content).__name__}, expected options and their values")
+        resolved = {name: self._resolved(name, value, file.parent) for name, value in content.items()}
+        try:
+            self.apply_config(parser, cfg, self.dest, yaml.safe_dump(resolved, sort_keys=False))
+        except TypeError as error:
+            raise TypeError(f"{file}: {error}") from error
+
+    def _resolved(self, name: str, value: Any, folder: Path) -> object:  # noqa: ANN401  as the file has it
+        if name not in _PATHS:
+            return value
+        if name == "bundle":  # or ids on a hub
+            bundles = [value] if isinstance(value, str) else value
+            return [from_folder(one, folder) if (folder / str(one)).exists() else one for one in bundles or ()]
+        return from_folder(value, folder)
 
 
 class _Parser(ArgumentParser):
@@ -43,7 +82,11 @@ def make_parser(prog: str, *functions: Callable[..., Any]) -> ArgumentParser:
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     # by default, argparse takes -1e5, -inf and -25,0 for options
     parser._negative_number_matcher = re.compile(r"-(\d|\.|inf)")
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
+    parser.add_argument(
+        "--config",
+        action=_OptionFile,
+        help="YAML file with any of the options below. Relative paths in it start at its folder.",
+    )
     for title, documented, parameters in itertools.chain.from_iterable(map(_groups, functions)):
         group = parser.add_argument_group(title) if title else parser
         helps = {p.arg_name: p.description or "" for p in docstring_parser.parse(documented.__doc__ or "").params}

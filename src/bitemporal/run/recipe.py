@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from bitemporal.errors import BitemporalError, RecipeError
-from bitemporal.files import not_there, replacing
+from bitemporal.files import from_folder, not_there, replacing
 from bitemporal.imagery.scale import RGB, check_bands, check_image_range
 from bitemporal.method.car import CarPartition
 from bitemporal.models.card import ModelCard, TrainingDefaults
@@ -30,6 +30,10 @@ _DEFAULTS = {"teachers": "all", "criterion": "kl"}
 
 STAGES = ("origin", "teachers", "control", "student", "verdict")
 """Stages of a distillation run, in order."""
+
+
+PATHS = ("data", "out", "splits", "reuse")
+"""Fields of a recipe that are paths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,19 +121,29 @@ class TrainRecipe(PairOptions):
         return dataclasses.replace(card.training, **{name: v for name, v in given.items() if v is not None})
 
     def to_yaml(self, path: str | os.PathLike[str]) -> None:
-        """Write the recipe, atomically; ``--config`` of the command reads it."""
+        """Write the recipe, atomically; ``--config`` of the command reads it.
+
+        Paths are absolute, but for the run folder of a recipe that lies in it, which may be moved.
+        """
+        content = self.to_dict()
+        if content["out"] == os.path.dirname(os.path.abspath(path)):
+            content["out"] = "."
         with replacing(path) as temporary:
-            temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+            temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a recipe that ``to_yaml`` wrote.
+        """Read a recipe that ``to_yaml`` wrote; relative paths start at its folder.
 
         Raises:
             RecipeError: When the file is missing or not YAML, or a field is unknown or has an unusable value.
         """
         fields = {field.name.rstrip("_"): field.name for field in dataclasses.fields(cls)}
-        content = {fields.get(name, name): value for name, value in read_yaml(path).items()}
+        folder = Path(path).parent
+        content = {
+            fields.get(name, name): from_folder(value, folder) if name in PATHS else value
+            for name, value in read_yaml(path).items()
+        }
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--recipe", type=cls)
         try:
@@ -141,11 +155,12 @@ class TrainRecipe(PairOptions):
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields under their command line names, as plain YAML types."""
-        return {
+        """The fields under their command line names, as plain YAML types; paths are absolute."""
+        content = {
             name.rstrip("_"): list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
         }
+        return content | {name: from_folder(content[name], Path()) for name in PATHS if name in content}
 
 
 @dataclass(frozen=True, kw_only=True)
