@@ -263,6 +263,13 @@ def test_the_page_and_the_table_of_the_readme_are_current():
     assert readme == models_page.with_table(readme), "run benchmarks/models_page.py"
 
 
+def test_the_copy_of_the_cards_is_current():
+    current = json.loads(json.dumps(models_page.cards()))
+    stored_cards = json.loads(models_page.CARDS.read_text())
+    assert {name: current.get(name) for name in stored_cards} == stored_cards, "run benchmarks/models_page.py"
+    assert set(REAL) <= set(stored_cards), "run benchmarks/models_page.py"
+
+
 def test_the_page_and_the_readme_name_every_network():
     page, table = models_page.page(), models_page.readme_table()
     for facts in all_facts():
