@@ -16,6 +16,7 @@ from bitemporal.cli.main import main
 from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.inference import NetworkDetector
 from bitemporal.scenes import predict_scene, threshold_scene
+from bitemporal.scenes.journal import Journal
 from scene_files import LEFT, TOP, UTM, ground, read, write_raster
 from stub_networks import Passes, convolutional, pointwise, register_stubs
 
@@ -209,6 +210,40 @@ def test_a_scene_that_was_begun_without_an_area_starts_again_with_it(pair, tmp_p
     assert len({first, fingerprint(), fingerprint(mask=[mask])}) == 3
     write_area(path, SECOND)
     assert fingerprint(within=str(path)) != first
+
+
+def test_an_interrupted_scene_of_an_area_goes_on_and_ends_with_the_same_bytes(pair, tmp_path, monkeypatch):
+    clouds = np.zeros((1, *SHAPE), np.uint8)
+    clouds[0, 90:110, 30:200] = 1
+    options = {
+        "within": str(write_area(tmp_path / "area.gpkg", HOLED, SECOND)),
+        "mask": [str(write_raster(tmp_path / "clouds.tif", clouds))],
+        "tile": 64,
+        "overlap": 16,
+    }
+    detector = NetworkDetector(convolutional(0))
+
+    def run(folder):
+        kinds = {"probability": folder / "p.tif", "polygons": folder / "a.gpkg"}
+        return predict_scene(detector, *pair, folder / "c.tif", **kinds, **options)
+
+    assert run(tmp_path / "whole").resumed == 0
+    write = Journal.write
+
+    def write_two(journal, *strip):
+        if journal.strips == 2:
+            raise KeyboardInterrupt
+        write(journal, *strip)
+
+    monkeypatch.setattr(Journal, "write", write_two)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped")
+    monkeypatch.setattr(Journal, "write", write)
+    # a map made meanwhile in the same place leaves what is done alone
+    threshold_scene(tmp_path / "whole" / "p.tif", tmp_path / "stopped" / "c.tif")
+    assert run(tmp_path / "stopped").resumed == 2
+    for name in ("c.tif", "p.tif", "a.gpkg"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_areas_and_masks_that_do_not_fit_are_refused_with_the_reason(pair, tmp_path):
