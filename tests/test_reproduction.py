@@ -145,7 +145,9 @@ def test_the_command_estimates_and_names_the_missing_data(tmp_path, capsys, monk
     assert "hours" in capsys.readouterr().out
     # without a look at the clock
     assert main(["reproduce", "sysu-cd", "--model", "fc_ef"]) == 1
-    assert "data/sysu-cd: no such folder; expected the pairs of SYSU-CD" in capsys.readouterr().err
+    text = capsys.readouterr().err
+    assert "data/sysu-cd: no such folder" in text
+    assert "expected the pairs of SYSU-CD: `bitemporal data download sysu-cd`" in text
     assert not (tmp_path / "runs").exists()
 
 

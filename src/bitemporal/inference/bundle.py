@@ -16,12 +16,13 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bitemporal.errors import BitemporalError, BundleError, PartitionError
+from bitemporal.errors import BitemporalError, BundleError, PartitionError, UnknownModelError
 from bitemporal.files import not_there, replacing, replacing_folder, write_json
 from bitemporal.imagery.training_images import TrainingImages
 from bitemporal.method.car import CarPartition
 from bitemporal.method.origin_partition import check_teachers
 from bitemporal.models import ChangeModel, Normalisation, create_model
+from bitemporal.models.registry import registering_module
 
 NETWORK_BUNDLE = "network"
 ORIGIN_PARTITION_BUNDLE = "origin-partition"
@@ -68,6 +69,7 @@ def save_bundle(
             "format": FORMATS[NETWORK_BUNDLE],
             "kind": NETWORK_BUNDLE,
             "model": model.name,
+            "module": registering_module(model.name),
             "config": dict(model.config),
             "normalisation": {"mean": model.card.normalisation.mean, "std": model.card.normalisation.std},
             "trained_on": None if trained_on is None else trained_on.to_json(),
@@ -144,6 +146,12 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
         # the values it was trained with, whatever the card says by now
         normalisation = _normalisation(description["normalisation"], model.config["in_channels"])
         model.card = replace(model.card, normalisation=normalisation)
+    except UnknownModelError as error:
+        # the bundle of a network of one's own says which module registers it
+        module = str(description.get("module") or "my_module")
+        raise BundleError(f"{folder}: {str(error).replace('my_module', module)}") from error
+    except FileNotFoundError as error:
+        raise BundleError(f"{not_there(weights, 'file')}; fetch or copy the whole bundle again") from error
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError, BitemporalError) as error:
         raise BundleError(f"{weights}: cannot be loaded ({error}); write or fetch the bundle again") from error
     return model.eval()

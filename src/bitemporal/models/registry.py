@@ -112,6 +112,17 @@ def unknown_model(name: str, known: Collection[str]) -> UnknownModelError:
     )
 
 
+def registering_module(name: str) -> str:
+    """Name of the module that registers a network; empty for the networks of this package, and for those of scripts.
+
+    Raises:
+        UnknownModelError: When no network has this name.
+    """
+    _, build, _ = _entry(name)
+    module = str(getattr(build, "func", build).__module__)  # of a partial's function
+    return "" if module.split(".")[0] in ("bitemporal", "__main__") else module
+
+
 def _entry(name: str) -> _Entry:
     load_networks()
     if name not in _REGISTRY:
