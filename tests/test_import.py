@@ -657,3 +657,10 @@ def test_never_more_than_ten_names_are_listed(tmp_path):
     with pytest.raises(WeightsError) as caught:
         import_network(saved(tmp_path / "x.pth", state), "fc_ef")
     assert len(str(caught.value).splitlines()) == 11
+
+
+def test_the_parts_of_a_distillation_checkpoint_are_proposed_as_options(tmp_path, capsys):
+    state = {f"module.{key}": value for key, value in create_model("test_tinycd").state_dict().items()}
+    command = ["import", str(saved(tmp_path / "x.pth", state)), "--model", "test_tinycd", "-o", str(tmp_path / "b")]
+    assert main([*command, "--part", "small"]) == 1
+    assert follow_options(capsys.readouterr().err, [*command, "--part", "small"]) == [["--part", "student"]]

@@ -27,6 +27,7 @@ from bitemporal.method.teachers import PartTeachers, raw_outputs
 from bitemporal.run import stages
 from bitemporal.run.recipe import STAGES, DistillRecipe, TrainRecipe
 from bitemporal.run.stages import DistillationRun, train
+from remedies import follow_options
 from test_training import assert_equal, killed_after
 
 QUIET = Console(quiet=True)
@@ -105,9 +106,12 @@ def test_teachers_of_another_network_cannot_start_from_the_origin(tiny_pairs, tm
         distill(tiny_pairs, tmp_path, teacher_model="test_fc", teacher_start="origin")
 
 
-def test_teachers_that_start_from_the_origin_need_it(tiny_pairs, tmp_path):
-    with pytest.raises(BundleError, match="stage origin has not been trained"):
-        distill(tiny_pairs, tmp_path, stages="teachers")()
+def test_teachers_that_start_from_the_origin_need_it(tiny_pairs, tmp_path, capsys):
+    command = [*arguments(tiny_pairs, tmp_path), "--stages=teachers"]
+    assert main(command) == 1
+    text = capsys.readouterr().err.splitlines()[-1]
+    assert "stage origin has not been trained" in text
+    assert follow_options(text, command) == [["--stages", "origin,teachers"]]
 
 
 def test_teachers_learn_from_their_part_alone(whole):

@@ -213,5 +213,6 @@ def _choose_split(folder: PairFolder) -> str:
     if len(folder.splits) == 1:
         return folder.splits[0]
     raise OptionError(
-        f"split: {folder.root} has labels in {', '.join(labelled)}, and neither in test nor in val; name one by --split"
+        f"split: {folder.root} has labels in {', '.join(labelled)}, and neither in test nor in val; choose "
+        + " or ".join(f"--split {name}" for name in labelled)
     )

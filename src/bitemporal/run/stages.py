@@ -26,7 +26,7 @@ from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT, RunFolder, teacher_s
 from bitemporal.run.learner import Learner
 from bitemporal.run.loading import training_loader
 from bitemporal.run.processes import is_first_process, make_fabric
-from bitemporal.run.recipe import DistillRecipe, TrainRecipe
+from bitemporal.run.recipe import STAGES, DistillRecipe, TrainRecipe
 from bitemporal.run.resuming import check_same_run
 from bitemporal.run.reuse import reuse_stages
 from bitemporal.run.verdict import reach_verdict
@@ -196,9 +196,11 @@ class DistillationRun(TrainingRun):
         """
         folder = self.folder.stage(stage)
         if not is_trained(folder, self.recipe.steps_of(stage)):
+            needed = "teachers" if stage.startswith("teacher-") else stage
+            chosen = self.recipe.stage_names | {needed}
             raise BundleError(
-                f"{folder.bundle}: stage {stage} has not been trained to its end, and a later stage needs it; add it "
-                "to --stages"
+                f"{folder.bundle}: stage {stage} has not been trained to its end, and a later stage needs it; run it "
+                f"as well: --stages {','.join(name for name in STAGES if name in chosen)}"
             )
         return load_network(folder.bundle)
 

@@ -145,7 +145,8 @@ def import_network(path: str | os.PathLike[str], name: str, part: Part = "studen
     checkpoint = read_checkpoint(path)
     parts = checkpoint.parts()
     if part not in parts:
-        raise WeightsError(f"{path}: holds no part {part!r}; found {', '.join(parts)}; choose one of them (--part)")
+        choices = " or ".join(f"--part {found}" for found in parts)
+        raise WeightsError(f"{path}: holds no part {part!r}; found {', '.join(parts)}; choose {choices}")
     entries = parts[part]
     model = create_model(name)
     known = recognise(entries)
