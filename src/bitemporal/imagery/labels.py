@@ -1,8 +1,8 @@
 """Change masks of a data set on disk, decoded to 0 / 1 / 255.
 
 What the values of labels mean is found from all files of a set together (``LabelSummary``), or stated by options
-(``LabelOptions``). Pixels to ignore are never found, only stated: on the disk 255 usually means changed, in a decoded
-mask 255 means ignored.
+(``LabelOptions`` in ``label_rules.py``). Pixels to ignore are never found, only stated: on the disk 255 usually means
+changed, in a decoded mask 255 means ignored.
 """
 
 import math

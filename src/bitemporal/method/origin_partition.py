@@ -1,8 +1,9 @@
 """Origin-Partition (O-P): which teacher answers for a pair at test time.
 
 JL1-CD paper (arXiv 2502.13407), section on Origin-Partition: the origin M_O predicts a mask, the CAR of that mask
-selects one of the teachers M_S, M_M and M_L, and that teacher's prediction is the answer. The detector that applies
-this rule is ``bitemporal.inference.OriginPartition``.
+selects one of the teachers M_S, M_M and M_L, and that teacher's prediction is the answer. A CAR equal to a threshold
+belongs to the part below it (``CarPartition.part``). For a part without a teacher the origin answers. The detector that
+applies this rule is ``bitemporal.inference.OriginPartition``.
 """
 
 from collections.abc import Iterable, Sequence

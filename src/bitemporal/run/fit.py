@@ -2,9 +2,10 @@
 
 ``fit`` is the loop: resume, step, validate, keep the best, save. After each validation it writes ``best.safetensors``,
 if the weights are the best so far, and then ``last.ckpt``, which holds everything else. A stage that is killed and
-started again resumes at ``last.ckpt`` and repeats the steps since. On a CPU it ends with the same bundle and the same
-``metrics.csv`` as an uninterrupted one, byte for byte: every sample and every random draw is a function of the seed and
-the step alone. A GPU may round differently.
+started again resumes at ``last.ckpt`` and repeats the steps since; ``train_stage`` skips a stage whose bundle is
+complete. Whether the recipe allows it is checked before, in ``same_recipe.py``. On a CPU it ends with the same bundle
+and the same ``metrics.csv`` as an uninterrupted one, byte for byte: every sample and every random draw is a function of
+the seed and the step alone. A GPU may round differently.
 
 A stage may be given more steps later. Steps below the old length keep the old length's schedule and validations, all
 others have those of the new length, so that the weights do not depend on when the run was stopped in between.

@@ -18,7 +18,7 @@ from bitemporal.run.fit import is_trained
 from bitemporal.run.folder import CONTROL, ORIGIN, RunFolder, StageFolder, teacher_stage
 from bitemporal.run.processes import is_first_process, wait_for_all_processes
 from bitemporal.run.recipe import DistillRecipe
-from bitemporal.run.resuming import MAY_CHANGE, as_option, recipe_then, same_value
+from bitemporal.run.same_recipe import MAY_CHANGE, as_option, recipe_then, same_value
 
 _OF_THE_DISTILLATION = {"lambda", "criterion", "temperature", "teachers"}
 """Fields that concern the student alone; runs that differ in nothing else have the same control."""

@@ -12,7 +12,7 @@ from bitemporal.pairs import PairOptions
 from bitemporal.pairs.partition import read_partition
 from bitemporal.run.folder import DETECTORS, ORIGIN, RunFolder
 from bitemporal.run.recipe import read_yaml
-from bitemporal.run.resuming import as_option
+from bitemporal.run.same_recipe import as_option
 
 _SPLITS = ("test", "val")
 """Splits that a run is scored on, the one that its verdict is about first."""

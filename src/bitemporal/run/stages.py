@@ -27,8 +27,8 @@ from bitemporal.run.learner import Learner
 from bitemporal.run.loading import training_loader
 from bitemporal.run.processes import is_first_process, make_fabric
 from bitemporal.run.recipe import STAGES, DistillRecipe, TrainRecipe
-from bitemporal.run.resuming import check_same_run
 from bitemporal.run.reuse import reuse_stages
+from bitemporal.run.same_recipe import check_same_run
 from bitemporal.run.verdict import reach_verdict
 
 
@@ -90,7 +90,7 @@ class TrainingRun:
 
 
 class DistillationRun(TrainingRun):
-    """A run folder and the stages in it; a finished stage is never redone, an interrupted one resumes exactly."""
+    """A run folder and the stages in it: origin, teachers, control, student and verdict."""
 
     recipe: DistillRecipe
 
