@@ -664,3 +664,12 @@ def test_the_parts_of_a_distillation_checkpoint_are_proposed_as_options(tmp_path
     command = ["import", str(saved(tmp_path / "x.pth", state)), "--model", "test_tinycd", "-o", str(tmp_path / "b")]
     assert main([*command, "--part", "small"]) == 1
     assert follow_options(capsys.readouterr().err, [*command, "--part", "small"]) == [["--part", "student"]]
+
+
+def test_a_bundle_that_holds_the_checkpoint_is_not_replaced(tmp_path, capsys):
+    model = create_model("test_tinycd")
+    save_bundle(tmp_path / "b", model)
+    file = saved(tmp_path / "b" / "x.pth", model.state_dict())
+    assert run(file, "--model", "test_tinycd", "-o", tmp_path / "b") == 1
+    assert "choose another folder (-o)" in capsys.readouterr().err
+    assert file.is_file()

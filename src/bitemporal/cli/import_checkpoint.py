@@ -38,6 +38,8 @@ def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part
     folder = Path(output)
     if folder.exists() and not (folder / "bundle.json").is_file():
         raise OutputError(f"{output}: exists and is not a bundle; choose another folder (-o)")
+    if Path(checkpoint).resolve().is_relative_to(folder.resolve()):
+        raise OutputError(f"{output}: holds {checkpoint} itself, and would be replaced; choose another folder (-o)")
     imported = import_network(checkpoint, model, part)
     metadata = {"imported": imported.provenance, "bitemporal": __version__}
     save_bundle(folder, imported.model, metadata)

@@ -96,7 +96,7 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         kind, version = description["kind"], int(description["format"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BundleError(f"{path}: not the description of a bundle ({error!r}); write the bundle again") from error
     if kind not in FORMATS or version > FORMATS[kind]:
         known = " and ".join(f"{name!r} up to format {newest}" for name, newest in FORMATS.items())
