@@ -374,7 +374,7 @@ def test_train_leaves_the_recipe_of_a_distillation_alone(tiny_pairs, tmp_path):
 def test_test_split_alone_is_not_trained_on(tiny_pairs, tmp_path):
     data = tmp_path / "pairs"
     shutil.copytree(tiny_pairs / "test", data / "test")
-    with pytest.raises(DataError, match="expected a folder train"):
+    with pytest.raises(DataError, match="expected a split train"):
         distill(data, tmp_path / "run")
 
 

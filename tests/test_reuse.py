@@ -161,6 +161,15 @@ def test_a_copy_that_differs_is_refused(first, tiny_pairs, tmp_path, monkeypatch
     assert not (tmp_path / "run/origin/bundle").exists()
 
 
+def test_the_pairs_must_be_those_of_the_other_run(first, tiny_pairs, tmp_path):
+    shutil.copytree(tiny_pairs, tmp_path / "pairs")
+    for folder in ("A", "B", "label"):
+        (tmp_path / f"pairs/train/{folder}/pair_04.png").unlink()
+    with pytest.raises(DataError, match=r"first train/pair_04; .*and no --reuse, to start anew"):
+        distill(tmp_path / "pairs", tmp_path / "run", reuse=str(first))
+    assert not (tmp_path / "run/student").exists()
+
+
 def test_a_validation_split_goes_along(tiny_pairs, tmp_path):
     shutil.copytree(tiny_pairs, tmp_path / "pairs")
     shutil.rmtree(tmp_path / "pairs/val")

@@ -90,7 +90,7 @@ def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console) -> RunDa
     if sets_aside:
         rows = stratified_split(rows, recipe.validation_share, seed=recipe.validation_seed, source=source)
     if resumes:
-        _check_same_pairs(run.partition, rows)
+        _check_same_pairs(run, rows)
     if is_first_process():
         write_partition(run.partition, rows)
         if sets_aside:
@@ -181,21 +181,22 @@ def _collect(folder: PairFolder, rows: list[PartitionRow], source: str, partitio
     return RunData(folder, with_car, parts, cars, partition)
 
 
-def _check_same_pairs(partition: Path, rows: list[PartitionRow]) -> None:
+def _check_same_pairs(run: RunFolder, rows: list[PartitionRow]) -> None:
     """Refuse to resume with other training or validation pairs; test pairs may come later.
 
     Raises:
         DataError: When a pair was added, removed, moved or labelled anew; the text names the first.
     """
-    if not partition.exists():
+    if not run.partition.exists():
         return
     before, now = (
         {(row.split, row.stem, str(row.car)) for row in listed if row.split != TEST}
-        for listed in (read_partition(partition), rows)
+        for listed in (read_partition(run.partition), rows)
     )
     if changed := sorted(before ^ now):
         split, stem, _ = changed[0]
         raise DataError(
-            f"{partition}: the training or validation pairs are not those that the run was started with, first {split}/"
-            f"{stem}; restore them, or give another --out to start anew"
+            f"{run.partition}: the training or validation pairs are not those that the run was started with, first "
+            f"{split}/{stem}; restore them, or give another --out"
+            f"{', and no --reuse,' if run.reused.is_file() else ''} to start anew"
         )
