@@ -78,6 +78,16 @@ def test_a_run_folder_resumes_from_elsewhere_and_after_it_was_moved(tmp_path, mo
     assert (again.data, again.out) == (str(tmp_path / "pairs"), str(tmp_path / "moved"))
 
 
+def test_paths_of_a_run_of_an_earlier_version_start_where_it_was_called(tmp_path, monkeypatch):
+    file = tmp_path / "runs/x/recipe.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("model: tinycd\ndata: pairs\nout: runs/x\n")
+    for place, name in (("/", file), (tmp_path / "runs", "x/recipe.yaml")):
+        monkeypatch.chdir(place)
+        recipe = TrainRecipe.from_yaml(name)
+        assert (recipe.data, recipe.out) == (str(tmp_path / "pairs"), str(tmp_path / "runs/x"))
+
+
 def test_bundles_of_a_file_of_options_are_folders_beside_it_or_ids_of_a_hub(tmp_path):
     (tmp_path / "student").mkdir()
     file = tmp_path / "p.yaml"

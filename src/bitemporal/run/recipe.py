@@ -139,10 +139,11 @@ class TrainRecipe(PairOptions):
             RecipeError: When the file is missing or not YAML, or a field is unknown or has an unusable value.
         """
         fields = {field.name.rstrip("_"): field.name for field in dataclasses.fields(cls)}
-        folder = Path(path).parent
+        written = read_yaml(path)
+        folder = _start_of_paths(Path(os.path.abspath(path)).parent, written.get("out"))
         content = {
             fields.get(name, name): from_folder(value, folder) if name in PATHS else value
-            for name, value in read_yaml(path).items()
+            for name, value in written.items()
         }
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--recipe", type=cls)
@@ -161,6 +162,15 @@ class TrainRecipe(PairOptions):
             for name, value in dataclasses.asdict(self).items()
         }
         return content | {name: from_folder(content[name], Path()) for name in PATHS if name in content}
+
+
+def _start_of_paths(folder: Path, out: object) -> Path:
+    """Where the relative paths of a recipe start: at its folder, or where the command of an earlier version was called.
+
+    Such a version wrote ``out: runs/x`` to ``.../runs/x/recipe.yaml``.
+    """
+    parts = Path(str(out or ".")).parts
+    return folder.parents[len(parts) - 1] if parts and folder.parts[-len(parts) :] == parts else folder
 
 
 @dataclass(frozen=True, kw_only=True)
