@@ -6,6 +6,7 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+from affine import Affine
 from rasterio import features
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
@@ -16,6 +17,7 @@ from bitemporal.cli.main import main
 from bitemporal.errors import DataError, LabelError, OptionError
 from bitemporal.evaluation import read_result
 from bitemporal.evaluation.rasters import evaluate_raster
+from bitemporal.imagery.label_rules import LabelOptions
 from remedies import follow_options
 from scene_files import LEFT, TOP, UTM, write_raster
 
@@ -87,8 +89,6 @@ def test_a_label_raster_of_another_grid_is_brought_to_the_prediction(predicted, 
     )  # fmt: skip
     valid = np.isin(truth, (1, 2)) & (mask != 255)
     assert 0 < valid.sum() < mask.size / 2
-    from bitemporal.imagery.label_rules import LabelOptions
-
     labels = LabelOptions(label_values=(1, 2))
     result = evaluate_raster(path, file, block=32, labels=labels)
     assert counts(result) == expected_counts(mask, truth == 2, valid)
@@ -168,6 +168,32 @@ def test_values_that_could_mean_two_things_are_refused_with_a_remedy_that_works(
         [sys.executable, "-c", "from rasterio.rio.main import main_group; main_group()", *command], check=True
     )
     evaluate_raster(undeclared, write_raster(tmp_path / "l.tif", np.array([[[0, 1, 0]]], np.uint8)))
+
+
+def test_a_label_whose_unchanged_pixels_are_called_no_data_is_refused_with_a_remedy_that_works(predicted, tmp_path):
+    import subprocess
+    import sys
+
+    path, _, mask, _ = predicted
+    label = write_raster(tmp_path / "label.tif", (mask == 1).astype(np.uint8)[None], nodata=0)
+    for options in ({}, {"label_values": (0, 1)}):
+        with pytest.raises(
+            DataError, match=r"label.tif: says that 0 is no data.*`rio edit-info --unset-nodata .*label"
+        ):
+            evaluate_raster(path, label, labels=LabelOptions(**options))
+    command = ["edit-info", "--unset-nodata", str(label)]
+    subprocess.run(
+        [sys.executable, "-c", "from rasterio.rio.main import main_group; main_group()", *command], check=True
+    )
+    assert counts(evaluate_raster(path, label))[0] == (mask == 0).sum()
+
+
+def test_a_label_that_is_stored_south_up_is_turned(predicted, tmp_path):
+    path, _, mask, _ = predicted
+    truth = (mask == 1).astype(np.uint8)
+    transform = from_origin(LEFT, TOP, 0.5, 0.5) @ Affine.translation(0, SHAPE[0]) @ Affine.scale(1, -1)
+    label = write_raster(tmp_path / "label.tif", truth[None, ::-1], transform=transform)
+    assert counts(evaluate_raster(path, label)) == expected_counts(mask, truth, mask != 255)
 
 
 def test_rasters_that_do_not_fit_are_refused(predicted, tmp_path):

@@ -256,6 +256,11 @@ def _decode(
     if isinstance(truth, _Polygons):
         return None
     rule = stated.decoding()
+    if truth.raster.nodata == 0 and len(told) == 1 and (rule.source == "found" or 0 in (rule.unchanged or ())):
+        raise DataError(
+            f"{label}: says that 0 is no data, and holds nothing else but {next(iter(told)):g}; if 0 is unchanged, "
+            f"`rio edit-info --unset-nodata {label}` makes it count"
+        )
     counts = tuple(sorted(told.items(), key=lambda pair: -pair[1]))
     summary = LabelSummary(rule)
     summary.add(label, LabelObservation((1, sum(told.values())), "grey", counts, len(counts)))

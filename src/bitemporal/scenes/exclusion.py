@@ -131,7 +131,9 @@ class RasterOnGrid(ExitStack):
         grid, file = self.grid, self._file
         if grid.crs is None:  # of one size
             return
-        own = transform_bounds(file.crs, grid.crs, *file.bounds, densify_pts=21)
+        # of a file that is stored south up or mirrored, the bounds are turned about
+        (west, east), (south, north) = sorted(file.bounds[::2]), sorted(file.bounds[1::2])
+        own = transform_bounds(file.crs, grid.crs, west, south, east, north, densify_pts=21)
         left, bottom, right, top = array_bounds(grid.height, grid.width, grid.transform)
         if not (own[0] < right and left < own[2] and own[1] < top and bottom < own[3]):
             lies = "{:.6g} to {:.6g}, {:.6g} to {:.6g}"
