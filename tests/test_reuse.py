@@ -181,7 +181,7 @@ def test_a_validation_split_goes_along(tiny_pairs, tmp_path):
 
 
 def test_the_papers_settings_are_one_option(tiny_pairs, tmp_path):
-    base = {"model": "test_tinycd", "data": "d", "out": "o"}
+    base = {"model": "test_tinycd", "data": str(tmp_path / "d"), "out": str(tmp_path / "o")}
     paper = DistillRecipe(paper=True, **base)
     assert (paper.teacher_start, paper.teachers, paper.criterion, paper.lambda_) == ("scratch", "part", "mse", None)
     assert DistillRecipe(**base).criterion == "kl" and DistillRecipe(**base).teachers == "all"

@@ -1277,8 +1277,8 @@ def broken(tmp_path, kind):
     [
         ("no raster", r"wrong.tif: cannot be opened as a raster"),
         ("empty", r"wrong.tif: cannot be opened as a raster"),
-        ("missing", r"wrong.tif: cannot be opened as a raster .*No such file"),
-        ("folder", r"wrong.tif: cannot be opened as a raster .*expected a file"),
+        ("missing", r"wrong.tif: no such file; expected a raster"),
+        ("folder", r"wrong.tif: is a folder, .*expected a raster"),
         ("truncated", r"wrong.tif: (its pixels cannot be read|cannot be opened)"),
         ("types", r"before: the bands are of several types \(.*u.tif uint8, .*f.tif float32\)"),
         ("complex", r"wrong.tif: holds complex64 values"),

@@ -27,8 +27,8 @@ def remember_modules(names: Sequence[str]) -> None:
     """
     if names:
         files = [str(Path(name).absolute()) if name.endswith(".py") else name for name in names]
+        _import_all(files)
         os.environ[MODULES_VARIABLE] = os.pathsep.join(dict.fromkeys([*_named(), *files]))
-        import_named_modules()
 
 
 def import_named_modules() -> None:
@@ -37,7 +37,11 @@ def import_named_modules() -> None:
     Raises:
         OptionError: When it does not exist or cannot be imported.
     """
-    for name in _named():
+    _import_all(_named())
+
+
+def _import_all(names: Sequence[str]) -> None:
+    for name in names:
         try:
             _import(name)
         except Exception as error:  # whatever the user's code raises
