@@ -85,7 +85,7 @@ def scaled(samples, ranges):
         (random_samples(4, "int16", -2000, 2000), (-1000, 1500)),
         (random_samples(5, "float32") / np.float32(4000), (0, 0.7)),
         (random_samples(6, "uint8", 0, 256), None),
-        (random_samples(2, "uint32", 0, 2**32 - 1), (0, 2**32 - 1)),
+        (random_samples(1, "uint32", 0, 2**32 - 1), (0, 2**32 - 1)),
         (random_samples(1, "int8", -100, 100), (-100, 100)),
     ],
     ids=lambda value: f"{value.dtype}-{len(value)}" if isinstance(value, np.ndarray) else "",
