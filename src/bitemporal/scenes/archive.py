@@ -47,7 +47,8 @@ class SceneStatus:
         seconds: Time it took.
         attempts: How often it was tried.
         error: Why it failed.
-        warning: In what its images are far outside of those that the detector was trained on.
+        warning: What makes its comparison doubtful, and in what its images are far outside of those that the detector
+            was trained on.
     """
 
     id: str
@@ -186,7 +187,7 @@ class SceneWorker:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", UserWarning)
                     finished, summary = predict_unless_finished(
-                        self.detector, scene.before, scene.after, outputs, options
+                        self.detector, scene.before, scene.after, outputs, options, scene.stated
                     )
             except BitemporalError as error:
                 problem = str(error)
@@ -203,7 +204,7 @@ class SceneWorker:
                     summary["changed_hectares"],
                     0.0 if finished else summary["seconds"]["total"],
                     attempt,
-                    warning="; ".join(dict.fromkeys(str(told.message) for told in caught)),
+                    warning="; ".join(dict.fromkeys((*scene.warnings, *(str(told.message) for told in caught)))),
                 )
         return SceneStatus(scene.id, "failed", attempts=attempt, error=problem)
 

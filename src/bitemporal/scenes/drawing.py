@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from bitemporal.imagery.scale import ValueRange
 from bitemporal.scenes.exclusion import Exclusion
+from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.grids import DateOnGrid, Shift
 from bitemporal.scenes.options import MapOptions
 from bitemporal.scenes.outputs import Outputs
-from bitemporal.scenes.sources import Grid, Source
+from bitemporal.scenes.sources import Source
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from rasterio.windows import Window
 
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
+from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.options import PlaceOptions
-from bitemporal.scenes.sources import Grid, open_raster
+from bitemporal.scenes.sources import open_raster
 from bitemporal.scenes.vectors import PolygonsOnGrid
 
 _PIXELS = CRS.from_epsg(3857)

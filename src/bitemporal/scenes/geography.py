@@ -10,7 +10,7 @@ from pyproj.crs.coordinate_operation import LambertCylindricalEqualAreaConversio
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 
-from bitemporal.scenes.sources import Grid
+from bitemporal.scenes.geometry import Grid
 
 _MOST_DISTORTION = 0.01
 """Areas are not taken in a projection that distorts them by a larger fraction."""

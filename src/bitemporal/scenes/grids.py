@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
-from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import array_bounds
@@ -18,17 +17,16 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from bitemporal.errors import DataError
+from bitemporal.imagery.scale import to_physical
+from bitemporal.scenes.geometry import Grid, on_grid, warped_to
 from bitemporal.scenes.options import GridChoice
-from bitemporal.scenes.sources import Grid, Source, open_raster
+from bitemporal.scenes.sources import Source, is_remote, open_raster
 
 _ALIGNED = 1e-3
 """Grids that lie less than this part of a pixel apart count as aligned."""
 
 _MOST_TIMES = 50.0
 """Ratio of the dates' pixel sizes above which something must be wrong."""
-
-_PIXELS = CRS.from_epsg(3857)
-"""Stands in where neither date has a place: GDAL's warper needs a CRS, and the same on both sides changes nothing."""
 
 
 class Shift(NamedTuple):
@@ -53,8 +51,8 @@ def common_grid(before: Source, after: Source, choice: GridChoice = "before") ->
     if (first.crs is None) != (second.crs is None):
         lost, kept = (before, after) if first.crs is None else (after, before)
         raise DataError(
-            f"{lost.describe()}: has no CRS, but {kept.describe()} has {kept.grid.crs}; expected both or neither: give "
-            "it one with `gdal_edit.py -a_srs EPSG:CODE -a_ullr LEFT TOP RIGHT BOTTOM`"
+            f"{lost.describe()}: has no CRS, but {kept.describe()} has {kept.grid.crs}; expected both or neither"
+            + _same_area(lost, kept.grid)
         )
     if first.crs is None:
         if (first.height, first.width) != (second.height, second.width):
@@ -84,6 +82,18 @@ def common_grid(before: Source, after: Source, choice: GridChoice = "before") ->
     return Grid(first.crs, first.transform @ Affine.translation(x0, y0), x1 - x0, y1 - y0)
 
 
+def _same_area(source: Source, grid: Grid) -> str:
+    """What gives a date without a place the area of a grid; empty where its files cannot be written."""
+    if is_remote(source.files):
+        return ""
+    across, down = grid.width / source.grid.width, grid.height / source.grid.height
+    transform = list(grid.transform @ Affine.scale(across, down))[:6]
+    commands = " and ".join(
+        f"`rio edit-info '{file}' --crs '{grid.crs}' --transform '{transform}'`" for file in source.files
+    )
+    return f": if both show exactly the same area, {commands}"
+
+
 def _whole(value: float, rounding: Callable[[float], int]) -> int:
     """Round a pixel edge, unless it is one already."""
     nearest = round(value)
@@ -110,7 +120,7 @@ def _extent_on(grid: Grid, source: Source) -> tuple[float, float, float, float]:
     if times > _MOST_TIMES:
         raise DataError(
             f"{source.describe()}: its pixels are {times:.0f} times larger or smaller than those of date 1; check the "
-            "CRS and transforms, or resample it first"
+            "CRS and transforms, or bring it to pixels of a like size, as with `rio warp IN OUT --like FILE`"
         )
     return left, top, right, bottom
 
@@ -144,35 +154,15 @@ class DateOnGrid(ExitStack):
         self._files: dict[str, DatasetReader | WarpedVRT] = {}
         self._aligned = None if shift or source.nodata is not None else _alignment(source.grid, grid)
         for path in source.files:
-            dataset = open_raster(path)
-            self.callback(dataset.close)
+            opened = self.enter_context(open_raster(path))
+            dataset = self.enter_context(on_grid(source.grid, opened, path, source.nodata))
             self._files[path] = dataset if self._aligned else self._warped(dataset, shift)
 
-    def _warped(self, dataset: DatasetReader, shift: Shift | None) -> WarpedVRT:
+    def _warped(self, dataset: DatasetReader | WarpedVRT, shift: Shift | None) -> WarpedVRT:
         """The file on the common grid, warped while it is read."""
-        own, grid = self.source.grid, self.grid
         # what belongs to a pixel of the grid lies off by the shift, and is read from there
-        transform = grid.transform if shift is None else grid.transform @ Affine.translation(*shift)
-        nodata = dataset.nodata if self.source.nodata is None else self.source.nodata
-        marks: dict[str, Any] = {"add_alpha": True}
-        if nodata is not None:
-            marks = {"src_nodata": nodata, "nodata": nodata}
-        elif any(kind.name == "alpha" for kind in dataset.colorinterp):
-            marks = {}
-        warped = WarpedVRT(
-            dataset,
-            src_crs=own.crs or _PIXELS,
-            src_transform=own.transform,
-            crs=grid.crs or _PIXELS,
-            transform=transform,
-            width=grid.width,
-            height=grid.height,
-            resampling=Resampling.bilinear,
-            tolerance=0.05,
-            **marks,
-        )
-        self.callback(warped.close)
-        return warped
+        transform = None if shift is None else self.grid.transform @ Affine.translation(*shift)
+        return self.enter_context(warped_to(self.grid, dataset, self.source.nodata, transform))
 
     def read(
         self, window: Window, shape: tuple[int, int] | None = None
@@ -184,7 +174,8 @@ class DateOnGrid(ExitStack):
             shape: Height and width to decimate to; by default those of the window.
 
         Returns:
-            C x h x w of the files' type, zero where not valid, and h x w.
+            C x h x w after scale and offset, zero where not valid, and h x w. Without scale and offset they have the
+            files' type, else float64.
 
         Raises:
             DataError: When pixels cannot be read.
@@ -211,6 +202,8 @@ class DateOnGrid(ExitStack):
                 ) from error
             samples[(indices, *target)] = values
         valid &= np.isfinite(samples).all(axis=0)
+        if self.source.scaling is not None:
+            samples = to_physical(samples, self.source.scaling, axis=0)
         samples[:, ~valid] = 0
         return samples, valid
 

@@ -4,14 +4,16 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
+from bitemporal.scenes.bands import Stated, StatedBand
 from bitemporal.scenes.manifest_tables import COLUMNS, read_rows
 from bitemporal.scenes.sources import is_remote
+from bitemporal.scenes.stac import baseline_warnings, names_by_colour, stated_bands
 
 _TILE_PROPERTIES = ("grid:code", "s2:mgrs_tile", "tile", "tile_id")
 """Where STAC items say which tile they show."""
@@ -32,6 +34,8 @@ class SceneFiles:
         mask: Rasters that mark pixels to leave out; see ``SceneOptions``.
         before_date: When date 1 was, for merged polygons; empty where the manifest does not say.
         after_date: When date 2 was, likewise.
+        stated: What a STAC manifest says about bands of the files.
+        warnings: What makes a comparison of the dates doubtful.
     """
 
     id: str
@@ -41,6 +45,8 @@ class SceneFiles:
     mask: tuple[str, ...] = ()
     before_date: str = ""
     after_date: str = ""
+    stated: Stated = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = None) -> list[SceneFiles]:
@@ -95,8 +101,8 @@ def _of_table(file: Path) -> list[SceneFiles]:
         name = str(row.values["id"]).strip()
         before, after = (() if fault else _files(row.values[date], file) for date in ("before", "after"))
         masks = _files(row.values.get("mask") or "", file)
-        dates = (str(row.values.get(date) or "") for date in ("before_date", "after_date"))
-        scenes.append(SceneFiles(name, before, after, text, masks, *dates))
+        first, last = (str(row.values.get(date) or "") for date in ("before_date", "after_date"))
+        scenes.append(SceneFiles(name, before, after, text, masks, first, last))
     return scenes
 
 
@@ -129,8 +135,19 @@ def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:
         try:
             if first == last:
                 raise DataError(f"{file}: the tile {tile!r} has items of one date only, {first}; expected two dates")
-            files = _assets(before, assets, file), _assets(after, assets, file)
-            scenes.append(SceneFiles(tile, *files, before_date=first, after_date=last))
+            first_files, last_files = (_assets(item, assets, file) for item in (before, after))
+            stated = first_files | last_files
+            scenes.append(
+                SceneFiles(
+                    tile,
+                    tuple(first_files),
+                    tuple(last_files),
+                    before_date=first,
+                    after_date=last,
+                    stated=stated,
+                    warnings=baseline_warnings(before, after, [*stated.values()]),
+                )
+            )
         except DataError as error:
             scenes.append(SceneFiles(tile, error=str(error)))
     return scenes
@@ -148,11 +165,19 @@ def _tile_and_date(item: Mapping[str, Any], file: Path) -> tuple[str, str]:
     return tile, str(date)
 
 
-def _assets(item: Mapping[str, Any], chosen: Sequence[str] | None, file: Path) -> tuple[str, ...]:
+def _assets(item: Mapping[str, Any], chosen: Sequence[str] | None, file: Path) -> dict[str, tuple[StatedBand, ...]]:
+    """The files of an item, and what it says about their bands."""
     known = {name: asset for name, asset in (item.get("assets") or {}).items() if asset.get("href")}
-    for names in _ASSETS if chosen is None else (tuple(chosen),):
-        if all(name in known for name in names):
-            return tuple(_resolved(known[name]["href"], file) for name in names)
+    choices = (*_ASSETS, names_by_colour(known)) if chosen is None else (tuple(chosen),)
+    for names in choices:
+        if names and all(name in known for name in names):
+            try:
+                return {_resolved(known[name]["href"], file): stated_bands(known[name], item) for name in names}
+            except (AttributeError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{file}: the item {item.get('id')!r} describes the bands of its assets in a way that cannot be "
+                    f"read ({error}); expected lists of objects as in STAC's raster extension: correct or remove them"
+                ) from error
     wanted = ", ".join(chosen) if chosen else " or ".join(", ".join(names) for names in _ASSETS)
     raise DataError(
         f"{file}: the item {item.get('id')!r} has no assets {wanted}; it has {', '.join(sorted(known))}: name those to "

@@ -17,9 +17,10 @@ class DateOptions:
     Attributes:
         bands: Bands of a raster that become the detector's channels, counted from 1, as in 3,2,1; by default those
             that it was trained on.
-        nodata: Value that stands for no data, instead of what the files say.
-        image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each channel; by default 0 and 255
-            for 8 bits, else those that the detector was trained on, else percentiles 1 and 99 of both dates together.
+        nodata: Value that stands for no data, instead of what the files say; as stored, before scale and offset.
+        image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each channel; after scale and
+            offset, where bands have such tags. By default 0 and 255 for 8 bits, else those that the detector was
+            trained on, else percentiles 1 and 99 of both dates together.
     """
 
     bands: tuple[int, ...] | None = None

@@ -16,9 +16,9 @@ from shapely.geometry import Polygon, shape
 
 from bitemporal.scenes.drawing import Drawing
 from bitemporal.scenes.geography import areas, has_areas
+from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.outputs import CHANGED, FORMATS, style
 from bitemporal.scenes.rasters import row_windows
-from bitemporal.scenes.sources import Grid
 
 _PIXELS_AT_ONCE = 4_000_000
 

@@ -20,6 +20,7 @@ from rich.progress import Progress
 from bitemporal.errors import BitemporalError, DataError, OptionError
 from bitemporal.files import unwritable, write_json
 from bitemporal.inference import Detector, OriginPartition
+from bitemporal.scenes.bands import Stated
 from bitemporal.scenes.geography import hectares
 from bitemporal.scenes.grids import Shift
 from bitemporal.scenes.journal import Journal, work_folder
@@ -84,6 +85,8 @@ def predict_scene(
     both dates hold no data in the result. A hidden folder next to the output holds what is done until everything is: a
     killed run resumes where it stopped when it is called again in the same way.
 
+    What makes a comparison doubtful is said by warnings (``UserWarning``) before the work begins.
+
     Args:
         detector: Any detector.
         before: Date 1: a raster, or one for each channel of the detector (red, green, blue); paths, or addresses that
@@ -113,7 +116,12 @@ def predict_scene(
 
 
 def predict_unless_finished(
-    detector: Detector, before: Files, after: Files, outputs: Outputs, options: SceneOptions
+    detector: Detector,
+    before: Files,
+    after: Files,
+    outputs: Outputs,
+    options: SceneOptions,
+    stated: Stated | None = None,
 ) -> tuple[bool, dict[str, Any]]:
     """Predict a scene as ``predict_scene`` does, unless an earlier run has finished it in exactly the same way.
 
@@ -123,6 +131,7 @@ def predict_unless_finished(
         after: Date 2.
         outputs: Files to write; the summary must be among them, as it tells what is finished.
         options: How the scene is read, predicted and drawn.
+        stated: What a catalogue says about bands of the files.
 
     Returns:
         Whether it was finished before, and the summary.
@@ -134,7 +143,7 @@ def predict_unless_finished(
     """
     assert outputs.summary is not None
     with gdal_settings():
-        scene = open_scene(detector, before, after, outputs, options)
+        scene = open_scene(detector, before, after, outputs, options, stated)
         summary = _read_summary(outputs.summary)
         finished = summary.get("fingerprint") == scene.fingerprint
         if finished and all(path.is_file() for path in outputs.named().values()):

@@ -10,7 +10,7 @@ import rasterio.shutil
 from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.windows import Window
 
-from bitemporal.scenes.sources import Grid
+from bitemporal.scenes.geometry import Grid
 
 _BLOCK = 512
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,16 +14,19 @@ from bitemporal.errors import OptionError
 from bitemporal.imagery.scale import ValueRange
 from bitemporal.imagery.training_images import SeenImages, is_synthetic, pixel_size
 from bitemporal.inference import Detector, OriginPartition
+from bitemporal.scenes.bands import Stated
 from bitemporal.scenes.drawing import Dates, Drawing
 from bitemporal.scenes.exclusion import Exclusion
 from bitemporal.scenes.geography import has_areas
+from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid
 from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs, check_outputs
+from bitemporal.scenes.radiometry import warn_of_values
 from bitemporal.scenes.registration import estimate_shift
-from bitemporal.scenes.sources import Files, Grid, Source, file_state, is_remote, open_source
+from bitemporal.scenes.sources import Files, Source, file_state, is_remote, open_source
 from bitemporal.scenes.tiling import Tiling, axis
-from bitemporal.scenes.values import value_range
+from bitemporal.scenes.values import look, value_range
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Scene:
             "before": [file_state(file) for file in self.before.files],
             "after": [file_state(file) for file in self.after.files],
             "channels": [[[file, band] for file, band in source.channels] for source in (self.before, self.after)],
+            "scaling": [source.scaling for source in (self.before, self.after)],
+            "nodata": [source.nodata for source in (self.before, self.after)],
             "ranges": self.ranges,
             "shift": self.shift,
             "grid": [str(grid.crs), tuple(grid.transform), grid.width, grid.height],
@@ -106,6 +112,7 @@ class Scene:
             "DETECTOR": json.dumps(self.settings["detector"]),
             "BEFORE": ", ".join(f"{Path(file).name}:{band}" for file, band in self.before.channels),
             "AFTER": ", ".join(f"{Path(file).name}:{band}" for file, band in self.after.channels),
+            "SCALE_OFFSET": json.dumps([source.scaling for source in (self.before, self.after)]),
             "VALUE_RANGE": json.dumps(self.ranges),
             "THRESHOLD": f"{self.options.threshold:g}",
             "GRID": self.options.grid,
@@ -119,8 +126,17 @@ class Scene:
         return tags | self.options.exclusion_tags()
 
 
-def open_scene(detector: Detector, before: Files, after: Files, outputs: Outputs, options: SceneOptions) -> Scene:
+def open_scene(
+    detector: Detector,
+    before: Files,
+    after: Files,
+    outputs: Outputs,
+    options: SceneOptions,
+    stated: Stated | None = None,
+) -> Scene:
     """Open both dates, find their common grid, and cut it into tiles.
+
+    What makes the comparison doubtful is said by warnings (``UserWarning``).
 
     Args:
         detector: Any detector.
@@ -128,6 +144,7 @@ def open_scene(detector: Detector, before: Files, after: Files, outputs: Outputs
         after: Date 2.
         outputs: Files to write.
         options: How the scene is read, predicted and drawn.
+        stated: What a catalogue says about bands of the files.
 
     Raises:
         DataError: When a raster cannot be used, or the dates do not fit.
@@ -140,12 +157,14 @@ def open_scene(detector: Detector, before: Files, after: Files, outputs: Outputs
             "the bundle of Origin-Partition only, or leave routing out"
         )
     first, second = (
-        _open_date(detector, files, name, options) for files, name in ((before, "before"), (after, "after"))
+        _open_date(detector, files, name, options, stated) for files, name in ((before, "before"), (after, "after"))
     )
     grid = common_grid(first, second, options.grid)
     exclusion = Exclusion.of(options, grid)
     check_outputs(outputs, (*first.files, *second.files, *options.exclusion_files()), has_areas(grid.crs))
     rows, columns = (axis(side, options.tile, options.overlap, detector.multiple) for side in (grid.height, grid.width))
+    looks = look(first), look(second)
+    warn_of_values(first, second, looks)
     return Scene(
         detector=detector,
         outputs=outputs,
@@ -154,14 +173,14 @@ def open_scene(detector: Detector, before: Files, after: Files, outputs: Outputs
         after=second,
         grid=grid,
         tiling=Tiling(rows, columns),
-        ranges=value_range(first, second, options.image_range, detector.reading(options.bands).image_range),
+        ranges=value_range(first, second, looks, options.image_range, detector.reading(options.bands).image_range),
         shift=estimate_shift(first, second) if options.register else None,
         exclusion=exclusion,
         started=started,
     )
 
 
-def _open_date(detector: Detector, files: Files, name: str, options: SceneOptions) -> Source:
+def _open_date(detector: Detector, files: Files, name: str, options: SceneOptions, catalogue: Stated | None) -> Source:
     """Open one date by the bands that are stated, or that the detector was trained on.
 
     Raises:
@@ -170,7 +189,9 @@ def _open_date(detector: Detector, files: Files, name: str, options: SceneOption
     """
     bands = detector.reading(options.bands).bands
     stated = None if options.bands is None else bands  # one band that fills all channels is repeated
-    source = open_source(files, name, stated, options.nodata, detector.channels, bands)
+    source = open_source(files, name, stated, options.nodata, detector.channels, bands, catalogue)
+    for note in source.notes:
+        warnings.warn(note, UserWarning, stacklevel=2)
     if detector.trained_on is not None and name == "before":
         grid = source.grid
         detector.warn_if_far(

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
-from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -19,7 +17,9 @@ from rasterio.io import DatasetReader
 from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
 from bitemporal.imagery.decode import choose_bands, choose_channels
-from bitemporal.imagery.scale import RGB
+from bitemporal.imagery.scale import RGB, Scaling
+from bitemporal.scenes.bands import Band, Stated, describe_band, in_order, scaling_of
+from bitemporal.scenes.geometry import Grid, north_up, place
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """One raster, or one for each band; paths, or addresses that GDAL opens (``https://``, ``s3://``)."""
@@ -40,39 +40,6 @@ def gdal_settings() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Pixels on the ground.
-
-    Attributes:
-        crs: Coordinate reference system, ``None`` for images without a place.
-        transform: Affine map from column and row to coordinates.
-        width: Columns.
-        height: Rows.
-    """
-
-    crs: CRS | None
-    transform: Affine
-    width: int
-    height: int
-
-    def summary(self) -> dict[str, Any]:
-        """The pixels in JSON types."""
-        return {
-            "crs": None if self.crs is None else self.crs.to_string(),
-            "transform": list(self.transform)[:6],
-            "height": self.height,
-            "width": self.width,
-        }
-
-    def describe(self) -> str:
-        """Size, pixel size and CRS in words."""
-        if self.crs is None:
-            return f"{self.height} x {self.width} (no CRS)"
-        pixel = f"{self.transform.a:g} x {-self.transform.e:g}"
-        return f"{self.height} x {self.width} ({self.crs.to_string()}, pixels of {pixel})"
-
-
-@dataclass(frozen=True)
 class Source:
     """One date, checked.
 
@@ -80,9 +47,11 @@ class Source:
         name: ``before`` or ``after``, for messages.
         files: One, or one a band.
         channels: File and band (from 1) of every channel.
-        grid: Its own pixels.
-        dtype: Data type of all bands.
-        nodata: Value that stands for no data, instead of what the files say.
+        grid: Its own pixels, north up; the finest where bands differ.
+        dtype: Data type that holds the values of all bands.
+        nodata: Value that stands for no data, instead of what the files say; before scale and offset.
+        scaling: Scale and offset of every channel; ``None`` where values are used as stored.
+        notes: What the user should know about how it is read.
     """
 
     name: str
@@ -91,6 +60,13 @@ class Source:
     grid: Grid
     dtype: str
     nodata: float | None = None
+    scaling: Scaling | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_physical(self) -> bool:
+        """Whether its values have a unit: after scale and offset, or as floats."""
+        return self.scaling is not None or np.dtype(self.dtype).kind == "f"
 
     def describe(self) -> str:
         """Files in words."""
@@ -136,6 +112,7 @@ def open_source(
     nodata: float | None = None,
     channels: int = RGB,
     usual: Sequence[int] | None = None,
+    stated: Stated | None = None,
 ) -> Source:
     """Open one date and check that it can be used.
 
@@ -147,6 +124,7 @@ def open_source(
         nodata: Value that stands for no data, instead of what the files say.
         channels: Channels of the detector.
         usual: Bands of a single raster where none are chosen: those that the detector was trained on.
+        stated: What a catalogue says about bands of the files.
 
     Raises:
         DataError: When a file cannot be used, or the files of one date do not belong together.
@@ -161,35 +139,61 @@ def open_source(
         raise OptionError(f"{name}: found {len(paths)} files, expected one raster, or {channels} of one band each")
     if len(paths) == 1 and bands is None:
         bands = usual
-    grids: list[Grid] = []
-    dtypes: list[tuple[str, str]] = []
-    used: list[tuple[str, int]] = []
+    used: list[Band] = []
+    grids: dict[str, Grid] = {}
+    notes: list[str] = []
     for path in paths:
         with open_raster(path) as dataset:
             chosen = _bands(dataset, path, bands, channels, alone=len(paths) == 1)
-            dtypes += [(path, dataset.dtypes[band - 1]) for band in chosen]
-            grids.append(grid_of(dataset, path))
-            used += [(path, band) for band in chosen]
-    for path, grid in zip(paths[1:], grids[1:], strict=True):
-        if (grid.width, grid.height, grid.crs) != (grids[0].width, grids[0].height, grids[0].crs) or not (
-            grid.transform.almost_equals(grids[0].transform, precision=1e-6 * abs(grids[0].transform.a))
-        ):
-            raise DataError(
-                f"{path}: is {grid.describe()}, but {paths[0]} is {grids[0].describe()}; expected one grid for all "
-                f"bands of {name}: resample them with gdalwarp"
+            used += [describe_band(dataset, path, band, stated or {}, len(paths) == 1) for band in chosen]
+            _, reason = place(dataset, path)
+            if reason:
+                notes.append(f"{path}: has {reason}; it is warped to a north-up grid of its own pixel size on reading")
+            with north_up(dataset, path, nodata) as upright:
+                grids[path] = Grid(upright.crs, upright.transform, upright.width, upright.height)
+    if bands is None and len(used) == channels == RGB and (ordered := in_order(used)) != used:
+        used = ordered
+        listed = ", ".join(f"{band.path}:{band.number}" for band in used)
+        notes.append(f"{name}: its bands are put in the order red, green, blue, as their names say: {listed}")
+    grid = _finest(grids, name)
+    for path in paths:
+        if not grids[path].is_on(grid):
+            notes.append(
+                f"{path}: is resampled from {grids[path].describe()} to {grid.describe()}, the finest of {name}"
             )
-    dtype = dtypes[0][1]
-    if any(other != dtype for _, other in dtypes):
-        listed = ", ".join(f"{path} {other}" for path, other in dict.fromkeys(dtypes))
-        raise DataError(
-            f"{name}: the bands are of several types ({listed}); expected one: convert them with `gdal_translate -ot`, "
-            "or choose other bands"
-        )
-    if np.dtype(dtype).kind not in "uif":
-        raise DataError(f"{paths[0]}: holds {dtype} values; expected integers or floats")
+    for band in used:
+        if np.dtype(band.dtype).kind not in "uif":
+            raise DataError(f"{band.path}: holds {band.dtype} values; expected integers or floats")
+        notes += band.notes
+    dtype = np.result_type(*(band.dtype for band in used)).name
+    if nodata is None and len({band.nodata for band in used}) == 1:
+        nodata = used[0].nodata
     if len(used) == 1:
         used *= channels
-    return Source(name, tuple(paths), tuple(used), grids[0], dtype, nodata)
+    places = tuple((band.path, band.number) for band in used)
+    return Source(name, tuple(paths), places, grid, dtype, nodata, scaling_of(used), tuple(dict.fromkeys(notes)))
+
+
+def _finest(grids: Mapping[str, Grid], name: str) -> Grid:
+    """The grid of the smallest pixels among those of a date's files.
+
+    Raises:
+        DataError: When they do not cover one area.
+    """
+    finest = min(grids, key=lambda path: grids[path].transform.a)
+    for path, grid in grids.items():
+        if not (grid.is_on(grids[finest]) or grid.covers_the_same(grids[finest])):
+            raise DataError(
+                f"{path}: is {grid.describe()}, but {finest} is {grids[finest].describe()}, and they do not cover the "
+                f"same area; expected one area for all bands of {name}: cut it out, as in "
+                f"`rio warp '{path}' '{_beside(path)}' --like '{finest}'`, and use that file"
+            )
+    return grids[finest]
+
+
+def _beside(path: str) -> str:
+    """A name for a changed copy of a file."""
+    return str(Path(path).with_name(f"{Path(path).stem}-cut.tif"))
 
 
 def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, channels: int, alone: bool) -> list[int]:
@@ -217,40 +221,3 @@ def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, chann
             + (choose_bands(dataset.count) if dataset.count >= channels else choose_channels(dataset.count, channels))
         )
     return colours
-
-
-def grid_of(dataset: DatasetReader, path: str) -> Grid:
-    """The grid of a raster.
-
-    Raises:
-        DataError: When it is rotated, upside down, or impossible.
-    """
-    transform, crs = dataset.transform, dataset.crs
-    gcps, _ = dataset.gcps
-    placed = transform != Affine.identity()
-    if not placed and (gcps or dataset.rpcs) and crs is None:
-        raise DataError(
-            f"{path}: has ground control points and no transform; expected rectified pixels: run gdalwarp on it first"
-        )
-    if not placed and crs is None:
-        return Grid(None, Affine.identity(), dataset.width, dataset.height)
-    if crs is None or not placed:
-        part = "a transform but no CRS" if crs is None else f"the CRS {crs.to_string()} but no transform"
-        raise DataError(
-            f"{path}: has {part}; expected both: set them with "
-            "`gdal_edit.py -a_srs EPSG:CODE -a_ullr LEFT TOP RIGHT BOTTOM`"
-        )
-    values, width, height = tuple(transform[:6]), abs(transform.a), abs(transform.e)
-    if not np.isfinite(values).all() or not 1e-3 * height < width < 1e3 * height:
-        raise DataError(f"{path}: its transform {values} is impossible; set it with `gdal_edit.py -a_ullr`")
-    if abs(transform.b) > 1e-6 * width or abs(transform.d) > 1e-6 * height:
-        raise DataError(f"{path}: its pixels are rotated against the axes; expected north up: run gdalwarp on it first")
-    if transform.a < 0 or transform.e > 0:
-        raise DataError(f"{path}: is stored mirrored or south up; expected north up: run gdalwarp on it first")
-    left, bottom, right, top = dataset.bounds
-    if crs.is_geographic and not (-90.1 <= bottom and top <= 90.1 and -540 <= left and right <= 540):
-        raise DataError(
-            f"{path}: reaches from {left:g}, {bottom:g} to {right:g}, {top:g} in {crs.to_string()}, which are no "
-            "degrees of longitude and latitude; correct its CRS or transform with gdal_edit.py"
-        )
-    return Grid(crs, transform, dataset.width, dataset.height)

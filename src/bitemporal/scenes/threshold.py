@@ -21,6 +21,7 @@ from bitemporal.imagery.scale import RGB
 from bitemporal.scenes.drawing import Dates, Drawing
 from bitemporal.scenes.exclusion import Exclusion
 from bitemporal.scenes.geography import has_areas, hectares
+from bitemporal.scenes.geometry import Grid, grid_of
 from bitemporal.scenes.grids import Shift, common_grid
 from bitemporal.scenes.journal import work_folder
 from bitemporal.scenes.options import DateOptions, MapOptions
@@ -29,15 +30,13 @@ from bitemporal.scenes.products import Products, make_products
 from bitemporal.scenes.rasters import new_raster, row_windows
 from bitemporal.scenes.sources import (
     Files,
-    Grid,
     Source,
     file_state,
     gdal_settings,
-    grid_of,
     open_raster,
     open_source,
 )
-from bitemporal.scenes.values import value_range
+from bitemporal.scenes.values import look, value_range
 
 _BAND = re.compile(r":(\d+)(?=, |$)")
 """A band in the tags BEFORE and AFTER, as in ``scene.tif:3, scene.tif:2``."""
@@ -198,8 +197,11 @@ def _dates(before: Files, after: Files, grid: Grid, tags: Mapping[str, str], opt
     given = options.image_range
     if given is None and (noted := json.loads(tags.get("VALUE_RANGE", "null"))):
         given = tuple(value for pair in noted for value in pair)
+    looks = look(first), look(second)
     shift = [float(number) for number in re.findall(r"[-+][\d.]+", tags.get("SHIFT", ""))]
-    return Dates(first, second, grid, value_range(first, second, given), Shift(*shift) if len(shift) == 2 else None)
+    return Dates(
+        first, second, grid, value_range(first, second, looks, given), Shift(*shift) if len(shift) == 2 else None
+    )
 
 
 def _new_tags(tags: Mapping[str, str], options: MapOptions) -> dict[str, str]:

@@ -1,6 +1,9 @@
 """The range of values that becomes 0..255, per channel, and the same for both dates."""
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,59 +17,102 @@ _PERCENTILES = (1.0, 99.0)
 _FEW = 10_000
 """Percentiles of fewer values are not trusted."""
 
+_OTHER_UNIT = 100.0
+"""Values so many times narrower than the range of the training are of another unit."""
+
 _SIDE = 1024
 """Pixels of the longer side of the overview that is read."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """A small picture of a date: its overview, or windows spread over it, put side by side.
+
+    Attributes:
+        samples: C x h x w, after scale and offset.
+        valid: h x w.
+    """
+
+    samples: npt.NDArray[Any]
+    valid: npt.NDArray[np.bool_]
+
+
+def look(source: Source) -> Look:
+    """Look at a date, on its own grid.
+
+    Raises:
+        DataError: When pixels cannot be read.
+    """
+    grid = source.grid
+    with DateOnGrid(source, grid) as date:
+        if max(grid.width, grid.height) > _SIDE and not all(map(_has_overviews, source.files)):
+            windows = windows_on(grid, 8, _SIDE // 8)
+            reads = [date.read(window) for window in windows]
+            if sum(int(valid.sum()) for _, valid in reads) >= _FEW:  # else what is valid lies between them
+                across = len({window.col_off for window in windows})
+                samples, valid = (
+                    np.concatenate(
+                        [np.concatenate(parts[i : i + across], axis=-1) for i in range(0, len(parts), across)], axis=-2
+                    )
+                    for parts in zip(*reads, strict=True)
+                )
+                return Look(samples, valid)
+        return Look(*date.read_overview(_SIDE))
+
+
 def value_range(
-    before: Source, after: Source, given: Sequence[float] | None = None, of_training: Sequence[float] | None = None
+    before: Source,
+    after: Source,
+    looks: tuple[Look, Look],
+    given: Sequence[float] | None = None,
+    of_training: Sequence[float] | None = None,
 ) -> ValueRange:
     """The values of each channel that become 0 and 255.
 
     Args:
         before: Date 1.
         after: Date 2.
-        given: A lowest and a highest value for all channels, or such a pair for each.
+        looks: A look at each of them.
+        given: A lowest and a highest value for all channels, or such a pair for each, after scale and offset.
         of_training: Likewise, what the detector was trained on.
 
     Returns:
-        What is given; 0 and 255 for 8 bits; else what the detector was trained on; where that is unknown, the 1st and
-        the 99th percentile of both dates' valid values together, from overviews, or from windows spread over the scene
-        where a file has none.
+        What is given; 0 and 255 for 8 bits without scale and offset; else what the detector was trained on; where that
+        is unknown, or is of another unit, the 1st and the 99th percentile of both dates' valid values together.
 
     Raises:
-        DataError: When the dates differ in type, or no value is valid.
+        DataError: When the dates differ in type, are not both physical, and no range is given; or no value is valid.
         OptionError: When what is given is not a range.
     """
-    if before.dtype != after.dtype:
-        raise DataError(
-            f"{before.describe()} holds {before.dtype}, {after.describe()} {after.dtype}; expected one type, as one "
-            "range of values serves both dates: convert one with `gdal_translate -ot`"
-        )
     if given is not None:
         return channel_ranges(given, len(before.channels))
-    if before.dtype == "uint8":
+    if before.dtype == after.dtype == "uint8" and before.scaling is None and after.scaling is None:
         return ((0.0, 255.0),) * len(before.channels)
-    if of_training is not None:
-        return channel_ranges(of_training, len(before.channels))
-    samples = np.concatenate([_samples(source) for source in (before, after)], axis=1)
+    samples = np.concatenate([seen.samples[:, seen.valid] for seen in looks], axis=1).astype(np.float64)
     if samples.shape[1] == 0:
         raise DataError(f"{before.describe()}, {after.describe()}: hold no valid pixel; expected some: check nodata")
     low, high = np.percentile(samples, _PERCENTILES, axis=1)
+    if before.dtype != after.dtype and not (before.is_physical and after.is_physical):
+        lowest, highest = (f"{value:g}" for value in (low.min(), max(high.max(), low.min() + 1)))
+        raise DataError(
+            f"{before.describe()} holds {before.dtype}, {after.describe()} {after.dtype}, and nothing says that both "
+            "have one unit; expected one range of values that serves both: state which values become 0 and 255, such "
+            f"as --image-range {lowest},{highest} (image_range=({lowest}, {highest})), which is what they hold together"
+        )
+    if of_training is not None:
+        trained = channel_ranges(of_training, len(before.channels))
+        widths = [(b - a) / max(upper - lower, 1e-12) for (lower, upper), a, b in zip(trained, low, high, strict=True)]
+        if (before.scaling is None and after.scaling is None) or max(widths) > 1 / _OTHER_UNIT:
+            return trained
+        warnings.warn(
+            f"{before.describe()}, {after.describe()}: hold {low.min():g} to {high.max():g} after scale and offset, "
+            f"but the detector was trained on {trained[0][0]:g} to {trained[0][1]:g}, which must be another unit; the "
+            "percentiles of both dates are used; --image-range states other values",
+            UserWarning,
+            stacklevel=2,
+        )
     # a channel that is constant: any width will do
     return tuple((float(a), float(b) if b > a else float(a) + 1.0) for a, b in zip(low, high, strict=True))
-
-
-def _samples(source: Source) -> npt.NDArray[np.float64]:
-    """Valid values of a date, C x n."""
-    grid = source.grid
-    with DateOnGrid(source, grid) as date:
-        reads = []
-        if max(grid.width, grid.height) > _SIDE and not all(map(_has_overviews, source.files)):
-            reads = [date.read(window) for window in windows_on(grid, 8, _SIDE // 8)]
-        if sum(int(valid.sum()) for _, valid in reads) < _FEW:  # no windows, or what is valid lies between them
-            reads = [date.read_overview(_SIDE)]
-    return np.concatenate([values[:, valid] for values, valid in reads], axis=1).astype(np.float64)
 
 
 def _has_overviews(path: str) -> bool:

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
-from bitemporal.scenes.sources import Grid
+from bitemporal.scenes.geometry import Grid
 
 VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".parquet")
 """Endings of the vector files that are read."""

@@ -1,0 +1,228 @@
+"""Where the pixels of a raster lie: its grid, and the north-up grid that it is warped to where it has none."""
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.transform import array_bounds
+from rasterio.vrt import WarpedVRT
+
+from bitemporal.errors import DataError
+
+_WGS84 = CRS.from_epsg(4326)
+"""The CRS of rational polynomial coefficients."""
+
+_PIXELS = CRS.from_epsg(3857)
+"""Stands in where neither date has a place: GDAL's warper needs a CRS, and the same on both sides changes nothing."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pixels on the ground.
+
+    Attributes:
+        crs: Coordinate reference system, ``None`` for images without a place.
+        transform: Affine map from column and row to coordinates.
+        width: Columns.
+        height: Rows.
+    """
+
+    crs: CRS | None
+    transform: Affine
+    width: int
+    height: int
+
+    def summary(self) -> dict[str, Any]:
+        """The pixels in JSON types."""
+        return {
+            "crs": None if self.crs is None else self.crs.to_string(),
+            "transform": list(self.transform)[:6],
+            "height": self.height,
+            "width": self.width,
+        }
+
+    def describe(self) -> str:
+        """Size, pixel size and CRS in words."""
+        if self.crs is None:
+            return f"{self.height} x {self.width} (no CRS)"
+        pixel = f"{self.transform.a:g} x {-self.transform.e:g}"
+        return f"{self.height} x {self.width} ({self.crs.to_string()}, pixels of {pixel})"
+
+    def is_on(self, other: "Grid") -> bool:
+        """Whether both have the same pixels."""
+        return (self.width, self.height, self.crs) == (other.width, other.height, other.crs) and (
+            self.transform.almost_equals(other.transform, precision=1e-6 * abs(other.transform.a))
+        )
+
+    def covers_the_same(self, other: "Grid") -> bool:
+        """Whether both cover one area, to half of the larger pixel."""
+        if self.crs != other.crs or self.crs is None:
+            return False
+        own, others = (array_bounds(grid.height, grid.width, grid.transform) for grid in (self, other))
+        steps = (max(self.transform.a, other.transform.a), max(-self.transform.e, -other.transform.e))
+        return all(abs(a - b) <= 0.5 * steps[i % 2] for i, (a, b) in enumerate(zip(own, others, strict=True)))
+
+
+def place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
+    """The north-up grid of a raster, and why it has to be warped to lie on it; empty where it lies on it already.
+
+    Raises:
+        DataError: When it is said in part only, or impossible.
+    """
+    transform, crs = dataset.transform, dataset.crs
+    placed = transform != Affine.identity()
+    points, points_crs = dataset.gcps
+    if not placed and points and (points_crs or crs):
+        return _suggested(dataset, path, points_crs or crs), "ground control points"
+    if not placed and crs is None and dataset.rpcs:
+        return _suggested(dataset, path, _WGS84), "rational polynomial coefficients"
+    if not placed and crs is None:
+        return Grid(None, Affine.identity(), dataset.width, dataset.height), ""
+    if crs is None:
+        raise DataError(
+            f"{path}: has a transform but no CRS; expected both: set the CRS, with its own code, as in "
+            f"`rio edit-info '{path}' --crs EPSG:4326`"
+        )
+    if not placed:
+        raise DataError(
+            f"{path}: has the CRS {crs.to_string()} but no transform; expected both: set the transform (pixel width, "
+            f"0, left edge, 0, minus pixel height, top edge), with its own numbers, as in "
+            f"`rio edit-info '{path}' --transform '[10, 0, 300000, 0, -10, 4000000]'`"
+        )
+    values = tuple(transform[:6])
+    across, down = math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
+    if not np.isfinite(values).all() or not 1e-3 * down < across < 1e3 * down or transform.determinant == 0:
+        raise DataError(
+            f"{path}: its transform {values} is impossible; set it (pixel width, 0, left edge, 0, minus pixel height, "
+            f"top edge), with its own numbers, as in `rio edit-info '{path}' --transform "
+            "'[10, 0, 300000, 0, -10, 4000000]'`"
+        )
+    grid, reason = _upright(crs, transform, dataset.width, dataset.height)
+    left, bottom, right, top = array_bounds(grid.height, grid.width, grid.transform)
+    if crs.is_geographic and not (-90.1 <= bottom and top <= 90.1 and -540 <= left and right <= 540):
+        raise DataError(
+            f"{path}: reaches from {left:g}, {bottom:g} to {right:g}, {top:g} in {crs.to_string()}, which are no "
+            "degrees of longitude and latitude; set the CRS that these coordinates are in, with its own code, as in "
+            f"`rio edit-info '{path}' --crs EPSG:3857`"
+        )
+    return grid, reason
+
+
+def grid_of(dataset: DatasetReader, path: str) -> Grid:
+    """The grid of a raster that has to be north up already.
+
+    Raises:
+        DataError: When it is not, or is said in part only, or impossible.
+    """
+    grid, reason = place(dataset, path)
+    if reason:
+        raise DataError(
+            f"{path}: has {reason}; expected pixels that are north up: warp it, as in "
+            f"`rio warp '{path}' '{Path(path).with_suffix('')}-north-up.tif' --dst-crs '{grid.crs}'`"
+        )
+    return grid
+
+
+def _upright(crs: CRS, transform: Affine, width: int, height: int) -> tuple[Grid, str]:
+    """The north-up grid around pixels, of pixels of the same size, and how these lie otherwise."""
+    across, down = math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
+    if abs(transform.b) <= 1e-6 * down and abs(transform.d) <= 1e-6 * across:
+        if transform.a > 0 > transform.e:
+            return Grid(crs, transform, width, height), ""
+        reason = "south-up or mirrored pixels"
+    else:
+        reason = "rotated pixels"
+    if abs(transform.d) > abs(transform.a):  # turned by more than 45 degrees: its columns run down
+        across, down = down, across
+    corners = [transform @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+    left, right = min(x for x, _ in corners), max(x for x, _ in corners)
+    bottom, top = min(y for _, y in corners), max(y for _, y in corners)
+    columns, rows = (math.ceil(length - 1e-3) for length in ((right - left) / across, (top - bottom) / down))
+    return Grid(crs, Affine(across, 0.0, left, 0.0, -down, top), columns, rows), reason
+
+
+def _suggested(dataset: DatasetReader, path: str, crs: CRS) -> Grid:
+    """The grid that GDAL suggests for a raster that is placed by points or coefficients."""
+    try:
+        with WarpedVRT(dataset, src_crs=crs) as warped:
+            return Grid(warped.crs, warped.transform, warped.width, warped.height)
+    except RasterioError as error:
+        raise DataError(
+            f"{path}: its ground control points or coefficients give no place on the ground ({error}); correct them, "
+            "or give a raster that is rectified"
+        ) from error
+
+
+@contextmanager
+def north_up(dataset: DatasetReader, path: str, nodata: float | None) -> Iterator[DatasetReader | WarpedVRT]:
+    """A raster on its north-up grid: itself, or warped while it is read.
+
+    Args:
+        dataset: The raster.
+        path: Its path.
+        nodata: Value that stands for no data, instead of what the file says.
+
+    Raises:
+        DataError: See ``place``.
+    """
+    grid, reason = place(dataset, path)
+    if not reason:
+        yield dataset
+    elif dataset.transform == Affine.identity():  # GDAL takes points and coefficients for its own grid only
+        with WarpedVRT(dataset, src_crs=grid.crs, **_warping(dataset, nodata)) as warped:
+            yield warped
+    else:
+        with warped_to(grid, dataset, nodata) as warped:
+            yield warped
+
+
+def warped_to(
+    grid: Grid, dataset: DatasetReader | WarpedVRT, nodata: float | None, transform: Affine | None = None
+) -> WarpedVRT:
+    """A raster on a grid, warped while it is read.
+
+    Args:
+        grid: The grid.
+        dataset: The raster.
+        nodata: Value that stands for no data, instead of what the raster says.
+        transform: From where it is read, instead of the grid's own transform.
+    """
+    return WarpedVRT(
+        dataset,
+        src_crs=dataset.crs or _PIXELS,
+        src_transform=dataset.transform,
+        crs=grid.crs or _PIXELS,
+        transform=grid.transform if transform is None else transform,
+        width=grid.width,
+        height=grid.height,
+        **_warping(dataset, nodata),
+    )
+
+
+def _warping(dataset: DatasetReader | WarpedVRT, nodata: float | None) -> dict[str, Any]:
+    """How pixels are resampled, and what becomes of those without data."""
+    nodata = dataset.nodata if nodata is None else nodata
+    marks: dict[str, Any] = {"add_alpha": True}
+    if nodata is not None:
+        marks = {"src_nodata": nodata, "nodata": nodata}
+    elif any(kind.name == "alpha" for kind in dataset.colorinterp):
+        marks = {}
+    return {"resampling": Resampling.bilinear, "tolerance": 0.05, **marks}
+
+
+@contextmanager
+def on_grid(grid: Grid, dataset: DatasetReader, path: str, nodata: float | None) -> Iterator[DatasetReader | WarpedVRT]:
+    """A raster on the grid of its date: as it is, north up, or resampled to the date's finest pixels."""
+    with ExitStack() as stack:
+        upright = stack.enter_context(north_up(dataset, path, nodata))
+        own = Grid(upright.crs, upright.transform, upright.width, upright.height)
+        yield upright if grid.crs is None or own.is_on(grid) else stack.enter_context(warped_to(grid, upright, nodata))
