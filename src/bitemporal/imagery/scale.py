@@ -36,6 +36,9 @@ UNSCALED = (1.0, 0.0)
 def to_physical(samples: npt.NDArray[Any], scaling: Scaling, axis: int) -> npt.NDArray[np.float64]:
     """Stored values times scale plus offset.
 
+    The offset is added in units of the stored values: there it is a whole number as a rule, so that values are the same
+    bit for bit whether an offset is stored or not.
+
     Args:
         samples: As stored.
         scaling: Scale and offset of each channel.
@@ -44,7 +47,7 @@ def to_physical(samples: npt.NDArray[Any], scaling: Scaling, axis: int) -> npt.N
     shape = [1] * samples.ndim
     shape[axis] = len(scaling)
     scales, offsets = (np.reshape(side, shape) for side in zip(*scaling, strict=True))
-    return np.asarray(samples * scales + offsets, np.float64)
+    return np.asarray((samples + offsets / scales) * scales, np.float64)
 
 
 def check_bands(bands: Sequence[int] | None) -> None:

@@ -76,8 +76,8 @@ def describe_band(dataset: DatasetReader, path: str, number: int, stated: Stated
         dataset.descriptions[index] or "",
         dataset.colorinterp[index].name,
     )
-    own = float(dataset.scales[index]), float(dataset.offsets[index])
-    other = catalogue.scale, catalogue.offset
+    own = float(dataset.scales[index] or 1.0), float(dataset.offsets[index])
+    other = catalogue.scale or 1.0, catalogue.offset
     notes: tuple[str, ...] = ()
     if UNSCALED not in (own, other) and not all(math.isclose(a, b) for a, b in zip(own, other, strict=True)):
         notes = (

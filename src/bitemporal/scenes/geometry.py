@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,23 +88,22 @@ def place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
     if not placed and crs is None:
         return Grid(None, Affine.identity(), dataset.width, dataset.height), ""
     if crs is None:
+        degrees = max(abs(transform.c), abs(transform.f)) <= 180
         raise DataError(
             f"{path}: has a transform but no CRS; expected both: set the CRS, with its own code, as in "
-            f"`rio edit-info '{path}' --crs EPSG:4326`"
+            f"`rio edit-info '{path}' --crs EPSG:{4326 if degrees else 3857}`"
         )
     if not placed:
         raise DataError(
             f"{path}: has the CRS {crs.to_string()} but no transform; expected both: set the transform (pixel width, "
-            f"0, left edge, 0, minus pixel height, top edge), with its own numbers, as in "
-            f"`rio edit-info '{path}' --transform '[10, 0, 300000, 0, -10, 4000000]'`"
+            f"0, left edge, 0, minus pixel height, top edge), with its own numbers, as in {_example(path, crs)}"
         )
     values = tuple(transform[:6])
     across, down = math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
     if not np.isfinite(values).all() or not 1e-3 * down < across < 1e3 * down or transform.determinant == 0:
         raise DataError(
             f"{path}: its transform {values} is impossible; set it (pixel width, 0, left edge, 0, minus pixel height, "
-            f"top edge), with its own numbers, as in `rio edit-info '{path}' --transform "
-            "'[10, 0, 300000, 0, -10, 4000000]'`"
+            f"top edge), with its own numbers, as in {_example(path, crs)}"
         )
     grid, reason = _upright(crs, transform, dataset.width, dataset.height)
     left, bottom, right, top = array_bounds(grid.height, grid.width, grid.transform)
@@ -115,6 +114,12 @@ def place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
             f"`rio edit-info '{path}' --crs EPSG:3857`"
         )
     return grid, reason
+
+
+def _example(path: str, crs: CRS) -> str:
+    """A command that sets a transform."""
+    numbers = "0.0001, 0, 10, 0, -0.0001, 50" if crs.is_geographic else "10, 0, 300000, 0, -10, 4000000"
+    return f"`rio edit-info '{path}' --transform '[{numbers}]'`"
 
 
 def grid_of(dataset: DatasetReader, path: str) -> Grid:
@@ -153,7 +158,7 @@ def _upright(crs: CRS, transform: Affine, width: int, height: int) -> tuple[Grid
 def _suggested(dataset: DatasetReader, path: str, crs: CRS) -> Grid:
     """The grid that GDAL suggests for a raster that is placed by points or coefficients."""
     try:
-        with WarpedVRT(dataset, src_crs=crs) as warped:
+        with closing(WarpedVRT(dataset, src_crs=crs)) as warped:
             return Grid(warped.crs, warped.transform, warped.width, warped.height)
     except RasterioError as error:
         raise DataError(
@@ -178,15 +183,21 @@ def north_up(dataset: DatasetReader, path: str, nodata: float | None) -> Iterato
     if not reason:
         yield dataset
     elif dataset.transform == Affine.identity():  # GDAL takes points and coefficients for its own grid only
-        with WarpedVRT(dataset, src_crs=grid.crs, **_warping(dataset, nodata)) as warped:
+        with closing(WarpedVRT(dataset, src_crs=grid.crs, **_warping(dataset, nodata))) as warped:
             yield warped
     else:
-        with warped_to(grid, dataset, nodata) as warped:
+        # pixels keep their size, but GDAL would compare the sides of turned images, and blur.
+        # closed, not left as a context: that would end GDAL's settings in the thread in which it was not entered
+        with closing(warped_to(grid, dataset, nodata, XSCALE=1, YSCALE=1)) as warped:
             yield warped
 
 
 def warped_to(
-    grid: Grid, dataset: DatasetReader | WarpedVRT, nodata: float | None, transform: Affine | None = None
+    grid: Grid,
+    dataset: DatasetReader | WarpedVRT,
+    nodata: float | None,
+    transform: Affine | None = None,
+    **settings: Any,  # noqa: ANN401  GDAL's options of warping
 ) -> WarpedVRT:
     """A raster on a grid, warped while it is read.
 
@@ -195,6 +206,7 @@ def warped_to(
         dataset: The raster.
         nodata: Value that stands for no data, instead of what the raster says.
         transform: From where it is read, instead of the grid's own transform.
+        **settings: Options of GDAL's warping.
     """
     return WarpedVRT(
         dataset,
@@ -205,6 +217,7 @@ def warped_to(
         width=grid.width,
         height=grid.height,
         **_warping(dataset, nodata),
+        **settings,
     )
 
 
@@ -225,4 +238,7 @@ def on_grid(grid: Grid, dataset: DatasetReader, path: str, nodata: float | None)
     with ExitStack() as stack:
         upright = stack.enter_context(north_up(dataset, path, nodata))
         own = Grid(upright.crs, upright.transform, upright.width, upright.height)
-        yield upright if grid.crs is None or own.is_on(grid) else stack.enter_context(warped_to(grid, upright, nodata))
+        if grid.crs is None or own.is_on(grid):
+            yield upright
+        else:
+            yield stack.enter_context(closing(warped_to(grid, upright, nodata)))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,7 +154,7 @@ class DateOnGrid(ExitStack):
         self._files: dict[str, DatasetReader | WarpedVRT] = {}
         self._aligned = None if shift or source.nodata is not None else _alignment(source.grid, grid)
         for path in source.files:
-            opened = self.enter_context(open_raster(path))
+            opened = self.enter_context(closing(open_raster(path)))
             dataset = self.enter_context(on_grid(source.grid, opened, path, source.nodata))
             self._files[path] = dataset if self._aligned else self._warped(dataset, shift)
 
@@ -162,7 +162,7 @@ class DateOnGrid(ExitStack):
         """The file on the common grid, warped while it is read."""
         # what belongs to a pixel of the grid lies off by the shift, and is read from there
         transform = None if shift is None else self.grid.transform @ Affine.translation(*shift)
-        return self.enter_context(warped_to(self.grid, dataset, self.source.nodata, transform))
+        return self.enter_context(closing(warped_to(self.grid, dataset, self.source.nodata, transform)))
 
     def read(
         self, window: Window, shape: tuple[int, int] | None = None

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from bitemporal.imagery.borders import LEAST_BORDER, zero_border
-from bitemporal.imagery.scale import UNSCALED, Scaling
+from bitemporal.imagery.scale import UNSCALED, Scaling, to_physical
 from bitemporal.scenes.sources import Source, is_remote
 from bitemporal.scenes.values import Look
 
@@ -53,8 +53,9 @@ def _border_notes(source: Source, seen: Look) -> list[str]:
     """A warning where a date has a border of exact zeros that nothing declares to be without data."""
     if source.nodata is not None:
         return []
-    offsets = np.array([offset for _, offset in source.scaling or [UNSCALED]])[:, None, None]
-    share = zero_border((seen.samples == offsets).all(axis=0), seen.valid)
+    scaling = source.scaling or (UNSCALED,) * len(source.channels)
+    zeros = to_physical(np.zeros((len(scaling), 1, 1)), scaling, axis=0)
+    share = zero_border((seen.samples == zeros).all(axis=0), seen.valid)
     if share < LEAST_BORDER:
         return []
     return [

@@ -1,0 +1,476 @@
+"""Values and pixels of scenes whose files say how they are to be read: tags, names of bands, geometry, borders."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from click.testing import CliRunner
+from rasterio.control import GroundControlPoint
+from rasterio.rio.main import main_group
+from rasterio.rpc import RPC
+from rasterio.warp import Resampling, reproject
+
+from bitemporal.errors import DataError
+from bitemporal.imagery import colours
+from bitemporal.imagery.borders import zero_border
+from bitemporal.inference import NetworkDetector
+from bitemporal.scenes import predict_scene, read_manifest
+from bitemporal.scenes.bands import StatedBand
+from bitemporal.scenes.grids import DateOnGrid
+from bitemporal.scenes.sources import open_source
+from bitemporal.scenes.values import look, scale_channels, value_range
+from scene_files import LEFT, TOP, UTM, ground, read, write_raster
+from stub_networks import convolutional, pointwise, register_stubs
+
+NORTH_UP = Affine(0.5, 0.0, LEFT, 0.0, -0.5, TOP)
+
+
+@pytest.fixture(autouse=True)
+def _stubs(monkeypatch):
+    register_stubs(monkeypatch)
+
+
+def tag(path, scale=0.0001, offset=0.0):
+    """Write scale and offset into the bands of a file."""
+    with rasterio.open(path, "r+") as target:
+        target.scales, target.offsets = (scale,) * target.count, (offset,) * target.count
+    return path
+
+
+def reflectances(seed, height=90, width=120):
+    return ground(seed, height, width).astype(np.uint16) * 12 + 200
+
+
+def network_input(before, after, image_range=None):
+    """What a network would see of two files, C x H x W each, and the range."""
+    sources = open_source(before, "before"), open_source(after, "after")
+    ranges = value_range(*sources, tuple(map(look, sources)), image_range)
+    inputs = []
+    for source in sources:
+        with DateOnGrid(source, source.grid) as date:
+            inputs.append(scale_channels(date.read_overview(10_000)[0], ranges))
+    return inputs, ranges
+
+
+def said(call):
+    """Texts of the warnings of a call."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        call()
+    return [str(warning.message) for warning in caught if warning.category is UserWarning]
+
+
+def follow_rio(text):
+    """Run each ``rio`` command that a text has in backticks; give them."""
+    commands = re.findall(r"`rio ([^`]+)`", text)
+    assert commands, text
+    for words in commands:
+        ended = CliRunner().invoke(main_group, shlex.split(words))
+        assert ended.exit_code == 0, (words, ended.output, ended.exception)
+    return commands
+
+
+# --- scale and offset
+
+
+def test_an_offset_of_one_date_is_no_change(tmp_path):
+    """Sentinel-2 stores larger values by 1000 since baseline 04.00, and says so."""
+    first, second = reflectances(1), reflectances(2)
+    old = tag(write_raster(tmp_path / "old.tif", first))
+    new = tag(write_raster(tmp_path / "new.tif", second + 1000), offset=-0.1)
+    same = tag(write_raster(tmp_path / "same.tif", second))
+    with_offset, ranges = network_input(old, new)
+    without, _ = network_input(old, same)
+    assert np.array_equal(with_offset, without)
+    physical = np.concatenate((first.reshape(3, -1), second.reshape(3, -1)), axis=1) * 0.0001
+    assert np.allclose(ranges, np.percentile(physical, (1, 99), axis=1).T)
+    low, high = (np.array(side)[:, None, None] for side in zip(*ranges, strict=True))
+    expected = np.rint(np.clip((second * 0.0001 - low) * 255 / (high - low), 0, 255))
+    assert np.abs(with_offset[1] - expected).max() <= 1  # 1 where a value lies on the edge of two roundings
+    assert (with_offset[1] == expected).mean() > 0.999
+    maps = []
+    for i, after in enumerate((new, same)):
+        predict_scene(
+            NetworkDetector(convolutional(0)), old, after, tmp_path / "c.tif", probability=tmp_path / f"{i}.tif"
+        )
+        maps.append(read(tmp_path / f"{i}.tif"))
+    assert np.array_equal(*maps)
+    with rasterio.open(tmp_path / "c.tif") as source:
+        assert json.loads(source.tags()["SCALE_OFFSET"])[0] == [[0.0001, 0.0]] * 3
+
+
+def test_a_range_that_is_stated_is_of_values_after_scale_and_offset(tmp_path):
+    first, second = reflectances(1), reflectances(2)
+    tagged = [tag(write_raster(tmp_path / f"t{i}.tif", date)) for i, date in enumerate((first, second))]
+    plain = [write_raster(tmp_path / f"p{i}.tif", date) for i, date in enumerate((first, second))]
+    assert np.array_equal(network_input(*tagged, (0.0, 0.255))[0], network_input(*plain, (0.0, 2550.0))[0])
+
+
+def test_tags_of_one_date_alone_are_a_warning_whose_remedy_works(tmp_path):
+    old = tag(write_raster(tmp_path / "old.tif", reflectances(1)))
+    bare = write_raster(tmp_path / "bare.tif", reflectances(2))
+
+    def run():
+        predict_scene(NetworkDetector(pointwise()), old, bare, tmp_path / "c.tif")
+
+    (text,) = said(run)
+    assert str(old) in text and str(bare) in text and "x 0.0001 +0" in text
+    words = shlex.split(re.search(r"`python (.*)`", text)[1])
+    subprocess.run([sys.executable, *words], check=True)
+    assert said(run) == []
+    with rasterio.open(bare) as source:
+        assert (source.scales, source.offsets) == ((0.0001,) * 3, (0.0,) * 3)
+
+
+def test_dates_of_two_types_need_a_range_unless_both_are_physical(tmp_path):
+    values = reflectances(1)
+    integers = write_raster(tmp_path / "i.tif", values)
+    floats = write_raster(tmp_path / "f.tif", (reflectances(2) * 0.0001).astype(np.float32))
+    with pytest.raises(DataError, match=r"holds uint16, .* float32, .*--image-range") as caught:
+        predict_scene(NetworkDetector(pointwise()), integers, floats, tmp_path / "c.tif")
+    given = re.search(r"--image-range (\S+) ", str(caught.value))[1]
+    predict_scene(
+        NetworkDetector(pointwise()),
+        integers,
+        floats,
+        tmp_path / "c.tif",
+        image_range=tuple(map(float, given.split(","))),
+    )
+    tag(integers)
+    _, ranges = network_input(integers, floats)
+    both = np.concatenate((values.reshape(3, -1) * 0.0001, reflectances(2).reshape(3, -1) * 0.0001), axis=1)
+    assert np.allclose(ranges, np.percentile(both, (1, 99), axis=1).T)
+
+
+# --- STAC
+
+
+def item(name, date, assets, **properties):
+    return {"id": name, "properties": {"grid:code": "T1", "datetime": date, **properties}, "assets": assets}
+
+
+def manifest(tmp_path, *items):
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    return path
+
+
+OFFSET = {"raster:bands": [{"scale": 0.0001, "offset": -0.1, "nodata": 0}]}
+NEW_OFFSET = {"bands": [{"raster:scale": 0.0001, "raster:offset": -0.1, "nodata": 0}]}
+LIFTED = {"raster:scale": 0.0001, "raster:offset": -0.1, "nodata": 0}
+
+
+@pytest.mark.parametrize("extra", [OFFSET, NEW_OFFSET, LIFTED])
+def test_what_stac_says_of_bands_is_kept(extra, tmp_path):
+    assets = {colour: {"href": f"{colour}.tif", **extra} for colour in ("blue", "green", "red")}
+    path = manifest(tmp_path, *(item(d, f"202{d}-01-01", assets) for d in "13"))
+    (scene,) = read_manifest(path)
+    assert scene.before == tuple(str(tmp_path / f"{colour}.tif") for colour in ("red", "green", "blue"))
+    assert scene.stated[scene.before[0]] == (StatedBand(name="", scale=0.0001, offset=-0.1, nodata=0.0),)
+
+
+def test_an_offset_that_is_in_the_pixels_already_is_not_applied_again(tmp_path):
+    assets = {colour: {"href": f"{colour}.tif", **OFFSET} for colour in ("blue", "green", "red")}
+    applied = {"earthsearch:boa_offset_applied": True}
+    (scene,) = read_manifest(manifest(tmp_path, *(item(d, f"202{d}-01-01", assets, **applied) for d in "13")))
+    assert {band.offset for bands in scene.stated.values() for band in bands} == {0.0}
+
+
+def test_stated_offsets_reach_the_map_of_an_archive(tmp_path):
+    first, second = reflectances(1), reflectances(2)
+    first[:, :, :30] = 0
+    features = []
+    for date, values, add, offset in (("2020", first, 0, 0.0), ("2023", second, 1000, -0.1)):
+        assets = {}
+        for i, colour in enumerate(("red", "green", "blue")):
+            write_raster(tmp_path / f"{colour}{date}.tif", values[i : i + 1] + add)
+            bands = [{"scale": 0.0001, "offset": offset, "nodata": 0}]
+            named = [{"name": f"B{i}", "common_name": colour}]
+            assets[f"asset{i}"] = {"href": f"{colour}{date}.tif", "eo:bands": named, "raster:bands": bands}
+        features.append(item(date, f"{date}-01-01", assets))
+    (scene,) = read_manifest(manifest(tmp_path, *features))
+    sources = [open_source(files, "date", stated=scene.stated) for files in (scene.before, scene.after)]
+    expected = (first * 0.0001, second * 0.0001)
+    for source, values, empty in zip(sources, expected, (30, 0), strict=True):
+        with DateOnGrid(source, source.grid) as date:
+            samples, valid = date.read_overview(10_000)
+        assert np.array_equal(valid, np.arange(120) >= np.full((90, 1), empty))
+        assert np.allclose(samples[:, valid], values[:, valid], atol=1e-12)
+
+
+def test_baselines_that_differ_without_a_stated_offset_are_a_warning(tmp_path):
+    assets = {name: {"href": f"{name}.tif"} for name in ("B04", "B03", "B02")}
+
+    def warned(first, second, extra):
+        described = {name: asset | extra for name, asset in assets.items()}
+        items = [
+            item(d, f"202{d}-01-01", described, **{"s2:processing_baseline": b})
+            for d, b in (("1", first), ("3", second))
+        ]
+        return read_manifest(manifest(tmp_path, *items))[0].warnings
+
+    (text,) = warned("02.14", "05.09", {})
+    assert "02.14 and 05.09" in text
+    remedy = json.loads("{" + re.search(r'add ("raster:bands": \[.*?\])', text)[1] + "}")
+    assert warned("02.14", "05.09", remedy) == ()
+    assert warned("04.00", "05.09", {}) == ()
+
+
+# --- bands
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("T50_20200101_B04_10m", "red"),
+        ("B02", "blue"),
+        ("LC08_L2SP_SR_B4", "red"),
+        ("LE07_SR_B4", None),
+        ("Green", "green"),
+        ("Red Edge 1", None),
+        ("B08", None),
+        ("greenland", None),
+        ("red or blue", None),
+    ],
+)
+def test_the_colour_that_a_name_says(name, expected):
+    assert colours.colour(name) == expected
+
+
+@pytest.mark.parametrize("by", ["file", "description", "colour", "stac"])
+def test_bands_whose_names_say_so_are_put_in_order(by, tmp_path):
+    bands = reflectances(1)  # red, green, blue
+    stated = None
+    if by in ("file", "stac"):
+        names = ("B02", "B03", "B04") if by == "file" else ("x", "y", "z")
+        files = [write_raster(tmp_path / f"{n}.tif", bands[2 - i : 3 - i]) for i, n in enumerate(names)]
+        stated = {str(file): (StatedBand(name=n),) for file, n in zip(files, ("blue", "green", "red"), strict=True)}
+        source = open_source(files, "before", stated=stated if by == "stac" else None)
+    else:
+        path = write_raster(tmp_path / "bgr.tif", bands[::-1])
+        with rasterio.open(path, "r+") as target:
+            if by == "description":
+                target.descriptions = ("B2 blue", "B3 green", "B4 red")
+            else:
+                target.colorinterp = [rasterio.enums.ColorInterp[name] for name in ("blue", "green", "red")]
+        source = open_source(path, "before")
+        assert open_source(path, "before", (1, 2, 3)).channels[0][1] == 1  # what is stated stays
+    with DateOnGrid(source, source.grid) as date:
+        assert np.array_equal(date.read_overview(10_000)[0], bands)
+    assert len(source.notes) == 1 and "put in the order red, green, blue" in source.notes[0]
+
+
+def test_bands_of_several_pixel_sizes_are_resampled_to_the_finest(tmp_path):
+    fine = ground(1, 80, 120)
+    coarse = ground(2, 40, 60)[:1]
+    files = [
+        write_raster(tmp_path / "red.tif", fine[:1]),
+        write_raster(tmp_path / "green.tif", fine[1:2]),
+        write_raster(tmp_path / "blue.tif", coarse, pixel=1.0),
+    ]
+    source = open_source(files, "before")
+    assert (source.grid.width, source.grid.height, source.grid.transform) == (120, 80, NORTH_UP)
+    assert [note for note in source.notes if "blue.tif" in note and "is resampled" in note]
+    with DateOnGrid(source, source.grid) as date:
+        samples, valid = date.read_overview(10_000)
+    expected = np.zeros((80, 120), np.uint8)
+    reproject(
+        coarse[0], expected, src_transform=Affine(1, 0, LEFT, 0, -1, TOP), src_crs=UTM, dst_transform=NORTH_UP,
+        dst_crs=UTM, resampling=Resampling.bilinear,
+    )  # fmt: skip
+    assert valid.all()
+    assert np.array_equal(samples[:2], fine[:2])
+    assert np.abs(samples[2].astype(int) - expected).max() <= 1
+
+
+def test_bands_of_several_areas_are_refused_with_a_remedy_that_works(tmp_path):
+    bands = ground(1, 80, 120)
+    files = [write_raster(tmp_path / f"{i}.tif", bands[i : i + 1], left=LEFT + (3 if i == 2 else 0)) for i in range(3)]
+    with pytest.raises(DataError, match="do not cover the same area") as caught:
+        open_source(files, "before")
+    (command,) = follow_rio(str(caught.value))
+    cut = Path(shlex.split(command)[2])
+    assert open_source([*files[:2], cut], "before").grid.width == 120
+
+
+# --- geometry
+
+
+def turned(path, array, kind):
+    """A copy of a north-up raster that is stored in another way."""
+    count, height, width = array.shape
+    profile = {"driver": "GTiff", "count": count, "dtype": array.dtype}
+    place, stored = {"crs": UTM}, array
+    match kind:
+        case "south up":
+            place["transform"] = NORTH_UP @ Affine.translation(0, height) @ Affine.scale(1, -1)
+            stored = array[:, ::-1]
+        case "mirrored":
+            place["transform"] = NORTH_UP @ Affine.translation(width, 0) @ Affine.scale(-1, 1)
+            stored = array[:, :, ::-1]
+        case "quarter turn":  # its columns run down
+            place["transform"] = Affine(0, 0.5, LEFT, -0.5, 0, TOP)
+            stored = array.transpose(0, 2, 1)
+        case "points":
+            corners = [(row, column) for row in (0, height / 2, height) for column in (0, width / 2, width)]
+            ground_points = [NORTH_UP @ (column, row) for row, column in corners]
+            place["gcps"] = [
+                GroundControlPoint(row=row, col=column, x=x, y=y)
+                for (row, column), (x, y) in zip(corners, ground_points, strict=True)
+            ]
+    with rasterio.open(path, "w", height=stored.shape[1], width=stored.shape[2], **profile, **place) as target:
+        target.write(stored)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["south up", "mirrored", "quarter turn", "points"])
+def test_pixels_that_are_not_north_up_are_read_as_if_they_were(kind, tmp_path):
+    before, after = ground(1, 90, 120), ground(2, 90, 120)
+    plain = [write_raster(tmp_path / f"{n}.tif", date) for n, date in (("b", before), ("a", after))]
+    other = [turned(tmp_path / f"{n}-other.tif", date, kind) for n, date in (("b", before), ("a", after))]
+    maps = []
+    for name, files in (("plain", plain), ("other", other), ("mixed", (plain[0], other[1]))):
+        predict_scene(
+            NetworkDetector(convolutional(0)), *files, tmp_path / "c.tif", probability=tmp_path / f"{name}.tif"
+        )
+        with rasterio.open(tmp_path / f"{name}.tif") as source:
+            assert source.transform.almost_equals(NORTH_UP, 1e-6)
+        maps.append(read(tmp_path / f"{name}.tif"))
+    assert maps[0].std() > 0.05
+    assert np.allclose(maps[0], maps[1], atol=1e-6)
+    assert np.allclose(maps[0], maps[2], atol=1e-6)
+
+
+def test_a_rotated_scene_gives_the_map_of_the_scene_that_it_was_made_from(tmp_path):
+    before, after = ground(1, 160, 160), ground(2, 160, 160)
+    plain = [write_raster(tmp_path / f"{n}.tif", date) for n, date in (("b", before), ("a", after))]
+    rotation = NORTH_UP @ Affine.translation(20, 60) @ Affine.rotation(-30)
+    rotated = []
+    for path in plain:
+        with rasterio.open(path) as source:
+            array = source.read()
+        turned_array = np.zeros((3, 90, 90), np.uint8)
+        reproject(
+            array, turned_array, src_transform=NORTH_UP, src_crs=UTM, dst_transform=rotation, dst_crs=UTM,
+            resampling=Resampling.cubic,
+        )  # fmt: skip
+        name = path.with_name(f"r-{path.name}")
+        with rasterio.open(
+            name, "w", driver="GTiff", count=3, height=90, width=90, dtype="uint8", crs=UTM, transform=rotation
+        ) as target:
+            target.write(turned_array)
+        rotated.append(name)
+    notes = said(
+        lambda: predict_scene(
+            NetworkDetector(pointwise(0.1, 0.0)), *rotated, tmp_path / "c.tif", probability=tmp_path / "r.tif"
+        )
+    )
+    assert sum("rotated pixels" in note for note in notes) == 2
+    with rasterio.open(tmp_path / "r.tif") as source:
+        found, transform = source.read(1), source.transform
+    assert (transform.a, transform.e, transform.b) == (pytest.approx(0.5), pytest.approx(-0.5), 0)
+    # every pixel of the result lies somewhere among those of the scene that was rotated
+    expected = np.full(found.shape, np.nan)
+    predict_scene(NetworkDetector(pointwise(0.1, 0.0)), *plain, tmp_path / "c.tif", probability=tmp_path / "p.tif")
+    reproject(
+        read(tmp_path / "p.tif"), expected, src_transform=NORTH_UP, src_crs=UTM, dst_transform=transform, dst_crs=UTM,
+        resampling=Resampling.bilinear, dst_nodata=np.nan,
+    )  # fmt: skip
+    both = np.isfinite(found) & np.isfinite(expected)
+    assert both.mean() > 0.4 and 0.1 < np.isnan(found).mean() < 0.6
+    assert np.abs(found - expected)[both].mean() < 0.02
+    assert np.nanstd(expected) > 0.2
+
+
+def test_rational_polynomial_coefficients_place_a_scene(tmp_path):
+    array = ground(1, 60, 80)
+    unit = [1.0] + [0.0] * 19
+    across, down = [0.0, 1.0] + [0.0] * 18, [0.0, 0.0, -1.0] + [0.0] * 17
+    rpc = RPC(
+        height_off=0, height_scale=100, lat_off=36.0, lat_scale=0.001, long_off=117.0, long_scale=0.001, line_off=30,
+        line_scale=30, samp_off=40, samp_scale=40, line_num_coeff=down, line_den_coeff=unit, samp_num_coeff=across,
+        samp_den_coeff=unit, err_bias=0, err_rand=0,
+    )  # fmt: skip
+    path = tmp_path / "rpc.tif"
+    with rasterio.open(path, "w", driver="GTiff", height=60, width=80, count=3, dtype="uint8", rpcs=rpc) as target:
+        target.write(array)
+    source = open_source(path, "before")
+    assert source.grid.crs.to_epsg() == 4326
+    left, top = source.grid.transform.c, source.grid.transform.f
+    assert (left, top) == (pytest.approx(116.999, abs=5e-5), pytest.approx(36.001, abs=5e-5))
+    with DateOnGrid(source, source.grid) as date:
+        samples, valid = date.read_overview(10_000)
+    assert valid.mean() > 0.9
+    assert samples[:, valid].mean() == pytest.approx(array.mean(), rel=0.02)
+
+
+# --- borders of zeros
+
+
+def test_the_border_is_what_hangs_together_with_the_edge():
+    zero = np.zeros((10, 20), bool)
+    zero[:, :4] = True
+    zero[5:7, 10:12] = True  # a lake
+    assert zero_border(zero) == 40 / 200
+    valid = np.ones_like(zero)
+    valid[:, 16:] = False
+    zero[2, 15] = True
+    assert zero_border(zero, valid) == 41 / 160
+
+
+@pytest.mark.parametrize("kind", ["8 bits", "scaled", "large"])
+def test_an_undeclared_border_is_named_with_an_option_that_works(kind, tmp_path):
+    side = 1400 if kind == "large" else 100
+    before, after = (np.maximum(ground(seed, side, side), 1) for seed in (1, 2))
+    after[:, :, : side * 2 // 5] = 0
+    if kind == "scaled":
+        before, after = before.astype(np.uint16), after.astype(np.uint16)
+    files = [write_raster(tmp_path / f"{n}.tif", date) for n, date in (("b", before), ("a", after))]
+    if kind == "scaled":
+        for file in files:
+            tag(file, offset=-0.1)
+    detector = NetworkDetector(pointwise())
+    (text,) = said(lambda: predict_scene(detector, *files, tmp_path / "c.tif"))
+    share = re.search(re.escape(f"after ({files[1]}): ") + r"(\d+)% of its pixels are a border of exact zeros", text)[1]
+    assert int(share) == pytest.approx(40, abs=1)  # windows show a part of a large scene
+    assert "--nodata 0 (nodata=0)" in text
+    assert said(lambda: predict_scene(detector, *files, tmp_path / "c.tif", nodata=0)) == []
+    assert np.array_equal(read(tmp_path / "c.tif") == 255, (after == 0).all(axis=0))
+
+
+# --- remedies of rasters that cannot be placed
+
+
+def test_remedies_of_places_work_as_they_are_printed(tmp_path):
+    good = write_raster(tmp_path / "good one.tif", ground(1, 60, 80))
+    for name, profile in (
+        ("none", {"crs": None}),
+        ("transform alone", {"crs": None, "transform": NORTH_UP}),
+        ("crs alone", {"transform": Affine.identity()}),
+        ("no degrees", {"crs": "EPSG:4326"}),
+    ):
+        path = tmp_path / f"{name}.tif"
+        array = ground(2, 60, 80)
+        if name == "crs alone":
+            with rasterio.open(
+                path, "w", driver="GTiff", height=60, width=80, count=3, dtype="uint8", crs=UTM
+            ) as target:
+                target.write(array)
+        else:
+            write_raster(path, array, **profile)
+        with pytest.raises(DataError) as caught:
+            predict_scene(NetworkDetector(pointwise()), path, good, tmp_path / "c.tif")
+        follow_rio(str(caught.value))
+        open_source(path, "before")
+        if name == "none":
+            predict_scene(NetworkDetector(pointwise()), path, good, tmp_path / "c.tif")
+            with rasterio.open(path) as source:
+                assert source.transform == NORTH_UP
