@@ -28,8 +28,9 @@ from bitemporal.imagery.labels import LabelObservation, LabelSummary
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.method.car import CarPartition
 from bitemporal.scenes.exclusion import Exclusion, RasterOnGrid
+from bitemporal.scenes.geometry import Grid, grid_of
 from bitemporal.scenes.options import PlaceOptions
-from bitemporal.scenes.sources import Grid, gdal_settings, grid_of, open_raster
+from bitemporal.scenes.sources import gdal_settings, open_raster
 from bitemporal.scenes.vectors import VECTORS, PolygonsOnGrid
 
 BLOCK = 1024

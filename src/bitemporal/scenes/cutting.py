@@ -20,8 +20,9 @@ from bitemporal.imagery.masks import IGNORE
 from bitemporal.pairs import PairFolder
 from bitemporal.pairs.names import DATES, LABEL
 from bitemporal.scenes.exclusion import RasterOnGrid
+from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.grids import DateOnGrid, common_grid
-from bitemporal.scenes.sources import Grid, Source, gdal_settings, open_raster, open_source
+from bitemporal.scenes.sources import Source, gdal_settings, open_raster, open_source
 from bitemporal.scenes.vectors import VECTORS, PolygonsOnGrid
 
 IGNORED = 127
