@@ -22,11 +22,13 @@ from bitemporal.errors import DataError
 from bitemporal.imagery import colours
 from bitemporal.imagery.borders import zero_border
 from bitemporal.inference import NetworkDetector
+from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 from bitemporal.scenes import predict_scene, read_manifest
 from bitemporal.scenes.bands import StatedBand
 from bitemporal.scenes.grids import DateOnGrid
 from bitemporal.scenes.sources import open_source
 from bitemporal.scenes.values import look, scale_channels, value_range
+from remedies import follow_commands
 from scene_files import LEFT, TOP, UTM, ground, read, write_raster
 from stub_networks import convolutional, pointwise, register_stubs
 
@@ -474,3 +476,51 @@ def test_remedies_of_places_work_as_they_are_printed(tmp_path):
             predict_scene(NetworkDetector(pointwise()), path, good, tmp_path / "c.tif")
             with rasterio.open(path) as source:
                 assert source.transform == NORTH_UP
+
+
+# ---------------------------------------------------------------- folders of pairs
+
+
+def folder_of_pairs(root, dates, label=None):
+    """One pair of GeoTIFFs as a folder."""
+    for name, array in zip("AB", dates, strict=True):
+        (root / name).mkdir(parents=True)
+        write_raster(root / name / "0.tif", array)
+    (root / "label").mkdir()
+    write_raster(root / "label/0.tif", np.zeros((1, *dates[0].shape[1:]), np.uint8) if label is None else label)
+    return root
+
+
+@pytest.mark.parametrize("bands", [3, 1])
+def test_offsets_of_bands_make_no_difference_in_pairs(tmp_path, bands):
+    """As Sentinel-2 since baseline 04.00: 1000 more in the file, and a tag that says so."""
+    dates = [reflectances(seed, 40, 50)[:bands] for seed in (1, 2)]
+    plain = folder_of_pairs(tmp_path / "plain", dates)
+    moved = folder_of_pairs(tmp_path / "moved", [dates[0], dates[1] + np.uint16(1000)])
+    for root, offsets in ((plain, (0.0, 0.0)), (moved, (0.0, -0.1))):
+        for name, offset in zip("AB", offsets, strict=True):
+            tag(root / name / "0.tif", 0.0001, offset)
+    pairs = [PairFolder(root, image_range=(0.02, 0.3)) for root in (plain, moved)]
+    one, other = (resolve_decoding(folder).load(folder.pairs()[0]) for folder in pairs)
+    assert (one.before == other.before).all()
+    assert (one.after == other.after).all()
+    expected = np.rint(np.clip((dates[1] * 0.0001 - 0.02) / 0.28, 0, 1) * 255).transpose(1, 2, 0)
+    assert np.abs(one.after - np.broadcast_to(expected, one.after.shape)).max() <= 1  # of rounding
+    assert any("scale and offset of its bands applied" in warning for warning in check_pairs(pairs[1]).warnings)
+
+
+def test_a_border_of_zeros_in_pairs_is_named_with_a_remedy_that_works(tmp_path, monkeypatch, capsys):
+    dates = [ground(seed, 64, 64) for seed in (1, 2)]
+    label = np.zeros((1, 64, 64), np.uint8)
+    label[:, 30:40, 30:40] = 255
+    root = folder_of_pairs(tmp_path / "whole", dates, label)
+    assert not any("border" in warning for warning in check_pairs(PairFolder(root)).warnings)
+    dates[1][:, :, :20] = 0
+    dates[1][:, 40, 40] = 0  # dark, and no border
+    root = folder_of_pairs(tmp_path / "part", dates, label)
+    monkeypatch.chdir(tmp_path)
+    (warning,) = (text for text in check_pairs(PairFolder(root)).warnings if "border of exact zeros" in text)
+    assert "1 file" in warning and "B/0.tif" in warning
+    follow_commands(warning)
+    assert (read(tmp_path / "tiles/label/0_0000_0000.tif")[:, :20] == 127).all()
+    capsys.readouterr()

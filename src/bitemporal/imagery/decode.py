@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
+from bitemporal.imagery.physical import UNSCALED, to_physical
 
 BANDS = "bands"
 """Mode of images whose bands are no known colours."""
@@ -41,6 +42,8 @@ DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))
 _SUBFILE, _BITS, _COMPRESSION, _ORIENTATION, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 259, 274, 277, 339  # TIFF tags
 _REDUCED_OR_MASK = 5  # bits of _SUBFILE: the page is an overview, or a mask
+_GDAL_METADATA = 42112  # TIFF tag
+_SCALED = re.compile(r'role="(scale|offset)"')  # in the tag above
 _WEBP = 50001  # a compression that Pillow's wheels lack, and complain of on standard error
 _GEOREFERENCE = 33550, 34264  # GeoTIFF tags ModelPixelScale and ModelTransformation
 _CONVERT = "convert it to integers or floats, `gdal_translate -ot Float32 -co COMPRESS=DEFLATE`"
@@ -112,7 +115,8 @@ def decode(path: Path, bands: Sequence[int] | None = None) -> Decoded:
     """Open and fully decode one file.
 
     Pillow reads the file. What Pillow cannot represent (several bands of more than 8 bits, more than four bands, some
-    sample types, layouts and compressions of TIFF) is read through rasterio, where that is installed.
+    sample types, layouts and compressions of TIFF, scales and offsets of bands) is read through rasterio, where that is
+    installed. Scale and offset of a band, where a TIFF has them, are applied.
 
     Args:
         path: The file.
@@ -158,6 +162,7 @@ def _pillow_keeps_all(image: Image.Image) -> bool:
         and not (depth <= 8 and signed)
         and not (depth == 32 and image.mode == "I" and not signed)
         and tags.get(_COMPRESSION) != _WEBP
+        and not _SCALED.search(str(tags.get(_GDAL_METADATA, "")))
     )
 
 
@@ -348,6 +353,7 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
                     _check_bands(path, bands, source.count)
                 types = sorted({source.dtypes[band - 1] for band in bands or source.indexes})
                 samples: npt.NDArray[Any] = source.read(None if bands is None else list(bands))
+                scaling = tuple((source.scales[band - 1], source.offsets[band - 1]) for band in bands or source.indexes)
                 mode = BANDS if bands is not None else _mode([colour.name for colour in source.colorinterp])
                 georeferenced = source.crs is not None
     except FileFault:
@@ -360,6 +366,10 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
         raise FileFault(path, f"is damaged or truncated ({reason})", _RESTORE) from None
     if samples.dtype.kind not in "uif":
         raise FileFault(path, f"holds samples of type {', '.join(types)}", _CONVERT)
+    notes = _content_notes(path, kind)
+    if any(band != UNSCALED for band in scaling):
+        samples = to_physical(samples, scaling, axis=0)
+        notes.append("scale and offset of its bands applied")
     depth = 8 if samples.dtype == np.uint8 else max(16, 8 * samples.itemsize)
     pixels: Image.Image | npt.NDArray[Any] = np.ascontiguousarray(samples.transpose(1, 2, 0))
     if bands is None and samples.shape[0] == 1:
@@ -368,7 +378,7 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
         pixels = Image.fromarray(pixels)
         mode = pixels.mode
     chosen = None if bands is None else tuple(bands)
-    return Decoded(path, pixels, mode, kind, depth, georeferenced, tuple(_content_notes(path, kind)), chosen)
+    return Decoded(path, pixels, mode, kind, depth, georeferenced, tuple(notes), chosen)
 
 
 def _mode(colours: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from bitemporal.errors import DataError, LabelError, OptionError
-from bitemporal.imagery.decode import FileFault, decode
+from bitemporal.imagery.borders import LEAST_BORDER, zero_border
+from bitemporal.imagery.decode import Decoded, FileFault, decode
 from bitemporal.imagery.label_rules import LabelDecoding
 from bitemporal.imagery.labels import LabelObservation, LabelSummary, observe
 from bitemporal.imagery.scale import check_usable, image_notes
@@ -26,6 +29,8 @@ from bitemporal.workers import map_in_processes, processes_available
 _SMALL = 2000  # pairs below which starting processes costs more than it saves
 _MOST_WORKERS = 8  # reading from one disk gains nothing beyond
 _CHUNK = 32
+_TILE = 256  # pixels of the side of proposed tiles
+_BORDER_PIXELS = 256
 
 FaultKind = Literal["folder", "partner", "duplicate", "unlabelled", "file", "size", "label", "list"]
 """What is wrong: folder, no images in it; partner, a file without its counterparts; duplicate, several files of one
@@ -155,6 +160,7 @@ def _read(
     bands: tuple[int, ...] | None,
     image_range: tuple[float, ...] | None,
     images: bool,
+    root: Path,
 ) -> _Reading:
     """Read the files of one pair, one after the other."""
     sizes: dict[str, tuple[int, int]] = {}
@@ -166,6 +172,8 @@ def _read(
             sizes[name] = decoded.size
             check_usable(decoded, image_range)
             notes += [(note, path) for note in image_notes(decoded)]
+            if _has_zero_border(decoded):
+                notes.append((_border_note(root, decoded.size), path))
         except FileFault as fault:
             faults.append(Fault.of(fault, "file"))
     label = None
@@ -179,6 +187,23 @@ def _read(
     if unequal := size_fault(pair.before, sizes):
         faults.append(Fault.of(unequal, "size"))
     return _Reading(next(iter(sizes.values()), (0, 0)), label, faults, notes)
+
+
+def _border_note(root: Path, size: tuple[int, int]) -> str:
+    tiles = f"bitemporal data tiles {shlex.quote(str(root))} -o tiles --size {min(*size, _TILE)} --nodata 0"
+    return (
+        "a border of exact zeros, which nothing declares to be without data; if it holds none, "
+        f"`{tiles} --minimum-valid 0.5` leaves it out"
+    )
+
+
+def _has_zero_border(decoded: Decoded) -> bool:
+    """Whether a border of exact zeros, in all bands, is too large to be a shadow at the edge."""
+    if decoded.mode == "P":
+        return False
+    zero = np.asarray(np.atleast_3d(decoded.samples == 0).all(axis=-1), np.bool_)
+    share = zero_border(zero)
+    return LEAST_BORDER <= share < 1 and share * zero.size >= _BORDER_PIXELS
 
 
 def _cpus() -> int:
@@ -230,7 +255,14 @@ def check_pairs(
         check.faults += _listing_faults(folder, split)
         check.warnings += _ignored_files(folder, split)
     pairs = [pair for split in chosen for pair in folder.pairs(split)]
-    read = partial(_read, stated=folder.stated, bands=folder.bands, image_range=folder.image_range, images=images)
+    read = partial(
+        _read,
+        stated=folder.stated,
+        bands=folder.bands,
+        image_range=folder.image_range,
+        images=images,
+        root=folder.root,
+    )
     labels = LabelSummary(folder.stated)
     noted: dict[str, list[Path]] = defaultdict(list)
     sizes: list[tuple[int, int]] = []

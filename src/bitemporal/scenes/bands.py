@@ -9,7 +9,7 @@ from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
 from bitemporal.imagery.colours import places_of_colours
-from bitemporal.imagery.scale import UNSCALED, Scaling
+from bitemporal.imagery.physical import UNSCALED, Scaling
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from bitemporal.errors import DataError
-from bitemporal.imagery.scale import to_physical
+from bitemporal.imagery.physical import to_physical
 from bitemporal.scenes.geometry import Grid, on_grid, warped_to
 from bitemporal.scenes.options import GridChoice
 from bitemporal.scenes.sources import Source, is_remote, open_raster

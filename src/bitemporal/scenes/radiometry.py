@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from bitemporal.imagery.borders import LEAST_BORDER, zero_border
-from bitemporal.imagery.scale import UNSCALED, Scaling, to_physical
+from bitemporal.imagery.physical import UNSCALED, Scaling, to_physical
 from bitemporal.scenes.sources import Source, is_remote
 from bitemporal.scenes.values import Look
 

@@ -196,7 +196,7 @@ def _open_date(detector: Detector, files: Files, name: str, options: SceneOption
         grid = source.grid
         detector.warn_if_far(
             SeenImages(
-                value_type=source.dtype,
+                value_type=source.dtype if source.scaling is None else "float64",
                 pixel_size=pixel_size(grid.crs, grid.transform, grid.width, grid.height),
                 synthetic=all(is_synthetic(Path(file)) for file in source.files),
                 bands=bands,

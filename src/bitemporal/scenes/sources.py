@@ -17,7 +17,8 @@ from rasterio.io import DatasetReader
 from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
 from bitemporal.imagery.decode import choose_bands, choose_channels
-from bitemporal.imagery.scale import RGB, Scaling
+from bitemporal.imagery.physical import Scaling
+from bitemporal.imagery.scale import RGB
 from bitemporal.scenes.bands import Band, Stated, describe_band, in_order, scaling_of
 from bitemporal.scenes.geometry import Grid, north_up, place
 

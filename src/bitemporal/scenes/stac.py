@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bitemporal.imagery.colours import RED_GREEN_BLUE
-from bitemporal.imagery.scale import UNSCALED
+from bitemporal.imagery.physical import UNSCALED
 from bitemporal.scenes.bands import StatedBand
 
 _APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
