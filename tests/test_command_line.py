@@ -508,6 +508,12 @@ def test_quiet_says_what_is_wrong_only(tiny_pairs, tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
     assert main(["data", "check", str(tiny_pairs), "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["faults"] == []
+    shutil.copytree(tiny_pairs / "val", tmp_path / "odd")
+    next((tmp_path / "odd/B").iterdir()).unlink()
+    assert main(["data", "check", str(tmp_path / "odd"), "--quiet"]) == 1
+    captured = capsys.readouterr()
+    assert not captured.out
+    assert "has no partner in B" in captured.err
     assert main(["data", "check", str(tmp_path / "none"), "--quiet"]) == 1
     assert str(tmp_path / "none") in capsys.readouterr().err
 

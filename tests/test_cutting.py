@@ -142,7 +142,7 @@ def test_a_folder_of_pairs_is_cut_split_by_split(tmp_path, capsys):
 
 def test_refusals(scene, tmp_path, capsys):
     before, after, _ = scene
-    with pytest.raises(DataError, match=r"no tile of 64 x 64: 1 image\(s\) are smaller than a tile"):
+    with pytest.raises(DataError, match=r"no tile of 64 x 64; 1 image\(s\) are smaller than a tile"):
         cut_scene(before, after, tmp_path / "out", options=TileOptions(size=64))
     assert not (tmp_path / "out").exists()
     (tmp_path / "full").mkdir()

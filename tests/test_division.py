@@ -113,6 +113,8 @@ def test_what_cannot_be_divided_is_refused():
         divide(rows_of({"small": 9}, "val") + rows_of({"small": 9}, "test"))
     with pytest.raises(PartitionError, match="1 group"):
         divide(rows_of({"small": 9}), group=lambda stem: "one")
+    with pytest.raises(OptionError, match=r"group: '\(\.\*\)_x' does not match 1 stem\(s\), such as b;"):
+        group_by("(.*)_x", ["a_x", "b"])
     with pytest.raises(OptionError, match=r"group: .*regular expression"):
         group_by("(")
 

@@ -551,3 +551,11 @@ def test_folders_without_a_split_to_learn_from(tmp_path, capsys):
         put_names(data / name, ("A", "B", "label"), [name])
     assert main(["train", "--model", "test_fc", "--data", str(data), "--out", str(tmp_path / "run")]) == 1
     assert "expected a split train to learn from" in capsys.readouterr().err
+
+
+def test_a_misspelt_folder_of_labels_is_named(tmp_path):
+    put_names(tmp_path / "train", ("march", "june", "truth"), ("0", "1"))
+    put_names(tmp_path / "test", ("march", "june"), ("2",))  # a split may have no labels
+    with pytest.raises(DataError, match="no folder trut in") as error:
+        PairFolder(tmp_path, folders=("march", "june", "trut"))
+    follow_keywords(str(error.value), lambda **options: PairFolder(tmp_path, **options))

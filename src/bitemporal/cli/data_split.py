@@ -46,7 +46,7 @@ def split(
             pairs, it is read without that option.
         shares: Shares of train, val and test; 0 for a split that is not wanted.
         seed: Another seed gives another division.
-        group: Regular expression for the stems of tiles, whose first group names their scene, as in
+        group: Regular expression that matches whole stems of tiles and whose first group names their scene, as in
             '(.*)_[0-9]+_[0-9]+'. By default it is found where all names look like tiles; '.*' divides pair by pair.
         parts: Number of CAR parts, split at the paper's thresholds (2 or 3).
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts.
@@ -60,7 +60,7 @@ def split(
     check.refuse_label_faults()
     stems = [record.stem for record in check.records]
     found = find_groups(stems) if group is None else group
-    together = group_by(_ALONE if found is None else found)
+    together = group_by(_ALONE if found is None else found, stems)
     rows = divide(check.rows(partition.part), shares, seed, together)
     write_split(output, rows)
     if check.decoding:

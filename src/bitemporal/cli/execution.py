@@ -52,15 +52,15 @@ def execute(name: str, command: Callable[[], Outcome], options: CommonOptions) -
     Returns:
         The exit status.
     """
-    shown, said = sys.stdout, io.StringIO()
+    shown, printed, said = sys.stdout, io.StringIO(), io.StringIO()
     with ExitStack() as streams:
         if options.json or options.quiet:
-            streams.enter_context(redirect_stdout(streams.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+            streams.enter_context(redirect_stdout(printed))
         if options.quiet:
             streams.enter_context(redirect_stderr(said))
         outcome = _outcome(name, command, options)
     if options.quiet and outcome.status:
-        sys.stderr.write(said.getvalue())
+        sys.stderr.write(("" if options.json else printed.getvalue()) + said.getvalue())
     if options.json and outcome.results is not None:
         print(json.dumps(without_nan(outcome.results), indent=2, default=os.fspath, allow_nan=False), file=shown)
     return outcome.status

@@ -99,11 +99,12 @@ def check_usable(decoded: Decoded, image_range: Sequence[float] | None) -> None:
     samples = decoded.samples
     finite = samples[np.isfinite(samples)]
     found = f"values {finite.min():g} to {finite.max():g}" if finite.size else "no finite value"
-    fitting = (
-        "--image-range 0,1 (image_range=(0, 1)) for reflectances of 0 to 1"
-        if samples.dtype.kind == "f" and finite.size and finite.max() < 10
-        else "--image-range 0,3000 (image_range=(0, 3000)) for Sentinel-2 reflectances"
-    )
+    fitting = "--image-range 0,3000 (image_range=(0, 3000)) for Sentinel-2 reflectances"
+    if finite.size and finite.min() < 0:
+        low, high = math.floor(finite.min()), math.ceil(finite.max())
+        fitting = f"--image-range {low},{high} (image_range=({low}, {high})) for the values of this file"
+    elif samples.dtype.kind == "f" and finite.size and finite.max() < 10:
+        fitting = "--image-range 0,1 (image_range=(0, 1)) for reflectances of 0 to 1"
     raise FileFault(
         decoded.path,
         f"has {decoded.depth} bits per sample ({found})",

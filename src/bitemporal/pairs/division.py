@@ -24,15 +24,15 @@ Group = Callable[[str], str]
 """From the stem of a pair to what it must stay together with."""
 
 
-def group_by(pattern: str) -> Group:
+def group_by(pattern: str, stems: Iterable[str] = ()) -> Group:
     """Group pairs by a regular expression.
 
     Args:
-        pattern: Matches whole stems; its first group, or all of it, names the scene that a pair is a tile of. A stem
-            that it does not match stands alone.
+        pattern: Matches whole stems; its first group, or all of it, names the scene that a pair is a tile of.
+        stems: Stems that it has to match.
 
     Raises:
-        OptionError: When it is no regular expression.
+        OptionError: When it is no regular expression, or does not match every stem.
     """
     try:
         compiled = re.compile(pattern)
@@ -40,6 +40,12 @@ def group_by(pattern: str) -> Group:
         raise OptionError(
             f"group: found {pattern!r}, expected a regular expression such as '(.*)_[0-9]+_[0-9]+' ({error})"
         ) from error
+
+    if unmatched := sorted(stem for stem in stems if compiled.fullmatch(stem) is None):
+        raise OptionError(
+            f"group: {pattern!r} does not match {len(unmatched)} stem(s), such as {unmatched[0]}; expected a regular "
+            "expression that matches whole stems, and whose first group names the scene, as in '(.*)_[0-9]+_[0-9]+'"
+        )
 
     def group(stem: str) -> str:
         match = compiled.fullmatch(stem)
@@ -114,9 +120,9 @@ def _wanted(rows: Sequence[PartitionRow], shares: Sequence[float]) -> dict[str, 
     new = {split: share for split, share in zip(SPLITS, shares, strict=True) if share and split not in exist}
     if len(new) < 2 or all(row.split in exist for row in rows):
         raise PartitionError(
-            f"shares: found {given} for pairs of which {', '.join(sorted(exist)) or 'no split'} exists; expected "
-            "shares above 0 for at least two splits that do not exist yet: name a folder without them, or move them "
-            "elsewhere, or their splits.csv"
+            f"shares: found {given} for pairs of which {', '.join(sorted(exist)) or 'no split'} exist already; "
+            "expected shares above 0 for at least two splits that do not exist yet: give such shares, name a folder "
+            "without these splits, or move splits.csv out of the folder if it made them"
         )
     return {split: share / sum(new.values()) for split, share in new.items()}
 

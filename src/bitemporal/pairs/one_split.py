@@ -1,5 +1,6 @@
 """The pairs of one split: which folders or names are before, after and label."""
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,6 +112,13 @@ def _roles(level: Level, options: ReadingOptions) -> dict[str, str] | None:
     if options.folders is not None:
         named = dict(zip((*DATES, LABEL), options.folders, strict=False))
         there = {role: name for role, name in named.items() if (level.path / name).is_dir()}
+        others = [name for name in level.folders if name not in there.values()]
+        if {*DATES} <= there.keys() and LABEL in named and LABEL not in there:
+            for near in difflib.get_close_matches(named[LABEL], others, n=1):  # a split may well have no labels
+                raise DataError(
+                    f"folders: found no folder {named[LABEL]} in {level.path}, but {near}; expected the folder of "
+                    f"labels: {folders_option((*options.folders[:2], near))}"
+                )
         return there if {*DATES} <= there.keys() and options.folders[0] != options.folders[1] else None
     dates = dates_among(level.folders)
     if len(dates) > 1:

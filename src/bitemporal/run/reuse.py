@@ -76,9 +76,12 @@ def _stages(recipe: DistillRecipe, source: RunFolder) -> list[str]:
     if other := [name for name in differing if name not in _MAY_DIFFER and not _is_same_length(name, before, recipe)]:
         listed = ", ".join(f"{name} ({before.get(name)!r} there, {now[name]!r} here)" for name in other)
         same = ", ".join(as_option(name, before.get(name)) for name in other)
+        remedy = f"Give the same ({same})"
+        if now["paper"] and not before.get("paper"):
+            remedy = "Leave --paper out, or reuse a run that was made with it"
         raise RecipeError(
             f"reuse: {source.path} was made with other values of {listed}; only {', '.join(sorted(_OF_THE_STUDENT))} "
-            f"may differ. Give the same ({same}), or leave --reuse out to train all stages"
+            f"may differ. {remedy}, or leave --reuse out to train all stages"
         )
     pairs = read_partition(source.partition)
     taught = {row.part for row in pairs if row.split not in ("val", "test")}

@@ -181,7 +181,7 @@ def _label_reader(path: Path, grid: Grid, options: LabelOptions, stack: ExitStac
     if path.suffix.lower() in VECTORS:
         polygons = PolygonsOnGrid(path, grid, "label", may_be_empty=True)
         return lambda window: polygons.covers(window).astype(np.uint8)
-    raster = stack.enter_context(RasterOnGrid(path, grid, "label"))
+    raster = stack.enter_context(RasterOnGrid(path, grid, "label", options.label_band))
     raster.check_overlap()
     decoding = options.decoding()
     if decoding.source == "found":
@@ -265,8 +265,13 @@ def _write(path: Path, samples: npt.NDArray[np.generic], grid: Grid, window: Win
 
 def _refuse_nothing(tiles: Tiles, where: str, options: TileOptions) -> None:
     if not tiles.written:
-        small = f"{tiles.too_small} image(s) are smaller than a tile, " if tiles.too_small else ""
-        raise DataError(
-            f"{where} gave no tile of {options.size} x {options.size}: {small}{tiles.without_data} tile(s) have "
-            f"less than {options.minimum_valid:.0%} of their pixels valid; give a smaller --size, or --minimum-valid"
-        )
+        reasons = []
+        if tiles.too_small:
+            reasons.append(f"{tiles.too_small} image(s) are smaller than a tile: give a smaller --size")
+        if tiles.without_data:
+            share = f"{options.minimum_valid:.0%}"
+            reasons.append(
+                f"{tiles.without_data} tile(s) have less than {share} of their pixels valid: give a smaller "
+                "--minimum-valid"
+            )
+        raise DataError(f"{where} gave no tile of {options.size} x {options.size}; {'; '.join(reasons)}")
