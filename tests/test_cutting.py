@@ -68,6 +68,16 @@ def test_tiles_are_the_scene_cut(scene, tmp_path):
     assert {pair.stem for pair in folder.pairs()} >= {"before-00-00_0000_0000", "before-00-00_0002_0001"}
 
 
+def test_scale_and_offset_go_into_the_tiles(scene, tmp_path):
+    before, after, arrays = scene
+    with rasterio.open(after, "r+") as file:
+        file.scales, file.offsets = (0.0001,) * 4, (-0.1,) * 4
+    cut_scene(before, after, tmp_path / "out", options=OPTIONS)
+    assert (whole(tmp_path / "out/B", 48, 32) == arrays[1][:, :48, :32]).all()
+    with rasterio.open(tmp_path / "out/B/before-00-00_0000_0000.tif") as tile:
+        assert (tile.dtypes[0], tile.scales, tile.offsets) == ("uint16", (0.0001,) * 4, (-0.1,) * 4)
+
+
 @pytest.mark.parametrize("ending", [".gpkg", ".geojson", ".parquet", ".shp"])
 def test_polygons_become_labels(scene, tmp_path, ending):
     before, after, _ = scene

@@ -1,5 +1,6 @@
 """The command line of a typed function: its parameters are the options, its docstring is the help."""
 
+import argparse
 import dataclasses
 import inspect
 import itertools
@@ -8,7 +9,7 @@ import typing
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import docstring_parser
 import yaml
@@ -17,6 +18,8 @@ from jsonargparse._actions import ActionConfigFile
 
 from bitemporal.cli.words import did_you_mean
 from bitemporal.files import from_folder, not_there
+
+T = TypeVar("T")
 
 _PLURALS = {int: "integers", float: "numbers", str: "names"}
 _MORE_NAMES = {"output": ("-o", "--out")}
@@ -32,8 +35,14 @@ _PATHS = {
 class _OptionFile(ActionConfigFile):
     """Reads ``--config``."""
 
-    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:  # noqa: ANN401  jsonargparse has no types here
-        file = Path(values)
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        cfg: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        file = Path(str(values))
         if not file.is_file():
             raise TypeError(f"{not_there(file, 'file')}; expected a YAML file of options")
         try:
@@ -48,12 +57,12 @@ class _OptionFile(ActionConfigFile):
         except TypeError as error:
             raise TypeError(f"{file}: {error}") from error
 
-    def _resolved(self, name: str, value: Any, folder: Path) -> object:  # noqa: ANN401  as the file has it
-        if name not in _PATHS:
+    def _resolved(self, name: str, value: object, folder: Path) -> object:
+        if name not in _PATHS or value is None:
             return value
         if name == "bundle":  # or ids on a hub
-            bundles = [value] if isinstance(value, str) else value
-            return [from_folder(one, folder) if (folder / str(one)).exists() else one for one in bundles or ()]
+            bundles = value if isinstance(value, list) else [value]
+            return [from_folder(one, folder) if (folder / str(one)).exists() else one for one in bundles]
         return from_folder(value, folder)
 
 
@@ -96,7 +105,7 @@ def make_parser(prog: str, *functions: Callable[..., Any]) -> ArgumentParser:
     return parser
 
 
-def call(function: Callable[..., Any], values: Namespace) -> Any:  # noqa: ANN401  whatever the function returns
+def call(function: Callable[..., T], values: Namespace) -> T:
     """Call a function with the values that its parser has read."""
     arguments = OrderedDict(
         (p.name, call(p.annotation, values) if _is_group(p) else values[_shown_name(p)]) for p in _parameters(function)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from bitemporal import scenes
 from bitemporal.cli.detector import DetectorOptions
+from bitemporal.cli.maps import map_results, print_files, print_measurements
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
 
@@ -56,10 +57,7 @@ def predict_scene(
     result = scenes.predict_scene(
         detector.load(), first, second, **asdict(files), progress=sys.stderr.isatty(), **asdict(options)
     )
-    area = "" if result.changed_hectares is None else f", {result.changed_hectares:.2f} ha"
-    print(f"changed: {result.changed_pixels} of {result.valid_pixels} valid pixels (CAR {result.car:.4f}{area})")
-    if result.polygons is not None:
-        print(f"polygons: {result.polygons}")
+    print_measurements(result)
     if shift := result.shift:
         print(f"date 2 was shifted by {shift.columns:+.2f} columns and {shift.rows:+.2f} rows; this was corrected")
     if result.parts:
@@ -67,16 +65,10 @@ def predict_scene(
     if result.resumed:
         print(f"resumed after {result.resumed} strips of tiles that an interrupted run had finished")
     print(f"{result.tiles} tiles, {result.skipped} skipped without data, {result.seconds['total']:.1f} s")
-    for name, path in result.outputs.named().items():
-        print(f"{name}: {path}")
+    print_files(result)
     return Outcome(
-        {
-            "outputs": result.outputs.named(),
-            "changed_pixels": result.changed_pixels,
-            "valid_pixels": result.valid_pixels,
-            "car": result.car,
-            "changed_hectares": result.changed_hectares,
-            "polygons": result.polygons,
+        map_results(result)
+        | {
             "shift": None if result.shift is None else {"rows": result.shift.rows, "columns": result.shift.columns},
             "parts": result.parts,
             "tiles": result.tiles,

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from bitemporal import scenes
+from bitemporal.cli.maps import map_results, print_files, print_measurements
 from bitemporal.cli.outcome import Outcome
 
 
@@ -53,19 +54,6 @@ def threshold(
         date_options=date_options,
         **asdict(options),
     )
-    area = "" if result.changed_hectares is None else f", {result.changed_hectares:.2f} ha"
-    print(f"changed: {result.changed_pixels} of {result.valid_pixels} valid pixels (CAR {result.car:.4f}{area})")
-    if result.polygons is not None:
-        print(f"polygons: {result.polygons}")
-    for name, path in result.outputs.named().items():
-        print(f"{name}: {path}")
-    return Outcome(
-        {
-            "outputs": result.outputs.named(),
-            "changed_pixels": result.changed_pixels,
-            "valid_pixels": result.valid_pixels,
-            "car": result.car,
-            "changed_hectares": result.changed_hectares,
-            "polygons": result.polygons,
-        }
-    )
+    print_measurements(result)
+    print_files(result)
+    return Outcome(map_results(result))

@@ -30,7 +30,7 @@ from bitemporal.method.car import CarPartition
 from bitemporal.scenes.exclusion import Exclusion, RasterOnGrid
 from bitemporal.scenes.geometry import Grid, grid_of
 from bitemporal.scenes.options import PlaceOptions
-from bitemporal.scenes.sources import gdal_settings, open_raster
+from bitemporal.scenes.sources import gdal_settings, open_raster, unreadable_pixels
 from bitemporal.scenes.vectors import VECTORS, PolygonsOnGrid
 
 BLOCK = 1024
@@ -157,10 +157,7 @@ def _read(dataset: DatasetReader, path: Path, window: Window) -> tuple[npt.NDArr
         values = dataset.read(1, window=window)
         valid = dataset.read_masks(1, window=window) > 0
     except RasterioError as error:
-        cause = str(error.__cause__ or error).splitlines()[0]
-        raise DataError(
-            f"{path}: its pixels cannot be read ({cause}); it is damaged or truncated: restore or fetch it again"
-        ) from error
+        raise unreadable_pixels(path, error) from error
     return values, valid & np.isfinite(values)
 
 

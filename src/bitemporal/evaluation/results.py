@@ -305,7 +305,7 @@ def read_result(path: str | os.PathLike[str]) -> Result:
     return Result(name, protocol, evaluation, seed, origin, source)
 
 
-def _of(content: dict[str, Any], name: str, kind: type | UnionType) -> Any:  # noqa: ANN401  (checked JSON)
+def _of(content: dict[str, Any], name: str, kind: type | UnionType) -> Any:  # noqa: ANN401  of the given kind, which may be a union
     """A field of a file, which must be of some type."""
     if not isinstance(content[name], kind):
         raise ValueError(f"{name} {content[name]!r}")

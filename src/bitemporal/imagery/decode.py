@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
@@ -306,14 +307,13 @@ def _notes(image: Image.Image, path: Path) -> tuple[str, ...]:
 
 def _frames(image: Image.Image) -> int:
     """Frames or pages with pixels of their own; overviews and masks in a TIFF have none."""
-    frames = getattr(image, "n_frames", 1)
-    tags = getattr(image, "tag_v2", None)
-    if frames == 1 or tags is None:
+    frames: int = getattr(image, "n_frames", 1)
+    if frames == 1 or not isinstance(image, TiffImageFile):
         return frames
     own = 0
     for frame in range(frames):
         image.seek(frame)
-        own += not image.tag_v2.get(_SUBFILE, 0) & _REDUCED_OR_MASK  # type: ignore[attr-defined]  # a TIFF has it
+        own += not image.tag_v2.get(_SUBFILE, 0) & _REDUCED_OR_MASK
     image.seek(0)
     return own
 

@@ -234,7 +234,7 @@ def _series(values: Sequence[float]) -> str:
     return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} or {named[-1]}"
 
 
-def _literal(value: Any) -> str:  # noqa: ANN401
+def _literal(value: float | tuple[float, ...]) -> str:
     """A value as Python writes it."""
     if isinstance(value, tuple):
         items = ", ".join(map(_literal, value))
@@ -242,7 +242,7 @@ def _literal(value: Any) -> str:  # noqa: ANN401
     return _typed(value) if math.isfinite(value) else f"float('{value}')"
 
 
-def _typed(value: Any) -> str:  # noqa: ANN401
+def _typed(value: float | tuple[float, ...]) -> str:
     """A value as it is typed on the command line."""
     if isinstance(value, tuple):
         return ",".join(map(_typed, value))

@@ -4,12 +4,16 @@ import math
 import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from bitemporal.imagery.decode import decode, own_pillow_settings
+
+if TYPE_CHECKING:  # rasterio is an extra
+    from affine import Affine
+    from rasterio.crs import CRS
 
 SYNTHETIC = "synthetic.json"
 """File in the folder of synthetic pairs and scenes that holds how they were made."""
@@ -148,7 +152,7 @@ def file_pixel_size(path: Path) -> float | None:
             return pixel_size(source.crs, source.transform, source.width, source.height)
 
 
-def pixel_size(crs: Any, transform: Any, width: int, height: int) -> float | None:  # noqa: ANN401  rasterio's, an extra
+def pixel_size(crs: "CRS | None", transform: "Affine", width: int, height: int) -> float | None:
     """Metres of a pixel in the middle of a raster: the mean of its sides, along a sphere.
 
     Args:

@@ -52,7 +52,7 @@ def fetch_weights(build: Callable[[], _Encoder], encoder: str, source: str) -> _
         ) from error
 
 
-def timm_network(name: str, pretrained: bool, **options: Any) -> Any:  # noqa: ANN401  timm has no types
+def timm_network(name: str, pretrained: bool, **options: Any) -> Any:  # noqa: ANN401  networks of timm differ in attributes
     """Build a network of timm.
 
     Args:

@@ -120,7 +120,7 @@ def cards() -> dict[str, ModelCard]:
     return {name: _card(**stored) for name, stored in _stored("cards.json").items()}
 
 
-def _card(training: dict[str, Any], normalisation: dict[str, Any], **fields: Any) -> ModelCard:  # noqa: ANN401  (JSON)
+def _card(training: dict[str, Any], normalisation: dict[str, Any], **fields: Any) -> ModelCard:  # noqa: ANN401  fields of the JSON, each of its own type
     rules = tuple(ParameterRule(**rule) for rule in training["rules"])
     values = Normalisation(**{name: tuple(side) for name, side in normalisation.items()})
     return ModelCard(training=TrainingDefaults(**training | {"rules": rules}), normalisation=values, **fields)

@@ -5,16 +5,21 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from bitemporal.errors import BitemporalError, DeviceError
-from bitemporal.run.recipe import TrainRecipe
+from bitemporal.run.recipe import Precision, TrainRecipe
 from bitemporal.workers import check_processes
 
-_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 
 # on import, and so in every process; what it says otherwise stands in the recipe
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -106,5 +111,5 @@ def make_fabric(recipe: TrainRecipe) -> Fabric:
         devices=devices,
         num_nodes=process_count(recipe) // devices,
         strategy=strategy,
-        precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]  # one of its literals
+        precision=_PRECISION[recipe.precision],
     )

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from bitemporal.files import check_new_folder, replacing_folder
 from bitemporal.imagery import LabelOptions
 from bitemporal.imagery.labels import LabelSummary, observe
 from bitemporal.imagery.masks import IGNORE
+from bitemporal.imagery.physical import Scaling
 from bitemporal.pairs import PairFolder
 from bitemporal.pairs.names import DATES, LABEL
 from bitemporal.scenes.exclusion import RasterOnGrid
@@ -120,8 +121,7 @@ def cut_scene(
     options = options or TileOptions()
     check_new_folder(output)
     with gdal_settings(), replacing_folder(output) as folder:
-        sources = [open_date(path, name, nodata) for path, name in ((before, "before"), (after, "after"))]
-        grid = common_grid(sources[0], sources[1])
+        sources, grid = _open_dates(before, after, nodata)
         tiles = Tiles({})
         with ExitStack() as stack:
             reader = None
@@ -153,8 +153,7 @@ def cut_pairs(
     tiles = Tiles({})
     with gdal_settings(), replacing_folder(output) as target:
         for pair in folder.pairs():
-            sources = [open_date(path, name, nodata) for path, name in ((pair.before, "before"), (pair.after, "after"))]
-            grid = common_grid(sources[0], sources[1])
+            sources, grid = _open_dates(pair.before, pair.after, nodata)
             reader = None
             if pair.label is not None:
                 mask = folder.load_label(pair)
@@ -170,7 +169,15 @@ def cut_pairs(
     return tiles
 
 
-def open_date(path: str | os.PathLike[str], name: str, nodata: float | None) -> Source:
+def _open_dates(
+    before: str | os.PathLike[str], after: str | os.PathLike[str], nodata: float | None
+) -> tuple[list[Source], Grid]:
+    """Both dates, and the pixels of the first."""
+    first, second = _open_date(before, "before", nodata), _open_date(after, "after", nodata)
+    return [first, second], common_grid(first, second)
+
+
+def _open_date(path: str | os.PathLike[str], name: str, nodata: float | None) -> Source:
     """One date with all its bands but alpha."""
     with open_raster(os.fspath(path)) as dataset:
         kept = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind.name != "alpha"]
@@ -224,7 +231,8 @@ def _cut(
         tiles.too_small += 1
         return
     with ExitStack() as stack:
-        dates = [stack.enter_context(DateOnGrid(source, grid)) for source in sources]
+        # values as stored: scale and offset go into the tiles
+        dates = [stack.enter_context(DateOnGrid(replace(source, scaling=None), grid)) for source in sources]
         for row, column, window in options.windows(grid):
             read = [date.read(window) for date in dates]
             valid = read[0][1] & read[1][1]
@@ -237,8 +245,8 @@ def _cut(
                 continue
             block = f"-{row // _BLOCK:02d}-{column // _BLOCK:02d}" if blocks else ""
             stem = f"{name}{block}_{row:04d}_{column:04d}"
-            for date, (samples, _) in zip(DATES, read, strict=True):
-                _write(folder / date / stem, samples, grid, window)
+            for date, source, (samples, _) in zip(DATES, sources, read, strict=True):
+                _write(folder / date / stem, samples, grid, window, source.scaling)
             if mask is not None:
                 values = np.where(valid, 255 * (mask == 1), IGNORED).astype(np.uint8)
                 tiles.ignores |= not bool(valid.all())
@@ -246,11 +254,13 @@ def _cut(
             tiles.written[split] = tiles.written.get(split, 0) + 1
 
 
-def _write(path: Path, samples: npt.NDArray[np.generic], grid: Grid, window: Window) -> None:
+def _write(
+    path: Path, samples: npt.NDArray[np.generic], grid: Grid, window: Window, scaling: Scaling | None = None
+) -> None:
     """A tile as GeoTIFF; as PNG where it has no place and PNG can hold it."""
     count, height, width = samples.shape
     path.parent.mkdir(parents=True, exist_ok=True)
-    if grid.crs is None and samples.dtype == np.uint8 and count in (1, 3):
+    if grid.crs is None and scaling is None and samples.dtype == np.uint8 and count in (1, 3):
         place: dict[str, object] = {"driver": "PNG"}
         target = path.with_name(f"{path.name}.png")
     else:
@@ -261,6 +271,8 @@ def _write(path: Path, samples: npt.NDArray[np.generic], grid: Grid, window: Win
         place |= {"crs": grid.crs, "transform": transform}
     with rasterio.open(target, "w", height=height, width=width, count=count, dtype=samples.dtype, **place) as tile:
         tile.write(samples)
+        if scaling is not None:
+            tile.scales, tile.offsets = zip(*scaling, strict=True)
 
 
 def _refuse_nothing(tiles: Tiles, where: str, options: TileOptions) -> None:

@@ -25,7 +25,7 @@ from bitemporal.errors import DataError
 from bitemporal.files import not_there
 from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.options import PlaceOptions
-from bitemporal.scenes.sources import open_raster
+from bitemporal.scenes.sources import open_raster, unreadable_pixels
 from bitemporal.scenes.vectors import PolygonsOnGrid
 
 _PIXELS = CRS.from_epsg(3857)
@@ -116,11 +116,7 @@ class RasterOnGrid(ExitStack):
             values = self._warped.read(self._band, window=window, out_shape=shape)
             inside = self._warped.dataset_mask(window=window, out_shape=shape) > 0
         except RasterioError as error:
-            cause = str(error.__cause__ or error).splitlines()[0]
-            raise DataError(
-                f"{self.name}: its pixels cannot be read ({cause}); it is damaged or truncated: restore or fetch it "
-                "again"
-            ) from error
+            raise unreadable_pixels(self.name, error) from error
         return values, inside
 
     def check_overlap(self) -> None:

@@ -20,7 +20,7 @@ from bitemporal.errors import DataError
 from bitemporal.imagery.physical import to_physical
 from bitemporal.scenes.geometry import Grid, on_grid, warped_to
 from bitemporal.scenes.options import GridChoice
-from bitemporal.scenes.sources import Source, is_remote, open_raster
+from bitemporal.scenes.sources import Source, is_remote, open_raster, unreadable_pixels
 
 _ALIGNED = 1e-3
 """Grids that lie less than this part of a pixel apart count as aligned."""
@@ -195,11 +195,7 @@ class DateOnGrid(ExitStack):
                 if self._aligned is None or _marks_nodata(dataset, bands):
                     valid[target] &= dataset.dataset_mask(window=inside, out_shape=size) > 0
             except RasterioError as error:
-                cause = str(error.__cause__ or error).splitlines()[0]
-                raise DataError(
-                    f"{path}: its pixels cannot be read ({cause}); it is damaged or truncated: restore or fetch it "
-                    "again"
-                ) from error
+                raise unreadable_pixels(path, error) from error
             samples[(indices, *target)] = values
         valid &= np.isfinite(samples).all(axis=0)
         if self.source.scaling is not None:

@@ -41,6 +41,27 @@ class Outputs:
         return {name: path for name, path in paths.items() if path is not None}
 
 
+@dataclass(frozen=True)
+class MapResult:
+    """A map of change: its files and measurements.
+
+    Attributes:
+        outputs: The files.
+        car: Changed pixels divided by valid ones.
+        changed_pixels: Number of changed pixels.
+        valid_pixels: Number of valid pixels.
+        changed_hectares: Area of the changed pixels; ``None`` for images without a place.
+        polygons: Number of polygons, if they are written.
+    """
+
+    outputs: Outputs
+    car: float
+    changed_pixels: int
+    valid_pixels: int
+    changed_hectares: float | None
+    polygons: int | None
+
+
 FORMATS = {".gpkg": "GPKG", ".parquet": "Parquet", ".geojson": "GeoJSON", ".json": "GeoJSON"}
 """Formats of polygons by the ending of the file's name."""
 

@@ -25,7 +25,7 @@ from bitemporal.scenes.geography import hectares
 from bitemporal.scenes.grids import Shift
 from bitemporal.scenes.journal import Journal, work_folder
 from bitemporal.scenes.options import SceneOptions
-from bitemporal.scenes.outputs import Outputs, publish
+from bitemporal.scenes.outputs import MapResult, Outputs, publish
 from bitemporal.scenes.products import Products, make_products
 from bitemporal.scenes.rasters import row_windows
 from bitemporal.scenes.scene import Scene, open_scene
@@ -34,16 +34,10 @@ from bitemporal.scenes.strips import ANSWERED, SKIPPED, predict_strips
 
 
 @dataclass(frozen=True)
-class SceneResult:
-    """The result of predicting a scene: measurements and the files that were written.
+class SceneResult(MapResult):
+    """The result of predicting a scene; valid pixels have data on both dates.
 
     Attributes:
-        outputs: The files.
-        car: Changed pixels divided by valid ones.
-        changed_pixels: Number of changed pixels.
-        valid_pixels: Number of pixels with data on both dates.
-        changed_hectares: Area of the changed pixels; ``None`` for images without a place.
-        polygons: Number of polygons, if they are written.
         tiles: Number of tiles that were predicted.
         skipped: Number of tiles without a valid pixel, which were not.
         parts: Tiles by the CAR part that Origin-Partition sent them to; for ``routing="scene"``, the scene's part.
@@ -52,12 +46,6 @@ class SceneResult:
         seconds: Time this run took: ``prediction``, ``writing``, ``total``.
     """
 
-    outputs: Outputs
-    car: float
-    changed_pixels: int
-    valid_pixels: int
-    changed_hectares: float | None
-    polygons: int | None
     tiles: int
     skipped: int
     parts: dict[str, int]

@@ -98,6 +98,14 @@ def open_raster(path: str) -> DatasetReader:
         ) from error
 
 
+def unreadable_pixels(name: object, error: Exception) -> DataError:
+    """The error for a file whose pixels GDAL refuses to read."""
+    cause = str(error.__cause__ or error).splitlines()[0]
+    return DataError(
+        f"{name}: its pixels cannot be read ({cause}); it is damaged or truncated: restore or fetch it again"
+    )
+
+
 def file_state(file: str) -> list[Any]:
     """A file, with those that it names (VRT) or that belong to it, and what shows that they have changed."""
     with open_raster(file) as dataset:

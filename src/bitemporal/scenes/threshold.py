@@ -25,7 +25,7 @@ from bitemporal.scenes.geometry import Grid, grid_of
 from bitemporal.scenes.grids import Shift, common_grid
 from bitemporal.scenes.journal import work_folder
 from bitemporal.scenes.options import DateOptions, MapOptions
-from bitemporal.scenes.outputs import Outputs, check_outputs, publish
+from bitemporal.scenes.outputs import MapResult, Outputs, check_outputs, publish
 from bitemporal.scenes.products import Products, make_products
 from bitemporal.scenes.rasters import new_raster, row_windows
 from bitemporal.scenes.sources import (
@@ -35,6 +35,7 @@ from bitemporal.scenes.sources import (
     gdal_settings,
     open_raster,
     open_source,
+    unreadable_pixels,
 )
 from bitemporal.scenes.values import look, value_range
 
@@ -43,25 +44,13 @@ _BAND = re.compile(r":(\d+)(?=, |$)")
 
 
 @dataclass(frozen=True)
-class ThresholdResult:
-    """A new map: measurements and the files that were written.
+class ThresholdResult(MapResult):
+    """A new map; valid pixels have a probability and are not left out.
 
     Attributes:
-        outputs: The files.
-        car: Changed pixels divided by valid ones.
-        changed_pixels: Number of changed pixels.
-        valid_pixels: Number of pixels with a probability that are not left out.
-        changed_hectares: Area of the changed pixels; ``None`` for rasters without a place.
-        polygons: Number of polygons, if they are written.
         seconds: Time it took.
     """
 
-    outputs: Outputs
-    car: float
-    changed_pixels: int
-    valid_pixels: int
-    changed_hectares: float | None
-    polygons: int | None
     seconds: float
 
 
@@ -171,11 +160,7 @@ def _copy(source: str, target: Path, grid: Grid) -> None:
                 values = raster.read(1, window=window)
                 values[raster.read_masks(1, window=window) == 0] = np.nan
             except RasterioError as error:
-                cause = str(error.__cause__ or error).splitlines()[0]
-                raise DataError(
-                    f"probability: {source}: its pixels cannot be read ({cause}); it is damaged or truncated: "
-                    "restore or predict it again"
-                ) from error
+                raise unreadable_pixels(f"probability: {source}", error) from error
             strange = values[(values < 0) | (values > 1)]
             if strange.size:
                 raise DataError(
