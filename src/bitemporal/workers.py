@@ -39,7 +39,7 @@ def processes_available() -> bool:
     return True
 
 
-def process_pool(workers: int, remedy: str = "use --workers 1", **settings: Any) -> ProcessPoolExecutor:  # noqa: ANN401
+def process_pool(workers: int, remedy: str = "use --workers 1", **settings: Any) -> ProcessPoolExecutor:  # noqa: ANN401  those of the executor
     """Make a pool of processes.
 
     Args:

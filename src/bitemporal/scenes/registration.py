@@ -94,5 +94,5 @@ def _correlate(
     if first is None or second is None or min(first.shape) < 8:
         return None
     # its answer moves the second image back onto the first; scikit-image ships no types
-    shift, _, _ = phase_cross_correlation(first, second, upsample_factor=20)  # type: ignore[no-untyped-call]
+    shift, _, _ = phase_cross_correlation(first, second, upsample_factor=20)  # type: ignore[no-untyped-call]  # scikit-image has no types
     return -float(shift[0]), -float(shift[1])
