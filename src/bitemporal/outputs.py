@@ -1,0 +1,359 @@
+"""Outputs: which file may be replaced, who writes it, and how it appears whole or not at all.
+
+One rule holds for every output of the package (``check_outputs``): it replaces an earlier output of the same kind,
+known by what is in it, or nothing. It never replaces a file that the same run reads.
+"""
+
+import ctypes
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitemporal.errors import OutputError
+from bitemporal.files import without_nan
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows; runs are not kept apart there, and leftovers stay
+    fcntl = None  # type: ignore[assignment]  # None stands for a missing module
+
+_LONGEST_NAME = 200
+"""Bytes of a target's name that its temporary name repeats: file systems allow 255 in all."""
+
+
+def unwritable(path: Path, error: Exception) -> OutputError:
+    """The error for a file or folder that cannot be written."""
+    return OutputError(
+        f"{path}: cannot be written ({error}); choose another place, or correct its permissions or free space"
+    )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of output.
+
+    Attributes:
+        name: What it is called, with its article: ``a result of an evaluation``.
+        is_ours: Whether an existing file, or folder, is an earlier output of this kind, from its content; one that
+            it cannot read (``OSError``, ``ValueError``) is none.
+        endings: Ends that its name may have, such as ``.json``; of a folder none.
+    """
+
+    name: str
+    is_ours: Callable[[Path], bool]
+    endings: tuple[str, ...] = ()
+
+    def stands_at(self, path: Path) -> bool:
+        """Whether an earlier output of this kind stands there."""
+        try:
+            return self.is_ours(path)
+        except (OSError, ValueError, RecursionError):
+            return False
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output that a run will write.
+
+    Attributes:
+        option: The option or argument that names it.
+        path: Where.
+        kind: Its kind.
+    """
+
+    option: str
+    path: Path
+    kind: Kind
+
+
+def check_outputs(outputs: Iterable[Output], reads: Iterable[str | os.PathLike[str]], overwrite: bool = False) -> None:
+    """Refuse outputs that would lose something of the user's, or cannot be written, before any work.
+
+    Args:
+        outputs: All that the run writes.
+        reads: Every file that it reads, and folders of which it reads everything (bundles, data): nothing is written
+            into these. Links are followed.
+        overwrite: Whether files of another kind are replaced too. What the run reads is not, even then.
+
+    What killed runs left of the same outputs is removed.
+
+    Raises:
+        OutputError: Naming the option and the remedy.
+    """
+    read = [Path(path) for path in reads]
+    files = {identity for path in read if (identity := _identity(path)) is not None}
+    folders = [path.resolve() for path in read if path.is_dir()]
+    read_files = [path.resolve() for path in read]
+    seen: dict[Path, str] = {}
+    planned = list(outputs)
+    for output in planned:
+        option, path, kind = output.option, output.path, output.kind
+        real = path.resolve()
+        if kind.endings:
+            if path.is_dir():
+                raise OutputError(f"{option}: {path} is a folder, expected the name of {kind.name}")
+            if path.suffix.lower() not in kind.endings:
+                raise OutputError(f"{option}: found {path}, expected a name that ends in {' or '.join(kind.endings)}")
+        if _identity(path) in files or real in read_files:
+            raise OutputError(f"{option}: {path} is one of the inputs, which are never changed; choose another name")
+        for folder in folders:
+            if real.is_relative_to(folder):
+                raise OutputError(
+                    f"{option}: {path} lies inside {folder}, which is read and never written to; choose another folder"
+                )
+        if not kind.endings and (inside := next((file for file in read_files if file.is_relative_to(real)), None)):
+            raise OutputError(f"{option}: {path} holds {inside}, which is read; choose another folder")
+        if (other := seen.setdefault(real, option)) != option:
+            raise OutputError(f"{option}: {path} is where the {other} goes; choose another name")
+        _check_parent(option, path)
+        if not overwrite and os.path.lexists(path) and not kind.stands_at(path):
+            raise OutputError(
+                f"{option}: {path} exists and is not {kind.name} by bitemporal; it is not replaced: choose another "
+                "name, move it, or add --overwrite (overwrite=True in Python)"
+            )
+    clear_leftovers(output.path for output in planned)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode, which also reveal links, and names that differ only in case."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _check_parent(option: str, path: Path) -> None:
+    parent = path.resolve().parent
+    existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
+    if not existing.is_dir():
+        raise OutputError(f"{option}: {path} cannot be written, as {existing} is not a folder; choose another place")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{option}: {path} cannot be written in {existing}; choose another place, or its permissions")
+
+
+@contextmanager
+def locked(lock: Path, what: str) -> Iterator[None]:
+    """Keep other processes and threads from the same work; the lock ends with the process that holds it.
+
+    Args:
+        lock: File of the lock, made when missing, removed at the end.
+        what: What is locked, named in the error.
+
+    Raises:
+        OutputError: When another run holds it, or it cannot be made.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = _try_lock(lock)
+    except OSError as error:
+        raise unwritable(lock, error) from error
+    if held is None:
+        raise OutputError(f"{what}: another run is writing it; wait until it ends, or choose another output")
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # while it is held: who comes next makes a new one
+            lock.unlink()
+        os.close(held)
+
+
+def _try_lock(lock: Path) -> int | None:
+    """A descriptor that holds the lock; ``None`` when someone else does."""
+    while True:
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if not _flock(held):
+            os.close(held)
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(held), lock.stat()):
+                return held
+        os.close(held)  # its holder removed it between the two steps: that file locks nothing any more
+
+
+def _flock(descriptor: int) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _temporary_name(target: Path, ending: str) -> Path:
+    return target.with_name(f".{_shortened(target.name)}.{secrets.token_hex(4)}.{ending}")
+
+
+def _shortened(name: str) -> str:
+    return os.fsdecode(os.fsencode(name)[:_LONGEST_NAME])
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether the process that wrote a temporary file or folder has ended: it held a lock on it."""
+    if fcntl is None:
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return _flock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+_LEFTOVER = re.compile(r"\.(?P<target>.+)\.[0-9a-f]+\.(?P<ending>tmp|old)", re.DOTALL)
+
+
+def clear_leftovers(targets: Iterable[Path]) -> None:
+    """Remove what killed runs left of outputs, and put back an earlier folder that one had moved aside.
+
+    Args:
+        targets: The outputs. Each of their folders is listed once.
+    """
+    names: dict[Path, set[str]] = {}
+    for target in targets:
+        real = Path(os.path.realpath(target))
+        names.setdefault(real.parent, set()).add(_shortened(real.name))
+    for folder, expected in names.items():
+        try:
+            found = [(path, match) for path in folder.iterdir() if (match := _LEFTOVER.fullmatch(path.name))]
+        except OSError:
+            continue
+        for path, match in found:
+            if match["target"] not in expected or not _is_abandoned(path):
+                continue
+            target = folder / match["target"]
+            if match["ending"] == "old" and not os.path.lexists(target):
+                with suppress(OSError):
+                    path.rename(target)
+            else:
+                _remove(path)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], *failures: type[Exception]) -> Iterator[Path]:
+    """Give a temporary file next to the target to write, and rename it to the target when the block ends well.
+
+    The file gets the permissions that the umask grants, whatever those are that its writer chooses. A target that is a
+    link is followed.
+
+    Args:
+        path: The target; its folder is made when missing. What stood there stays until it is replaced, durably.
+        *failures: What the writer raises in place of an ``OSError``.
+
+    Raises:
+        OutputError: When it cannot be written; nothing is left behind then.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = _temporary_name(target, "tmp")
+    refusals: tuple[type[Exception], ...] = (OSError, *failures)
+    held: int | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        held = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        _flock(held)
+        granted = os.fstat(held).st_mode
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        if temporary.stat().st_mode != granted:
+            temporary.chmod(granted)
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except refusals as error:
+        raise unwritable(target, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if held is not None:
+            os.close(held)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names of a folder on the disk, where the system allows it."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder next to the target to fill, and put it in the target's place when the block ends well.
+
+    Args:
+        path: The target; an existing folder there is replaced, in one step where the system has one.
+
+    Raises:
+        OutputError: When it cannot be written; nothing is left behind then.
+    """
+    target = Path(os.path.realpath(path))
+    temporary, old = (_temporary_name(target, kind) for kind in ("tmp", "old"))
+    held: int | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers([target])
+        temporary.mkdir()
+        if fcntl is not None:
+            held = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            _flock(held)
+        yield temporary
+        if not target.exists():
+            temporary.rename(target)
+        elif not _exchange(temporary, target):
+            target.rename(old)
+            try:
+                temporary.rename(target)
+            except OSError:
+                old.rename(target)
+                raise
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    except OutputError as error:  # of a file in the temporary folder, which no one can find
+        raise OutputError(str(error).replace(str(temporary), str(target))) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # after an exchange: what stood there before
+        shutil.rmtree(old, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+_RENAME_EXCHANGE, _AT_FDCWD = 2, -100
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step (Linux, ``renameat2``); false where that does not exist."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+def write_json(path: str | os.PathLike[str], content: object) -> None:
+    """Write JSON; NaN and infinity, which JSON does not know, become null.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")

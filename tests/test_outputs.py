@@ -1,0 +1,278 @@
+"""Outputs: what may be replaced, locks, and files that appear whole when a step fails or the process is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from bitemporal import outputs
+from bitemporal.errors import OutputError
+from bitemporal.outputs import Kind, Output, check_outputs, clear_leftovers, locked, replacing, replacing_folder
+
+NOTE = Kind("a note", lambda path: path.read_text(encoding="utf-8").startswith("note"), (".txt",))
+BOX = Kind("a box", lambda path: {file.name for file in path.iterdir()} <= {"a", "b"})
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def box(folder: Path, text: str = "old") -> Path:
+    folder.mkdir(parents=True)
+    for name in "ab":
+        (folder / name).write_text(text)
+    return folder
+
+
+def check(path: Path, kind: Kind = NOTE, reads: tuple[Path, ...] = (), overwrite: bool = False) -> None:
+    check_outputs([Output("output", path, kind)], reads, overwrite)
+
+
+@pytest.mark.parametrize("standing", [None, "note of yesterday"])
+def test_an_output_replaces_nothing_or_an_earlier_one_of_its_kind(standing, tmp_path):
+    if standing is not None:
+        (tmp_path / "n.txt").write_text(standing)
+    check(tmp_path / "n.txt")
+
+
+def test_an_output_does_not_replace_another_kind_unless_told(tmp_path):
+    path = tmp_path / "n.txt"
+    path.write_bytes(b"\xff\xfe my own")  # not even text
+    with pytest.raises(OutputError, match=r"n\.txt exists and is not a note .*--overwrite"):
+        check(path)
+    check(path, overwrite=True)
+    assert path.read_bytes() == b"\xff\xfe my own"
+
+
+def test_a_link_to_nothing_is_of_another_kind(tmp_path):
+    (tmp_path / "n.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(OutputError, match="exists and is not"):
+        check(tmp_path / "n.txt")
+
+
+@pytest.mark.parametrize("way", ["itself", "symbolic link", "hard link", "link to its folder", "inside a read folder"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_read_is_never_replaced(way, overwrite, tmp_path):
+    source = tmp_path / "in" / "n.txt"
+    source.parent.mkdir()
+    source.write_text("note, an input")
+    target, reads = tmp_path / "out.txt", source
+    if way == "itself":
+        target = source
+    elif way == "symbolic link":
+        target.symlink_to(source)
+    elif way == "hard link":
+        target.hardlink_to(source)
+    elif way == "link to its folder":
+        (tmp_path / "link").symlink_to(source.parent)
+        target = tmp_path / "link" / "n.txt"
+    else:
+        target, reads = source.parent / "new.txt", source.parent
+    with pytest.raises(OutputError, match="never"):
+        check(target, reads=(reads,), overwrite=overwrite)
+
+
+def test_a_folder_that_holds_an_input_is_not_replaced(tmp_path):
+    folder = box(tmp_path / "box")
+    with pytest.raises(OutputError, match=r"holds .*which is read"):
+        check(folder, BOX, (folder / "a",), overwrite=True)
+
+
+def test_a_folder_with_something_else_in_it_is_not_replaced(tmp_path):
+    folder = box(tmp_path / "box")
+    check(folder, BOX)
+    (folder / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="is not a box"):
+        check(folder, BOX)
+
+
+def test_two_outputs_of_one_name_are_refused(tmp_path):
+    with pytest.raises(OutputError, match="is where the mask goes"):
+        check_outputs([Output("mask", tmp_path / "n.txt", NOTE), Output("other", tmp_path / "n.txt", NOTE)], ())
+
+
+@pytest.mark.parametrize("name", ["n.csv", ".", "n.txt/below.txt"])
+def test_names_that_cannot_be_written_are_refused(name, tmp_path):
+    (tmp_path / "n.txt").write_text("note")
+    with pytest.raises(OutputError, match="output: "):
+        check(tmp_path / name)
+
+
+def test_a_failing_second_rename_keeps_the_earlier_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "_exchange", lambda one, other: False)
+    folder, rename = box(tmp_path / "box"), Path.rename
+
+    def failing(self, target):
+        if self.suffix == ".tmp":
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OutputError, match="cannot be written"), replacing_folder(folder) as temporary:
+        (temporary / "a").write_text("new")
+    assert content(tmp_path) == {"box/a": "old", "box/b": "old"}
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_is_replaced_as_a_whole(exchange, tmp_path, monkeypatch):
+    if not exchange:
+        monkeypatch.setattr(outputs, "_exchange", lambda one, other: False)
+    folder = box(tmp_path / "box")
+    with replacing_folder(folder) as temporary:
+        (temporary / "a").write_text("new")
+        assert content(folder) == {"a": "old", "b": "old"}
+    assert content(tmp_path) == {"box/a": "new"}
+
+
+def test_foreign_hidden_files_stay(tmp_path):
+    foreign = [
+        ".git",
+        ".n.txt.swp",
+        ".n.txt.12ab.bak",
+        ".other.txt.12ab34cd.tmp",
+        "n.txt.12ab34cd.tmp",
+        ".n.txt.xyz.tmp",
+    ]
+    for name in foreign:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".n.txt.12ab34cd.tmp").write_text("a leftover")
+    (tmp_path / ".n.txt.4711.tmp").write_text("a leftover of an earlier version")
+    clear_leftovers([tmp_path / "n.txt"])
+    assert set(content(tmp_path)) == set(foreign)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bitemporal import outputs
+point, target = sys.argv[1], Path(sys.argv[2])
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+if point == "while writing":
+    with outputs.replacing_folder(target) as folder:
+        (folder / "a").write_text("new")
+        die()
+if point == "while writing a file":
+    with outputs.replacing(target / "a") as file:
+        file.write_text("new")
+        die()
+if point == "between the renames":
+    outputs._exchange = lambda one, other: False
+    rename, calls = Path.rename, []
+    def second(self, to):
+        calls.append(to)
+        return die() if len(calls) == 2 else rename(self, to)
+    Path.rename = second
+if point == "after the exchange":
+    outputs._sync_folder = die
+with outputs.replacing_folder(target) as folder:
+    (folder / "a").write_text("new")
+"""
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        ("while writing", "old"),
+        ("while writing a file", "old"),
+        ("between the renames", "old"),
+        ("after the exchange", "new"),
+    ],
+)
+def test_a_kill_at_any_step_loses_nothing_and_the_next_run_tidies_up(point, expected, tmp_path):
+    folder = box(tmp_path / "box")
+    ended = subprocess.run([sys.executable, "-c", KILLED, point, str(folder)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert list(tmp_path.rglob(".*"))  # leftovers
+    clear_leftovers([folder, folder / "a"])
+    assert (folder / "a").read_text() == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"box"}
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_what_a_living_run_is_writing_stays(tmp_path):
+    target = tmp_path / "n.txt"
+    with replacing(target) as temporary:
+        temporary.write_text("note")
+        clear_leftovers([target])
+        assert temporary.exists()
+    with replacing_folder(tmp_path / "box") as folder:
+        clear_leftovers([tmp_path / "box"])
+        assert folder.exists()
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "n.txt").symlink_to(tmp_path / "disk" / "real.txt")
+    with replacing(tmp_path / "n.txt") as temporary:
+        temporary.write_text("note")
+    assert (tmp_path / "n.txt").is_symlink()
+    assert (tmp_path / "disk" / "real.txt").read_text() == "note"
+
+
+def test_long_names_can_be_written(tmp_path):
+    target = tmp_path / ("ä" * 120 + ".txt")  # 244 bytes of the 255 that a name may have
+    with replacing(target) as temporary:
+        temporary.write_text("note")
+    assert target.read_text() == "note"
+
+
+def test_threads_may_write_one_file(tmp_path):
+    def write(number: int) -> None:
+        with replacing(tmp_path / "n.txt") as temporary:
+            temporary.write_text(f"note {number}" * 1000)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(64)))
+    found = (tmp_path / "n.txt").read_text()
+    assert found in {f"note {number}" * 1000 for number in range(64)}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from bitemporal.outputs import locked
+with locked(Path(sys.argv[1]), "scene"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
+    lock = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(OutputError, match="another run is writing it"), locked(lock, "scene"):
+            pass
+        holder.kill()
+    with locked(lock, "scene"):
+        assert lock.exists()
+    assert not lock.exists()
+
+
+RACER = """
+import os, sys
+from pathlib import Path
+from bitemporal.errors import OutputError
+from bitemporal.outputs import locked
+lock, inside = Path(sys.argv[1]), Path(sys.argv[2])
+for _ in range(400):
+    try:
+        with locked(lock, "scene"):
+            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+            inside.unlink()
+    except OutputError:
+        pass
+"""
+
+
+def test_eight_processes_are_never_inside_one_lock_together(tmp_path):
+    command = [sys.executable, "-c", RACER, str(tmp_path / "lock"), str(tmp_path / "inside")]
+    racers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(8)]
+    said = [racer.communicate()[1] for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * 8, said
+    assert os.listdir(tmp_path) == []
