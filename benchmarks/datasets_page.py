@@ -8,7 +8,7 @@ A test fails when the page differs from what this script writes.
 from pathlib import Path
 
 from bitemporal.datasets.catalog import DATASETS, DatasetCard, Direct, Hub, Manual
-from bitemporal.files import replacing
+from bitemporal.outputs import replacing
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/datasets.md"
 HEAD = """\

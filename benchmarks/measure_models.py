@@ -24,8 +24,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bitemporal.files import write_json
 from bitemporal.models import ChangeModel, create_model, list_models
+from bitemporal.outputs import write_json
 
 OUTPUT = Path(__file__).resolve().parents[1] / "src/bitemporal/models/measured.json"
 CAPTION = (

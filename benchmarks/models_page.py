@@ -9,7 +9,6 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
-from bitemporal.files import replacing, write_json
 from bitemporal.models import list_models, model_card
 from bitemporal.models.describe import (
     OVERVIEW,
@@ -21,6 +20,7 @@ from bitemporal.models.describe import (
     score_rows,
 )
 from bitemporal.models.facts import ModelFacts, all_facts, captions
+from bitemporal.outputs import replacing, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/models.md"

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from bitemporal import PairFolder, load
 from bitemporal.evaluation import draw_masks, spread_by_car
-from bitemporal.files import replacing
+from bitemporal.outputs import replacing
 from bitemporal.pairs import resolve_decoding
 
 _DETECTORS = {"origin": "origin", "O-P": "o-p", "student": "student"}

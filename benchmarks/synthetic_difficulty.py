@@ -13,8 +13,8 @@ import numpy as np
 from scipy import ndimage as ndi
 
 from bitemporal import CarPartition
-from bitemporal.files import write_json
 from bitemporal.method.car import change_area_ratio
+from bitemporal.outputs import write_json
 from bitemporal.synthetic import CarDistribution, make_pair
 
 

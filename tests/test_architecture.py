@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = (
     {"errors", "tables", "_lazy", "_torchvision"},
     {"files", "own_networks", "workers"},
+    {"outputs"},
     {"imagery"},
     {"pairs"},
     {"synthetic", "datasets"},

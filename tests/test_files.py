@@ -12,8 +12,9 @@ from PIL import Image
 from bitemporal import create_model
 from bitemporal.cli.main import main
 from bitemporal.errors import OutputError
-from bitemporal.files import not_there, replacing, replacing_folder, write_json
+from bitemporal.files import not_there
 from bitemporal.inference.bundle import save_bundle
+from bitemporal.outputs import replacing, replacing_folder, write_json
 from bitemporal.synthetic import write_folder
 
 

@@ -236,22 +236,22 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from bitemporal.outputs import locked
-with locked(Path(sys.argv[1]), "scene"):
+with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
-    lock = tmp_path / "lock"
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE) as holder:
+    target = tmp_path / "scene.tif"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(target)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        with pytest.raises(OutputError, match="another run is writing it"), locked(lock, "scene"):
+        with pytest.raises(OutputError, match="another run is writing it"), locked(target):
             pass
         holder.kill()
-    with locked(lock, "scene"):
-        assert lock.exists()
-    assert not lock.exists()
+    with locked(target):
+        assert os.listdir(tmp_path) == [".scene.tif.lock"]
+    assert os.listdir(tmp_path) == []
 
 
 RACER = """
@@ -259,10 +259,10 @@ import os, sys
 from pathlib import Path
 from bitemporal.errors import OutputError
 from bitemporal.outputs import locked
-lock, inside = Path(sys.argv[1]), Path(sys.argv[2])
+target, inside = Path(sys.argv[1]), Path(sys.argv[2])
 for _ in range(400):
     try:
-        with locked(lock, "scene"):
+        with locked(target):
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
             inside.unlink()
     except OutputError:
@@ -271,7 +271,7 @@ for _ in range(400):
 
 
 def test_eight_processes_are_never_inside_one_lock_together(tmp_path):
-    command = [sys.executable, "-c", RACER, str(tmp_path / "lock"), str(tmp_path / "inside")]
+    command = [sys.executable, "-c", RACER, str(tmp_path / "scene.tif"), str(tmp_path / "inside")]
     racers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(8)]
     said = [racer.communicate()[1] for racer in racers]
     assert [racer.returncode for racer in racers] == [0] * 8, said

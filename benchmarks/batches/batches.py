@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from bitemporal.files import replacing, write_json
 from bitemporal.models import create_model
+from bitemporal.outputs import replacing, write_json
 
 HERE = Path(__file__).resolve().parent
 NETWORKS = ("tinycd_v2_s", "tinycd", "fc_siam_diff", "changer_mit_b0", "siamese_unet")

@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter
 
 from bitemporal.evaluation import Evaluation, Protocol, Result, compare
 from bitemporal.evaluation.counting import count_shapes
-from bitemporal.files import replacing, write_json
 from bitemporal.method.car import CarPartition, change_area_ratio
 from bitemporal.metrics import confusion_counts
+from bitemporal.outputs import replacing, write_json
 
 HERE = Path(__file__).resolve().parent
 _DIFFERENT = 50

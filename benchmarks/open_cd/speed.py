@@ -24,8 +24,8 @@ from pathlib import Path
 
 import torch
 
-from bitemporal.files import replacing, write_json
 from bitemporal.models import create_model, list_models
+from bitemporal.outputs import replacing, write_json
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "speed.json"

@@ -24,10 +24,10 @@ import rasterio
 import torch
 from rasterio.windows import Window
 
-from bitemporal.files import replacing, write_json
 from bitemporal.inference import NetworkDetector
 from bitemporal.inference.detector import Answer
 from bitemporal.models import create_model
+from bitemporal.outputs import replacing, write_json
 from bitemporal.scenes import predict_scene
 from bitemporal.scenes.tiling import axis
 

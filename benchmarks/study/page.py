@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 
 from bitemporal.evaluation import draw_masks, spread_by_car
 from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, estimate, mean_difference, significant
-from bitemporal.files import replacing
 from bitemporal.inference import load
 from bitemporal.method.car import CarPartition
+from bitemporal.outputs import replacing
 from bitemporal.pairs import PairFolder, resolve_decoding
 
 HERE = Path(__file__).parent

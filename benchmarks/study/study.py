@@ -27,9 +27,9 @@ from PIL import Image
 from rich.console import Console
 
 from bitemporal.evaluation import evaluate
-from bitemporal.files import replacing, replacing_folder, write_json
 from bitemporal.inference import compose, save_origin_partition
 from bitemporal.method.car import CarPartition, change_area_ratio
+from bitemporal.outputs import replacing, replacing_folder, write_json
 from bitemporal.pairs import PairFolder, resolve_decoding
 from bitemporal.run.recipe import DistillRecipe
 from bitemporal.run.stages import DistillationRun

@@ -138,24 +138,84 @@ def _check_parent(option: str, path: Path) -> None:
         raise OutputError(f"{option}: {path} cannot be written in {existing}; choose another place, or its permissions")
 
 
-@contextmanager
-def locked(lock: Path, what: str) -> Iterator[None]:
-    """Keep other processes and threads from the same work; the lock ends with the process that holds it.
-
-    Args:
-        lock: File of the lock, made when missing, removed at the end.
-        what: What is locked, named in the error.
+def check_new_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse an output folder that is not new or empty.
 
     Raises:
-        OutputError: When another run holds it, or it cannot be made.
+        OutputError: When it holds something, or is a file or a link.
     """
+    target = Path(path)
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise OutputError(f"{target}: exists and is not an empty folder; remove it, or choose another one")
+
+
+def check_output_folder(option: str, folder: Path, data: Path) -> None:
+    """Refuse an output folder that is a file, or lies inside the folder of the data.
+
+    Args:
+        option: Name of the option that names the folder.
+        folder: The folder, new or existing.
+        data: Folder of pairs, which is never written to.
+
+    Raises:
+        OutputError: Naming the option.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{option}: {folder} is a file, expected a folder or a new name")
+    if folder.resolve().is_relative_to(data.resolve()):
+        raise OutputError(
+            f"{option}: {folder} lies inside the data folder {data}, which is never written to; name another folder"
+        )
+
+
+def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path], bool], what: str) -> None:
+    """Refuse an output file that would replace something else than an earlier output of the same kind.
+
+    Args:
+        path: The file to be written.
+        ending: Extension that its name must have, such as ``.json``.
+        ours: Whether an existing file is such an output; a file that it cannot read (``OSError``, ``ValueError``) is
+            none.
+        what: What such an output is called.
+
+    Raises:
+        OutputError: When it is a folder, ends otherwise, or holds something else.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise OutputError(f"output: found the folder {target}, expected the name of a file that ends in {ending}")
+    if not target.name.lower().endswith(ending):
+        raise OutputError(f"output: found {target}, expected a name that ends in {ending}")
+    if not target.exists():
+        return
+    try:
+        known = ours(target)
+    except (OSError, ValueError):
+        known = False
+    if not known:
+        raise OutputError(
+            f"output: {target} exists and is no {what}; it is not overwritten: choose another name, or move it"
+        )
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Keep other processes and threads from writing the same output; the lock ends with the process that holds it.
+
+    Args:
+        target: The output. A hidden file next to it is the lock, made when missing and removed at the end.
+
+    Raises:
+        OutputError: When another run holds the lock, or it cannot be made.
+    """
+    lock = target.with_name(f".{_shortened(target.name)}.lock")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = _try_lock(lock)
     except OSError as error:
-        raise unwritable(lock, error) from error
+        raise unwritable(target, error) from error
     if held is None:
-        raise OutputError(f"{what}: another run is writing it; wait until it ends, or choose another output")
+        raise OutputError(f"{target}: another run is writing it; wait until it ends, or choose another output")
     try:
         yield
     finally:

@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.table import Table
 
 from bitemporal.cli.outcome import Outcome
-from bitemporal.files import check_output
 from bitemporal.method.car import CarPartition
+from bitemporal.outputs import check_output
 from bitemporal.pairs import PairOptions, check_pairs
 from bitemporal.pairs.division import Group, divide, find_groups, group_by
 from bitemporal.pairs.names import SPLITS

@@ -13,8 +13,8 @@ from matplotlib.ticker import PercentFormatter
 from rich.table import Table
 
 from bitemporal.cli.outcome import Outcome
-from bitemporal.files import check_output_folder, replacing
 from bitemporal.method.car import PAPER_THRESHOLDS, CarPartition
+from bitemporal.outputs import check_output_folder, replacing
 from bitemporal.pairs import FolderCheck, PairOptions, check_pairs
 from bitemporal.pairs.partition import write_partition
 from bitemporal.tables import make_table, print_table

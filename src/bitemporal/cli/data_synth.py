@@ -7,7 +7,7 @@ from rich.console import Console
 
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
-from bitemporal.files import check_new_folder
+from bitemporal.outputs import check_new_folder
 from bitemporal.synthetic import CarDistribution, ChangeKind, write_folder, write_scene
 
 

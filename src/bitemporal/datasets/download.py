@@ -22,7 +22,7 @@ from bitemporal.datasets.catalog import Archive, DatasetCard, Direct, Hub, Manua
 from bitemporal.datasets.layout import SplitFolders, compare_with_card, find_splits
 from bitemporal.datasets.unpack import archive_stem, check_space, is_archive, safe_extract
 from bitemporal.errors import DataError, DownloadError, OptionError
-from bitemporal.files import check_new_folder
+from bitemporal.outputs import check_new_folder
 from bitemporal.pairs.listing import is_litter
 
 Progress = Callable[[str, int, int | None], None]

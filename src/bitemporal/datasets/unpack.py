@@ -15,7 +15,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any, BinaryIO, cast
 
 from bitemporal.errors import BitemporalError, DownloadError
-from bitemporal.files import check_new_folder, replacing_folder
+from bitemporal.outputs import check_new_folder, replacing_folder
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """Endings of the archives that ``safe_extract`` can read."""

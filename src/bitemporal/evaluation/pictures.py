@@ -8,11 +8,11 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from bitemporal.files import replacing
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.imagery.scale import to_picture
 from bitemporal.inference import Detector
 from bitemporal.method.car import change_area_ratio
+from bitemporal.outputs import replacing
 from bitemporal.pairs import Pair, PairFolder
 
 _HIT, _QUIET, _MISSED, _FALSE, _IGNORED = (255, 255, 255), (0, 0, 0), (220, 50, 47), (38, 120, 210), (128, 128, 128)

@@ -17,10 +17,11 @@ from bitemporal.errors import DataError, OptionError, PartitionError
 from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import describe_curves
 from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, are_confusions, read_confusions
-from bitemporal.files import check_output, json_keys, not_there, write_json
+from bitemporal.files import json_keys, not_there
 from bitemporal.inference.options import Augmentation, check_tiles
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import METRIC_VERSION
+from bitemporal.outputs import check_output, write_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from bitemporal.errors import DataError, MissingExtraError
 from bitemporal.evaluation.bootstrap import Replicates, Resampling, estimate
 from bitemporal.evaluation.counting import FATES, OBJECT_SIZES, SIZE_NAMES, TOLERANCE, ProbabilityCounts
-from bitemporal.files import replacing
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import AVERAGINGS, METRICS, Counts, image_metric, metrics
+from bitemporal.outputs import replacing
 from bitemporal.tables import per_cent
 
 if TYPE_CHECKING:

@@ -17,12 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bitemporal.errors import BitemporalError, BundleError, PartitionError, UnknownModelError
-from bitemporal.files import not_there, replacing, replacing_folder, write_json
+from bitemporal.files import not_there
 from bitemporal.imagery.training_images import TrainingImages
 from bitemporal.method.car import CarPartition
 from bitemporal.method.origin_partition import check_teachers
 from bitemporal.models import ChangeModel, Normalisation, create_model
 from bitemporal.models.registry import registering_module
+from bitemporal.outputs import replacing, replacing_folder, write_json
 
 NETWORK_BUNDLE = "network"
 ORIGIN_PARTITION_BUNDLE = "origin-partition"

@@ -16,13 +16,14 @@ from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 
 from bitemporal.errors import DataError, OptionError, OutputError
-from bitemporal.files import check_output, not_there, replacing
+from bitemporal.files import not_there
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.inputs import Reading
 from bitemporal.imagery.scale import image_notes, to_channels
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference.detector import Detector
 from bitemporal.inference.places import NO_DATA, Place, is_placed_mask, place_of_pair, write_placed
+from bitemporal.outputs import check_output, replacing
 from bitemporal.pairs.folder import size_fault
 from bitemporal.pairs.listing import Listing, list_images, shared_stem
 from bitemporal.pairs.suffixes import Suffixes, match_folders

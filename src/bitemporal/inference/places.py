@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 import bitemporal
 from bitemporal.errors import DataError
-from bitemporal.files import replacing
+from bitemporal.outputs import replacing
 
 NO_DATA = 255
 """Value of a georeferenced mask where an image has no data; 0 is unchanged, 1 changed."""

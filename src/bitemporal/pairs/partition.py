@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from bitemporal.errors import PartitionError
-from bitemporal.files import not_there, replacing
+from bitemporal.files import not_there
+from bitemporal.outputs import replacing
 
 
 @dataclass(frozen=True)

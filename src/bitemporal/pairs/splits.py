@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bitemporal.errors import PartitionError
-from bitemporal.files import replacing
+from bitemporal.outputs import replacing
 from bitemporal.pairs.partition import PartitionRow
 
 

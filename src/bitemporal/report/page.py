@@ -9,8 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from bitemporal.errors import BitemporalError, DataError
-from bitemporal.files import check_output, replacing
 from bitemporal.inference import load
+from bitemporal.outputs import check_output, replacing
 from bitemporal.pairs import PairFolder, resolve_decoding
 from bitemporal.report.gallery import Card, choose, draw
 from bitemporal.report.reading import FinishedRun, read_run

@@ -12,9 +12,9 @@ from typing import Literal
 from rich.console import Console
 
 from bitemporal.errors import DataError
-from bitemporal.files import check_output_folder, clear_leftovers
 from bitemporal.imagery.training_images import TrainingImages, look_at
 from bitemporal.method.car import CarPartition
+from bitemporal.outputs import check_output_folder, clear_leftovers
 from bitemporal.pairs import FolderCheck, Pair, PairFolder, check_pairs
 from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
 from bitemporal.pairs.splits import stratified_split, write_split
@@ -80,8 +80,7 @@ def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console) -> RunDa
     """
     check_output_folder("out", run.path, Path(recipe.data))
     if is_first_process():
-        for written in run.written_to():
-            clear_leftovers(written)
+        clear_leftovers(run.files())
     resumes = run.has_checkpoint()
     folder, check = _check(recipe, images=not resumes, console=console)  # a run that resumes has read the images before
     source = _training_split(folder)

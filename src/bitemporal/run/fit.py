@@ -31,11 +31,11 @@ from torch.optim import Optimizer
 
 import bitemporal
 from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
-from bitemporal.files import clear_leftovers, replacing
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.inference.bundle import read_description, save_bundle, write_weights
 from bitemporal.metrics import MAIN_METRICS, confusion_counts, metrics
 from bitemporal.models import ChangeModel, ModelCard
+from bitemporal.outputs import clear_leftovers, replacing
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.pairs.batch import Batch
 from bitemporal.run.data import training_images
@@ -179,7 +179,7 @@ def _train(stage: Stage, build: Callable[[], Learner], console: Console) -> None
             raise DataError(f"{stage.pairs.root}: stage {stage.name} has no labelled {split} pairs")
     stage.folder.path.mkdir(parents=True, exist_ok=True)
     if is_first_process():
-        clear_leftovers(stage.folder.path)
+        clear_leftovers(stage.folder.files())
     first_step, lengths = resume_step(stage.folder), stage.lengths
     if stage.folder.finished and not first_step:
         raise BundleError(

@@ -45,6 +45,10 @@ class StageFolder:
         self.best = path / "best.safetensors"
         self.metrics = path / "metrics.csv"
 
+    def files(self) -> list[Path]:
+        """What the stage writes."""
+        return [self.bundle, self.checkpoint, self.best, self.metrics]
+
     @property
     def begun(self) -> bool:
         """Whether the stage has left something to resume from, or its bundle."""
@@ -99,9 +103,10 @@ class RunFolder:
         rank = {ORIGIN: 0, CONTROL: 2, STUDENT: 3}
         return sorted(names, key=lambda name: (rank.get(name, 1), name))
 
-    def written_to(self) -> list[Path]:
-        """Folders outside the stages that hold files of the run."""
-        return [self.path, self.path / O_P, self.path / "scores"]
+    def files(self) -> list[Path]:
+        """What the run itself writes, without its stages and scores."""
+        files = [self.recipe, self.reused, self.partition, self.splits, self.metrics, self.overview, self.report]
+        return [*files, self.stage(O_P).bundle]
 
     def has_checkpoint(self) -> bool:
         """Whether any stage has left something to resume from."""

@@ -13,7 +13,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bitemporal.files import replacing, unwritable
+from bitemporal.outputs import replacing, unwritable
 
 
 class MetricsTable:

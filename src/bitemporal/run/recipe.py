@@ -12,10 +12,11 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from bitemporal.errors import BitemporalError, RecipeError
-from bitemporal.files import from_folder, not_there, replacing
+from bitemporal.files import from_folder, not_there
 from bitemporal.imagery.scale import RGB, check_bands, check_image_range
 from bitemporal.method.car import CarPartition
 from bitemporal.models.card import ModelCard, TrainingDefaults
+from bitemporal.outputs import replacing
 from bitemporal.pairs import PairOptions
 from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT
 

@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from bitemporal.errors import DataError, OutputError, RecipeError
-from bitemporal.files import not_there, replacing, replacing_folder, write_json
+from bitemporal.files import not_there
+from bitemporal.outputs import replacing, replacing_folder, write_json
 from bitemporal.pairs.partition import read_partition
 from bitemporal.run.fit import is_trained
 from bitemporal.run.folder import CONTROL, ORIGIN, RunFolder, StageFolder, teacher_stage

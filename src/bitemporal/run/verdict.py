@@ -16,10 +16,10 @@ from bitemporal.evaluation import (
     spread_by_car,
     verdict_sentence,
 )
-from bitemporal.files import write_json
 from bitemporal.inference import load
 from bitemporal.inference.bundle import read_description, save_origin_partition
 from bitemporal.metrics import MAIN_METRICS
+from bitemporal.outputs import write_json
 from bitemporal.run.data import VAL, RunData
 from bitemporal.run.folder import CONTROL, DETECTORS, O_P, ORIGIN, STUDENT, RunFolder, StageFolder, teacher_stage
 from bitemporal.run.recipe import DistillRecipe

@@ -18,8 +18,8 @@ import pandas
 import torch
 
 from bitemporal.errors import BitemporalError, MissingExtraError, OptionError
-from bitemporal.files import check_output, replacing
 from bitemporal.inference import Augmentation, Detector, choose_device, compose
+from bitemporal.outputs import check_output, replacing
 from bitemporal.scenes.manifest import SceneFiles
 from bitemporal.scenes.merging import check_merge, merge_polygons
 from bitemporal.scenes.options import SceneOptions

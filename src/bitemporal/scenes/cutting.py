@@ -13,11 +13,11 @@ from affine import Affine
 from rasterio.windows import Window
 
 from bitemporal.errors import DataError, LabelError, OptionError
-from bitemporal.files import check_new_folder, replacing_folder
 from bitemporal.imagery import LabelOptions
 from bitemporal.imagery.labels import LabelSummary, observe
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.imagery.physical import Scaling
+from bitemporal.outputs import check_new_folder, replacing_folder
 from bitemporal.pairs import PairFolder
 from bitemporal.pairs.names import DATES, LABEL
 from bitemporal.scenes.exclusion import RasterOnGrid

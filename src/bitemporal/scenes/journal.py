@@ -5,7 +5,6 @@ A hidden folder next to the output holds ``probability.tif``, written in full be
 """
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -19,15 +18,9 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from bitemporal.errors import OutputError
-from bitemporal.files import replacing, unwritable
+from bitemporal.outputs import locked, replacing, unwritable
 from bitemporal.scenes.rasters import check_blocks, new_raster, sync
 from bitemporal.scenes.scene import Scene
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows; runs are not kept apart there
-    fcntl = None  # type: ignore[assignment]  # None stands for a missing module
 
 
 class Journal:
@@ -126,23 +119,13 @@ def work_folder(output: Path) -> Iterator[Path]:
         OutputError: When it cannot be made, or another run holds it.
     """
     folder = output.with_name(f".{output.name}.work")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise unwritable(output, error) from error
-    try:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise OutputError(
-            f"{output}: another run is writing it; wait until it ends, or choose another output"
-        ) from error
-    try:
-        yield folder
-    finally:
-        os.close(lock)
-        with suppress(OSError):  # a folder with content stays
-            (folder / "lock").unlink()
-            folder.rmdir()
+    with locked(output):
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise unwritable(output, error) from error
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # a folder with content stays
+                folder.rmdir()

@@ -12,7 +12,7 @@ import pyogrio
 from pyogrio.errors import DataSourceError, FeatureError
 
 from bitemporal.errors import DataError, OptionError, OutputError
-from bitemporal.files import unwritable
+from bitemporal.outputs import unwritable
 from bitemporal.scenes.journal import work_folder
 from bitemporal.scenes.manifest import SceneFiles
 from bitemporal.scenes.outputs import FORMATS, publish, style, style_of

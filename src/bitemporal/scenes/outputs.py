@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from bitemporal.errors import OutputError
-from bitemporal.files import replacing
+from bitemporal.outputs import replacing
 from bitemporal.scenes.rasters import sync
 
 UNCHANGED, CHANGED, NO_DATA = 0, 1, 255

@@ -18,8 +18,8 @@ from rasterio.errors import RasterioError
 from rich.progress import Progress
 
 from bitemporal.errors import BitemporalError, DataError, OptionError
-from bitemporal.files import unwritable, write_json
 from bitemporal.inference import Detector, OriginPartition
+from bitemporal.outputs import unwritable, write_json
 from bitemporal.scenes.bands import Stated
 from bitemporal.scenes.geography import hectares
 from bitemporal.scenes.grids import Shift

@@ -11,7 +11,7 @@ import rasterio
 from pyogrio.errors import DataSourceError, FeatureError
 from rasterio.errors import RasterioError
 
-from bitemporal.files import unwritable
+from bitemporal.outputs import unwritable
 from bitemporal.scenes.drawing import Drawing
 from bitemporal.scenes.outputs import CHANGED, NO_DATA, RED, UNCHANGED, style, style_of
 from bitemporal.scenes.pictures import write_quicklook

@@ -16,8 +16,9 @@ from rasterio.errors import RasterioError
 
 from bitemporal import __version__
 from bitemporal.errors import DataError, OptionError
-from bitemporal.files import not_there, unwritable, write_json
+from bitemporal.files import not_there
 from bitemporal.imagery.scale import RGB
+from bitemporal.outputs import unwritable, write_json
 from bitemporal.scenes.drawing import Dates, Drawing
 from bitemporal.scenes.exclusion import Exclusion
 from bitemporal.scenes.geography import has_areas, hectares

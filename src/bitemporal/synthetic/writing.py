@@ -15,8 +15,8 @@ from PIL import Image
 from rich.progress import track
 
 from bitemporal.errors import MissingExtraError, OptionError, OutputError
-from bitemporal.files import replacing, unwritable
 from bitemporal.imagery.training_images import SYNTHETIC, SYNTHETIC_SCENE
+from bitemporal.outputs import replacing, unwritable
 from bitemporal.synthetic.changes import ChangeKind
 from bitemporal.synthetic.pair import CarDistribution, make_pair, make_scene
 from bitemporal.workers import map_in_processes
