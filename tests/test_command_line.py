@@ -1,6 +1,7 @@
 """The command itself: help of every command, options from YAML, unusable words, errors of the user's."""
 
 import ast
+import contextlib
 import importlib
 import json
 import os
@@ -331,6 +332,8 @@ def test_extras_name_what_scenes_import():
 
 
 HEAVY = {"torch", "torchvision", "timm", "lightning_fabric", "segmentation_models_pytorch"}
+SLOW = {"matplotlib", "pandas", "geopandas", "rasterio", "scipy.stats", "skimage", "huggingface_hub.hf_api"}
+"""Not needed to explain a command either: each takes longer to import than all the rest."""
 
 
 def modules_after(code: str) -> set[str]:
@@ -343,15 +346,22 @@ def modules_after(code: str) -> set[str]:
     return set(done.stderr.rpartition("modules: ")[2].split())
 
 
-def test_help_of_every_command_needs_no_training_framework():
-    calls = [["--help"], [], *([*command.split(), "--help"] for command in COMMANDS)]
+def test_explaining_and_refusing_needs_none_of_the_large_libraries():
+    """Of every command: its help, an unknown option, missing arguments, and a value that cannot be read."""
+    calls = [["--help"], [], ["data"], ["help", "train"], ["trian"], ["data", "chekc"]]
+    for command in COMMANDS:
+        words = command.split()
+        calls += [[*words, "--help"], [*words, "--bogus"], [*words, "a", "b", "c", "d", "--config", "none.yaml"]]
+        if command not in ("data download", "models", "completion"):  # which need no arguments
+            calls.append(words)
     code = f"""from bitemporal.cli.main import main
     for words in {calls}:
         try:
-            main(words)
-        except SystemExit:
-            pass"""
-    assert not modules_after(code) & HEAVY
+            status = main(words)
+        except SystemExit as ended:
+            status = ended.code
+        assert status == (0 if words in ([], ["data"]) or "help" in words[0] + words[-1] else 2), (words, status)"""
+    assert not modules_after(code) & (HEAVY | SLOW)
 
 
 @pytest.mark.parametrize(
@@ -402,14 +412,57 @@ def test_public_names_are_imported_on_first_use_and_all_exist():
     ("words", "meant"),
     [
         (["trian"], "did you mean train?"),
-        (["predictscene"], "predict-scene"),
-        (["data", "chek"], "did you mean data check"),
-        (["check"], "data check"),
+        (["predictscene"], "predict-scene or predict or predict-archive?"),
+        (["data", "chek"], "did you mean data check?"),
+        (["check"], "did you mean data check?"),
+        (["dat", "check"], "'dat'; did you mean data check?"),
+        (["dta", "synht", "x"], "'dta'; did you mean data synth?"),
+        (["dat"], "did you mean data?"),
+        (["dat", "--help"], "did you mean data?"),
+        (["data", "chekc"], "'data chekc'; did you mean data check?"),
+        (["data", "train"], "did you mean train?"),
+        (["data", "nothing-like-it"], "no command 'data nothing-like-it'"),
+        (["data-check", "x"], "did you mean data check?"),
+        (["modles"], "did you mean models?"),
+        (["MODELS"], "did you mean models?"),
+        (["help", "trian"], "'trian'; did you mean train?"),
+        (["help", "dat", "check"], "did you mean data check?"),
+        (["data", "help", "chekc"], "did you mean data check?"),
+        (["--verison"], "did you mean --version?"),
+        (["--tile", "models"], "options stand behind one, as in `bitemporal models --json`"),
     ],
 )
 def test_an_unknown_command_gets_the_nearest(words, meant, capsys):
     assert main(words) == 2
-    assert meant in capsys.readouterr().err.splitlines()[0]
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.splitlines()[0].endswith(meant)
+    for proposed in re.findall(r"did you mean (.*)\?", said.err):
+        for command in proposed.split(" or "):
+            with contextlib.suppress(SystemExit):
+                assert main([*command.split(), "--help"] if "--" not in command else [command]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        (["help"], ["--help"]),
+        (["help", "train"], ["train", "--help"]),
+        (["help", "data"], ["data"]),
+        (["help", "data", "check"], ["data", "check", "--help"]),
+        (["data", "help"], ["data", "--help"]),
+        (["data", "help", "check"], ["data", "check", "--help"]),
+        (["version"], ["--version"]),
+    ],
+)
+def test_habits_from_other_programs_are_answered(words, same, capsys):
+    answers = []
+    for asked in (words, same):
+        try:
+            status = main(asked)
+        except SystemExit as ended:
+            status = ended.code
+        answers.append((status, capsys.readouterr()))
+    assert answers[0] == answers[1] and answers[0][0] == 0 and answers[0][1].out
 
 
 @pytest.mark.parametrize(

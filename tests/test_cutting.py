@@ -15,7 +15,8 @@ from bitemporal.cli.main import main
 from bitemporal.errors import DataError, LabelError, OptionError, OutputError
 from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 from bitemporal.pairs.division import find_groups, group_by
-from bitemporal.scenes.cutting import TileOptions, cut_pairs, cut_scene
+from bitemporal.scenes.cutting import cut_pairs, cut_scene
+from bitemporal.scenes.options import TileOptions
 from scene_files import LEFT, TOP, UTM, ground, write_raster
 
 SIZE = 16

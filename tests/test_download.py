@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import bitemporal.datasets.download as fetching
 from bitemporal.cli.main import main
 from bitemporal.datasets import catalog
 from bitemporal.datasets.catalog import Archive, Direct
@@ -579,8 +578,8 @@ def hub(monkeypatch):
                     raise ConnectionError("the line went dead")
 
     Hub.files, Hub.revisions = {}, []
-    monkeypatch.setattr(fetching, "HfApi", Hub)
-    monkeypatch.setattr(fetching, "snapshot_download", Hub.snapshot_download)
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", Hub.snapshot_download)
     return Hub
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from rich.table import Table
 
 from bitemporal.cli.outcome import Outcome
@@ -160,6 +158,9 @@ def save_histogram(
         given: Partition whose thresholds are drawn as full lines.
         equal: Partition whose thresholds are drawn dashed.
     """
+    from matplotlib.figure import Figure  # here, as it takes longer to import than a help text should
+    from matplotlib.ticker import PercentFormatter
+
     shown = {split: values for split, values in cars.items() if values.size}
     figure = Figure(figsize=(8, 1.1 + 1.9 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), squeeze=False, sharex=True)[:, 0]

@@ -1,9 +1,10 @@
 """``bitemporal data tiles``."""
 
+from bitemporal import scenes
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
 from bitemporal.pairs import PairOptions, resolve_decoding
-from bitemporal.scenes.cutting import IGNORED, TileOptions, cut_pairs, cut_scene
+from bitemporal.scenes.options import IGNORED, TileOptions
 
 
 def tiles(
@@ -34,9 +35,9 @@ def tiles(
         if label is not None:
             raise OptionError(f"label: found {label} with one path; a folder of pairs has its own labels: leave it out")
         folder = resolve_decoding(pair_options.pair_folder(before))
-        cut = cut_pairs(folder, output, options, nodata)
+        cut = scenes.cut_pairs(folder, output, options, nodata)
     else:
-        cut = cut_scene(before, after, output, label, options, pair_options, nodata)
+        cut = scenes.cut_scene(before, after, output, label, options, pair_options, nodata)
     counts = ", ".join(f"{split} {count:,}" for split, count in cut.written.items())
     left_out = f"; {cut.without_data:,} without enough data left out" if cut.without_data else ""
     small = f"; {cut.too_small:,} images smaller than a tile left out" if cut.too_small else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from bitemporal.cli.dispatch import which_predict
 from bitemporal.cli.execution import CommonOptions, execute, outlive_readers
 from bitemporal.cli.parser import call, make_parser
-from bitemporal.cli.words import arrange, did_you_mean
+from bitemporal.cli.words import arrange, commands_meant, did_you_mean, nearest
 from bitemporal.errors import BitemporalError
 
 COMMANDS: dict[str, str] = {
@@ -57,13 +57,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] == ["--version"]:
+    if words[:1] in (["--version"], ["version"]):
         from bitemporal import __version__
 
         print(__version__)
         return 0
+    if words[:1] == ["help"]:  # a habit from other programs, as is `data help` below
+        words = [*words[1:], "--help"]
     group = words[0] if words and any(command.startswith(f"{words[0]} ") for command in COMMANDS) else ""
     rest = words[1:] if group else words
+    if rest[:1] == ["help"]:
+        rest = [*rest[1:], "--help"]
     if not rest or rest[0] in ("-h", "--help"):
         print(_overview(group))
         return 0
@@ -71,8 +75,9 @@ def _run(words: list[str]) -> int:
     if command == "predict":
         command = which_predict(rest[1:])
     if command not in COMMANDS:
-        meant = did_you_mean(command, COMMANDS)
-        print(f"bitemporal: no command {command!r}{meant}\n\n{_overview(group)}", file=sys.stderr)
+        print(
+            f"bitemporal: {_refusal(command, [group, *rest] if group else rest)}\n\n{_overview(group)}", file=sys.stderr
+        )
         return 2
     module, name = COMMANDS[command].split(":")
     try:
@@ -83,6 +88,14 @@ def _run(words: list[str]) -> int:
     parser = make_parser(f"bitemporal {command}", function, CommonOptions)
     values = parser.parse_args(arrange(parser, rest[1:]))
     return execute(f"bitemporal {command}", partial(call, function, values), call(CommonOptions, values))
+
+
+def _refusal(command: str, words: list[str]) -> str:
+    """Why a command line calls no command, and what may have been meant."""
+    if command.startswith("-"):
+        meant = did_you_mean(nearest(command, ("--help", "--version")))
+        return f"{command} is no command{meant or '; options stand behind one, as in `bitemporal models --json`'}"
+    return f"no command {command!r}{did_you_mean(commands_meant(words, COMMANDS))}"
 
 
 def _overview(group: str = "") -> str:

@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse._actions import ActionConfigFile
 
-from bitemporal.cli.words import did_you_mean
+from bitemporal.cli.words import did_you_mean, nearest
 from bitemporal.files import from_folder, not_there
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
         known = [name for name in self._option_string_actions if name.startswith("--")]
-        super().error(message + (did_you_mean(unknown[1], known) if unknown else ""), ex)
+        super().error(message + (did_you_mean(nearest(unknown[1], known)) if unknown else ""), ex)
 
 
 def make_parser(prog: str, *functions: Callable[..., Any]) -> ArgumentParser:

@@ -6,10 +6,39 @@ from collections.abc import Container, Iterable, Sequence
 from jsonargparse import ArgumentParser
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence that names the nearest known words; empty where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=3)
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """The known words, in small letters, that are nearest to one: at most three, none where none is near."""
+    return difflib.get_close_matches(word.lower(), list(known), n=3)
+
+
+def did_you_mean(near: Sequence[str]) -> str:
+    """The end of a sentence that proposes words; empty where there are none."""
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def commands_meant(words: Sequence[str], commands: Iterable[str]) -> list[str]:
+    """Commands, or groups of them, that may have been meant.
+
+    Args:
+        words: A command line that calls no command.
+        commands: All commands, of one word or of two, the first of which is their group.
+    """
+    commands = list(commands)
+    first, second = words[0], next((word for word in words[1:2] if not word.startswith("-")), "")
+    members: dict[str, dict[str, str]] = {}  # of every group, by their second words
+    for command in commands:
+        group, _, member = command.partition(" ")
+        if member:
+            members.setdefault(group, {})[member] = command
+    groups = nearest(first, members)
+    inside = [members[group][near] for group in groups for near in nearest(second, members[group])]
+    if inside:
+        return inside
+    if first not in members:  # the word of a member alone, as in `check`, is one too
+        alone = {member: command for group in members.values() for member, command in group.items()}
+        names = {command: command for command in commands} | {group: group for group in groups} | alone
+        return list(dict.fromkeys(names[near] for near in nearest(first, names)))
+    return nearest(second, (command for command in commands if " " not in command))
 
 
 def arrange(parser: ArgumentParser, words: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, snapshot_download
+import huggingface_hub  # which imports what is asked of it
 
 from bitemporal.datasets.catalog import Archive, DatasetCard, Direct, Hub, Manual, dataset_card, manual_text
 from bitemporal.datasets.layout import SplitFolders, compare_with_card, find_splits
@@ -94,10 +94,12 @@ def _fetch(
     try:
         match source:
             case Hub(repo_id, pinned):
-                url = f"{constants.ENDPOINT}/datasets/{repo_id}"
+                url = f"{huggingface_hub.constants.ENDPOINT}/datasets/{repo_id}"
                 # the commit is settled first, so that an interrupted download never mixes two
-                commit = HfApi().dataset_info(repo_id, revision=revision or pinned, timeout=_TIMEOUT).sha
-                snapshot_download(repo_id, repo_type="dataset", revision=commit, local_dir=staging)
+                commit = (
+                    huggingface_hub.HfApi().dataset_info(repo_id, revision=revision or pinned, timeout=_TIMEOUT).sha
+                )
+                huggingface_hub.snapshot_download(repo_id, repo_type="dataset", revision=commit, local_dir=staging)
                 return {"hub": repo_id, "commit": commit}
             case Direct(archives):
                 for archive in archives:

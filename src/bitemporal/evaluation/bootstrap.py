@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 from bitemporal.metrics import METRICS, Averaging, image_metric, metric_of
 
@@ -83,7 +83,7 @@ class Resampling:
         if degrees not in self._errors:
             levels = (np.arange(len(self.images)) + 0.5) / len(self.images)
             order = np.random.default_rng([self.generator_seed, degrees]).permutation(len(levels))
-            self._errors[degrees] = np.asarray(stats.t.ppf(levels, degrees), np.float64)[order]
+            self._errors[degrees] = np.asarray(stdtrit(degrees, levels), np.float64)[order]
         return self._errors[degrees]
 
 

@@ -7,9 +7,10 @@ from bitemporal.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from bitemporal.scenes.archive import Plan, SceneStatus, predict_archive
+    from bitemporal.scenes.cutting import Tiles, cut_pairs, cut_scene
     from bitemporal.scenes.grids import Shift
     from bitemporal.scenes.manifest import read_manifest
-    from bitemporal.scenes.options import DateOptions, MapOptions, SceneOptions
+    from bitemporal.scenes.options import DateOptions, MapOptions, SceneOptions, TileOptions
     from bitemporal.scenes.outputs import Outputs
     from bitemporal.scenes.prediction import SceneResult, predict_scene
     from bitemporal.scenes.sources import Files
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "archive": ("Plan", "SceneStatus", "predict_archive"),
+    "cutting": ("Tiles", "cut_pairs", "cut_scene"),
     "grids": ("Shift",),
     "manifest": ("read_manifest",),
-    "options": ("DateOptions", "MapOptions", "SceneOptions"),
+    "options": ("DateOptions", "MapOptions", "SceneOptions", "TileOptions"),
     "outputs": ("Outputs",),
     "prediction": ("SceneResult", "predict_scene"),
     "sources": ("Files",),
@@ -37,6 +39,10 @@ __all__ = [
     "SceneStatus",
     "Shift",
     "ThresholdResult",
+    "TileOptions",
+    "Tiles",
+    "cut_pairs",
+    "cut_scene",
     "predict_archive",
     "predict_scene",
     "read_manifest",

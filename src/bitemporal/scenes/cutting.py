@@ -12,7 +12,7 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
-from bitemporal.errors import DataError, LabelError, OptionError
+from bitemporal.errors import DataError, LabelError
 from bitemporal.imagery import LabelOptions
 from bitemporal.imagery.labels import LabelSummary, observe
 from bitemporal.imagery.masks import IGNORE
@@ -23,53 +23,15 @@ from bitemporal.pairs.names import DATES, LABEL
 from bitemporal.scenes.exclusion import RasterOnGrid
 from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.grids import DateOnGrid, common_grid
+from bitemporal.scenes.options import IGNORED, TileOptions
 from bitemporal.scenes.sources import Source, gdal_settings, open_raster, open_source
 from bitemporal.scenes.vectors import VECTORS, PolygonsOnGrid
-
-IGNORED = 127
-"""Value of a label's pixels that count nowhere, next to 0 and 255."""
 
 _BLOCK = 8
 """Tiles of a block's side: the name of a tile begins with its block, so that neighbours can stay in one split."""
 
 LabelReader = Callable[[Window], npt.NDArray[np.uint8]]
 """From a window of the grid to its label, H x W: 0 unchanged, 1 changed, 255 ignored."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TileOptions:
-    """Tiles.
-
-    Attributes:
-        size: Height and width of the tiles, in pixels.
-        stride: Pixels from one tile to the next; the size by default, so that tiles do not overlap.
-        minimum_valid: Least share of a tile's pixels that have data on both dates, and in the label. With 1, tiles
-            with any pixel without data are left out, and no pixel of a label has to be ignored.
-    """
-
-    size: int = 256
-    stride: int | None = None
-    minimum_valid: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            OptionError: When one cannot be used.
-        """
-        for name in ("size", "stride"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name}: found {value}, expected at least 1")
-        if not 0 <= self.minimum_valid <= 1:
-            raise OptionError(f"minimum_valid: found {self.minimum_valid}, expected a share from 0 to 1")
-
-    def windows(self, grid: Grid) -> Iterator[tuple[int, int, Window]]:
-        """Row, column and pixels of the tiles that lie within a grid, from its top left corner on."""
-        step = self.stride or self.size
-        for row, top in enumerate(range(0, grid.height - self.size + 1, step)):
-            for column, left in enumerate(range(0, grid.width - self.size + 1, step)):
-                yield row, column, Window(left, top, self.size, self.size)
 
 
 @dataclass
@@ -233,7 +195,7 @@ def _cut(
     with ExitStack() as stack:
         # values as stored: scale and offset go into the tiles
         dates = [stack.enter_context(DateOnGrid(replace(source, scaling=None), grid)) for source in sources]
-        for row, column, window in options.windows(grid):
+        for row, column, window in _windows(options, grid):
             read = [date.read(window) for date in dates]
             valid = read[0][1] & read[1][1]
             mask = None
@@ -287,3 +249,11 @@ def _refuse_nothing(tiles: Tiles, where: str, options: TileOptions) -> None:
                 "--minimum-valid"
             )
         raise DataError(f"{where} gave no tile of {options.size} x {options.size}; {'; '.join(reasons)}")
+
+
+def _windows(options: TileOptions, grid: Grid) -> Iterator[tuple[int, int, Window]]:
+    """Row, column and pixels of the tiles that lie within a grid, from its top left corner on."""
+    step = options.stride or options.size
+    for row, top in enumerate(range(0, grid.height - options.size + 1, step)):
+        for column, left in enumerate(range(0, grid.width - options.size + 1, step)):
+            yield row, column, Window(left, top, options.size, options.size)

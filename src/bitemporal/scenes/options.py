@@ -1,4 +1,4 @@
-"""How a scene is read, predicted and drawn."""
+"""How a scene is read, predicted and drawn, and how one is cut into tiles."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,9 @@ from bitemporal.errors import OptionError
 
 GridChoice = Literal["before", "intersection", "union"]
 Routing = Literal["tile", "scene"]
+
+IGNORED = 127
+"""Value of pixels that count nowhere in the label of a tile, next to 0 and 255."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,3 +117,32 @@ class SceneOptions(DateOptions, MapOptions):
         for name, choices in (("grid", get_args(GridChoice)), ("routing", get_args(Routing))):
             if getattr(self, name) not in choices:
                 raise OptionError(f"{name}: found {getattr(self, name)!r}, expected one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileOptions:
+    """Tiles.
+
+    Attributes:
+        size: Height and width of the tiles, in pixels.
+        stride: Pixels from one tile to the next; the size by default, so that tiles do not overlap.
+        minimum_valid: Least share of a tile's pixels that have data on both dates, and in the label. With 1, tiles
+            with any pixel without data are left out, and no pixel of a label has to be ignored.
+    """
+
+    size: int = 256
+    stride: int | None = None
+    minimum_valid: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            OptionError: When one cannot be used.
+        """
+        for name in ("size", "stride"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name}: found {value}, expected at least 1")
+        if not 0 <= self.minimum_valid <= 1:
+            raise OptionError(f"minimum_valid: found {self.minimum_valid}, expected a share from 0 to 1")
