@@ -13,7 +13,7 @@ from bitemporal.cli.main import main
 from bitemporal.errors import DataError, OptionError
 from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 from bitemporal.pairs.partition import PartitionRow, read_partition
-from bitemporal.pairs.splits import write_split
+from bitemporal.pairs.split_lists import write_split
 from remedies import follow_commands, follow_keywords, follow_options
 
 BEFORE, AFTER, LABEL, OTHER = 10, 200, 255, 77

@@ -14,14 +14,16 @@ from PIL import Image
 from rich.console import Console
 
 from bitemporal.cli.main import main
-from bitemporal.errors import RecipeError
+from bitemporal.errors import DataError, RecipeError
 from bitemporal.inference.bundle import read_description
 from bitemporal.models import create_model, list_models
 from bitemporal.pairs.batch import Batch
+from bitemporal.pairs.partition import read_partition
 from bitemporal.run import stages
 from bitemporal.run.fit import _pair_losses
 from bitemporal.run.processes import make_fabric
 from bitemporal.run.stages import DistillationRun
+from conftest import write_pair
 from remedies import follow_options
 from test_training import distill_recipe, recipe
 
@@ -156,3 +158,72 @@ def test_with_a_val_split_an_earlier_recipe_resumes_whatever_its_seed(tiny_pairs
     stages.train(recipe(tiny_pairs, run, seed=3, max_steps=1), QUIET)
     with pytest.raises(RecipeError, match=r"seed \(3 then, 0 now\)"):
         stages.train(recipe(tiny_pairs, run, max_steps=1), QUIET)
+
+
+@pytest.fixture
+def scenes(tmp_path) -> Path:
+    """Four tiles of each of five scenes in one split, the first tile of each with change."""
+    root, rng = tmp_path / "scenes", np.random.default_rng(0)
+    for scene in range(5):
+        for tile in range(4):
+            label = np.zeros((32, 32), np.uint8)
+            label[:8] = tile == 0
+            images = rng.integers(60, 120, (2, 32, 32, 3), dtype=np.uint8)
+            write_pair(root, "train", f"s{scene}_{tile // 2}_{tile % 2}", *images, label)
+    return root
+
+
+def validation_stems(run: Path) -> set[str]:
+    return {line.partition(",")[2] for line in splits(run).splitlines() if line.startswith("val,")}
+
+
+def test_validation_pairs_set_aside_are_whole_scenes(scenes, tmp_path):
+    said = Console(record=True, width=300)
+    run = tmp_path / "run"
+    stages.train(recipe(scenes, run, max_steps=1, validation_share=0.2), said)
+    stems = validation_stems(run)
+    assert len(stems) == 4 and len({stem.partition("_")[0] for stem in stems}) == 1
+    assert "names look like tiles of 5 scenes, such as s0_0_0 of s0: tiles of one scene stay in one split" in (
+        said.export_text()
+    )
+    rows = read_partition(run / "partition.csv")
+    assert {row.stem for row in rows if row.split == "val"} == stems and len(rows) == 20
+    # the same scenes as `bitemporal data split`, which has the same seed
+    assert main(["data", "split", str(scenes), "-o", str(tmp_path / "s.csv"), "--shares", "0.8,0.2,0"]) == 0
+    assert (tmp_path / "s.csv").read_text() == splits(run)
+    # and another division is stated by --splits, as the line says
+    words = ["data", "split", str(scenes), "-o", str(tmp_path / "s.csv"), "--shares", "0.8,0.2,0", "--group", ".*"]
+    assert main(words) == 0
+    stages.train(recipe(scenes, tmp_path / "pairs", max_steps=1, splits=str(tmp_path / "s.csv")), QUIET)
+    assert not (tmp_path / "pairs/splits.csv").exists()
+
+
+def test_a_run_that_resumes_keeps_the_split_it_has_recorded(scenes, tmp_path):
+    """As an earlier version chose it, pair by pair and under the name of the split on disk."""
+    scenes.joinpath("train").rename(tmp_path / "tiles")
+    data, run = tmp_path / "tiles", tmp_path / "run"
+    stages.train(recipe(data, run, max_steps=1), QUIET)
+    chosen = {"s0_0_0", "s3_1_1"}
+    for name in ("splits.csv", "partition.csv"):
+        header, *lines = (run / name).read_text().splitlines()
+        cells = [line.split(",", 2) for line in lines]
+        lines = [",".join(["val" if stem in chosen else "all", stem, *more]) for _, stem, *more in cells]
+        (run / name).write_text("\n".join([header, *sorted(lines)]) + "\n")
+    before = splits(run)
+    said = Console(record=True, width=300)
+    stages.train(recipe(data, run, max_steps=2), said)
+    assert splits(run) == before and validation_stems(run) == chosen
+    assert "2 of the training pairs set aside, listed in" in said.export_text()
+    assert read_description(run / "origin/bundle")["metadata"]["validation_pairs"] == 2
+    for folder in ("A", "B", "label"):
+        (data / folder / "s1_0_0.png").unlink()
+    with pytest.raises(DataError, match="not those that the run was started with, first all/s1_0_0"):
+        stages.train(recipe(data, run, max_steps=2), QUIET)
+
+
+def test_too_few_pairs_to_set_one_aside_are_an_error(scenes, tmp_path):
+    for folder in ("A", "B", "label"):
+        for path in sorted((scenes / "train" / folder).iterdir())[1:]:
+            path.unlink()
+    with pytest.raises(DataError, match=r"found 1 pair\(s\) of split train .* add labelled pairs, or a split val"):
+        stages.train(recipe(scenes, tmp_path / "run"), QUIET)

@@ -13,10 +13,10 @@ from bitemporal.cli.outcome import Outcome
 from bitemporal.method.car import CarPartition
 from bitemporal.outputs import check_output
 from bitemporal.pairs import PairOptions, check_pairs
-from bitemporal.pairs.division import Group, divide, find_groups, group_by
+from bitemporal.pairs.division import Group, describe_groups, divide, find_groups, group_by, undivided
 from bitemporal.pairs.names import SPLITS
 from bitemporal.pairs.partition import PartitionRow
-from bitemporal.pairs.splits import write_split
+from bitemporal.pairs.split_lists import write_split
 from bitemporal.tables import make_table, print_table
 
 _ALONE = ".*"
@@ -58,18 +58,16 @@ def split(
     folder = pair_options.pair_folder(path)
     check = check_pairs(folder, workers, progress=sys.stderr.isatty(), images=False)
     check.refuse_label_faults()
-    stems = [record.stem for record in check.records]
+    measured = check.rows(partition.part)
+    stems = [row.stem for row in undivided(measured)]
     found = find_groups(stems) if group is None else group
     together = group_by(_ALONE if found is None else found, stems)
-    rows = divide(check.rows(partition.part), shares, seed, together)
+    rows = divide(measured, shares, seed, together)
     write_split(output, rows)
     if check.decoding:
         print(check.decoding.describe())
     if group is None and found is not None:
-        print(
-            f"names look like tiles of {len(set(map(together, stems))):,} scenes, such as {stems[0]} of "
-            f"{together(stems[0])}: tiles of one scene stay in one split (--group '.*' divides pair by pair)"
-        )
+        print(f"{describe_groups(stems, found)} (--group '.*' divides pair by pair)")
     print_table(_overview(rows, partition, together))
     print(f"written to {output}; use it by --splits {output}")
     return Outcome({"division": output, "pairs": Counter(row.split for row in rows), "groups": found})

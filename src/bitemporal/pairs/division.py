@@ -1,5 +1,7 @@
 """Pairs divided into train, val and test: the parts of CAR in equal shares, tiles of one scene on one side.
 
+``bitemporal data split`` and the validation pairs that a run sets aside are both divided here.
+
 scikit-learn's ``StratifiedGroupKFold`` would be worse here: its folds are of equal size, and its choice depends on
 the order of the pairs and on a random number generator.
 """
@@ -64,6 +66,20 @@ def find_groups(stems: Iterable[str]) -> str | None:
     return None
 
 
+def describe_groups(stems: Sequence[str], pattern: str) -> str:
+    """One line that says which scenes a pattern of ``find_groups`` sees in the names of pairs."""
+    group = group_by(pattern)
+    return (
+        f"names look like tiles of {len(set(map(group, stems))):,} scenes, such as {stems[0]} of {group(stems[0])}: "
+        "tiles of one scene stay in one split"
+    )
+
+
+def undivided(rows: Iterable[PartitionRow]) -> list[PartitionRow]:
+    """The rows that ``divide`` divides: all whose split is neither val nor test."""
+    return [row for row in rows if row.split not in SPLITS[1:]]
+
+
 def divide(
     rows: Sequence[PartitionRow], shares: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0, group: Group = str
 ) -> list[PartitionRow]:
@@ -71,7 +87,8 @@ def divide(
 
     Pairs whose split is val or test stay there; all others are divided among the splits that do not exist yet. Each
     part of CAR, unlabelled pairs being one more, is divided by the shares: to within one pair where every pair stands
-    alone, else as closely as whole groups allow. The choice depends on the seed and the set of stems alone.
+    alone, else as closely as whole groups allow. A part of as many pairs as there are splits has one in each of them,
+    if groups allow it, and no split is empty. The choice depends on the seed and the set of stems alone.
 
     Args:
         rows: The pairs with their parts.
@@ -85,28 +102,61 @@ def divide(
 
     Raises:
         OptionError: When the shares are not usable.
-        PartitionError: When there is nothing to divide, or a split would get no pair.
+        PartitionError: When there is nothing to divide, or there are fewer groups than splits.
     """
     wanted = _wanted(rows, shares)
-    free = [row for row in rows if row.split not in SPLITS[1:]]
-    groups: dict[str, list[PartitionRow]] = defaultdict(list)
+    free = undivided(rows)
+    groups: dict[str, Counter[str]] = defaultdict(Counter)
     for row in free:
-        groups[group(row.stem)].append(row)
-    totals = Counter(row.part for row in free)
-    # what each split still lacks of each part
-    lacks = {split: {part: share * count for part, count in totals.items()} for split, share in wanted.items()}
-    chosen: dict[str, str] = {}
-    for name in sorted(groups, key=lambda name: (-len(groups[name]), _rank(seed, name))):
-        counts = Counter(row.part for row in groups[name])
-        chosen[name] = min(wanted, key=partial(_excess, counts, totals, lacks))
-        for part, count in counts.items():
-            lacks[chosen[name]][part] -= count
-    if empty := [split for split in wanted if split not in chosen.values()]:
+        groups[group(row.stem)][row.part] += 1
+    if len(groups) < len(wanted):
+        remedy = "add pairs"
+        if len(groups) < len(free):
+            remedy = "give a pattern of smaller groups (--group '.*' divides pair by pair)"
         raise PartitionError(
-            f"shares: {len(groups)} group(s) of {len(free)} pairs leave none for {' and '.join(empty)}; expected at "
-            "least one group for each split: give larger shares, or smaller groups (--group '.*' divides pair by pair)"
+            f"shares: found {len(groups)} group(s) of {len(free)} pair(s), expected one for each of "
+            f"{', '.join(wanted)} at least; {remedy}"
         )
+    totals = Counter(row.part for row in free)
+    in_groups = Counter(part for counts in groups.values() for part in counts)
+    # what each split still lacks of each part
+    lacks: dict[str, dict[str, float]] = {split: {} for split in wanted}
+    for part, count in totals.items():
+        for split, number in _targets(wanted, count, in_groups[part]).items():
+            lacks[split][part] = number
+    chosen: dict[str, str] = {}
+
+    def put(name: str, split: str) -> None:
+        for part, count in groups[name].items():
+            lacks[split][part] -= count
+            if name in chosen:
+                lacks[chosen[name]][part] += count
+        chosen[name] = split
+
+    for name in sorted(groups, key=lambda name: (-groups[name].total(), _rank(seed, name))):
+        put(name, min(wanted, key=partial(_excess, groups[name], totals, lacks)))
+    for empty in [split for split in wanted if split not in chosen.values()]:
+        held = Counter(chosen.values())
+        movable = [name for name, split in chosen.items() if held[split] > 1]
+        put(min(movable, key=lambda name: _excess_of_move(groups[name], totals, lacks, chosen[name], empty)), empty)
     return [row if row.split in SPLITS[1:] else replace(row, split=chosen[group(row.stem)]) for row in rows]
+
+
+def _targets(shares: Mapping[str, float], count: int, groups: int) -> dict[str, float]:
+    """Pairs of one part for each split: by the shares, and at least one where the part is in so many groups.
+
+    Args:
+        shares: Shares of the splits, whose sum is 1.
+        count: Pairs of the part.
+        groups: Groups that have any of them.
+    """
+    least: set[str] = set()
+    while groups >= len(shares):
+        rest = (count - len(least)) / sum(share for split, share in shares.items() if split not in least)
+        if not (below := {split for split, share in shares.items() if split not in least and share * rest < 1 - 1e-9}):
+            return {split: 1.0 if split in least else share * rest for split, share in shares.items()}
+        least |= below
+    return {split: share * count for split, share in shares.items()}
 
 
 def _wanted(rows: Sequence[PartitionRow], shares: Sequence[float]) -> dict[str, float]:
@@ -133,6 +183,14 @@ def _excess(counts: Counter[str], totals: Counter[str], lacks: Mapping[str, Mapp
         ((lacks[split][part] - count) ** 2 - lacks[split][part] ** 2) / totals[part] ** 2
         for part, count in counts.items()
     )
+
+
+def _excess_of_move(
+    counts: Counter[str], totals: Counter[str], lacks: Mapping[str, Mapping[str, float]], split: str, target: str
+) -> float:
+    """Likewise, when a group leaves one split for another."""
+    leaving = Counter({part: -count for part, count in counts.items()})
+    return _excess(counts, totals, lacks, target) + _excess(leaving, totals, lacks, split)
 
 
 def _rank(seed: int, name: str) -> bytes:

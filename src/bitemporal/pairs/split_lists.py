@@ -1,9 +1,9 @@
-"""Lists of pairs by split: text files with a name per line, and the CSV that ``write_split`` writes."""
+"""Lists of pairs by split: text files with a name per line, and a CSV with the columns split and stem."""
 
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,9 @@ from bitemporal.errors import DataError
 from bitemporal.files import not_there
 from bitemporal.imagery.decode import SUFFIXES, FileFault
 from bitemporal.pairs.listing import entries
+from bitemporal.outputs import replacing
 from bitemporal.pairs.names import split_name, split_of_list
+from bitemporal.pairs.partition import PartitionRow
 
 LIST_FOLDERS = ("list", "lists", "splits", "split")
 """Folders in which data sets keep their lists, in lower case."""
@@ -138,6 +140,20 @@ def _of_table(path: Path, text: str) -> Iterator[SplitList]:
         split, stem = ((row[columns[column]] or "").strip() for column in _COLUMNS)
         if split and stem:
             yield SplitList(path, split_name(split) or split, [stem])
+
+
+def write_split(path: str | os.PathLike[str], rows: Iterable[PartitionRow]) -> None:
+    """Write which pair is in which split, as CSV with the columns split, stem, in sorted order.
+
+    The file depends on the assignment alone and appears whole or not at all.
+    """
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(sorted({(row.split, row.stem) for row in rows}))
 
 
 def assign(lists: Sequence[SplitList], stems: Mapping[str, Collection[str]], suffixes: Collection[str]) -> Assignment:

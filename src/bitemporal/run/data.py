@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -16,8 +16,9 @@ from bitemporal.imagery.training_images import TrainingImages, look_at
 from bitemporal.method.car import CarPartition
 from bitemporal.outputs import check_output_folder, clear_leftovers
 from bitemporal.pairs import FolderCheck, Pair, PairFolder, check_pairs
+from bitemporal.pairs.division import describe_groups, divide, find_groups, group_by
 from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
-from bitemporal.pairs.splits import stratified_split, write_split
+from bitemporal.pairs.split_lists import read_stated, write_split
 from bitemporal.run.folder import RunFolder
 from bitemporal.run.processes import is_first_process
 from bitemporal.run.recipe import TrainRecipe
@@ -86,8 +87,11 @@ def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console) -> RunDa
     source = _training_split(folder)
     rows = check.rows(recipe.partition.part)
     sets_aside = VAL not in folder.splits
-    if sets_aside:
-        rows = stratified_split(rows, recipe.validation_share, seed=recipe.validation_seed, source=source)
+    recorded = sets_aside and resumes and run.splits.is_file()
+    if recorded:
+        rows = _as_recorded(rows, source, run.splits)
+    elif sets_aside:
+        rows = _set_aside(rows, source, recipe, console)
     if resumes:
         _check_same_pairs(run, rows)
     if is_first_process():
@@ -96,11 +100,8 @@ def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console) -> RunDa
             write_split(run.splits, rows)
     if sets_aside:
         count = sum(row.split == VAL for row in rows)
-        say(
-            console,
-            f"no val split: {count} of the training pairs set aside, stratified by CAR part "
-            f"(validation_seed {recipe.validation_seed}), listed in {run.splits}",
-        )
+        how = "" if recorded else f", stratified by CAR part (validation_seed {recipe.validation_seed})"
+        say(console, f"no val split: {count} of the training pairs set aside{how}, listed in {run.splits}")
     data = _collect(folder, rows, source, recipe.partition)
     for split in (s for s in (TRAIN, VAL, TEST) if s in data.pairs):
         counts = Counter(data.parts[split, pair.stem] for pair in data.pairs[split])
@@ -161,6 +162,41 @@ def _training_split(folder: PairFolder) -> str:
             "(--splits)"
         )
     return source
+
+
+def _set_aside(rows: list[PartitionRow], source: str, recipe: TrainRecipe, console: Console) -> list[PartitionRow]:
+    """Divide the pairs of a split into train and val.
+
+    Args:
+        rows: The pairs.
+        source: The split on disk to learn from.
+        recipe: Says how many become validation pairs, and which.
+        console: Where to say that tiles of one scene stay together.
+
+    Raises:
+        DataError: When there are not enough labelled pairs.
+    """
+    # pairs without a part can neither be learned from nor choose a checkpoint
+    measured = [row for row in rows if row.split == source and row.part]
+    if len(measured) < 2:
+        raise DataError(
+            f"{recipe.data}: found {len(measured)} pair(s) of split {source} whose label has a valid pixel, expected "
+            "two or more, some of which are set aside for validation; add labelled pairs, or a split val"
+        )
+    stems = [row.stem for row in measured]
+    pattern = find_groups(stems)
+    group = str if pattern is None else group_by(pattern)
+    if pattern is not None:
+        say(console, f"{describe_groups(stems, pattern)} (--splits states another division)")
+    shares = (1 - recipe.validation_share, recipe.validation_share, 0)
+    sides = {group(row.stem): row.split for row in divide(measured, shares, recipe.validation_seed, group)}
+    return [replace(row, split=sides.get(group(row.stem), TRAIN)) if row.split == source else row for row in rows]
+
+
+def _as_recorded(rows: list[PartitionRow], source: str, splits: Path) -> list[PartitionRow]:
+    """The pairs in the splits that a run has recorded; those that it does not name stay where they are."""
+    recorded = {stem: listed.split for listed in read_stated(splits) if listed.split != TEST for stem in listed.names}
+    return [replace(row, split=recorded.get(row.stem.strip(), source)) if row.split == source else row for row in rows]
 
 
 def _collect(folder: PairFolder, rows: list[PartitionRow], source: str, partition: CarPartition) -> RunData:
