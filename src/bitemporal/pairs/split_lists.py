@@ -10,8 +10,8 @@ from pathlib import Path
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
 from bitemporal.imagery.decode import SUFFIXES, FileFault
-from bitemporal.pairs.listing import entries
 from bitemporal.outputs import replacing
+from bitemporal.pairs.listing import entries
 from bitemporal.pairs.names import split_name, split_of_list
 from bitemporal.pairs.partition import PartitionRow
 
