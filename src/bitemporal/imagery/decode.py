@@ -1,12 +1,8 @@
 """Image files: opened with every check, and decoded to the samples that they hold."""
 
-import logging
 import re
 import stat
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
 from bitemporal.imagery.physical import UNSCALED, to_physical
+from bitemporal.imagery.quiet import ignore_missing_places, open_image
 
 BANDS = "bands"
 """Mode of images whose bands are no known colours."""
@@ -50,8 +47,6 @@ _GEOREFERENCE = 33550, 34264  # GeoTIFF tags ModelPixelScale and ModelTransforma
 _CONVERT = "convert it to integers or floats, `gdal_translate -ot Float32 -co COMPRESS=DEFLATE`"
 _RESTORE = "restore the file from its source, or remove its pair"
 _NO_DECODER = re.compile(r"codec|compression scheme|not supported|unsupported|not configured", re.IGNORECASE)
-_pillow_settings = threading.Lock()
-_pillow_log = logging.getLogger("PIL.TiffImagePlugin")
 
 
 class FileFault(DataError):
@@ -134,10 +129,8 @@ def decode(path: Path, bands: Sequence[int] | None = None) -> Decoded:
     with image:
         _check_size(path, image.height, image.width)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # remarks on metadata; damage to pixels raises
-                if _pillow_keeps_all(image):
-                    return _decode_with_pillow(path, bands, image)
+            if _pillow_keeps_all(image):
+                return _decode_with_pillow(path, bands, image)
             fault = _needs_rasterio(path, f"holds {_stored(image)}, which cannot be read")
         except FileFault:
             raise
@@ -229,8 +222,7 @@ def _open(path: Path) -> Image.Image | None:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
             raise FileFault(path, "is no regular file", "put the image file itself there, or remove its pair")
-        with own_pillow_settings():
-            return Image.open(path, formats=_FORMATS)
+        return open_image(path, _FORMATS)
     except UnidentifiedImageError:
         if not path.stat().st_size:
             raise FileFault(path, "is empty (0 bytes)", _RESTORE) from None
@@ -253,22 +245,6 @@ def _open(path: Path) -> Image.Image | None:
 def _begins_as_tiff(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(2) in (b"II", b"MM")
-
-
-@contextmanager
-def own_pillow_settings() -> Iterator[None]:
-    """Pillow without its limit of pixels and its complaints, while it opens a file.
-
-    Its own limit is global, and lower than scenes of the field; ours is checked on the header right after. Its
-    complaints about TIFFs of many bands are noise: they are read through rasterio.
-    """
-    with _pillow_settings:
-        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        disabled, _pillow_log.disabled = _pillow_log.disabled, True
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS, _pillow_log.disabled = theirs, disabled
 
 
 def _check_size(path: Path, height: int, width: int) -> None:
@@ -344,18 +320,17 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
         import rasterio
     except ImportError:
         raise without from None
+    ignore_missing_places()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # images without a georeference are expected here
-            with rasterio.open(path, driver="GTiff" if kind == "TIFF" else kind) as source:
-                _check_size(path, source.height, source.width)
-                if bands is not None:
-                    _check_bands(path, bands, source.count)
-                types = sorted({source.dtypes[band - 1] for band in bands or source.indexes})
-                samples: npt.NDArray[Any] = source.read(None if bands is None else list(bands))
-                scaling = tuple((source.scales[band - 1], source.offsets[band - 1]) for band in bands or source.indexes)
-                mode = BANDS if bands is not None else _mode([colour.name for colour in source.colorinterp])
-                georeferenced = source.crs is not None
+        with rasterio.open(path, driver="GTiff" if kind == "TIFF" else kind) as source:
+            _check_size(path, source.height, source.width)
+            if bands is not None:
+                _check_bands(path, bands, source.count)
+            types = sorted({source.dtypes[band - 1] for band in bands or source.indexes})
+            samples: npt.NDArray[Any] = source.read(None if bands is None else list(bands))
+            scaling = tuple((source.scales[band - 1], source.offsets[band - 1]) for band in bands or source.indexes)
+            mode = BANDS if bands is not None else _mode([colour.name for colour in source.colorinterp])
+            georeferenced = source.crs is not None
     except FileFault:
         raise
     except Exception as error:  # as Pillow's, GDAL's errors on damaged data are of many types

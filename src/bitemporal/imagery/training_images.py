@@ -1,15 +1,14 @@
 """What is known of the images that a detector was trained on, and whether others are far outside of it."""
 
 import math
-import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from bitemporal.imagery.decode import decode, own_pillow_settings
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.quiet import ignore_missing_places, open_image
 
 if TYPE_CHECKING:  # rasterio is an extra
     from affine import Affine
@@ -134,7 +133,7 @@ def is_synthetic(path: Path) -> bool:
     if any((folder / SYNTHETIC).is_file() for folder in list(path.absolute().parents)[:3]):
         return True
     try:
-        with own_pillow_settings(), Image.open(path, formats=("TIFF",)) as image:
+        with open_image(path, ("TIFF",)) as image:
             return str(getattr(image, "tag_v2", {}).get(_IMAGE_DESCRIPTION)) == SYNTHETIC_SCENE
     except Exception:  # no TIFF, or one that Pillow does not know: not one of ours
         return False
@@ -146,10 +145,9 @@ def file_pixel_size(path: Path) -> float | None:
         import rasterio
     except ImportError:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with rasterio.open(path) as source:
-            return pixel_size(source.crs, source.transform, source.width, source.height)
+    ignore_missing_places()
+    with rasterio.open(path) as source:
+        return pixel_size(source.crs, source.transform, source.width, source.height)
 
 
 def pixel_size(crs: "CRS | None", transform: "Affine", width: int, height: int) -> float | None:

@@ -1,7 +1,6 @@
 """Tiles that lie on the ground: where a GeoTIFF lies, and masks that keep its place."""
 
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy.typing as npt
 
 import bitemporal
 from bitemporal.errors import DataError
+from bitemporal.imagery.quiet import ignore_missing_places
 from bitemporal.outputs import replacing
 
 NO_DATA = 255
@@ -49,15 +49,14 @@ def place_of(path: Path) -> Place | None:
         from rasterio.errors import RasterioError
     except ModuleNotFoundError:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # images without a place are allowed
-        try:
-            with rasterio.open(path) as source:
-                if source.crs is None or source.transform.is_identity:
-                    return None
-                return Place(source.crs.to_wkt(), tuple(source.transform)[:6])
-        except RasterioError:  # reading it will say what is wrong
-            return None
+    ignore_missing_places()
+    try:
+        with rasterio.open(path) as source:
+            if source.crs is None or source.transform.is_identity:
+                return None
+            return Place(source.crs.to_wkt(), tuple(source.transform)[:6])
+    except RasterioError:  # reading it will say what is wrong
+        return None
 
 
 def place_of_pair(before: Path, after: Path) -> Place | None:

@@ -4,11 +4,13 @@ from bitemporal import _torchvision as _torchvision  # isort: skip  (before timm
 
 import logging
 import re
+import threading
 import urllib.error
 import urllib.request
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
@@ -41,7 +43,7 @@ def fetch_weights(build: Callable[[], _Encoder], encoder: str, source: str) -> _
         WeightsError: When the weights cannot be fetched or do not fit.
     """
     try:
-        with _cache_only_when_unreachable(), without_expected_noise():
+        with _fetching, _cache_only_when_unreachable(), without_expected_noise():
             return build()
     # Fetching fails in many ways (network, proxy, disk, damaged file), and every library has its own errors for them.
     except Exception as error:
@@ -71,21 +73,29 @@ _HEAD = ("conv_head.", "bn2.", "head.", "head_", "norm_head.", "classifier.", "f
 """Beginnings of the names of weights behind an encoder's last stage, which no network here has."""
 
 
+_without_head: ContextVar[bool] = ContextVar("without_head", default=False)
+_fetching = threading.RLock()  # the hub's client has one setting for all threads
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a message of timm says more than that the weights of a head were left out, which is meant."""
+    """Whether a message of timm says more than that the weights of a head were left out, where that is meant."""
+    if not _without_head.get():
+        return True
     left_out = re.match(r"Unexpected keys \((.*)\) found while loading pretrained weights", record.getMessage())
     return left_out is None or not all(name.startswith(_HEAD) for name in left_out[1].split(", "))
+
+
+logging.getLogger("timm.models._builder").addFilter(_is_news)
 
 
 @contextmanager
 def without_expected_noise() -> Iterator[None]:
     """Keep timm from warning of the weights of a head that is left out on purpose; all else it says is heard."""
-    logger = logging.getLogger("timm.models._builder")
-    logger.addFilter(_is_news)
+    token = _without_head.set(True)
     try:
         yield
     finally:
-        logger.removeFilter(_is_news)
+        _without_head.reset(token)
 
 
 @contextmanager

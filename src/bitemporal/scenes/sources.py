@@ -1,7 +1,6 @@
 """One date of a scene, opened through GDAL: one file with several bands, or one file per band."""
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
 from bitemporal.imagery.decode import choose_bands, choose_channels
 from bitemporal.imagery.physical import Scaling
+from bitemporal.imagery.quiet import ignore_missing_places
 from bitemporal.imagery.scale import RGB
 from bitemporal.scenes.bands import Band, Stated, describe_band, in_order, scaling_of
 from bitemporal.scenes.geometry import Grid, north_up, place
@@ -32,11 +32,8 @@ _CACHE = 256 * 2**20
 @contextmanager
 def gdal_settings() -> Iterator[None]:
     """What every use of GDAL here needs: a bounded cache, and patience with remote files."""
-    with (
-        rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_HTTP_MAX_RETRY=4, VSI_CACHE=True),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # images without a place are allowed
+    ignore_missing_places()
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_HTTP_MAX_RETRY=4, VSI_CACHE=True):
         yield
 
 

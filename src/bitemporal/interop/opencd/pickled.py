@@ -6,7 +6,7 @@ No code that a file names is imported or run. What is left of a network that was
 import pickle
 import pickletools
 import re
-import warnings
+import threading
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +15,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from bitemporal.imagery.quiet import ignore_warnings
+
+_one_at_a_time = threading.Lock()
 
 
 class Inert:
@@ -48,8 +52,9 @@ def load_inert(path: Path, names: list[str]) -> object:
     """
     zipped = zipfile.is_zipfile(path)  # the format since torch 1.6, which can be mapped instead of read
     replaced: list[Any] = [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in names]
-    with torch.serialization.safe_globals(replaced), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the source of a class in an old file cannot be compared
+    # the source of a class in an old file cannot be compared
+    ignore_warnings(torch.serialization.SourceChangeWarning)
+    with _one_at_a_time, torch.serialization.safe_globals(replaced):  # which holds for all threads
         content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     return content
 
