@@ -177,11 +177,130 @@ def test_oscd_has_labels_in_trees_of_their_own(tmp_path):
     assert folder.pairs("test")[0].label is None
 
 
-def test_bands_in_files_of_their_own_are_named(tmp_path):
-    for city, date in itertools.product(("bercy", "paris"), ("imgs_1", "imgs_2")):
-        put(tmp_path / "images" / city / date / "S2A_T31UDQ_B02.tif", OTHER)
-    with pytest.raises(DataError, match=r"bercy/imgs_1/S2A_T31UDQ_B02.tif, a file of one band.*gdalbuildvrt -separate"):
-        PairFolder(tmp_path)
+def put_bands(folder, size=8, scene="", bands=("B02", "B8A", "B04", "B12"), date=0):
+    """Write a file for each band, of 16 bits; values tell the band's place in the spectrum, the date and the column."""
+    folder.mkdir(parents=True, exist_ok=True)
+    order = [f"B{n:02}" for n in range(1, 9)] + ["B8A"] + [f"B{n:02}" for n in range(9, 13)]
+    for band in bands:
+        values = 1000 * order.index(band) + 100 * date + np.arange(size)
+        image = Image.fromarray(np.broadcast_to(values, (size, size)).astype(np.uint16))
+        image.save(folder / f"{scene}{band}.tif")
+
+
+def put_oscd(root, images, label_trees, cities, label="cm.png"):
+    for city, split in cities.items():
+        for date in (1, 2):
+            put_bands(root / images / city / f"imgs_{date}_rect", date=date)
+            put_bands(root / images / city / f"imgs_{date}", size=4, scene=f"S2A_OPER_{date}_", bands=("B01", "B02"))
+        (root / images / city / "dates.txt").write_text("date_1: 20160101\ndate_2: 20180101\n")
+        place = root / label_trees.format(split=split) / city / "cm"
+        place.mkdir(parents=True)
+        changed = np.zeros((8, 8), np.uint8)
+        changed[:, :4] = 1
+        Image.fromarray(255 * changed).save(place / "cm.png")
+        Image.fromarray(1 + changed).save(place / f"{city}-cm.tif")
+        if label != "cm.png":
+            (place / "cm.png").unlink()
+
+
+ONERA = "Onera Satellite Change Detection dataset - "
+
+
+@pytest.mark.parametrize(
+    ("images", "trees", "label", "stated"),
+    [
+        ("images", "{split}_labels", "cm.png", ()),
+        ("images", "{split}_labels", "tif", ("--label-values", "1,2")),
+        (f"{ONERA}Images/{ONERA}Images", f"{ONERA}{{split}} Labels/{ONERA}{{split}} Labels", "cm.png", ()),
+        ("onera dataset__images", "onera dataset__{split}_labels", "cm.png", ()),
+    ],
+)
+def test_oscd_in_bands(tmp_path, images, trees, label, stated):
+    """The layouts of torchgeo, torchrs and the copies; values of the bands tell order and date."""
+    put_oscd(tmp_path, images, trees, {"bercy": "train", "paris": "train", "rio": "test"}, label)
+    keywords = {"label_values": (1, 2)} if stated else {}
+    folder = PairFolder(tmp_path, bands=(3, 2, 1), image_range=(0, 12750), **keywords)
+    assert stems_of(folder) == {"train": ["bercy", "paris"], "test": ["rio"]}
+    folder = resolve_decoding(folder)
+    for pair in folder.pairs():
+        images_of = folder.load(pair)
+        for date, image in ((1, images_of.before), (2, images_of.after)):
+            # third, second and first of B02, B04, B8A, B12: places 8, 3 and 1 in the spectrum, 50 to a grey value
+            expected = np.rint((1000 * np.array([8, 3, 1]) + 100 * date + np.arange(8)[:, None]) / 50)
+            assert (image == expected).all()
+        assert images_of.label.mean() == 0.5
+    read = ["--bands", "3,2,1", "--image-range", "0,12750", *stated]
+    assert main(["data", "check", str(tmp_path), *read]) == 0
+    assert main(["data", "tiles", str(tmp_path), "-o", str(tmp_path / "out"), "--size", "4", *stated]) == 0
+    tiles = resolve_decoding(PairFolder(tmp_path / "out", bands=(3, 2, 1), image_range=(0, 12750)))
+    assert {split: len(tiles.pairs(split)) for split in tiles.splits} == {"train": 8, "test": 4}
+    whole, part = folder.load(folder.pairs("test")[0]), tiles.load(tiles.pairs("test")[1])
+    assert (part.after == whole.after[:4, 4:]).all() and (part.label == whole.label[:4, 4:]).all()
+
+
+def test_oscd_reads_pictures_until_bands_are_named(tmp_path, capsys):
+    put_oscd(tmp_path, "images", "{split}_labels", {"bercy": "train", "rio": "test"})
+    for city in ("bercy", "rio"):
+        put_pair(tmp_path / "images", f"{city}/pair/img1.png", f"{city}/pair/img2.png")
+    read_right(tmp_path, {"train": ["bercy"], "test": ["rio"]})
+    command = ["data", "check", str(tmp_path)]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    bands = ["--bands", "3,2,1", "--image-range", "0,12750"]
+    assert follow_options(out, [*command, *bands]) == [["--folders", "imgs_1_rect,imgs_2_rect"]]
+    folder = PairFolder(tmp_path, folders=("imgs_1_rect", "imgs_2_rect"), bands=(1,), image_range=(0, 12750))
+    assert [pair.before.name for pair in folder.pairs()] == ["imgs_1_rect", "imgs_1_rect"]
+    assert all(pair.label for pair in folder.pairs())
+
+
+def test_cities_with_bands_and_labels_of_their_own_and_lists_of_one_line(tmp_path):
+    for city in ("bercy", "paris", "rio"):
+        for date in (1, 2):
+            put_bands(tmp_path / city / f"imgs_{date}_rect", date=date)
+        put(tmp_path / city / "cm" / "cm.png", LABEL)
+    (tmp_path / "train.txt").write_text("bercy,paris\n")
+    (tmp_path / "test.txt").write_text("rio\n")
+    folder = PairFolder(tmp_path, bands=(1, 2), image_range=(0, 12750))
+    assert stems_of(folder) == {"train": ["bercy", "paris"], "test": ["rio"]}
+    assert not check_pairs(folder).faults and all(pair.label for pair in folder.pairs())
+
+
+@pytest.mark.parametrize("names", [("before", "after"), ("march", "june")])
+def test_folders_of_bands_are_one_pair(tmp_path, capsys, names):
+    """Not a pair for each band."""
+    for date, name in enumerate(names, 1):
+        put_bands(tmp_path / "data" / name, date=date, scene="S2A_T31UDQ_")
+    put(tmp_path / "data" / "label" / "change.png", LABEL)
+    command = ["data", "check", str(tmp_path / "data"), "--bands", "3,2,1", "--image-range", "0,12750"]
+    if names[0] == "march":
+        assert main(command) == 1
+        found = follow_options(capsys.readouterr().err, command)
+        assert found == [["--folders", "june,march,label"]]  # by name; which is which, the user knows
+    else:
+        assert main(command) == 0
+        folder = PairFolder(tmp_path / "data", bands=(1,), image_range=(0, 12750))
+        assert [pair.stem for pair in folder.pairs()] == ["data"] and folder.pairs()[0].label is not None
+    places = [str(tmp_path / "data" / name) for name in names]
+    assert main(["data", "tiles", *places, "-o", str(tmp_path / "out"), "--size", "4"]) == 0
+
+
+def test_bands_of_several_sizes(tmp_path, capsys):
+    for date in (1, 2):
+        put_bands(tmp_path / "rio" / f"imgs_{date}", bands=("B02", "B04", "B08"), date=date)
+        put_bands(tmp_path / "rio" / f"imgs_{date}", size=4, bands=("B05",), date=date)
+    put(tmp_path / "rio" / "cm" / "cm.png", LABEL)
+    command = ["data", "check", str(tmp_path), "--bands", "1,2,3,4", "--image-range", "0,12750"]
+    assert main(command) == 1
+    assert follow_options(capsys.readouterr().out, command) == [["--bands", "1,2,4"]]
+    with pytest.raises(DataError, match="has no band 5, but 4"):
+        check_pairs(PairFolder(tmp_path, bands=(5,))).raise_for_faults()
+
+
+def test_files_named_like_bands_are_not_always_bands(tmp_path):
+    put_names(tmp_path, ("A", "B", "label"), ["block_B02", "lawn_B03"], ".tif")  # of two scenes
+    read_right(tmp_path, {"all": ["block_B02", "lawn_B03"]})
+    put_names(tmp_path / "one", ("A", "B", "label"), ["x_b1", "x_b2"], ".tif")
+    read_right(tmp_path / "one", {"all": ["x_b1", "x_b2"]})
 
 
 def test_xbd_takes_the_labels_after_and_names_those_before(tmp_path):
@@ -296,6 +415,38 @@ def test_suffixes_are_found(tmp_path, before, after, label, folders):
     folder, check = read_right(tmp_path, {"all": ["x0", "x1", "x2"]})
     (note,) = [note for note in folder.notes if "by suffix" in note]
     assert before.format("")[1:] in note and after.format("")[1:] in note and not check.warnings
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "label"),
+    [
+        ("x{}_pre_disaster_{}", "x{}_post_disaster_{}", "x{}_post_disaster_{}"),
+        ("x{}_pre_disaster_{}", "x{}_post_disaster_{}", "x{}_post_disaster_target_{}"),
+        ("x{}_pre_disaster_{}", "x{}_post_disaster_{}", "x{}_post_disaster_{}_target"),
+        ("x{}-t1-{}", "x{}-t2-{}", "x{}-{}"),
+        ("x{}_before_{}", "x{}_after_{}", "x{}_mask_{}"),
+    ],
+)
+@pytest.mark.parametrize("folders", [("A", "B", "label"), ("images", "images", "masks"), (".", ".", "labels")])
+def test_suffixes_before_the_numbers_of_tiles(tmp_path, before, after, label, folders):
+    """As xBD is cut into tiles: x_pre_disaster_0_1.png."""
+    tiles = [(i, f"{row}_{column}") for i in range(2) for row in range(2) for column in range(2)]
+    for tile in tiles:
+        names = (name.format(*tile) for name in (before, after, label))
+        put_pair(tmp_path, *(f"{folder}/{name}.png" for folder, name in zip(folders, names, strict=True)))
+    mark = "-" if "-" in before else "_"
+    expected = {"all": [f"x{i}{mark}{tile}" for i, tile in tiles]}
+    folder, check = read_right(tmp_path, expected)
+    assert any("before the numbers of tiles" in note for note in folder.notes) and not check.warnings
+    ends = tuple(name.format("", "").rstrip("_-")[1:] for name in (before, after))
+    read_right(tmp_path, expected, suffixes=ends)
+
+
+def test_single_letters_and_digits_are_no_suffixes_before_the_numbers_of_tiles(tmp_path):
+    for name in ("x_1_0", "x_2_0", "x_1_1", "x_2_1"):  # rows 1 and 2 of one image
+        put(tmp_path / f"{name}.png", OTHER)
+    with pytest.raises(DataError, match="do not say which are before"):
+        PairFolder(tmp_path)
 
 
 def test_suffixes_of_any_name_are_found_where_two_folders_differ_by_them(tmp_path):

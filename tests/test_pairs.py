@@ -116,7 +116,7 @@ def test_wrong_layouts_say_what_was_found_and_expected(tmp_path):
     with pytest.raises(DataError, match="none: no such folder; expected ROOT"):
         PairFolder(tmp_path / "none")
     save(tmp_path / "x" / "imgs_1" / "a.png", photo())
-    with pytest.raises(DataError, match=r"found the folders imgs_1, expected ROOT/\{train,val,test\}/\{A,B,label\}"):
+    with pytest.raises(DataError, match=r"folder imgs_2 missing, found imgs_1; expected ROOT/\{train,val,test\}/"):
         PairFolder(tmp_path / "x")
     with pytest.raises(DataError, match="is a file, not a folder"):
         PairFolder(tmp_path / "x" / "imgs_1" / "a.png")
@@ -803,5 +803,9 @@ class TestRealPairs:
             read_image(band)
         with pytest.warns(UserWarning, match="grey"):
             assert read_image(band, (0, 3000)).shape == (*label.shape, 3)
-        with pytest.raises(DataError, match="expected ROOT"):
-            PairFolder(scene)
+        folder = PairFolder(scene, bands=(3, 2, 1), image_range=(0, 3000), label_values=(1, 2))
+        assert not check_pairs(folder).faults
+        images = folder.load(folder.pairs()[0])
+        assert images.label is not None and images.label.sum() == 458
+        with pytest.warns(UserWarning, match="grey"):
+            assert (read_image(band, (0, 3000))[..., 0] == images.before[..., 0]).all()

@@ -23,7 +23,8 @@ def tiles(
     Tiles keep bands, values and place on the ground. Date 2 and the label are brought to the pixels of date 1.
 
     Args:
-        before: Image of date 1; or, given alone, a folder of pairs.
+        before: Image of date 1; or, given alone, a folder of pairs. A folder of files with one band each (B02.tif,
+            B03.tif, ...) is an image.
         after: Image of date 2.
         output: Folder to make, new or empty.
         label: Raster of one band, or vector file (.gpkg, .geojson, .shp, .parquet) with what has changed.

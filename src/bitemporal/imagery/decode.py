@@ -14,6 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
+from bitemporal.imagery.band_files import band_files
 from bitemporal.imagery.physical import UNSCALED, to_physical
 from bitemporal.imagery.quiet import ignore_missing_places, open_image
 
@@ -110,19 +111,23 @@ class Decoded:
 def decode(path: Path, bands: Sequence[int] | None = None) -> Decoded:
     """Open and fully decode one file.
 
+    A folder of files that hold one band each (see ``band_files``) is one image.
+
     Pillow reads the file. What Pillow cannot represent (several bands of more than 8 bits, more than four bands, some
     sample types, layouts and compressions of TIFF, scales and offsets of bands) is read through rasterio, where that is
     installed. Scale and offset of a band, where a TIFF has them, are applied.
 
     Args:
-        path: The file.
+        path: The file, or the folder.
         bands: Bands to read, counted from 1, in this order; one may be repeated. All of them by default. The bands of
             a palette image are red, green and blue.
 
     Raises:
         FileFault: When the file is missing, no image, larger than ``MAX_PIXELS``, damaged or truncated, or has no such
-            band.
+            band; or when files of bands differ in size, or hold several.
     """
+    if files := band_files(path) if path.is_dir() else []:
+        return _decode_bands(path, files, bands)
     image = _open(path)
     if image is None:
         return _decode_with_rasterio(path, bands, "TIFF", _needs_rasterio(path, "is a TIFF that cannot be read"))
@@ -140,6 +145,36 @@ def decode(path: Path, bands: Sequence[int] | None = None) -> Decoded:
             # a TIFF may only use a compression that Pillow lacks
             fault = _needs_rasterio(path, f"is damaged or truncated, or cannot be read ({error})")
     return _decode_with_rasterio(path, bands, image.format or "", fault)
+
+
+def _decode_bands(folder: Path, files: Sequence[Path], bands: Sequence[int] | None) -> Decoded:
+    """Decode an image whose bands are files of their own.
+
+    Raises:
+        FileFault: When a file cannot be read or holds several bands, or the files differ in size.
+    """
+    if bands is not None:
+        _check_bands(folder, bands, len(files))
+    numbers = range(1, len(files) + 1) if bands is None else bands
+    read = {number: decode(files[number - 1]) for number in dict.fromkeys(numbers)}
+    for one in read.values():
+        if one.samples.ndim != 2:
+            what = f"has {one.samples.shape[-1]} bands, expected one, as {folder.name} has a file for each band"
+            raise FileFault(one.path, what, "move it elsewhere")
+    largest = max((one.size for one in read.values()), key=lambda size: size[0] * size[1])
+    if odd := [one for one in read.values() if one.size != largest]:
+        same = tuple(number for number, one in read.items() if one.size == largest)
+        tiles = "; `bitemporal data tiles` brings all of them to one size" if odd[0].georeferenced else ""
+        raise FileFault(
+            odd[0].path,
+            f"is {odd[0].size[0]} x {odd[0].size[1]} (height x width), but other bands of {folder.name} are "
+            f"{largest[0]} x {largest[1]}",
+            f"read those alone, --bands {','.join(map(str, same))} (bands={same}){tiles}",
+        )
+    samples = np.stack([read[number].samples for number in numbers], axis=-1)
+    notes = tuple(dict.fromkeys(note for one in read.values() for note in one.notes))
+    depth, placed = max(one.depth for one in read.values()), any(one.georeferenced for one in read.values())
+    return Decoded(folder, samples, BANDS, "TIFF", depth, placed, notes, None if bands is None else tuple(bands))
 
 
 def _pillow_keeps_all(image: Image.Image) -> bool:

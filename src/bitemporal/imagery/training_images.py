@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bitemporal.imagery.band_files import band_files
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.quiet import ignore_missing_places, open_image
 
@@ -124,7 +125,7 @@ def look_at(path: Path, bands: tuple[int, ...] | None = None) -> SeenImages:
     """
     decoded = decode(path, bands)
     value_type = decoded.samples.dtype.name if decoded.depth > 8 else "uint8"
-    size = file_pixel_size(path) if decoded.georeferenced else None
+    size = file_pixel_size(next(iter(band_files(path)), path)) if decoded.georeferenced else None
     return SeenImages(value_type=value_type, pixel_size=size, synthetic=is_synthetic(path), bands=bands)
 
 

@@ -4,7 +4,7 @@ Every layout comes down to the same: for each split, the files before, after and
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,19 +18,16 @@ from bitemporal.pairs.names import (
     LABEL_AFTER,
     SPLITS,
     in_split_order,
-    normal,
     split_name,
 )
+from bitemporal.pairs.one_pair import files_of_pair
 from bitemporal.pairs.one_split import (
     Found,
     Level,
     ReadingOptions,
     SplitFiles,
-    files_of_pair,
     in_folders,
-    label_below,
     loose,
-    pair_per_folder,
     read_roles,
     split_at,
 )
@@ -43,6 +40,7 @@ from bitemporal.pairs.split_lists import (
     read_stated,
 )
 from bitemporal.pairs.suffixes import Suffixes
+from bitemporal.pairs.trees import label_trees, of_stems
 from bitemporal.pairs.unused import EXPECTED, few_of, half_a_split, nothing_found, unused
 
 _DEPTH = 3  # of folders around the data that are looked through
@@ -106,9 +104,9 @@ def find_layout(
 
 def _find(level: Level, options: ReadingOptions, depth: int) -> Layout | None:
     """The layout of a data set whose splits or folders of images are in a folder, or in the only one in there."""
-    by_trees = None if options.folders else _label_trees(level, options)
-    if by_trees is not None:
-        return by_trees
+    trees = label_trees(level, options)
+    if trees is not None:
+        return Layout(level.path, trees.splits, warnings=[*unused(level, trees.used, options), *trees.warnings])
     found = in_folders(level, options)
     if found is not None:
         _refuse_both(level, found, options)
@@ -178,7 +176,8 @@ def _split_folders(level: Level, options: ReadingOptions) -> Layout | None:
     found: dict[str, tuple[Level, Found]] = {}
     for name in level.folders:
         try:
-            split = None if files_of_pair(level.path / name) is not None else _split_in(level.path / name, options)
+            pair = files_of_pair(level.path / name, options.folders)
+            split = None if pair is not None else _split_in(level.path / name, options)
         except DataError:
             if split_name(name) is not None:
                 raise
@@ -219,7 +218,8 @@ def _split_in(folder: Path, options: ReadingOptions) -> tuple[Level, Found] | No
 
 def _splits_inside(level: Level, found: Found, options: ReadingOptions) -> Layout | None:
     """Splits below the folders of dates: ``A/train``, ``B/train``, ``label/train``."""
-    inner = {role: Level.of(level.path / name) for role, name in found.files.names.items()}
+    places = {role: level.path / name for role, name in found.files.names.items()}
+    inner = {role: Level.of(place) for role, place in places.items() if place.is_dir()}  # a label may be a file
     if any(is_image(file) for date in DATES for file in inner[date].files):
         return None
     common = [name for name in inner[DATES[0]].folders if name in inner[DATES[1]].folders]
@@ -230,8 +230,8 @@ def _splits_inside(level: Level, found: Found, options: ReadingOptions) -> Layou
         roles = {role: found.files.names[role] for role, one in inner.items() if name in one.folders}
         split = split_name(name) or name
         split = name if split in layout.splits else split
-        places = {role: f"{own}/{name}" for role, own in roles.items()}
-        layout.splits[split] = read_roles(level.path, places, options.suffixes).files
+        below = {role: f"{own}/{name}" for role, own in roles.items()}
+        layout.splits[split] = read_roles(level.path, below, options.suffixes).files
         if split != name:
             layout.notes.append(f"{name} = split {split}")
     layout.splits = {split: layout.splits[split] for split in in_split_order(layout.splits)}
@@ -244,46 +244,6 @@ def _splits_inside(level: Level, found: Found, options: ReadingOptions) -> Layou
     layout.lists = [level.path / SPLITS_CSV] if SPLITS_CSV in level.files and not options.lists_stated else []
     layout.warnings += unused(level, found.used, options, found, layout.lists)
     return layout
-
-
-def _label_trees(level: Level, options: ReadingOptions) -> Layout | None:
-    """Labels in trees of their own, as in OSCD: ``X - Images/CITY/pair``, ``X - Train Labels/CITY/cm/cm.png``."""
-    trees = [name for name in level.folders if normal(name).endswith("labels")]
-    images = [name for name in level.folders if normal(name).endswith("images")]
-    found = pair_per_folder(Level.of(level.path / images[0])) if trees and len(images) == 1 else None
-    if found is None:
-        return None
-    listings = {date: found.files.listings[date] for date in DATES}
-    left = set(listings[DATES[0]].files)
-    layout = Layout(level.path, {})
-    for tree in trees:
-        labels = {stem: path for stem in left if (path := label_below(level.path / tree / stem)) is not None}
-        split = next((split for split in SPLITS if split in normal(tree)), "all")
-        if labels:
-            left -= labels.keys()
-            layout.splits[split] = _of_stems(level.path, found.files, labels.keys())
-            layout.splits[split].listings[LABEL] = Listing(labels)
-            layout.splits[split].names[LABEL] = tree
-    if not layout.splits:
-        return None
-    if left:
-        rest = "test" if "test" not in layout.splits else "unlabelled"
-        layout.splits[rest] = _of_stems(level.path, found.files, left)
-    layout.splits = {split: layout.splits[split] for split in in_split_order(layout.splits)}
-    layout.warnings += unused(level, {*trees, images[0]}, options)
-    return layout
-
-
-def _of_stems(place: Path, files: SplitFiles, stems: Iterable[str]) -> SplitFiles:
-    own = sorted(stems)
-    listings = {
-        role: Listing(
-            {stem: listing.files[stem] for stem in own if stem in listing.files},
-            {stem: listing.duplicates[stem] for stem in own if stem in listing.duplicates},
-        )
-        for role, listing in files.listings.items()
-    }
-    return SplitFiles(place, listings, dict(files.names), files.suffixes)
 
 
 def _refuse_both(level: Level, found: Found, options: ReadingOptions) -> None:
@@ -336,9 +296,9 @@ def _listed(layout: Layout, root: Path, lists: list[SplitList]) -> Layout:
 def _gathered(layout: Layout, sources: dict[str, str]) -> SplitFiles:
     """The files of given stems, each from the split in whose folders it is."""
     parts = [
-        _of_stems(layout.splits[split].folder, layout.splits[split], (s for s, own in sources.items() if own == split))
+        of_stems(layout.splits[split].folder, layout.splits[split], (s for s, own in sources.items() if own == split))
         for split in dict.fromkeys(sources.values())
-    ] or [_of_stems(files.folder, files, ()) for files in list(layout.splits.values())[:1]]
+    ] or [of_stems(files.folder, files, ()) for files in list(layout.splits.values())[:1]]
     first = parts[0]
     for part in parts[1:]:
         for role, listing in part.listings.items():

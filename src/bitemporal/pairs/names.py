@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from itertools import product
 
 _DATES = (
-    *((f"{date}1", f"{date}2") for date in ("t", "time", "im", "img", "image", "images", "date", "phase")),
+    *((f"{date}1", f"{date}2") for date in ("t", "time", "im", "img", "imgs", "image", "images", "date", "phase")),
+    ("imgs1rect", "imgs2rect"),
     ("a", "b"),
     ("before", "after"),
     ("pre", "post"),
@@ -15,7 +16,7 @@ _DATES = (
 _LABELS = (
     *("label", "labels", "mask", "masks", "out", "gt", "groundtruth", "ref", "reference", "target", "targets"),
     *("change", "changes", "cd", "cm", "lbl", "changelabel", "changemask", "changemap", "cdlabel", "annotations"),
-    "buildingdamage",
+    *("buildingdamage", "maskmerge"),
 )
 _LABELS_OF_DATES = (
     *((f"{label}1", f"{label}2") for label in ("label", "labels", "mask", "masks", "gt")),
@@ -90,6 +91,11 @@ def labels_among(names: Iterable[str]) -> list[str]:
     """The names that stand for change masks; ``label`` alone where it is among them."""
     given = list(names)
     return [LABEL] if LABEL in given else [name for name in given if normal(name) in _LABELS]
+
+
+def is_label(stem: str) -> bool:
+    """Whether a stem is or ends in a word for labels, as ``bercy-cm`` does."""
+    return normal(re.split(r"[-_. ]", stem)[-1]) in _LABELS
 
 
 def labels_of_dates(names: Iterable[str]) -> tuple[str, str] | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bitemporal.errors import DataError
+from bitemporal.imagery.band_files import band_files
 from bitemporal.pairs.listing import Listing, entries, is_litter, list_images
 from bitemporal.pairs.names import (
     DATES,
@@ -16,9 +17,8 @@ from bitemporal.pairs.names import (
     labels_among,
     labels_of_dates,
 )
+from bitemporal.pairs.one_pair import files_of_pair, images_in, label_among, label_below
 from bitemporal.pairs.suffixes import Suffixes, label_suffix, match_folders, part_folder, without_suffix
-
-_MOST_OF_ONE_PAIR = 12  # images in the folder of one pair
 
 
 @dataclass
@@ -103,7 +103,7 @@ def in_folders(level: Level, options: ReadingOptions) -> Found | None:
 def loose(level: Level, options: ReadingOptions) -> Found | None:
     """The pairs each of which has a folder of its own, or whose images are in the folder itself."""
     if options.folders is not None:
-        return None
+        return pair_per_folder(level, options.folders)
     return pair_per_folder(level) or _parted(level, "", _label_names(level), options.suffixes)
 
 
@@ -165,6 +165,8 @@ def read_roles(place: Path, roles: dict[str, str], stated: Suffixes | None) -> F
         roles: Folders in there, by ``A``, ``B``, ``label`` and ``label_after``.
         stated: Suffixes that decide which files belong together.
     """
+    if all(band_files(place / roles[date]) for date in DATES):
+        return _pair_of_bands(place, roles)
     listings = {role: list_images(place / name, below=True) for role, name in roles.items()}
     before, after, suffixes = match_folders(listings[DATES[0]], listings[DATES[1]], stated)
     listings |= {DATES[0]: before, DATES[1]: after}
@@ -174,10 +176,23 @@ def read_roles(place: Path, roles: dict[str, str], stated: Suffixes | None) -> F
     return Found(files, {Path(name).parts[0] for name in roles.values()})
 
 
+def _pair_of_bands(place: Path, roles: dict[str, str]) -> Found:
+    """The only pair of a folder whose dates are folders of files with one band each; its stem is the folder's name."""
+    stem = place.absolute().name
+    files = {date: place / roles[date] for date in DATES}
+    label = label_below(place / roles[LABEL]) if LABEL in roles else label_among(images_in(place))
+    if label is not None:
+        files[LABEL] = label
+        roles = {LABEL: label.name} | roles
+    listings = {role: Listing({stem: path}) for role, path in files.items()}
+    return Found(SplitFiles(place, listings, {role: roles[role] for role in files}), {*roles.values()})
+
+
 def _match_labels(listings: dict[str, Listing], suffixes: Suffixes) -> Suffixes:
     """Bring labels under the stems of pairs whose images have suffixes."""
     pairs = listings[DATES[0]].files.keys() | listings[DATES[1]].files.keys()
     for role in (role for role in (LABEL, LABEL_AFTER) if role in listings):
+        listings[role] = suffixes.at_the_end(listings[role])
         stems = listings[role].files.keys()
         known = suffixes.label if suffixes.label is not None else label_suffix(stems, pairs, suffixes)
         listings[role] = without_suffix(listings[role], known)
@@ -213,13 +228,18 @@ def _parted(level: Level, place: str, labels: Sequence[str], stated: Suffixes | 
     return Found(SplitFiles(level.path, listings, names, suffixes), used)
 
 
-def pair_per_folder(level: Level) -> Found | None:
-    """A folder for each pair, as in ``SITE/im1.png``, ``SITE/im2.png``, ``SITE/ref.png``; its name is the stem."""
+def pair_per_folder(level: Level, stated: Sequence[str] | None = None) -> Found | None:
+    """A folder for each pair, as in ``SITE/im1.png``, ``SITE/im2.png``, ``SITE/ref.png``; its name is the stem.
+
+    Args:
+        level: What holds these folders.
+        stated: Names of the folders of bands in each of them, if these are to be taken.
+    """
     listings = {role: Listing() for role in (*DATES, LABEL, LABEL_AFTER)}
     names: dict[str, str] = {}
     used = set()
     for name in level.folders:
-        files = files_of_pair(level.path / name)
+        files = files_of_pair(level.path / name, stated)
         if files is None:
             continue
         used.add(name)
@@ -229,35 +249,3 @@ def pair_per_folder(level: Level) -> Found | None:
     if not used:
         return None
     return Found(SplitFiles(level.path, {role: listings[role] for role in names}, names), used)
-
-
-def files_of_pair(folder: Path) -> dict[str, Path] | None:
-    """The files of a folder that holds one pair, or whose folder ``pair`` does (OSCD)."""
-    for place in (folder, folder / "pair"):
-        files = images_in(place)
-        dates = dates_among(files) if len(files) <= _MOST_OF_ONE_PAIR else []
-        if len(dates) != 1:
-            continue
-        roles = dict(zip(DATES, dates[0], strict=True))
-        labels, two = labels_among(files), labels_of_dates(files)
-        if len(labels) == 1:
-            roles[LABEL] = labels[0]
-        elif two is not None:
-            roles |= {LABEL: two[0], LABEL_AFTER: two[1]}
-        return {role: files[stem] for role, stem in roles.items()}
-    return None
-
-
-def images_in(folder: Path) -> dict[str, Path]:
-    """Images of a folder by stem; none where it is missing or cannot be listed, as it may not be needed."""
-    try:
-        return list_images(folder).files if folder.is_dir() else {}
-    except DataError:
-        return {}
-
-
-def label_below(folder: Path) -> Path | None:
-    """The only image below a folder whose name says that it is a label."""
-    files = list_images(folder, below=True).files if folder.is_dir() else {}
-    labels = labels_among(files)
-    return files[labels[0]] if len(labels) == 1 else None

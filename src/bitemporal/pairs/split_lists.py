@@ -105,7 +105,8 @@ def read_lists(paths: Sequence[Path]) -> list[SplitList]:
     for path in paths:
         text = _read(path)
         if path.suffix.lower() == _LIST_ENDING:
-            names = [line.strip() for line in text.splitlines()]
+            lines = text.strip().splitlines()
+            names = [name.strip() for name in (lines[0].split(",") if len(lines) == 1 else lines)]  # OSCD has one line
             lists.append(SplitList(path, split_of_list(path.stem) or path.stem, [name for name in names if name]))
         else:
             lists += _of_table(path, text)

@@ -1,15 +1,21 @@
-"""Stems that differ by a fixed suffix, as in ``x_pre_disaster.png`` and ``x_post_disaster.png``."""
+"""Stems that differ by a fixed suffix, as in ``x_pre_disaster.png`` and ``x_post_disaster.png``.
 
+The numbers of a tile may follow the suffix: ``x_pre_disaster_0_1.png`` is read as ``x_0_1_pre_disaster.png``.
+"""
+
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from pathlib import Path
 
 from bitemporal.errors import OptionError
 from bitemporal.pairs.listing import Listing
 from bitemporal.pairs.names import DATE_ENDINGS, DATES, LABEL, LABEL_ENDINGS, normal
 
 _SEPARATORS = "_-. "
+_PART = re.compile(r"[_\-. ][^_\-. ]*")
 
 
 @dataclass(frozen=True)
@@ -20,11 +26,13 @@ class Suffixes:
         before: Suffix of images before.
         after: Suffix of images after.
         label: Suffix of change masks; ``None`` where it is found by ``label_suffix``.
+        within: Whether the numbers of tiles follow the suffixes.
     """
 
     before: str
     after: str
     label: str | None = None
+    within: bool = False
 
     @classmethod
     def of_option(cls, suffixes: Sequence[str] | None) -> "Suffixes | None":
@@ -40,12 +48,41 @@ class Suffixes:
                 f"suffixes: found {','.join(suffixes)}, expected BEFORE,AFTER or BEFORE,AFTER,LABEL, all different, "
                 "for example suffixes=('_pre', '_post', '_mask') (--suffixes _pre,_post,_mask)"
             )
-        return cls(*suffixes)
+        return cls(suffixes[0], suffixes[1], suffixes[2] if len(suffixes) == 3 else None)
 
     def describe(self) -> str:
         """The suffixes in words."""
         label = "" if self.label is None else f", {self.label or 'no suffix'} label"
-        return f"by suffix: {self.before or 'no suffix'} before, {self.after or 'no suffix'} after{label}"
+        within = ", before the numbers of tiles" if self.within else ""
+        return f"by suffix: {self.before or 'no suffix'} before, {self.after or 'no suffix'} after{label}{within}"
+
+    def at_the_end(self, listing: Listing) -> Listing:
+        """The files of a folder by stems whose suffix stands at the end, behind the numbers of a tile."""
+        return _renamed(listing, (self.before, self.after)) if self.within else listing
+
+
+def _renamed(listing: Listing, suffixes: Sequence[str]) -> Listing:
+    """The files of a folder by their stems, with what has a digit moved to before the suffix, or a word for labels."""
+
+    def moved(stem: str) -> str:
+        words = next((word for word in suffixes if word in stem), None) or _word_of_label(stem)
+        head, _, rest = stem.rpartition(words) if words else (stem, "", "")
+        parts = _PART.findall(rest)
+        if not head or "".join(parts) != rest:
+            return stem
+        numbers = [part for part in parts if any(map(str.isdigit, part))]
+        return "".join([head, *numbers, words, *(part for part in parts if part not in numbers)])
+
+    files: dict[str, list[Path]] = {}
+    for stem, path in listing.files.items():
+        files.setdefault(moved(stem), []).extend(listing.duplicates.get(stem, [path]))
+    shared = {stem: paths for stem, paths in files.items() if len(paths) > 1}
+    return Listing({stem: paths[0] for stem, paths in files.items()}, shared, list(listing.ignored))
+
+
+def _word_of_label(stem: str) -> str:
+    """The last part of a stem that is a word for labels, as ``_mask`` in ``x_mask_0_1``; else nothing."""
+    return next((part for part in reversed(_PART.findall(stem)) if normal(part[1:]) in LABEL_ENDINGS), "")
 
 
 def without_suffix(listing: Listing, suffix: str) -> Listing:
@@ -79,12 +116,46 @@ def match_folders(
     Returns:
         Both listings by the stems of pairs, and the suffixes that were taken off, if any.
     """
-    suffixes = stated
+    suffixes = stated and _stated(stated, [*before.files, *after.files])
     if suffixes is None and before.files and after.files and not before.files.keys() & after.files.keys():
-        suffixes = _suffixes_of(before.files, after.files)
+        suffixes = _suffixes_of(before.files, after.files) or _within(before, after)
     if suffixes is None:
         return before, after, None
-    return without_suffix(before, suffixes.before), without_suffix(after, suffixes.after), suffixes
+    first, second = suffixes.at_the_end(before), suffixes.at_the_end(after)
+    return without_suffix(first, suffixes.before), without_suffix(second, suffixes.after), suffixes
+
+
+def _stated(suffixes: Suffixes, stems: Iterable[str]) -> Suffixes:
+    """Stated suffixes, which may stand before the numbers of tiles where no stem ends in one."""
+    ends = tuple(end for end in (suffixes.before, suffixes.after) if end)
+    return suffixes if any(stem.endswith(ends) for stem in stems) else replace(suffixes, within=True)
+
+
+def _within(before: Listing, after: Listing) -> Suffixes | None:
+    """The known suffixes before the numbers of tiles that pair the stems of two folders."""
+    for suffixes in _spelt_within(before.files, after.files):
+        bases = []
+        for listing, end in ((before, suffixes.before), (after, suffixes.after)):
+            stems = suffixes.at_the_end(listing).files
+            bases.append({stem[: -len(end)] for stem in stems if all(other.endswith(end) for other in stems)})
+        if bases[0] & bases[1]:
+            return suffixes
+    return None
+
+
+def _spelt_within(before: Iterable[str], after: Iterable[str]) -> Iterator[Suffixes]:
+    """Known suffixes, as stems spell them, that the number of a tile follows."""
+    first, second = list(before), list(after)
+    for words in DATE_ENDINGS:
+        if len(words[0]) == 1:
+            continue  # _1_ and _a_ may as well be the row of a tile
+        pattern, other = (re.compile(rf"[_\-. ]{word}(?=[_\-. ]\w*\d)", re.IGNORECASE) for word in words)
+        found = (
+            next(filter(None, map(pattern.search, first)), None),
+            next(filter(None, map(other.search, second)), None),
+        )
+        if found[0] and found[1]:
+            yield Suffixes(found[0].group(), found[1].group(), within=True)
 
 
 def _suffixes_of(before: Iterable[str], after: Iterable[str]) -> Suffixes | None:
@@ -152,9 +223,10 @@ def part_folder(listing: Listing, stated: Suffixes | None) -> tuple[Suffixes, di
         The suffixes, and the files under the names ``A``, ``B`` and, if any, ``label``, by the stems of pairs; ``None``
         when the stems have no such ends, or some stem has none of them.
     """
-    suffixes = stated or _known_suffixes(listing.files)
+    suffixes = _stated(stated, listing.files) if stated else _known_suffixes(listing)
     if suffixes is None:
         return None
+    listing = suffixes.at_the_end(listing)
     ends = dict(zip((*DATES, LABEL), (suffixes.before, suffixes.after, suffixes.label), strict=True))
     by_length = sorted((len(end), role, end) for role, end in ends.items() if end is not None)
     parted = {role: Listing() for _, role, _ in by_length}
@@ -175,8 +247,20 @@ def part_folder(listing: Listing, stated: Suffixes | None) -> tuple[Suffixes, di
     return suffixes, {role: parted[role] for role in (*DATES, LABEL) if role in parted}
 
 
-def _known_suffixes(stems: Iterable[str]) -> Suffixes | None:
-    """Suffixes, of the known ones, that account for all stems."""
+def _known_suffixes(listing: Listing) -> Suffixes | None:
+    """Suffixes, of the known ones, that account for all stems of a folder."""
+    at_end = _known_ends(listing.files)
+    if at_end is not None:
+        return at_end
+    for suffixes in _spelt_within(listing.files, listing.files):
+        known = _known_ends(suffixes.at_the_end(listing).files)
+        if known is not None:
+            return replace(known, within=True)
+    return None
+
+
+def _known_ends(stems: Iterable[str]) -> Suffixes | None:
+    """Suffixes, of the known ones, that all stems end in."""
     given = list(stems)
     for words in DATE_ENDINGS:
         for mark in _SEPARATORS:

@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from bitemporal.errors import DataError
+from bitemporal.imagery.band_files import band_files
 from bitemporal.pairs.listing import entries, is_image, is_litter
-from bitemporal.pairs.names import DATES, missing_date, split_of_list
-from bitemporal.pairs.one_split import Found, Level, ReadingOptions, folders_option, images_in, split_at
+from bitemporal.pairs.names import DATES, labels_among, missing_date, split_of_list
+from bitemporal.pairs.one_pair import images_in
+from bitemporal.pairs.one_split import Found, Level, ReadingOptions, folders_option, split_at
 from bitemporal.pairs.split_lists import LIST_FOLDERS, SPLITS_CSV
 
 EXPECTED = (
@@ -125,10 +127,17 @@ def nothing_found(level: Level, options: ReadingOptions) -> str:
     if options.folders is not None or missing_date(level.folders):
         return half_a_split(level, options)
     if (band := _file_of_band(level, _DEPTH)) is not None:
+        found = f"{level.path}: found {band.relative_to(level.path)}, a file of one band as in scenes of Sentinel-2"
+        beside = Level.of(band.parent.parent) if band.parent != level.path else level
+        dates = [name for name in beside.folders if band_files(beside.path / name)]
+        if len(dates) == 2:
+            return (
+                f"{found}, and no names of folders that say which date is which; a folder of such files is one image: "
+                f"{folders_option((*dates, *labels_among(beside.folders)[:1]))} names those before and after"
+            )
         return (
-            f"{level.path}: found {band.relative_to(level.path)}, a file of one band as in scenes of Sentinel-2, "
-            f"{EXPECTED}; write all bands of a date into one file, for example by `gdalbuildvrt -separate`, or map the "
-            "scene by `bitemporal predict-scene`"
+            f"{found}, {EXPECTED}; write all bands of a date into one file, for example by `gdalbuildvrt -separate`, "
+            "or map the scene by `bitemporal predict-scene`"
         )
     files = [name for name in level.files if is_image(name)]
     if files:

@@ -14,6 +14,7 @@ from rasterio.windows import Window
 
 from bitemporal.errors import DataError, LabelError
 from bitemporal.imagery import LabelOptions
+from bitemporal.imagery.band_files import band_files
 from bitemporal.imagery.labels import LabelSummary, observe
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.imagery.physical import Scaling
@@ -66,8 +67,8 @@ def cut_scene(
     their type and values. The name of a tile is that of ``before``, its block of 8 x 8 tiles, row and column.
 
     Args:
-        before: Raster of date 1.
-        after: Raster of date 2.
+        before: Raster of date 1, or folder of files with one band each; bands are brought to the finest of them.
+        after: Raster of date 2, or such a folder.
         output: Folder to make. It appears whole or not at all.
         label: Raster of one band, which is brought to the same pixels (nearest), or a vector file with the polygons of
             what has changed.
@@ -140,7 +141,9 @@ def _open_dates(
 
 
 def _open_date(path: str | os.PathLike[str], name: str, nodata: float | None) -> Source:
-    """One date with all its bands but alpha."""
+    """One date with all its bands but alpha; a folder of files with one band each is one date."""
+    if files := band_files(Path(path)):
+        return open_source(files, name, None, nodata, len(files))
     with open_raster(os.fspath(path)) as dataset:
         kept = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind.name != "alpha"]
     return open_source(path, name, kept, nodata, len(kept))

@@ -1,0 +1,39 @@
+"""Images whose bands are files of their own, as in scenes of Sentinel-2: a folder of such files is one image."""
+
+import os
+import re
+from pathlib import Path
+
+_BAND = re.compile(r"((?:.*[_\-.])?)b(?=\d\d|8a)(\d{1,2})(a?)\.tiff?|(l[cet]\d\d_.*_)b(\d{1,2})\.tiff?")
+"""Bands of Sentinel-2, and of Landsat, which has no zero in front; in lower case, behind the name of a scene."""
+
+
+def band_files(folder: Path) -> list[Path]:
+    """The files of a folder that each hold one band, in the order of bands: B01, B02, ..., B08, B8A, B09, ...
+
+    Args:
+        folder: The folder. Files that are no TIFF do not count.
+
+    Returns:
+        The files; none where a TIFF is not named after a band, two are named after the same one or are of two scenes,
+        or there are fewer than two; nor where there is no such folder, or it cannot be listed.
+    """
+    found: dict[tuple[int, str], Path] = {}
+    scenes: set[str] = set()
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name.lower()
+                if name.startswith(".") or not name.endswith((".tif", ".tiff")):
+                    continue
+                match = _BAND.fullmatch(name)
+                if match is None:
+                    return []
+                band = int(match[2] or match[5]), match[3] or ""
+                scenes.add(match[1] or match[4] or "")
+                if band in found or len(scenes) > 1:
+                    return []
+                found[band] = folder / entry.name
+    except OSError:
+        return []
+    return [found[band] for band in sorted(found)] if len(found) > 1 else []

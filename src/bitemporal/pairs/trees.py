@@ -1,0 +1,86 @@
+"""Pairs whose labels are in trees of their own, as in OSCD: ``X - Images/CITY/pair``, ``X - Train Labels/CITY/cm``."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitemporal.pairs.listing import Listing
+from bitemporal.pairs.names import DATES, LABEL, SPLITS, in_split_order, normal
+from bitemporal.pairs.one_pair import bands_of_pair, label_below
+from bitemporal.pairs.one_split import Level, ReadingOptions, SplitFiles, folders_option, pair_per_folder
+
+
+@dataclass
+class Trees:
+    """What was found.
+
+    Attributes:
+        splits: The splits in their order.
+        used: Names of the folders that are used.
+        warnings: What is there and not used, and what to do about it.
+    """
+
+    splits: dict[str, SplitFiles]
+    used: set[str]
+    warnings: list[str]
+
+
+def label_trees(level: Level, options: ReadingOptions) -> Trees | None:
+    """The splits of a folder that holds a tree of images, and one of labels for each split that has any."""
+    trees = [name for name in level.folders if normal(name).endswith("labels")]
+    images = [name for name in level.folders if normal(name).endswith("images")]
+    if not trees or len(images) != 1:
+        return None
+    found = pair_per_folder(Level.of(_inner(level.path / images[0])), options.folders)
+    if found is None:
+        return None
+    listings = {date: found.files.listings[date] for date in DATES}
+    left = set(listings[DATES[0]].files)
+    splits: dict[str, SplitFiles] = {}
+    for tree in trees:
+        place = _inner(level.path / tree)
+        labels = {stem: path for stem in left if (path := label_below(place / stem)) is not None}
+        split = next((split for split in SPLITS if split in normal(tree)), "all")
+        if labels:
+            left -= labels.keys()
+            splits[split] = of_stems(level.path, found.files, labels.keys())
+            splits[split].listings[LABEL] = Listing(labels)
+            splits[split].names[LABEL] = tree
+    if not splits:
+        return None
+    if left:
+        rest = "test" if "test" not in splits else "unlabelled"
+        splits[rest] = of_stems(level.path, found.files, left)
+    return Trees(
+        {split: splits[split] for split in in_split_order(splits)}, {*trees, images[0]}, list(_bands_beside(listings))
+    )
+
+
+def _inner(folder: Path) -> Path:
+    """The folder of the same name in a folder that holds nothing else, as archives unpack; else the folder itself."""
+    inner = Level.of(folder)
+    return folder / folder.name if inner.folders == [folder.name] and not inner.files else folder
+
+
+def _bands_beside(listings: dict[str, Listing]) -> Iterable[str]:
+    """What is said where pictures are read, and the bands that they were made of stand beside them."""
+    pictures = [path for path in listings[DATES[0]].files.values() if path.is_file()]
+    names = bands_of_pair(pictures[0].parent.parent) if pictures else None
+    if names is not None:
+        yield (
+            f"{pictures[0].parent.parent}: {' and '.join(names)} hold bands in files of their own, which are not used, "
+            f"as there are pictures; {folders_option(names)} reads the bands"
+        )
+
+
+def of_stems(place: Path, files: SplitFiles, stems: Iterable[str]) -> SplitFiles:
+    """The files of some pairs of a split."""
+    own = sorted(stems)
+    listings = {
+        role: Listing(
+            {stem: listing.files[stem] for stem in own if stem in listing.files},
+            {stem: listing.duplicates[stem] for stem in own if stem in listing.duplicates},
+        )
+        for role, listing in files.listings.items()
+    }
+    return SplitFiles(place, listings, dict(files.names), files.suffixes)
