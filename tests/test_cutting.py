@@ -182,3 +182,30 @@ def test_neighbours_can_stay_together_by_their_names(tmp_path):
     pattern = find_groups(stems)
     assert pattern is not None
     assert {group_by(pattern)(stem) for stem in stems} == {f"a-{r:02d}-{c:02d}" for r in range(3) for c in range(3)}
+
+
+def test_options_that_nothing_would_read_are_refused(scene, tmp_path, capsys):
+    before, after, _ = scene
+    vector = tmp_path / "changed.gpkg"
+    geopandas.GeoDataFrame(geometry=[shapely.box(LEFT, TOP - 9, LEFT + 9, TOP)], crs=UTM).to_file(vector)
+    command = ["data", "tiles", str(before), str(after), "-o", str(tmp_path / "out"), "--size", str(SIZE)]
+    for words, option in (
+        (["--label", str(vector), "--changed", "1"], "--changed"),
+        (["--label", str(vector), "--label-values", "0,1", "--label-band", "1"], "--label-values and --label-band"),
+        (["--changed", "1"], "--changed"),
+        (["--label", str(vector), "--bands", "1,2,3"], "--bands"),
+        (["--label", str(vector), "--suffixes", "_a,_b"], "--suffixes"),
+    ):
+        assert main([*command, *words]) == 1
+        assert f"leave {option} out" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    assert main([*command, "--label", str(vector)]) == 0
+
+
+def test_what_a_label_calls_no_data_is_ignored_in_its_tiles(scene, tmp_path):
+    before, after, _ = scene
+    values = np.random.default_rng(0).choice(np.array([0, 1, 9], np.uint8), (1, 50, 40))
+    label = write_raster(tmp_path / "label.tif", values, nodata=9)
+    cut_scene(before, after, tmp_path / "out", label, TileOptions(size=SIZE, minimum_valid=0))
+    expected = np.select([values[0] == 9, values[0] == 1], [127, 255], 0)[:48, :32]
+    assert (whole(tmp_path / "out/label", 48, 32)[0] == expected).all()

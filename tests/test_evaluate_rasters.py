@@ -170,22 +170,56 @@ def test_values_that_could_mean_two_things_are_refused_with_a_remedy_that_works(
     evaluate_raster(undeclared, write_raster(tmp_path / "l.tif", np.array([[[0, 1, 0]]], np.uint8)))
 
 
-def test_a_label_whose_unchanged_pixels_are_called_no_data_is_refused_with_a_remedy_that_works(predicted, tmp_path):
-    import subprocess
-    import sys
-
+@pytest.mark.parametrize("nodata", [0, 255])
+def test_a_label_that_calls_a_meaning_no_data_is_refused_with_remedies_that_work(nodata, predicted, tmp_path, capsys):
     path, _, mask, _ = predicted
-    label = write_raster(tmp_path / "label.tif", (mask == 1).astype(np.uint8)[None], nodata=0)
-    for options in ({}, {"label_values": (0, 1)}):
-        with pytest.raises(
-            DataError, match=r"label.tif: says that 0 is no data.*`rio edit-info --unset-nodata .*label"
-        ):
-            evaluate_raster(path, label, labels=LabelOptions(**options))
-    command = ["edit-info", "--unset-nodata", str(label)]
-    subprocess.run(
-        [sys.executable, "-c", "from rasterio.rio.main import main_group; main_group()", *command], check=True
+    truth = mask == 1
+    label = write_raster(tmp_path / "label.tif", (255 * truth).astype(np.uint8)[None], nodata=nodata)
+    words = ["evaluate", str(path), str(label)]
+    assert main(words) == 1
+    text = capsys.readouterr().err
+    assert "label.tif" in text and f"{nodata} (" in text and "calls no data" in text
+    assert ["--label-values", "0,255"] in follow_options(text, words)
+    assert counts(evaluate_raster(path, label, labels=LabelOptions(label_values=(0, 255)))) == expected_counts(
+        mask, truth, mask != 255
     )
-    assert counts(evaluate_raster(path, label))[0] == (mask == 0).sum()
+    # what is no data counts nowhere
+    found = evaluate_raster(path, label, labels=LabelOptions(label_ignore=(nodata,)))
+    assert counts(found) == expected_counts(mask, truth, (mask != 255) & (255 * truth != nodata))
+
+
+def test_no_data_of_a_label_counts_nowhere(predicted, tmp_path):
+    path, _, mask, _ = predicted
+    label = np.random.default_rng(3).choice(np.array([0, 1, 255], np.uint8), (1, *SHAPE))
+    found = evaluate_raster(path, write_raster(tmp_path / "label.tif", label, nodata=255))
+    assert counts(found) == expected_counts(mask, label[0] == 1, (mask != 255) & (label[0] != 255))
+
+
+@pytest.mark.parametrize("turn", [Affine.rotation(30), Affine.translation(0, SHAPE[0]) @ Affine.scale(1, -1)])
+def test_a_prediction_whose_pixels_are_turned_is_scored_on_them(turn, tmp_path):
+    rng = np.random.default_rng(4)
+    mask, truth = (rng.integers(0, 2, (1, *SHAPE), np.uint8) for _ in range(2))
+    place = {"transform": TRANSFORM @ turn}
+    path, label = (write_raster(tmp_path / f"{n}.tif", a, **place) for n, a in (("mask", mask), ("label", truth)))
+    found = evaluate_raster(path, label)
+    assert counts(found) == expected_counts(mask, truth, np.ones(mask.shape, bool))
+
+
+def test_options_that_nothing_would_read_are_refused(predicted, tmp_path, capsys):
+    path, _, mask, _ = predicted
+    vector = tmp_path / "changed.gpkg"
+    geopandas.GeoDataFrame(geometry=[shapely.box(LEFT + 3, TOP - 9, LEFT + 9, TOP - 3)], crs=UTM).to_file(vector)
+    raster = write_raster(tmp_path / "label.tif", (mask == 1).astype(np.uint8)[None])
+    for label, words, name in (
+        (vector, ["--changed", "1"], "changed"),
+        (vector, ["--label-band", "1"], "label_band"),
+        (raster, ["--bands", "1,2,3"], "bands"),
+        (raster, ["--folders", "a,b"], "folders"),
+    ):
+        assert main(["evaluate", str(path), str(label), *words]) == 1
+        assert f"{name}: does not apply" in (text := capsys.readouterr().err)
+        assert f"leave {words[0]} out" in text
+        assert main(["evaluate", str(path), str(label)]) == 0
 
 
 def test_a_label_that_is_stored_south_up_is_turned(predicted, tmp_path):

@@ -16,6 +16,7 @@ from bitemporal.errors import DataError, LabelError, OptionError
 from bitemporal.imagery import read_mask
 from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 from remedies import follow_keywords, follow_options
+from scene_files import write_raster
 
 SIZE = (12, 16)
 BLACK, WHITE, RED, GREEN, BLUE, GREY = (0, 0, 0), (255,) * 3, (255, 0, 0), (0, 255, 0), (0, 0, 255), (128,) * 3
@@ -610,3 +611,32 @@ def test_the_proposals_hold_wherever_labels_are_read(tmp_path, capsys):
         assert follow_keywords(str(error.value), read) == [{"changed": (1, 2, 3)}, {"changed": (2, 3)}]
     assert main(["train", f"--config={tmp_path / 'run' / 'recipe.yaml'}", "--changed=1,2,3"]) == 1
     assert "changed ([2, 3] then, [1, 2, 3] now)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_a_value_that_labels_call_no_data_is_ignored(value, tmp_path):
+    stored = np.array([[[0, value, 7, 7], [value, 0, 0, 7]]], np.uint8)
+    path = write_raster(tmp_path / "a.tif", stored, nodata=7)
+    assert read_mask(path).tolist() == [[0, 1, 255, 255], [1, 0, 0, 255]]
+    assert read_mask(path, changed=(7,)).tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]  # a rule that names it decides
+    assert (read_mask(write_raster(tmp_path / "b.tif", np.full((1, 2, 4), 7, np.uint8), nodata=7)) == 255).all()
+    other = write_raster(tmp_path / "c.tif", stored[:, ::-1], nodata=0)
+    known = (stored[:, ::-1] != 0) & (stored != 7)
+    differing = read_mask(path, label_after=other)
+    assert (differing == np.where(known, stored != stored[:, ::-1], 255)[0]).all()
+
+
+@pytest.mark.parametrize(("values", "nodata"), [((0, 1), 0), ((0, 255), 0), ((0, 255), 255), ((0, 1), 1)])
+def test_labels_of_one_value_besides_no_data_are_refused_with_remedies_that_work(values, nodata, tmp_path, capsys):
+    for name in ("A", "B", "label"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            array = np.tile(np.array(values, np.uint8), (1, 4, 2)) if name == "label" else np.zeros((3, 4, 4), np.uint8)
+            write_raster(tmp_path / name / f"{i}.tif", array, nodata=nodata if name == "label" else None)
+    command = ["data", "check", str(tmp_path)]
+    assert main(command) == 1
+    text = capsys.readouterr().out
+    assert "calls no data" in text
+    assert ["--label-values", ",".join(map(str, values))] in follow_options(text, command)
+    folder = resolve_decoding(PairFolder(tmp_path, label_values=values))
+    assert (folder.load_label(folder.pairs()[0]) == np.tile([0, 1], (4, 2))).all()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from affine import Affine
 from rasterio import features
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
@@ -339,3 +340,34 @@ def test_a_mask_and_polygons_of_one_name_share_a_folder(tmp_path):
         assert ("<renderer-v2" in style) == (ending != ".gpkg")
         with rasterio.open(out / "change.tif") as source:
             assert source.colormap(1)[1] == (227, 26, 28, 255)
+
+
+@pytest.mark.parametrize(
+    "turn", [Affine.rotation(30), Affine.rotation(100), Affine.translation(0, 40) @ Affine.scale(1, -1)]
+)
+def test_probabilities_whose_pixels_are_turned_give_a_map_on_the_same_pixels(turn, tmp_path):
+    transform = TRANSFORM @ turn
+    values = np.zeros((1, 40, 60), np.float32)
+    values[0, 5:15, 10:30], values[0, 30:35, 50:58], values[0, :, :3] = 0.9, 0.7, np.nan
+    path = write_raster(tmp_path / "p.tif", values, transform=transform)
+    cloud = np.zeros((1, 40, 60), np.uint8)
+    cloud[0, :7] = 1
+    clouds = write_raster(tmp_path / "clouds.tif", cloud, transform=transform)
+    area = tmp_path / "area.gpkg"
+    corners = ((8.2, 3.3), (32.4, 3.3), (32.4, 20.2), (8.2, 20.2))
+    geopandas.GeoDataFrame(geometry=[shapely.Polygon([transform @ c for c in corners])], crs=UTM).to_file(area)
+    expected = np.where(np.isnan(values), 255, values > 0.5)[0]
+    result = threshold_scene(path, tmp_path / "c.tif", polygons=tmp_path / "c.gpkg")
+    with rasterio.open(tmp_path / "c.tif") as source:
+        assert source.transform.almost_equals(transform, 1e-6)
+        assert (source.read(1) == expected).all()
+    assert result.changed_hectares == pytest.approx(240 * 0.25 / 1e4, rel=1e-6)
+    table = geopandas.read_file(tmp_path / "c.gpkg", layer="c")
+    assert table.pixels.tolist() == [200, 40] and table.area_m2.tolist() == pytest.approx([50, 10], rel=1e-6)
+    outline = shapely.Polygon([transform @ corner for corner in ((10, 5), (30, 5), (30, 15), (10, 15))])
+    assert table.geometry.iloc[0].symmetric_difference(outline).area < 1e-3
+    part = threshold_scene(path, tmp_path / "d.tif", within=str(area), mask=[str(clouds)])
+    inside = np.zeros((40, 60), bool)
+    inside[7:20, 8:32] = True
+    assert (read(tmp_path / "d.tif") == np.where(inside, expected, 255)).all()
+    assert part.valid_pixels == inside.sum()

@@ -524,3 +524,48 @@ def test_a_border_of_zeros_in_pairs_is_named_with_a_remedy_that_works(tmp_path, 
     follow_commands(warning)
     assert (read(tmp_path / "tiles/label/0_0000_0000.tif")[:, :20] == 127).all()
     capsys.readouterr()
+
+
+# --- 180 degrees of longitude
+
+
+@pytest.mark.parametrize("left", [179.9952, -180.0048])
+def test_dates_on_both_sides_of_180_degrees_are_one_place(left, tmp_path):
+    """Longitudes of 0 to 360 on one date, or pixels that run across 180 degrees."""
+    first, second = ground(1, 60, 96), ground(2, 60, 96)
+    place = {"crs": "EPSG:4326", "pixel": 1e-4, "top": 10.0}
+    before = write_raster(tmp_path / "a.tif", first, left=left, **place)
+    after = write_raster(tmp_path / "b.tif", second, left=left - 360 if left > 0 else left + 360, **place)
+    same = write_raster(tmp_path / "c.tif", second, left=left, **place)
+    detector, maps = NetworkDetector(convolutional(0)), []
+    for other in (after, same):
+        predict_scene(detector, before, other, tmp_path / "m.tif", probability=tmp_path / "p.tif")
+        maps.append(read(tmp_path / "p.tif"))
+    assert np.array_equal(*maps)
+
+
+def test_a_projected_date_meets_longitudes_across_180_degrees(tmp_path):
+    """Both halves are there, as GDAL warps each of them by itself."""
+    from rasterio.warp import transform
+
+    (x,), (y,) = transform("EPSG:4326", "EPSG:32660", [180.0], [10.0])
+    projected = write_raster(tmp_path / "utm.tif", ground(1, 64, 96), crs="EPSG:32660", pixel=10, left=x - 480, top=y)
+    array = ground(2, 90, 140)
+    left = 180 - 0.007
+    across = write_raster(tmp_path / "lon.tif", array, crs="EPSG:4326", pixel=1e-4, left=left, top=10.001)
+    source, grid = open_source(across, "after"), open_source(projected, "before").grid
+    with DateOnGrid(source, grid) as date:
+        samples, valid = date.read_overview(1000)
+    assert valid.all()
+    for columns, offset in ((slice(0, 70), 0), (slice(70, 140), -360)):
+        half, weight = np.zeros((64, 96)), np.zeros((64, 96))
+        place = {"src_crs": "EPSG:4326", "dst_crs": grid.crs, "dst_transform": grid.transform}
+        here = Affine(1e-4, 0, left + offset + 1e-4 * columns.start, 0, -1e-4, 10.001)
+        for target, values in ((half, array[0, :, columns].astype(float)), (weight, np.ones((90, 70)))):
+            reproject(
+                values, target, src_transform=here, resampling=Resampling.bilinear, init_dest_nodata=True, **place
+            )
+        known = weight > 0.99
+        known &= np.roll(known, 2, axis=1) & np.roll(known, -2, axis=1)  # not the seam
+        assert known.sum() > 2000
+        assert np.abs(samples[0][known] - half[known]).max() <= 1

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
@@ -11,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
+from rasterio.rio.main import main_group
 from rich.console import Console
 
 from bitemporal.cli.main import main
@@ -31,6 +35,7 @@ from bitemporal.inference.combining import SlidingWindow
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import metrics
 from bitemporal.pairs import PairFolder
+from scene_files import write_raster
 from stub_networks import convolutional, pointwise, register_stubs
 
 
@@ -542,3 +547,42 @@ def test_parts_of_a_partition_come_from_the_ratios(data, tmp_path):
     result.write(tmp_path / "r.json")
     again = read_result(tmp_path / "r.json").evaluation
     assert again.partition == CarPartition((0.3,)) and again.parts == found.parts
+
+
+@pytest.mark.parametrize("nodata", [255, 9])
+def test_what_masks_and_labels_call_no_data_is_not_scored(tmp_path, nodata):
+    rng = np.random.default_rng(0)
+    truth, predicted = (rng.choice(np.array([0, 1, nodata], np.uint8), (1, 20, 24)) for _ in range(2))
+    for name, array in (
+        ("A", np.zeros((3, 20, 24), np.uint8)),
+        ("B", np.zeros((3, 20, 24), np.uint8)),
+        ("label", truth),
+    ):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        write_raster(tmp_path / "data" / name / "p.tif", array, nodata=nodata if name == "label" else None)
+    (tmp_path / "masks").mkdir()
+    write_raster(tmp_path / "masks/p.tif", predicted, nodata=nodata)
+    assert (
+        main(["evaluate", str(tmp_path / "masks"), str(tmp_path / "data"), "--output", str(tmp_path / "r.json")]) == 0
+    )
+    folder = PairFolder(tmp_path / "data")
+    counts = evaluate_masks(tmp_path / "masks", folder, folder.pairs()).evaluation.counts.ravel().tolist()
+    valid = (truth != nodata) & (predicted != nodata)
+    expected = [((truth == t) & (predicted == p) & valid).sum() for t in (0, 1) for p in (0, 1)]
+    assert counts == expected
+
+
+def test_masks_whose_no_data_is_not_said_or_is_0_are_refused_with_a_remedy_that_works(tmp_path):
+    for name in ("A", "B", "label"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("L" if name == "label" else "RGB", (3, 1)).save(tmp_path / "data" / name / "p.png")
+    (tmp_path / "my masks").mkdir()
+    folder = PairFolder(tmp_path / "data")
+    for values, nodata, expected in (((0, 1, 255), None, [1, 1, 0, 0]), ((0, 1, 1), 0, [1, 2, 0, 0])):
+        path = write_raster(tmp_path / "my masks/p.tif", np.array([[values]], np.uint8), nodata=nodata)
+        with pytest.raises(DataError, match=r"p.tif: .*`rio edit-info") as caught:
+            evaluate_masks(tmp_path / "my masks", folder, folder.pairs())
+        (command,) = re.findall(r"`rio ([^`]+)`", str(caught.value))
+        assert CliRunner().invoke(main_group, shlex.split(command)).exit_code == 0
+        counts = evaluate_masks(path.parent, folder, folder.pairs()).evaluation.counts
+        assert counts.ravel().tolist() == expected

@@ -32,12 +32,14 @@ def tiles(
         nodata: Value of the images that stands for no data, instead of what the files say.
         pair_options: How the label, or a folder of pairs, is read.
     """
+    pair_options.refuse("tiles keep all bands and values as they are stored", ("bands", "image_range"))
     if after is None:
         if label is not None:
             raise OptionError(f"label: found {label} with one path; a folder of pairs has its own labels: leave it out")
         folder = resolve_decoding(pair_options.pair_folder(before))
         cut = scenes.cut_pairs(folder, output, options, nodata)
     else:
+        pair_options.refuse(f"{before} and {after} are two images", ("folders", "suffixes", "splits"))
         cut = scenes.cut_scene(before, after, output, label, options, pair_options, nodata)
     counts = ", ".join(f"{split} {count:,}" for split, count in cut.written.items())
     left_out = f"; {cut.without_data:,} without enough data left out" if cut.without_data else ""

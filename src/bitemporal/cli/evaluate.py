@@ -1,6 +1,7 @@
 """``bitemporal evaluate``."""
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import DataError, OptionError
 from bitemporal.evaluation import MaskSettings, Result
 from bitemporal.evaluation.results import check_result_output, check_seed
+from bitemporal.imagery import LabelOptions
 from bitemporal.imagery.decode import SUFFIXES
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder, PairOptions, check_pairs
@@ -85,6 +87,8 @@ def evaluate(
     is_raster = _is_raster(bundle)
     _check_options_of_rasters(bundle, is_raster, split=split, within=within, mask=mask)
     if is_raster:
+        of_pairs = [field.name for field in fields(PairOptions) if field not in fields(LabelOptions)]
+        pair_options.refuse(f"{bundle} is a raster", of_pairs)
         from bitemporal.evaluation.rasters import evaluate_raster  # needs the extra for rasters
 
         result = evaluate_raster(

@@ -109,7 +109,7 @@ def evaluate_raster(
                 if valid.any():
                     yield window, values, told, valid
 
-        decoding = _decode(pieces(), path, Path(label), is_probability, truth, stated)
+        decoding = _decode(pieces(), path, Path(label), is_probability, truth)
 
         def answers() -> Iterator[tuple[str, LabelledAnswer]]:
             counted = track(pieces(), "evaluating", total=len(windows), disable=not progress)
@@ -175,13 +175,13 @@ class _Polygons:
 class _Raster:
     """Labels of a raster on the pixels of the prediction."""
 
-    def __init__(self, raster: RasterOnGrid) -> None:
-        self.raster = raster
+    def __init__(self, raster: RasterOnGrid, stated: LabelDecoding) -> None:
+        self.raster, self.stated = raster, stated
+        self.unknown = 0  # pixels that the file calls no data
 
     def read(self, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        values, known = self.raster.read(window)
-        if self.raster.nodata is not None:
-            known &= (values != self.raster.nodata) & (values == values)
+        values, known, unknown = self.raster.read_label(window, self.stated)
+        self.unknown += unknown
         return values, known
 
 
@@ -198,13 +198,14 @@ def _open_label(
             f"({', '.join(VECTORS)}): give one"
         )
     if path.suffix.lower() in VECTORS:
+        stated.refuse(f"{path} is a vector file, whose polygons are what has changed")
         return _Polygons(PolygonsOnGrid(path, grid, "label", may_be_empty=True))
     for name in ("changed_colours", "unchanged_colours"):
         if getattr(stated, name) is not None:
             raise OptionError(f"{name}: does not apply to a label raster, whose one band holds numbers; leave it out")
     raster = files.enter_context(RasterOnGrid(path, grid, "label", stated.label_band))
     raster.check_overlap()
-    return _Raster(raster)
+    return _Raster(raster, stated.decoding())
 
 
 def _decode(
@@ -213,7 +214,6 @@ def _decode(
     label: Path,
     is_probability: bool,
     truth: _Polygons | _Raster,
-    stated: LabelOptions,
 ) -> LabelDecoding | None:
     """Read everything once: check the prediction's values, and find out what those of the label mean.
 
@@ -253,15 +253,10 @@ def _decode(
         )
     if isinstance(truth, _Polygons):
         return None
-    rule = stated.decoding()
-    if truth.raster.nodata == 0 and len(told) == 1 and (rule.source == "found" or 0 in (rule.unchanged or ())):
-        raise DataError(
-            f"{label}: says that 0 is no data, and holds nothing else but {next(iter(told)):g}; if 0 is unchanged, "
-            f"`rio edit-info --unset-nodata {label}` makes it count"
-        )
+    no_data = (truth.raster.nodata, truth.unknown) if truth.raster.nodata is not None and truth.unknown else None
     counts = tuple(sorted(told.items(), key=lambda pair: -pair[1]))
-    summary = LabelSummary(rule)
-    summary.add(label, LabelObservation((1, sum(told.values())), "grey", counts, len(counts)))
+    summary = LabelSummary(truth.stated)
+    summary.add(label, LabelObservation((1, sum(told.values())), "grey", counts, len(counts), no_data=no_data))
     decoding, faults = summary.resolve()
     if decoding is None:
         raise LabelError("\n".join(map(str, faults)))

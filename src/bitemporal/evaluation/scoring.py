@@ -15,7 +15,7 @@ from bitemporal.evaluation.counting import ProbabilityCounts, count_probabilitie
 from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program
 from bitemporal.evaluation.scores import Evaluation
 from bitemporal.files import not_there
-from bitemporal.imagery.masks import read_predicted_mask
+from bitemporal.imagery.masks import IGNORE, read_predicted_mask
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.inference.combining import SlidingWindow, TestTimeAugmentation
@@ -99,7 +99,8 @@ def evaluate_masks(
 
     Args:
         masks: Folder of images with the stems of the pairs: 0 unchanged, one other value changed. Of a palette the
-            index counts, of colours any band, and any other than 0 is changed.
+            index counts, of colours any band, and any other than 0 is changed. Pixels that a GeoTIFF calls no data
+            count nowhere.
         folder: Reads the labels.
         pairs: Pairs to evaluate on; those without a label are left out and counted.
         partition: CAR parts to group the scores by; small <= 0.05 < medium <= 0.20 < large by default.
@@ -129,7 +130,7 @@ def evaluate_masks(
             mask = read_predicted_mask(file)
             if mask.shape != label.shape:
                 raise DataError(f"{file}: is {mask.shape}, but its label {label.shape}; expected the same size")
-            yield LabelledAnswer(label, mask)
+            yield LabelledAnswer(np.where(mask == IGNORE, np.uint8(IGNORE), label), mask == 1)
 
     partition, settings = partition or CarPartition(), settings or MaskSettings()
     return _count(answers(), labelled, len(pairs), folder, partition, settings, split, progress)

@@ -2,7 +2,7 @@
 
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))
 _SUBFILE, _BITS, _COMPRESSION, _ORIENTATION, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 259, 274, 277, 339  # TIFF tags
 _REDUCED_OR_MASK = 5  # bits of _SUBFILE: the page is an overview, or a mask
-_GDAL_METADATA = 42112  # TIFF tag
+_GDAL_METADATA, _GDAL_NODATA = 42112, 42113  # TIFF tags
 _SCALED = re.compile(r'role="(scale|offset)"')  # in the tag above
 _WEBP = 50001  # a compression that Pillow's wheels lack, and complain of on standard error
 _GEOREFERENCE = 33550, 34264  # GeoTIFF tags ModelPixelScale and ModelTransformation
@@ -84,6 +84,7 @@ class Decoded:
         georeferenced: Whether the file says where on the ground it lies.
         notes: What the user should know about the file, in words that do not name it.
         bands: The bands that were chosen, counted from 1; ``None`` for all.
+        nodata: Value of samples that stands for no data, where a TIFF says so; ``None`` where it does not.
     """
 
     path: Path
@@ -94,6 +95,7 @@ class Decoded:
     georeferenced: bool
     notes: tuple[str, ...]
     bands: tuple[int, ...] | None = None
+    nodata: float | None = None
 
     @property
     def samples(self) -> npt.NDArray[Any]:
@@ -210,13 +212,20 @@ def _decode_with_pillow(path: Path, bands: Sequence[int] | None, image: Image.Im
     image.load()
     kind, georeferenced = image.format or "", any(tag in tags for tag in _GEOREFERENCE)
     if bands is None:
-        return Decoded(path, image, image.mode, kind, depth, georeferenced, notes)
+        return Decoded(path, image, image.mode, kind, depth, georeferenced, notes, nodata=_nodata(tags))
     if image.mode not in ("L", "LA", "RGB", "RGBA", "RGBX", *DEEP_MODES):
         image = image.convert("L" if image.mode == "1" else "RGB")
     samples = np.asarray(image).reshape(image.height, image.width, -1)
     _check_bands(path, bands, samples.shape[-1])
     chosen = samples[..., [band - 1 for band in bands]]
-    return Decoded(path, chosen, BANDS, kind, depth, georeferenced, notes, tuple(bands))
+    return Decoded(path, chosen, BANDS, kind, depth, georeferenced, notes, tuple(bands), _nodata(tags))
+
+
+def _nodata(tags: Mapping[int, Any]) -> float | None:
+    try:
+        return float(str(tags.get(_GDAL_NODATA, "")).strip(" \0"))
+    except ValueError:  # no such tag, or one that GDAL did not write
+        return None
 
 
 def _check_bands(path: Path, bands: Sequence[int], count: int) -> None:
@@ -365,7 +374,7 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
             samples: npt.NDArray[Any] = source.read(None if bands is None else list(bands))
             scaling = tuple((source.scales[band - 1], source.offsets[band - 1]) for band in bands or source.indexes)
             mode = BANDS if bands is not None else _mode([colour.name for colour in source.colorinterp])
-            georeferenced = source.crs is not None
+            georeferenced, nodata = source.crs is not None, source.nodata
     except FileFault:
         raise
     except Exception as error:  # as Pillow's, GDAL's errors on damaged data are of many types
@@ -379,6 +388,7 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
     notes = _content_notes(path, kind)
     if any(band != UNSCALED for band in scaling):
         samples = to_physical(samples, scaling, axis=0)
+        nodata = None  # it is a stored value
         notes.append("scale and offset of its bands applied")
     depth = 8 if samples.dtype == np.uint8 else max(16, 8 * samples.itemsize)
     pixels: Image.Image | npt.NDArray[Any] = np.ascontiguousarray(samples.transpose(1, 2, 0))
@@ -388,7 +398,7 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
         pixels = Image.fromarray(pixels)
         mode = pixels.mode
     chosen = None if bands is None else tuple(bands)
-    return Decoded(path, pixels, mode, kind, depth, georeferenced, tuple(notes), chosen)
+    return Decoded(path, pixels, mode, kind, depth, georeferenced, tuple(notes), chosen, nodata)
 
 
 def _mode(colours: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """The values of one label file, before it is known what they mean."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.errors import LabelError
-from bitemporal.imagery.decode import FileFault, decode
+from bitemporal.imagery.decode import Decoded, FileFault, decode
 from bitemporal.imagery.label_rules import UNKNOWN, Counts, LabelDecoding, unpacked
-from bitemporal.imagery.masks import IGNORE, JPEG, MaskSamples, black_and_white
+from bitemporal.imagery.masks import IGNORE, JPEG, MaskSamples, black_and_white, without_data
 
 Kind = Literal["grey", "palette", "inverted", "colour", "bands"]
 """What the samples of a label file are: grey, values; palette, indices of colours; inverted, values of a palette in
@@ -40,6 +40,8 @@ class LabelValues:
         bands: Values of each band with their pixels, where there are several that differ.
         jpeg: Whether the file is compressed as JPEG.
         notes: What the user should know about the file.
+        nodata: What the file calls no data, as stored.
+        unknown: H x W, pixels of that value, which are ignored unless the decoding names it; ``None`` without any.
     """
 
     path: Path
@@ -49,6 +51,19 @@ class LabelValues:
     bands: tuple[Counts, ...]
     jpeg: bool
     notes: tuple[str, ...]
+    nodata: float | None = None
+    unknown: npt.NDArray[np.bool_] | None = None
+
+    def meanings(self, decoding: LabelDecoding) -> npt.NDArray[np.uint8]:
+        """0, 1, 255 or ``UNKNOWN`` for every pixel."""
+        mask = decoding.meanings(self.values)
+        if self.unknown is not None:
+            mask[self.unknown] = IGNORE
+        return mask
+
+    def known_values(self) -> npt.NDArray[Any]:
+        """The values of pixels that are not called no data."""
+        return self.values if self.unknown is None else self.values[~self.unknown]
 
 
 def read_label(path: Path, decoding: LabelDecoding) -> LabelValues:
@@ -64,6 +79,16 @@ def read_label(path: Path, decoding: LabelDecoding) -> LabelValues:
     """
     decoded = decode(path)
     mask = MaskSamples.of(decoded)
+    label = _values_of(path, decoded, mask, decoding)
+    if decoded.nodata is None or decoding.names(decoded.nodata):
+        return label
+    unknown = without_data(
+        mask.samples if decoding.band is None else _band(path, mask.channels, decoding.band), decoded.nodata
+    )
+    return replace(label, nodata=decoded.nodata, unknown=unknown) if unknown.any() else label
+
+
+def _values_of(path: Path, decoded: Decoded, mask: MaskSamples, decoding: LabelDecoding) -> LabelValues:
     jpeg = decoded.format in JPEG
     if decoding.band is not None:
         values = _of_white(_band(path, mask.channels, decoding.band), decoding.white)
@@ -118,6 +143,8 @@ def read_difference(
     for value in decoding.ignore:
         for values in (first, second):
             differing[values == value if value == value else values != values] = IGNORE
+    for decoded, mask in zip(files, masks, strict=True):
+        differing[without_data(mask.samples, decoded.nodata)] = IGNORE
     blurred = ("masks of both dates in JPEG: what it blurs differs",) if any(f.format in JPEG for f in files) else ()
     return differing, (*(note for decoded in files for note in decoded.notes), *blurred)
 

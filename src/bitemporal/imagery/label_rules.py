@@ -1,7 +1,7 @@
 """What the values of change masks mean: the options that state it, and the rule that follows from them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,23 @@ class LabelOptions:
         if self.label_threshold is not None:
             return LabelDecoding(None, None, ignore, threshold=float(self.label_threshold), **more)
         return LabelDecoding(ignore=ignore, **more)
+
+    def refuse(self, why: str, names: Sequence[str] | None = None) -> None:
+        """Refuse options that nothing would read.
+
+        Args:
+            why: Why they do not apply.
+            names: The options; by default all of those that say something about labels.
+
+        Raises:
+            OptionError: Naming those that are given.
+        """
+        names = [field.name for field in fields(LabelOptions)] if names is None else names
+        given = [name for name in names if getattr(self, name) is not None]
+        if given:
+            options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+            verb = "does" if len(given) == 1 else "do"
+            raise OptionError(f"{', '.join(given)}: {verb} not apply, as {why}; leave {options} out")
 
     def _rules(self) -> list[str]:
         return [name for name in RULES if getattr(self, name) is not None]
@@ -155,6 +172,10 @@ class LabelDecoding:
             for value in stated or ():
                 meanings[values == value if value == value else values != values] = meaning
         return meanings
+
+    def names(self, value: float) -> bool:
+        """Whether a rule that is stated names a value, so that it counts although a file calls it no data."""
+        return self.source != "found" and value in (*(self.unchanged or ()), *(self.changed or ()))
 
     def tally(self, counts: Counts) -> tuple[int, int]:
         """Changed and valid pixels among counted values, all of which have a meaning."""

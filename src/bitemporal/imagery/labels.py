@@ -64,6 +64,7 @@ class LabelObservation:
         notes: What the user should know about the file.
         tally: Changed and valid pixels under the stated decoding; ``None`` when none is stated.
         contradiction: What contradicts the stated decoding, in words.
+        no_data: What the file calls no data, with its pixels, where it has any.
     """
 
     size: tuple[int, int]
@@ -76,6 +77,7 @@ class LabelObservation:
     notes: tuple[str, ...] = ()
     tally: tuple[int, int] | None = None
     contradiction: str | None = None
+    no_data: tuple[float, int] | None = None
 
     def only(self, *values: int) -> bool:
         """Whether the file has no value but these."""
@@ -106,6 +108,7 @@ class LabelSummary:
         colours: Pixels by packed colour, of all files.
         bands: Pixels by value of each band, of files that are colour images or have several bands.
         palettes: Packed colours of every palette index.
+        no_data: Pixels that files call no data, by their value.
     """
 
     stated: LabelDecoding
@@ -114,12 +117,15 @@ class LabelSummary:
     colours: Counter[float] = field(default_factory=Counter)
     bands: list[Counter[float]] = field(default_factory=list)
     palettes: dict[int, set[int]] = field(default_factory=dict)
+    no_data: Counter[float] = field(default_factory=Counter)
 
     def add(self, path: Path, label: LabelObservation) -> None:
         """Take in one label."""
         if label.kind not in ("colour", "bands"):
             for value, number in label.counts:
                 self.pixels[math.nan if value != value else value] += number  # one NaN, though none equals another
+        if label.no_data is not None:
+            self.no_data[label.no_data[0]] += label.no_data[1]
         for colour, number in label.colours:
             self.colours[colour] += number
         if len(self.colours) > 2 * KEPT:
@@ -202,13 +208,28 @@ class LabelSummary:
         ]
         meanings = self.stated.meanings(np.array([*self.pixels]))
         values = {value for value, meaning in zip(self.pixels, meanings, strict=True) if meaning != IGNORE}
-        if not values or palettes or inverted:
+        if palettes or inverted or not (values or self.pixels or self.no_data):
             return None, faults
+        if not values:  # all pixels are ignored
+            return replace(self.stated, files=len(self.labels), changed_seen=False), faults
+        if len(values) == 1 and (doubtful := {*self.no_data} & {0, 1, 255} - {*self.stated.ignore}):
+            return None, [*faults, self._no_data_or_not(min(doubtful), *values)]
         if values <= {0, 255} or values == {0, 1}:
             changed = 1 if 1 in values else 255
             found = replace(self.stated, changed=(changed,), files=len(self.labels), changed_seen=changed in values)
             return found, faults
         return None, [*faults, self._ambiguity(values)]
+
+    def _no_data_or_not(self, nodata: float, value: float) -> LabelFault:
+        """The fault of labels that hold one value, and another one that they call no data."""
+        path = next(path for path, label in self.labels.items() if label.no_data and label.no_data[0] == nodata)
+        what = (
+            f"the labels hold {value:g} ({self.pixels[value]:,} pixels), and {nodata:g} ({self.no_data[nodata]:,}), "
+            "which this file calls no data"
+        )
+        readings: list[Reading] = [({"label_ignore": (nodata,)}, f"if {nodata:g} is no data")] if value != 1 else []
+        readings += readings_of_values({value: self.pixels[value], nodata: self.no_data[nodata]}, self.stated.ignore)
+        return LabelFault(path, what, proposed(readings, self.stated))
 
     def _ambiguity(self, values: set[float]) -> LabelFault:
         grey = {path: label for path, label in self.labels.items() if label.kind not in ("colour", "bands")}
@@ -306,17 +327,19 @@ def observe(path: Path, after: Path | None, stated: LabelDecoding) -> LabelObser
 
 
 def _observed(label: LabelValues, stated: LabelDecoding) -> LabelObservation:
-    counts = count_values(label.values)
+    counts = count_values(label.known_values())
     height, width = label.values.shape
+    unknown = 0 if label.unknown is None else int(label.unknown.sum())
     seen = LabelObservation(
         size=(height, width),
         kind=label.kind,
         counts=tuple(counts[:KEPT]),
         distinct=len(counts),
-        palette=label.palette,
+        palette={index: colour for index, colour in label.palette.items() if index in dict(counts)},
         bands=label.bands,
         jpeg=label.jpeg,
         notes=label.notes,
+        no_data=None if label.nodata is None else (label.nodata, unknown),
     )
     if stated.source == "found":
         return seen
@@ -383,9 +406,9 @@ def read_mask(
         if found is None:
             raise LabelError("\n".join(map(str, faults)))
         known = found
-    mask = known.meanings(label.values)
+    mask = label.meanings(known)
     if not _readable(label, known) or (mask == UNKNOWN).any():
-        contradiction = _contradiction(label, count_values(label.values), known) or ""
+        contradiction = _contradiction(label, count_values(label.known_values()), known) or ""
         raise LabelFault(source, contradiction, _summary_of(label, known)._remedy(label.kind))
     return mask
 

@@ -5,6 +5,7 @@ the change masks of a data set. Masks of other programs are read here, one by on
 things is refused.
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,27 +88,56 @@ def black_and_white(palette: npt.NDArray[np.uint8], used: npt.NDArray[np.intp]) 
     return bool(np.isin(colours, (0, 255)).all() and (colours == colours[:, :1]).all())
 
 
-def read_predicted_mask(path: Path) -> npt.NDArray[np.bool_]:
+def without_data(samples: npt.NDArray[Any], nodata: float | None) -> npt.NDArray[np.bool_]:
+    """Pixels that hold a file's no-data value, in all bands.
+
+    Args:
+        samples: H x W, or H x W x C.
+        nodata: The value; ``None`` where the file has none.
+    """
+    if nodata is None:
+        return np.zeros(samples.shape[:2], np.bool_)
+    is_value = samples == nodata if nodata == nodata else samples != samples
+    return np.asarray(is_value if samples.ndim == 2 else is_value.all(axis=-1), np.bool_)
+
+
+def read_predicted_mask(path: Path) -> npt.NDArray[np.uint8]:
     """Read one mask that another program has predicted: 0 unchanged, one other value changed.
 
-    Of a palette the index counts, of colours any channel, and any value but 0 is changed. A mask that could mean two
-    things is refused.
+    Of a palette the index counts, of colours any channel, and any value but 0 is changed. What a GeoTIFF calls no data
+    is ignored. A mask that could mean two things is refused.
 
     Returns:
-        H x W, where the mask says changed.
+        uint8, H x W: 0 unchanged, 1 changed, 255 ignore.
 
     Raises:
         FileFault: When the file cannot be read, or is ambiguous.
     """
     decoded = decode(path)
     mask = MaskSamples.of(decoded)
+    ignored = without_data(mask.samples, decoded.nodata)
+    changed = _changed(path, decoded, mask, ignored)
+    if decoded.nodata == 0 and ignored.any() and changed.any():
+        remedy = f"if 0 is unchanged, `rio edit-info {shlex.quote(str(path))} --unset-nodata` makes it count"
+        raise FileFault(path, "calls its 0 no data, so that no pixel is unchanged", remedy)
+    values: npt.NDArray[np.uint8] = changed.astype(np.uint8)
+    values[ignored] = IGNORE
+    return values
+
+
+def _changed(path: Path, decoded: Decoded, mask: MaskSamples, ignored: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Where a mask by another program says changed, apart from pixels that are ignored.
+
+    Raises:
+        FileFault: When it is ambiguous.
+    """
 
     def fault(what: str) -> FileFault:
         return FileFault(path, what, ONE_CHANNEL)
 
     changed: npt.NDArray[np.bool_]
     if mask.palette is not None:
-        changed = mask.samples != 0
+        changed = (mask.samples != 0) & ~ignored
         shown = mask.palette[mask.used, 0] > 0
         if black_and_white(mask.palette, mask.used) and shown.any() and (shown != (mask.used != 0)).any():
             raise fault("is a palette image in which 0 is drawn white, or another index black")
@@ -115,15 +145,18 @@ def read_predicted_mask(path: Path) -> npt.NDArray[np.bool_]:
     if decoded.format in JPEG and (number := len(np.unique(mask.samples))) > 2:
         raise fault(f"holds {number} values, as JPEG compression blurs 0 and others")
     if mask.grey is not None:
-        changed = mask.grey != 0
+        changed = (mask.grey != 0) & ~ignored
         others = mask.grey[changed]
         if np.isnan(others).any():
             raise fault("holds NaN, which is neither changed nor unchanged")
         if others.size and (least := others.min()) != (most := others.max()):
             among = "" if changed.all() else " and 0"
+            if decoded.format == "TIFF" and (least, most) == (1, IGNORE) and np.isin(others, (1, IGNORE)).all():
+                remedy = f"if 255 is no data, `rio edit-info {shlex.quote(str(path))} --nodata 255` says so"
+                raise FileFault(path, "holds 0, 1 and 255, and does not say that 255 is no data", remedy)
             raise fault(f"holds values from {least:g} to {most:g}{among}, as probabilities or class numbers do")
     elif mask.colour and decoded.mode in _COLOUR_MODES:
-        changed = (mask.samples != 0).any(axis=-1)
+        changed = (mask.samples != 0).any(axis=-1) & ~ignored
     else:
         raise fault(f"is a {decoded.mode} image of {decoded.depth} bits per sample")
     if mask.alpha is not None and mask.alpha.min() != mask.alpha.max() and ((mask.alpha > 0) != changed).any():

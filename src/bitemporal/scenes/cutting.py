@@ -79,9 +79,12 @@ def cut_scene(
     Raises:
         DataError: When a file cannot be used, or no tile has enough data.
         LabelError: When it is not clear what the values of the label mean.
+        OptionError: When it is said what the values of a label mean that has none.
         OutputError: When the output is no new or empty folder.
     """
-    options = options or TileOptions()
+    options, label_options = options or TileOptions(), label_options or LabelOptions()
+    if label is None:
+        label_options.refuse("no label is given")
     check_new_folder(output)
     with gdal_settings(), replacing_folder(output) as folder:
         sources, grid = _open_dates(before, after, nodata)
@@ -89,7 +92,7 @@ def cut_scene(
         with ExitStack() as stack:
             reader = None
             if label is not None:
-                reader = _label_reader(Path(label), grid, label_options or LabelOptions(), stack)
+                reader = _label_reader(Path(label), grid, label_options, stack)
             _cut(sources, grid, reader, folder, Path(before).stem, options, tiles, blocks=True)
         _refuse_nothing(tiles, f"{before}: {grid.describe()}", options)
     return tiles
@@ -151,6 +154,7 @@ def _open_date(path: str | os.PathLike[str], name: str, nodata: float | None) ->
 
 def _label_reader(path: Path, grid: Grid, options: LabelOptions, stack: ExitStack) -> LabelReader:
     if path.suffix.lower() in VECTORS:
+        options.refuse(f"{path} is a vector file, whose polygons are what has changed")
         polygons = PolygonsOnGrid(path, grid, "label", may_be_empty=True)
         return lambda window: polygons.covers(window).astype(np.uint8)
     raster = stack.enter_context(RasterOnGrid(path, grid, "label", options.label_band))
@@ -165,7 +169,7 @@ def _label_reader(path: Path, grid: Grid, options: LabelOptions, stack: ExitStac
         decoding = found
 
     def read(window: Window) -> npt.NDArray[np.uint8]:
-        values, known = raster.read(window)
+        values, known, _ = raster.read_label(window, decoding)
         mask = decoding.meanings(values)
         if (strange := known & ~np.isin(mask, (0, 1, IGNORE))).any():
             raise LabelError(

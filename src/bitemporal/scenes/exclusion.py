@@ -6,30 +6,28 @@ cloud, is hidden from the network too, as pixels without data are.
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp
 from rasterio.errors import CRSError, RasterioError
-from rasterio.transform import array_bounds
+from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
-from bitemporal.scenes.geometry import Grid
+from bitemporal.imagery.label_rules import LabelDecoding
+from bitemporal.imagery.masks import without_data
+from bitemporal.scenes.geometry import Grid, is_placed_by_points, north_up, place, side_by_side, warped_to
 from bitemporal.scenes.options import PlaceOptions
 from bitemporal.scenes.sources import open_raster, unreadable_pixels
 from bitemporal.scenes.vectors import PolygonsOnGrid
-
-_PIXELS = CRS.from_epsg(3857)
-"""Stands in where nothing has a place: GDAL's warper needs a CRS, and the same on both sides changes nothing."""
 
 
 class RasterOnGrid(ExitStack):
@@ -51,47 +49,36 @@ class RasterOnGrid(ExitStack):
         self.name = f"{option}: {path}"
         if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
             raise DataError(f"{option}: {not_there(path, 'file')}; expected a raster: correct the path")
-        dataset = self._file = open_raster(os.fspath(path))
-        self.callback(dataset.close)
+        dataset = self.enter_context(closing(open_raster(os.fspath(path))))
         bands = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha]
         if band is not None:
             bands = [number for number in bands if number == band] or bands
         if len(bands) != 1:
             raise DataError(f"{self.name} has {len(bands)} bands; expected one: write the band that counts alone")
         self.nodata = dataset.nodata
-        if dataset.crs is None and grid.crs is not None:
+        placed = dataset.crs is not None or bool(dataset.gcps[0]) or dataset.rpcs is not None
+        if not placed and grid.crs is not None:
             raise DataError(
                 f"{self.name}: has no CRS, but the other pixels have {grid.crs}; expected a place on the ground: if "
                 f"its coordinates are of that CRS, `rio edit-info --crs {grid.crs.to_string()} {path}` says so"
             )
-        if dataset.crs is not None and grid.crs is None:
+        if placed and grid.crs is None:
             raise DataError(
-                f"{self.name}: has the CRS {dataset.crs}, but the other pixels have none; expected both or neither: "
-                f"`rio edit-info --unset-crs {path}` leaves its pixels alone"
+                f"{self.name}: has the CRS {dataset.crs or dataset.gcps[1]}, but the other pixels have none; expected "
+                f"both or neither: `rio edit-info --unset-crs {path}` leaves its pixels alone"
             )
         if grid.crs is None and (dataset.height, dataset.width) != (grid.height, grid.width):
             raise DataError(
                 f"{self.name}: is {dataset.height} x {dataset.width}, but the other pixels are {grid.height} x "
                 f"{grid.width}; without a place on the ground both need one size: crop or resample it"
             )
-        place: dict[str, Any] = {} if grid.crs is not None else {"src_crs": _PIXELS, "src_transform": grid.transform}
-        marks: dict[str, Any] = {} if ColorInterp.alpha in dataset.colorinterp else {"add_alpha": True}
+        self._place = grid if grid.crs is None else place(dataset, os.fspath(path))[0]
         try:
-            self._warped = self.enter_context(
-                WarpedVRT(
-                    dataset,
-                    crs=grid.crs or _PIXELS,
-                    transform=grid.transform,
-                    width=grid.width,
-                    height=grid.height,
-                    resampling=Resampling.nearest,
-                    src_nodata=None,  # a mask may well call its 0 no data
-                    nodata=None,
-                    tolerance=1e-3,  # pixels; rasterio cannot take 0
-                    **place,
-                    **marks,
-                )
-            )
+            upright: DatasetReader | WarpedVRT = dataset
+            if placed and is_placed_by_points(dataset):
+                upright = self.enter_context(north_up(dataset, os.fspath(path), None, nearest=True))
+            # a mask may well call its 0 no data
+            self._warped = self.enter_context(closing(warped_to(grid, upright, nearest=True)))
         except (CRSError, RasterioError) as error:
             self.close()
             raise DataError(
@@ -119,19 +106,40 @@ class RasterOnGrid(ExitStack):
             raise unreadable_pixels(self.name, error) from error
         return values, inside
 
+    def read_label(
+        self, window: Window, decoding: LabelDecoding
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_], int]:
+        """Values of a label's window, and where it says something.
+
+        Args:
+            window: Columns and rows of the grid.
+            decoding: What is stated about the values: one that it names counts, although the file calls it no data.
+
+        Returns:
+            The values; where they count; and the number of pixels that do not, as the file calls them no data.
+
+        Raises:
+            DataError: When pixels cannot be read.
+        """
+        values, known = self.read(window)
+        if self.nodata is None or decoding.names(self.nodata):
+            return values, known, 0
+        unknown = known & (without_data(values, self.nodata) | (values != values))
+        return values, known & ~unknown, int(unknown.sum())
+
     def check_overlap(self) -> None:
         """See that the file and the grid overlap.
 
         Raises:
             DataError: When they do not.
         """
-        grid, file = self.grid, self._file
+        grid = self.grid
         if grid.crs is None:  # of one size
             return
-        # of a file that is stored south up or mirrored, the bounds are turned about
-        (west, east), (south, north) = sorted(file.bounds[::2]), sorted(file.bounds[1::2])
-        own = transform_bounds(file.crs, grid.crs, west, south, east, north, densify_pts=21)
-        left, bottom, right, top = array_bounds(grid.height, grid.width, grid.transform)
+        file, grid = side_by_side(self._place, self.grid)
+        assert file.crs is not None and grid.crs is not None
+        own = transform_bounds(file.crs, grid.crs, *file.bounds, densify_pts=21)
+        left, bottom, right, top = grid.bounds
         if not (own[0] < right and left < own[2] and own[1] < top and bottom < own[3]):
             lies = "{:.6g} to {:.6g}, {:.6g} to {:.6g}"
             raise DataError(

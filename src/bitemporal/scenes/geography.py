@@ -61,8 +61,8 @@ def hectares(grid: Grid, pixels: npt.NDArray[np.int64]) -> float | None:
     """
     if not has_areas(grid.crs):
         return None
-    rows, middle, transform = np.arange(grid.height), grid.width // 2, grid.transform
-    left, right = (transform.a * column + transform.c for column in (middle, middle + 1))
-    top, bottom = (transform.e * edge + transform.f for edge in (rows, rows + 1))
-    areas_of_rows = areas(shapely.box(*np.stack(np.broadcast_arrays(left, bottom, right, top))), grid)
+    middle, rows = grid.width // 2, range(grid.height)
+    corners = ((0, 0), (1, 0), (1, 1), (0, 1))
+    outlines = [[grid.transform @ (middle + across, row + down) for across, down in corners] for row in rows]
+    areas_of_rows = areas(np.asarray(shapely.polygons(outlines), object), grid)
     return float((pixels * (areas_of_rows / 1e4)).sum())

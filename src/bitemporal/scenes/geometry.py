@@ -13,7 +13,6 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
-from rasterio.transform import array_bounds
 from rasterio.vrt import WarpedVRT
 
 from bitemporal.errors import DataError
@@ -23,6 +22,10 @@ _WGS84 = CRS.from_epsg(4326)
 
 _PIXELS = CRS.from_epsg(3857)
 """Stands in where neither date has a place: GDAL's warper needs a CRS, and the same on both sides changes nothing."""
+
+
+_NEAR_180 = 170.0
+"""Degrees from Greenwich beyond which longitudes are counted from the other side of the Earth."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,14 @@ class Grid:
         pixel = f"{self.transform.a:g} x {-self.transform.e:g}"
         return f"{self.height} x {self.width} ({self.crs.to_string()}, pixels of {pixel})"
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top of what it covers, however its pixels are turned."""
+        corners = [self.transform @ corner for corner in ((0, 0), (self.width, 0), (0, self.height))]
+        corners.append(self.transform @ (self.width, self.height))
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
     def is_on(self, other: "Grid") -> bool:
         """Whether both have the same pixels."""
         return (self.width, self.height, self.crs) == (other.width, other.height, other.crs) and (
@@ -67,9 +78,29 @@ class Grid:
         """Whether both cover one area, to half of the larger pixel."""
         if self.crs != other.crs or self.crs is None:
             return False
-        own, others = (array_bounds(grid.height, grid.width, grid.transform) for grid in (self, other))
         steps = (max(self.transform.a, other.transform.a), max(-self.transform.e, -other.transform.e))
-        return all(abs(a - b) <= 0.5 * steps[i % 2] for i, (a, b) in enumerate(zip(own, others, strict=True)))
+        sides = enumerate(zip(self.bounds, other.bounds, strict=True))
+        return all(abs(a - b) <= 0.5 * steps[i % 2] for i, (a, b) in sides)
+
+
+def side_by_side(first: Grid, second: Grid) -> tuple[Grid, Grid]:
+    """Two grids, whose longitudes are counted from 180 degrees where one of them lies there.
+
+    Longitudes jump from 180 to -180 in the middle of what may be one place, or are those of 0 to 360 on one side.
+    """
+    within = all(-180 <= grid.bounds[0] and grid.bounds[2] <= 180 for grid in (first, second))
+    if first.crs == second.crs and within:
+        return first, second
+    return _from_180(first), _from_180(second)
+
+
+def _from_180(grid: Grid) -> Grid:
+    left, _, right, _ = grid.bounds
+    if grid.crs is None or not grid.crs.is_geographic or right - left > 180 or max(-left, right) < _NEAR_180:
+        return grid
+    turn = -180 if (left + right) / 2 > 0 else 180
+    crs = CRS.from_string(f"{grid.crs.to_proj4()} +pm=180")
+    return Grid(crs, Affine.translation(turn, 0) @ grid.transform, grid.width, grid.height)
 
 
 def place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
@@ -106,7 +137,7 @@ def place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
             f"top edge), with its own numbers, as in {_example(path, crs)}"
         )
     grid, reason = _upright(crs, transform, dataset.width, dataset.height)
-    left, bottom, right, top = array_bounds(grid.height, grid.width, grid.transform)
+    left, bottom, right, top = grid.bounds
     if crs.is_geographic and not (-90.1 <= bottom and top <= 90.1 and -540 <= left and right <= 540):
         raise DataError(
             f"{path}: reaches from {left:g}, {bottom:g} to {right:g}, {top:g} in {crs.to_string()}, which are no "
@@ -123,18 +154,18 @@ def _example(path: str, crs: CRS) -> str:
 
 
 def grid_of(dataset: DatasetReader, path: str) -> Grid:
-    """The grid of a raster that has to be north up already.
+    """The pixels of a raster as they are stored, south up or rotated too.
 
     Raises:
-        DataError: When it is not, or is said in part only, or impossible.
+        DataError: When they are placed by points or coefficients, or their place is said in part only, or impossible.
     """
     grid, reason = place(dataset, path)
-    if reason:
+    if reason and is_placed_by_points(dataset):
         raise DataError(
-            f"{path}: has {reason}; expected pixels that are north up: warp it, as in "
+            f"{path}: has {reason}; expected pixels with a transform: warp it, as in "
             f"`rio warp '{path}' '{Path(path).with_suffix('')}-north-up.tif' --dst-crs '{grid.crs}'`"
         )
-    return grid
+    return Grid(grid.crs, dataset.transform, dataset.width, dataset.height)
 
 
 def _upright(crs: CRS, transform: Affine, width: int, height: int) -> tuple[Grid, str]:
@@ -148,9 +179,7 @@ def _upright(crs: CRS, transform: Affine, width: int, height: int) -> tuple[Grid
         reason = "rotated pixels"
     if abs(transform.d) > abs(transform.a):  # turned by more than 45 degrees: its columns run down
         across, down = down, across
-    corners = [transform @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
-    left, right = min(x for x, _ in corners), max(x for x, _ in corners)
-    bottom, top = min(y for _, y in corners), max(y for _, y in corners)
+    left, bottom, right, top = Grid(crs, transform, width, height).bounds
     columns, rows = (math.ceil(length - 1e-3) for length in ((right - left) / across, (top - bottom) / down))
     return Grid(crs, Affine(across, 0.0, left, 0.0, -down, top), columns, rows), reason
 
@@ -168,13 +197,16 @@ def _suggested(dataset: DatasetReader, path: str, crs: CRS) -> Grid:
 
 
 @contextmanager
-def north_up(dataset: DatasetReader, path: str, nodata: float | None) -> Iterator[DatasetReader | WarpedVRT]:
+def north_up(
+    dataset: DatasetReader, path: str, nodata: float | None, nearest: bool = False
+) -> Iterator[DatasetReader | WarpedVRT]:
     """A raster on its north-up grid: itself, or warped while it is read.
 
     Args:
         dataset: The raster.
         path: Its path.
         nodata: Value that stands for no data, instead of what the file says.
+        nearest: See ``warped_to``.
 
     Raises:
         DataError: See ``place``.
@@ -182,53 +214,65 @@ def north_up(dataset: DatasetReader, path: str, nodata: float | None) -> Iterato
     grid, reason = place(dataset, path)
     if not reason:
         yield dataset
-    elif dataset.transform == Affine.identity():  # GDAL takes points and coefficients for its own grid only
-        with closing(WarpedVRT(dataset, src_crs=grid.crs, **_warping(dataset, nodata))) as warped:
+    elif is_placed_by_points(dataset):  # GDAL takes points and coefficients for its own grid only
+        with closing(WarpedVRT(dataset, src_crs=grid.crs, **_warping(dataset, nodata, nearest))) as warped:
             yield warped
     else:
         # pixels keep their size, but GDAL would compare the sides of turned images, and blur.
         # closed, not left as a context: that would end GDAL's settings in the thread in which it was not entered
-        with closing(warped_to(grid, dataset, nodata, XSCALE=1, YSCALE=1)) as warped:
+        with closing(warped_to(grid, dataset, nodata, nearest=nearest, XSCALE=1, YSCALE=1)) as warped:
             yield warped
+
+
+def is_placed_by_points(dataset: DatasetReader) -> bool:
+    """Whether a raster that has a place has it from ground control points or coefficients."""
+    return bool(dataset.transform == Affine.identity())
 
 
 def warped_to(
     grid: Grid,
     dataset: DatasetReader | WarpedVRT,
-    nodata: float | None,
-    transform: Affine | None = None,
+    nodata: float | None = None,
+    shift: tuple[float, float] = (0.0, 0.0),
+    nearest: bool = False,
     **settings: Any,  # noqa: ANN401  GDAL's options of warping
 ) -> WarpedVRT:
-    """A raster on a grid, warped while it is read.
+    """A raster with a transform on a grid, warped while it is read.
 
     Args:
         grid: The grid.
         dataset: The raster.
         nodata: Value that stands for no data, instead of what the raster says.
-        transform: From where it is read, instead of the grid's own transform.
+        shift: Columns and rows of the grid by which it is read from further on.
+        nearest: Take the nearest pixel, and values that stand for no data like any other; else pixels are interpolated
+            (bilinear), and what has no data stays apart.
         **settings: Options of GDAL's warping.
     """
+    own = target = grid
+    if grid.crs is not None:
+        own, target = side_by_side(Grid(dataset.crs, dataset.transform, dataset.width, dataset.height), grid)
     return WarpedVRT(
         dataset,
-        src_crs=dataset.crs or _PIXELS,
-        src_transform=dataset.transform,
-        crs=grid.crs or _PIXELS,
-        transform=grid.transform if transform is None else transform,
+        src_crs=own.crs or _PIXELS,
+        src_transform=own.transform,
+        crs=target.crs or _PIXELS,
+        transform=target.transform @ Affine.translation(*shift),
         width=grid.width,
         height=grid.height,
-        **_warping(dataset, nodata),
+        **_warping(dataset, nodata, nearest),
         **settings,
     )
 
 
-def _warping(dataset: DatasetReader | WarpedVRT, nodata: float | None) -> dict[str, Any]:
-    """How pixels are resampled, and what becomes of those without data."""
+def _warping(dataset: DatasetReader | WarpedVRT, nodata: float | None, nearest: bool) -> dict[str, Any]:
+    """How pixels are resampled, and what becomes of those without data: an alpha band says where pixels are."""
+    has_alpha = any(kind.name == "alpha" for kind in dataset.colorinterp)
+    marks: dict[str, Any] = {} if has_alpha else {"add_alpha": True}
+    if nearest:
+        return {"resampling": Resampling.nearest, "tolerance": 1e-3, "src_nodata": None, "nodata": None, **marks}
     nodata = dataset.nodata if nodata is None else nodata
-    marks: dict[str, Any] = {"add_alpha": True}
     if nodata is not None:
         marks = {"src_nodata": nodata, "nodata": nodata}
-    elif any(kind.name == "alpha" for kind in dataset.colorinterp):
-        marks = {}
     return {"resampling": Resampling.bilinear, "tolerance": 0.05, **marks}
 
 

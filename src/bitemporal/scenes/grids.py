@@ -11,14 +11,13 @@ from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
-from rasterio.transform import array_bounds
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from bitemporal.errors import DataError
 from bitemporal.imagery.physical import to_physical
-from bitemporal.scenes.geometry import Grid, on_grid, warped_to
+from bitemporal.scenes.geometry import Grid, on_grid, side_by_side, warped_to
 from bitemporal.scenes.options import GridChoice
 from bitemporal.scenes.sources import Source, is_remote, open_raster, unreadable_pixels
 
@@ -102,8 +101,8 @@ def _whole(value: float, rounding: Callable[[float], int]) -> int:
 
 def _extent_on(grid: Grid, source: Source) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of a date in pixels of a grid."""
-    other = source.grid
-    bounds = array_bounds(other.height, other.width, other.transform)
+    grid, other = side_by_side(grid, source.grid)
+    bounds = other.bounds
     try:
         if other.crs != grid.crs:
             bounds = transform_bounds(other.crs, grid.crs, *bounds, densify_pts=21)
@@ -129,6 +128,7 @@ def _alignment(source: Grid, grid: Grid) -> tuple[int, int] | None:
     """Column and row of the common grid's corner in a file; ``None`` where resampling is needed."""
     if source.crs != grid.crs:
         return None
+    source, grid = side_by_side(source, grid)
     inverse = ~source.transform
     left, top = inverse @ (grid.transform.c, grid.transform.f)
     right, bottom = inverse @ (grid.transform @ (grid.width, grid.height))
@@ -161,8 +161,7 @@ class DateOnGrid(ExitStack):
     def _warped(self, dataset: DatasetReader | WarpedVRT, shift: Shift | None) -> WarpedVRT:
         """The file on the common grid, warped while it is read."""
         # what belongs to a pixel of the grid lies off by the shift, and is read from there
-        transform = None if shift is None else self.grid.transform @ Affine.translation(*shift)
-        return self.enter_context(closing(warped_to(self.grid, dataset, self.source.nodata, transform)))
+        return self.enter_context(closing(warped_to(self.grid, dataset, self.source.nodata, shift or Shift(0.0, 0.0))))
 
     def read(
         self, window: Window, shape: tuple[int, int] | None = None
