@@ -140,6 +140,9 @@ def test_an_interrupted_command_ends_without_a_traceback(monkeypatch, tmp_path, 
     monkeypatch.setattr("bitemporal.pairs.options.PairFolder", interrupted)
     assert main(["data", "check", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "bitemporal data check: interrupted\n"
+    monkeypatch.setattr("bitemporal.cli.main.importlib.import_module", interrupted)  # before the command runs
+    assert main(["data", "check", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "bitemporal: interrupted\n"
 
 
 def test_version():

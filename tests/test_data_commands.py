@@ -1,4 +1,5 @@
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -132,6 +133,19 @@ def test_stats_counts_and_partition_file(tmp_path, capsys):
     with Image.open(out_folder / "car_histogram.png") as picture:
         assert picture.format == "PNG" and min(picture.size) > 300
     assert sorted(p.name for p in out_folder.iterdir()) == ["car_histogram.png", "partition.csv"]
+
+
+def test_stats_as_json_hold_what_is_printed(tmp_path, capsys):
+    root = make(make(make(tmp_path / "set", "train", [0, 5, 6, 21, 100, 100]), "test", [None, 10]), "val", [None])
+    status, out, _ = run(capsys, "data", "stats", root, "-o", tmp_path / "stats", "--json")
+    found = json.loads(out)
+    splits = found["splits"]
+    assert status == 0 and [splits[name]["pairs"] for name in ("train", "val", "test")] == [6, 1, 2]
+    assert (splits["train"]["car_0"], splits["train"]["car_1"], splits["test"]["car_0"]) == (1, 2, 0)
+    assert splits["val"]["quantiles"] is None and splits["val"]["mean"] is None
+    papers, equal = (found["pairs_by_part"][name] for name in found["thresholds"])
+    assert papers["train"] == {"small": 2, "medium": 1, "large": 3} and sum(papers["val"].values()) == 0
+    assert sum(equal["train"].values()) == 6
 
 
 def test_stats_with_other_parts(tmp_path, capsys):

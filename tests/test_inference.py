@@ -176,16 +176,17 @@ GOOD = np.zeros((20, 20, 3), np.uint8)
         (torch.zeros(20, 20), torch.zeros(20, 20), ["(20, 20)"]),
         (GOOD.astype(np.uint16), GOOD, ["uint16", "uint8 or float"]),
         (torch.zeros(3, 4, 4, dtype=torch.int64), torch.zeros(3, 4, 4), ["int64"]),
-        (np.full((4, 4, 3), np.nan), GOOD[:4, :4], ["nan"]),
-        (np.full((4, 4, 3), np.inf), GOOD[:4, :4], ["inf"]),
+        (np.full((4, 4, 3), np.nan), GOOD[:4, :4], ["NaN or infinity", "nan_to_num"]),
+        (np.full((4, 4, 3), np.inf), GOOD[:4, :4], ["NaN or infinity", "nan_to_num"]),
         (GOOD[:4, :4], np.full((4, 4, 3), 256.0), ["after", "256", "0..255"]),
         (np.full((4, 4, 3), -1.5), GOOD[:4, :4], ["-1.5"]),
-        (GOOD[:0], GOOD[:0], ["(3, 0, 20)"]),
+        (GOOD[:0], GOOD[:0], ["has no pixel", "0 x 20"]),
         (GOOD, [GOOD], ["one image", "batch of 1"]),
         ([GOOD], [GOOD, GOOD], ["batch of 1", "batch of 2"]),
         ([GOOD[None]], [GOOD[None]], ["before[0]", "one image"]),
         (7, GOOD, ["before", "int"]),
         ("nowhere.png", GOOD, ["nowhere.png"]),
+        (str(Path(__file__).parent), GOOD, ["is a folder, expected an image"]),
     ],
 )
 def test_unusable_input_is_refused_in_words(before, after, words):
@@ -193,6 +194,35 @@ def test_unusable_input_is_refused_in_words(before, after, words):
         NetworkDetector(convolutional(seed=0)).predict(before, after)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_values_of_other_types_are_brought_in_as_the_error_says():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    detector = NetworkDetector(convolutional(seed=0))
+    expected = detector.predict(image, image[::-1]).probability
+    foreign = [
+        image.astype(np.int64),
+        image.astype(">u2"),
+        torch.from_numpy(image).permute(2, 0, 1).int(),
+        Image.fromarray(image[..., 0].astype(np.uint16)),
+    ]
+    for values in foreign:
+        with pytest.raises(DataError) as caught:
+            detector.predict(values, image[::-1])
+        (given,) = re.findall(r"give (.+?);", str(caught.value))
+        code, _, values_are = given.partition(" of values = ")
+        names = {"torch": torch, "numpy": np, "values": values, "image": values}
+        names["values"] = eval(values_are, names) if values_are else values
+        converted = eval(code, names)
+        if converted.ndim == 2:  # the network needs three bands, which another error says
+            assert (converted == image[..., 0]).all()
+        else:
+            assert (detector.predict(converted, image[::-1]).probability == expected).all()
+    (scaling,) = re.findall(r"as in (.+) for values of 0..3000", str(caught.value))
+    scaled = eval(scaling, {"values": image.astype(np.uint16) * 10})
+    assert np.allclose(scaled, image * 0.85)
+    detector.predict(scaled, image)
 
 
 def test_core_refuses_what_is_no_batch():

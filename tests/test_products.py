@@ -1,6 +1,7 @@
 """Products of scenes made anew and from parts of a scene: thresholds, areas of interest, masks, polygons, styles."""
 
 import json
+from functools import partial
 
 import geopandas
 import numpy as np
@@ -245,6 +246,14 @@ def test_an_interrupted_scene_of_an_area_goes_on_and_ends_with_the_same_bytes(pa
     assert run(tmp_path / "stopped").resumed == 2
     for name in ("c.tif", "p.tif", "a.gpkg"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_own_polygons_serve_as_an_area_without_a_word(pair, tmp_path, recwarn):
+    run = partial(predict_scene, NetworkDetector(pointwise()), *pair)
+    made = run(tmp_path / "a.tif", polygons=tmp_path / "a.gpkg")  # beside the polygons stands a table of styles
+    again = run(tmp_path / "b.tif", within=tmp_path / "a.gpkg")
+    assert again.changed_pixels == again.valid_pixels == made.changed_pixels > 0
+    assert not [str(warning.message) for warning in recwarn if "layer" in str(warning.message)]
 
 
 def test_areas_and_masks_that_do_not_fit_are_refused_with_the_reason(pair, tmp_path):

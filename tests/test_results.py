@@ -452,8 +452,11 @@ def test_what_is_no_detector_is_told_apart(data, tmp_path, capsys):
     assert "neither bundle.json nor images" in told and "a folder of masks" in told
     save_bundle(tmp_path / "run" / "student" / "bundle", pointwise())
     (tmp_path / "run" / "recipe.yaml").touch()
-    assert main(["evaluate", str(tmp_path / "run"), str(data)]) == 1
-    assert f"the bundles of this run are {tmp_path / 'run/student/bundle'}" in capsys.readouterr().err
+    for folder in (tmp_path / "run", tmp_path / "run" / "student"):
+        assert main(["evaluate", str(folder), str(data)]) == 1
+        meant = capsys.readouterr().err.strip().rpartition("; give ")[2]
+        assert meant == str(tmp_path / "run/student/bundle")
+    assert main(["evaluate", meant, str(data)]) == 0
     for path in (data / "val" / "label").iterdir():
         path.unlink()
     (data / "val" / "label").rmdir()

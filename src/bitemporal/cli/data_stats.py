@@ -93,16 +93,23 @@ def stats(
         {
             "splits": {
                 split: {
+                    "pairs": sum(record.split == split for record in check.records),
                     "labelled": own.size,
-                    "quantiles": dict(zip(_QUANTILES.values(), _quantiles(own), strict=True)),
+                    "quantiles": dict(zip(_QUANTILES.values(), _quantiles(own), strict=True)) if own.size else None,
                     "mean": float(own.mean()) if own.size else None,
+                    "car_0": int((own == 0).sum()),
+                    "car_1": int((own == 1).sum()),
                 }
                 for split, own in cars.items()
             },
             "thresholds": {name: partition.thresholds for name, partition in named.items() if partition is not None},
             "pairs_by_part": {
-                split: {name: int((written.indices(own) == i).sum()) for i, name in enumerate(written.names)}
-                for split, own in cars.items()
+                title: {
+                    split: {name: int((partition.indices(own) == i).sum()) for i, name in enumerate(partition.names)}
+                    for split, own in cars.items()
+                }
+                for title, partition in named.items()
+                if partition is not None
             },
             "partition": target / "partition.csv",
             "histogram": target / "car_histogram.png",

@@ -152,8 +152,8 @@ def _check_options_of_rasters(source: str, is_raster: bool, **options: object) -
             raise OptionError(f"{name}: {why}; leave {name} out")
 
 
-_OF_DETECTORS = ("bundle.json", "recipe.yaml")
-"""What a bundle and a run hold."""
+_OF_DETECTORS = ("bundle.json", "recipe.yaml", "bundle/bundle.json")
+"""What a bundle, a run and a stage of a run hold."""
 
 
 def _is_mask_folder(source: str) -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bitemporal.cli.dispatch import which_predict
-from bitemporal.cli.execution import CommonOptions, execute, outlive_readers
+from bitemporal.cli.execution import INTERRUPTED, CommonOptions, execute, outlive_readers
 from bitemporal.cli.parser import call, make_parser
 from bitemporal.cli.words import arrange, commands_meant, did_you_mean, nearest
 from bitemporal.errors import BitemporalError
@@ -47,13 +47,17 @@ def main(arguments: list[str] | None = None) -> int:
         Exit status: 0 done, 1 the command found faults or met an error of the user's, 2 unusable arguments, 130
         interrupted.
     """
-    if arguments is not None:
-        return _run(arguments)
-    outlive_readers()
     try:
-        return _run(sys.argv[1:])
-    finally:
-        sys.stdout.flush()
+        if arguments is not None:
+            return _run(arguments)
+        outlive_readers()
+        try:
+            return _run(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:  # before a command runs, as while its module is imported
+        print("bitemporal: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _run(words: list[str]) -> int:

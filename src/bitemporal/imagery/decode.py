@@ -264,7 +264,9 @@ def _open(path: Path) -> Image.Image | None:
     """
     try:
         mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
+        if stat.S_ISDIR(mode):
+            raise FileFault(path, "is a folder, expected an image", "give the image file itself, or remove its pair")
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
             raise FileFault(path, "is no regular file", "put the image file itself there, or remove its pair")
         return open_image(path, _FORMATS)
     except UnidentifiedImageError:

@@ -1,5 +1,6 @@
 """The inputs of a detector: paths, arrays and tensors, converted to one form and checked."""
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -69,7 +70,9 @@ def check_images(images: Tensor, name: str, channels: int = RGB) -> Tensor:
         DataError: When it has other channels or no pixel, is neither uint8 nor float, or leaves 0..255.
     """
     shape = tuple(images.shape)
-    if images.ndim < 3 or shape[-3] != channels or 0 in shape[-2:]:
+    if images.ndim >= 3 and 0 in shape[-2:]:
+        raise DataError(f"{name}: has no pixel, as it is {shape[-2]} x {shape[-1]} (height x width); give an image")
+    if images.ndim < 3 or shape[-3] != channels:
         raise DataError(
             f"{name}: found a tensor of shape {shape}, expected {_channels(channels)} first, {channels} x H x W or "
             f"N x {channels} x H x W; {_channel_remedy(channels)}, permute channels that come last"
@@ -77,11 +80,15 @@ def check_images(images: Tensor, name: str, channels: int = RGB) -> Tensor:
     if images.dtype == torch.uint8:
         return images
     if not images.is_floating_point():
-        raise _wrong_type(name, images.dtype)
+        raise _wrong_type(name, images.dtype, "values.to(torch.uint8)")
     if images.numel() == 0:
         return images
     low, high = (float(value) for value in torch.aminmax(images))
-    # written so that NaN, which aminmax passes on, fails too
+    if not math.isfinite(low + high):  # aminmax passes NaN on
+        raise DataError(
+            f"{name}: found NaN or infinity, expected finite values in 0..255; give such pixels a value, as "
+            "nan_to_num(values, posinf=0, neginf=0) of numpy and of torch does"
+        )
     if not (low >= 0.0 and high <= 255.0):
         raise DataError(
             f"{name}: found values from {low:g} to {high:g}, expected finite values in 0..255, neither normalised nor "
@@ -106,8 +113,12 @@ def _channel_remedy(channels: int) -> str:
     return f"give the {channels} bands that the detector was trained on, in their order"
 
 
-def _wrong_type(name: str, dtype: object) -> DataError:
-    return DataError(f"{name}: found {dtype}, expected uint8 or float values in 0..255; rescale and convert")
+def _wrong_type(name: str, found: object, conversion: str) -> DataError:
+    """The error for values that are neither uint8 nor float; ``conversion`` is code that makes them uint8."""
+    return DataError(
+        f"{name}: found {found}, expected uint8 or float values in 0..255; if all lie in 0..255, give {conversion}; "
+        "else scale them, as in (values / 3000 * 255).clip(0, 255) for values of 0..3000"
+    )
 
 
 def _of_array(array: npt.NDArray[Any], name: str, channels: int) -> Tensor:
@@ -117,7 +128,7 @@ def _of_array(array: npt.NDArray[Any], name: str, channels: int) -> Tensor:
             f"or N x H x W x {channels}; {_channel_remedy(channels)} (tensors are {channels} x H x W)"
         )
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-        raise _wrong_type(name, array.dtype)
+        raise _wrong_type(name, array.dtype, 'values.astype("uint8")')
     # float32 is what networks take; the cast also converts foreign byte orders
     values = np.ascontiguousarray(array, dtype=np.uint8 if array.dtype == np.uint8 else np.float32)
     return torch.from_numpy(values if values.flags.writeable else values.copy()).movedim(-1, -3)
@@ -126,7 +137,9 @@ def _of_array(array: npt.NDArray[Any], name: str, channels: int) -> Tensor:
 def _of_pillow(image: PIL.Image.Image, name: str, channels: int) -> Tensor:
     """An image of Pillow: as it is where its bands are the channels; grey, palette and alpha images become RGB."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        raise _wrong_type(name, f"an image of mode {image.mode}")
+        raise _wrong_type(
+            name, f"an image of Pillow of mode {image.mode}", 'values.astype("uint8") of values = numpy.asarray(image)'
+        )
     fits = len(image.getbands()) == channels and image.mode not in ("1", "P")
     return _of_array(np.asarray(image if fits else image.convert("RGB")), name, channels)
 

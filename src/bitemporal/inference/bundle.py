@@ -34,6 +34,8 @@ FORMATS = {NETWORK_BUNDLE: 1, ORIGIN_PARTITION_BUNDLE: 2}
 ORIGIN = "origin"
 """Sub-folder of the origin in a bundle of Origin-Partition; the teachers' are named after their parts."""
 
+_BELOW = ("bundle/bundle.json", "*/bundle/bundle.json")  # bundles below the folder of a stage, or of a run
+
 
 def write_weights(path: str | os.PathLike[str], model: ChangeModel) -> None:
     """Write the weights of a network; the file appears whole or not at all.
@@ -91,8 +93,8 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not Path(folder).exists():
         raise BundleError(f"{not_there(folder, 'folder')}; expected a bundle folder, as `bitemporal train` writes it")
     if not path.is_file():
-        inside = sorted(str(file.parent) for file in Path(folder).glob("*/bundle/bundle.json"))
-        remedy = f"; the bundles of this run are {', '.join(inside)}" if inside else ""
+        inside = sorted({str(file.parent) for rule in _BELOW for file in Path(folder).glob(rule)})
+        remedy = f"; give {' or '.join(inside)}" if inside else ""
         raise BundleError(f"{path}: no such file; expected a bundle folder, as `bitemporal train` writes it{remedy}")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))

@@ -103,7 +103,8 @@ def _read(path: Path, option: str) -> geopandas.GeoDataFrame:
                     f"{option}: {path} has the layers {', '.join(layers)}; expected one: write it alone, as in "
                     f"`geopandas.read_file({str(path)!r}, layer={layers[0]!r}).to_file('one.gpkg')`"
                 )
-            table = geopandas.read_file(path, engine="pyogrio", columns=[])
+            # named, as a GeoPackage may hold tables without shapes too, such as the styles of QGIS
+            table = geopandas.read_file(path, engine="pyogrio", layer=layers[0] if layers else None, columns=[])
     except (DataSourceError, DataLayerError, ValueError, OSError) as error:
         raise DataError(
             f"{option}: {path}: cannot be read as a vector file ({str(error).splitlines()[0]}); expected GeoPackage, "
