@@ -640,3 +640,34 @@ def test_labels_of_one_value_besides_no_data_are_refused_with_remedies_that_work
     assert ["--label-values", ",".join(map(str, values))] in follow_options(text, command)
     folder = resolve_decoding(PairFolder(tmp_path, label_values=values))
     assert (folder.load_label(folder.pairs()[0]) == np.tile([0, 1], (4, 2))).all()
+
+
+@pytest.mark.parametrize(("changed", "unchanged"), [(255, 0), (1, 0)])
+def test_inverted_masks_are_doubted(tmp_path, capsys, changed, unchanged):
+    """0 where something has changed, as annotation tools invert masks: the rule that is found fits, and is wrong."""
+    label = stripes(unchanged, *[changed] * 7)
+    root = pairs(tmp_path, label, label)
+    command = ["data", "check", str(root)]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "88% of the valid pixels are changed" in text
+    assert follow_options(text, command) == [["--label-values", f"{changed},{unchanged}"]]
+    assert (decoded(root, label_values=(changed, unchanged))[0] == (label == unchanged)).all()
+    assert not check_pairs(PairFolder(root, label_values=(changed, unchanged))).warnings
+
+
+def test_what_is_grey_among_colours_says_nothing(tmp_path, capsys):
+    """One mask of a set of colours is white alone: nothing is counted by the grey value."""
+    root = pairs(tmp_path, colours(WHITE, WHITE), colours(WHITE, RED), colours(WHITE, GREEN))
+    proposed = proposals(root, capsys)
+    assert check_pairs(PairFolder(root)).decoding is None
+    assert [label.mean() for label in proposed["--unchanged-colours 255,255,255"]] == [0, 0.5, 0.5]
+    with pytest.raises(LabelError, match="colour images"):
+        resolve_decoding(PairFolder(root))
+
+
+def test_counts_say_of_how_many_labels_they_are(tmp_path, capsys):
+    root = pairs(tmp_path, stripes(0, 1), stripes(0, 1), stripes(0, 7))
+    assert main(["data", "check", str(root), "--label-values", "0,1"]) == 1
+    out = capsys.readouterr().out
+    assert "2 of 2" in out and "(by label_values; 2 files)" in out

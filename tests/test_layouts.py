@@ -619,8 +619,11 @@ def test_litter_and_papers_are_not_named(tmp_path):
     put_names(tmp_path, ("A", "B", "label"), ["x"])
     for name in (".DS_Store", "Thumbs.db", "README.md", "LICENSE", "source.json"):
         (tmp_path / name).write_text("x")
-    (tmp_path / "__MACOSX").mkdir()
-    assert not check_pairs(PairFolder(tmp_path)).warnings
+    for name in ("__MACOSX", "@eaDir", "System Volume Information", "A/@eaDir", "A/.ipynb_checkpoints"):
+        (tmp_path / name).mkdir()
+    folder = PairFolder(tmp_path)
+    assert not check_pairs(folder).warnings
+    assert folder.notes == ("LICENSE, README.md, source.json left aside, as read-me, licence or the like",)
 
 
 def test_a_folder_around_the_data_is_looked_through(tmp_path, capsys):
@@ -702,6 +705,55 @@ def test_folders_without_a_split_to_learn_from(tmp_path, capsys):
         put_names(data / name, ("A", "B", "label"), [name])
     assert main(["train", "--model", "test_fc", "--data", str(data), "--out", str(tmp_path / "run")]) == 1
     assert "expected a split train to learn from" in capsys.readouterr().err
+
+
+def test_other_dates_beside_those_that_are_read(tmp_path, capsys):
+    """Two data sets in one folder: the other dates are no labels, and the remedy reads them."""
+    put_names(tmp_path, ("A", "B", "label"), ["x"])
+    for name in ("time1", "time2", "mask"):
+        put(tmp_path / name / "x.png", LABEL if name == "mask" else OTHER)
+    command = ["data", "check", str(tmp_path)]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert follow_options(text, command) == [["--folders", "time1,time2,mask"]]
+    other = PairFolder(tmp_path, folders=("time1", "time2", "mask")).pairs()[0]
+    assert other.before == tmp_path / "time1" / "x.png" and other.label == tmp_path / "mask" / "x.png"
+
+
+def test_pictures_of_no_pair_are_not_proposed_as_labels(tmp_path, capsys):
+    put_names(tmp_path, ("A", "B", "label"), ["x"])
+    put(tmp_path / "figures" / "overview.png", OTHER)
+    assert main(["data", "check", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "figures: a folder of 1 image(s) that is not used; move it elsewhere" in out and "--folders" not in out
+
+
+@pytest.mark.parametrize("label", ["imgs/label", "labels"])
+def test_labels_within_the_folder_of_images_or_beside_it(tmp_path, label):
+    put_names(tmp_path / "train", ("imgs/A", "imgs/B", label), ["x"])
+    put_names(tmp_path / "val", ("imgs/A", "imgs/B", label), ["y"])
+    read_right(tmp_path, {"train": ["x"], "val": ["y"]})
+
+
+def test_folders_without_anything_to_read_say_what_there_is(tmp_path):
+    put_names(tmp_path / "set" / "train", ("A", "B", "label"), ["x"])
+    (tmp_path / "set" / "val").mkdir()
+    with pytest.raises(DataError, match=r"val: is empty.*fill or remove it"):
+        PairFolder(tmp_path / "set")
+    (tmp_path / "packed").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "packed" / f"{split}.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=r"found the archives train\.zip, val\.zip.*unpack them"):
+        PairFolder(tmp_path / "packed")
+
+
+def test_labels_in_files_that_are_not_read_are_named(tmp_path):
+    put_names(tmp_path, ("A", "B"), ["x", "y"])
+    (tmp_path / "label").mkdir()
+    for stem in "xy":
+        np.save(tmp_path / "label" / f"{stem}.npy", np.zeros((8, 8)))
+    (fault,) = check_pairs(PairFolder(tmp_path)).faults
+    assert fault.kind == "unlabelled" and "x.npy, y.npy there are no images" in fault.remedy
 
 
 def test_a_misspelt_folder_of_labels_is_named(tmp_path):

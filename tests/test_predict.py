@@ -231,3 +231,14 @@ def test_tiles_in_different_places_and_files_of_others_stay_untouched(bundles, t
     assert main(words) == 1
     assert "0.tif exists and is no mask by bitemporal" in capsys.readouterr().err
     assert (bundles / "out" / "0.tif").read_bytes() == label
+
+
+def test_folders_whose_stems_are_spelt_differently(bundles, capsys):
+    for number in range(3):
+        for name, stem in (("A", f"{number}"), ("B", f"{number:03}")):
+            (bundles / name).mkdir(exist_ok=True)
+            save(bundles / name / f"{stem}.png", np.full((16, 16, 3), 90, np.uint8))
+    words = [str(bundles / "A"), str(bundles / "B"), "--bundle", str(bundles / "origin"), "--device", "cpu"]
+    assert main(["predict", *words, "-o", str(bundles / "out")]) == 0
+    assert {path.name for path in (bundles / "out").iterdir()} == {"0.png", "1.png", "2.png"}
+    assert "leading zeros" in capsys.readouterr().err

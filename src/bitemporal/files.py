@@ -1,5 +1,6 @@
 """Paths and JSON: what to say of a path that is not there, and values that JSON does not know."""
 
+import codecs
 import difflib
 import json
 import math
@@ -55,6 +56,19 @@ def from_folder(value: object, folder: Path) -> object:
     if not isinstance(value, str) or "://" in value or value.startswith("/vsi"):
         return value
     return os.path.abspath(folder / value)
+
+
+def text_of(raw: bytes) -> str:
+    """Text as editors and spreadsheets save it: UTF-8 or UTF-16, with or without a mark at its beginning.
+
+    Bytes that are neither stand in it as ``surrogateescape`` has them.
+    """
+    if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return raw.decode("utf-16", "replace")
+    zeros = raw[::2].count(0), raw[1::2].count(0)
+    if max(zeros) > len(raw) // 4:  # every other byte, without a mark
+        return raw.decode("utf-16-be" if zeros[0] > zeros[1] else "utf-16-le", "replace")
+    return raw.decode("utf-8-sig", "surrogateescape")
 
 
 def json_keys(path: Path) -> set[str]:

@@ -78,11 +78,17 @@ def _overview(splits: Sequence[str], checked: FolderCheck) -> Table:
                 f"{len(records):,}",
                 f"{sum(record.labelled for record in records):,}",
                 _sizes(records),
-                f"{sum(car > 0 for car in cars):,}" if cars else "-",
+                _with_change(cars, sum(record.labelled for record in records)),
                 f"{sum(cars) / len(cars):.4f}" if cars else "-",
             )
         )
     return make_table(("split", "pairs", "labelled", "height x width", "with change", "mean CAR"), rows)
+
+
+def _with_change(cars: Sequence[float], labelled: int) -> str:
+    """Labels with change; of how many, where others cannot be decoded or have no valid pixel."""
+    count = f"{sum(car > 0 for car in cars):,}"
+    return "-" if not cars else count if len(cars) == labelled else f"{count} of {len(cars):,}"
 
 
 def _sizes(records: Sequence[PairRecord]) -> str:

@@ -37,7 +37,7 @@ from bitemporal.imagery.label_proposals import (
     readings_of_colours,
     readings_of_values,
 )
-from bitemporal.imagery.label_rules import UNKNOWN, Counts, LabelDecoding, LabelOptions
+from bitemporal.imagery.label_rules import UNKNOWN, Counts, LabelDecoding, LabelOptions, unpacked
 from bitemporal.imagery.masks import IGNORE
 
 _FEW = 3  # a coding has at most three values: unchanged, changed, ignored
@@ -146,8 +146,18 @@ class LabelSummary:
             return 0, 0
         return label.tally or decoding.tally(label.colours if decoding.colours else label.counts)
 
-    def doubt(self, changed: int, valid: int) -> str | None:
-        """That the stated rule leaves one answer only, with the rules that do not; ``None`` where it does not."""
+    def doubt(self, decoding: LabelDecoding | None, changed: int, valid: int) -> str | None:
+        """Why labels may mean something else, with the rules that say so; ``None`` without a doubt.
+
+        A stated rule may leave one answer only, and a rule that was found may be the wrong way round.
+
+        Args:
+            decoding: What ``resolve`` gives.
+            changed: Changed pixels of all labels.
+            valid: Valid pixels of all labels.
+        """
+        if decoding is not None and decoding.source == "found" and not decoding.differing:
+            return _wrong_way_round(decoding, changed / valid) if 2 * changed > valid else None
         values = self.colours if self.stated.colours else self.pixels
         if self.stated.source == "found" or len(values) < 2 or changed not in (0, valid):
             return None
@@ -173,7 +183,7 @@ class LabelSummary:
             for path, label in self.labels.items()
             if label.contradiction
         ]
-        return replace(stated, files=len(self.labels)), faults
+        return replace(stated, files=len(self.labels) - len(faults)), faults
 
     def _of(self, *kinds: str) -> list[Path]:
         return [path for path, label in self.labels.items() if label.kind in kinds]
@@ -208,7 +218,9 @@ class LabelSummary:
         ]
         meanings = self.stated.meanings(np.array([*self.pixels]))
         values = {value for value, meaning in zip(self.pixels, meanings, strict=True) if meaning != IGNORE}
-        if palettes or inverted or not (values or self.pixels or self.no_data):
+        others = len(colours) + len(bands)
+        few = len(values) < 2 or 2 * others > len(self.labels)  # white alone, among colours, says nothing
+        if palettes or inverted or (others and few) or not (values or self.pixels or self.no_data):
             return None, faults
         if not values:  # all pixels are ignored
             return replace(self.stated, files=len(self.labels), changed_seen=False), faults
@@ -216,7 +228,8 @@ class LabelSummary:
             return None, [*faults, self._no_data_or_not(min(doubtful), *values)]
         if values <= {0, 255} or values == {0, 1}:
             changed = 1 if 1 in values else 255
-            found = replace(self.stated, changed=(changed,), files=len(self.labels), changed_seen=changed in values)
+            decoded = len(self.labels) - others
+            found = replace(self.stated, changed=(changed,), files=decoded, changed_seen=changed in values)
             return found, faults
         return None, [*faults, self._ambiguity(values)]
 
@@ -294,6 +307,20 @@ class LabelSummary:
 
     def _listed_bands(self) -> str:
         return "; ".join(f"band {number}: {listed(band.items())}" for number, band in enumerate(self.bands, 1))
+
+
+def _wrong_way_round(decoding: LabelDecoding, share: float) -> str:
+    """What to say of labels by which most pixels are changed, in words."""
+    (changed,), (unchanged,) = decoding.changed or (255,), decoding.unchanged or (0,)
+    options: dict[str, Any] = {"label_values": (changed, unchanged)}
+    if decoding.colours:
+        options = {"changed_colours": unpacked(int(unchanged))}
+    if decoding.ignore:
+        options["label_ignore"] = decoding.ignore
+    if decoding.band is not None:
+        options["label_band"] = decoding.band
+    condition = f"if {'black' if decoding.colours else format(unchanged, 'g')} is changed, as in inverted masks"
+    return f"by all labels, {share:.0%} of the valid pixels are changed; {proposed([(options, condition)], decoding)}"
 
 
 def _share_of_extremes(band: Counter[float]) -> float:

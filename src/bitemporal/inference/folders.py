@@ -150,6 +150,11 @@ def _jobs_of_folders(
     listed = list_images(before), list_images(after)
     first, second, suffixes = match_folders(*listed, stated)
     matched = [] if suffixes is None else [f"images matched {suffixes.describe()}; masks are named after what is left"]
+    matched += [
+        f"images of {place}: {listing.matched}"
+        for place, listing in ((before, first), (after, second))
+        if listing.matched
+    ]
     unmatched = [
         set(had.files.values()) - set(now.files.values()) for had, now in zip(listed, (first, second), strict=True)
     ]

@@ -24,6 +24,7 @@ from bitemporal.pairs.folder import Pair, PairFolder, size_fault
 from bitemporal.pairs.listing import shared_stem
 from bitemporal.pairs.names import DATES, LABEL, LABEL_AFTER
 from bitemporal.pairs.partition import PartitionRow
+from bitemporal.pairs.unused import few_of
 from bitemporal.workers import map_in_processes, processes_available
 
 _SMALL = 2000  # pairs below which starting processes costs more than it saves
@@ -288,7 +289,8 @@ def check_pairs(
         check.records.append(PairRecord(pair.split, pair.stem, *size, car, pair.label is not None))
     check.warnings += _one_sided_splits(tallies)
     all_tallies = [tally for of_split in tallies.values() for tally in of_split]
-    if doubt := labels.doubt(*(sum(column) for column in zip((0, 0), *all_tallies, strict=True))):
+    changed, valid = (sum(column) for column in zip((0, 0), *all_tallies, strict=True))
+    if doubt := labels.doubt(check.decoding, changed, valid):
         check.warnings.append(doubt)
     return check
 
@@ -317,10 +319,14 @@ def _ignored_files(folder: PairFolder, split: str) -> Iterator[str]:
     for role, listing in folder.listings[split].items():
         if listing.ignored:
             yield (
-                f"{split}/{folder.folder_names(split)[role]}: {len(listing.ignored)} entries are left out, being "
+                f"{split}/{folder.folder_names(split)[role]}: {_entries(len(listing.ignored))} left out, being "
                 "sub-folders, no images by their extension, or without the suffix, such as "
                 f"{', '.join(listing.ignored[:3])}"
             )
+
+
+def _entries(count: int) -> str:
+    return "1 entry is" if count == 1 else f"{count:,} entries are"
 
 
 def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]]) -> Iterator[str]:
@@ -344,7 +350,7 @@ def _listing_faults(folder: PairFolder, split: str) -> Iterator[Fault]:
     listings, names, place = folder.listings[split], folder.folder_names(split), folder.split_folder(split)
     before, after = (listings[date] for date in DATES)
     masks = [listings[role] for role in (LABEL, LABEL_AFTER) if role in listings]
-    if not before.files and not after.files:
+    if not before.files and not after.files and not any(of_list == split for of_list, _ in folder.list_faults):
         yield Fault(
             place,
             f"{' and '.join(dict.fromkeys(names[date] for date in DATES))} hold no image of split {split}",
@@ -373,10 +379,12 @@ def _listing_faults(folder: PairFolder, split: str) -> Iterator[Fault]:
         for stem in sorted(stems):
             yield Fault(listing.files[stem], what, remedy, "partner")
     if complete and not labelled:
+        others = [name for labels in masks for name in labels.ignored]
+        convert = f"; {few_of(others)} there are no images that can be read: convert them to PNG" if others else ""
         yield Fault(
             place,
             f"no pair of split {split} has a label: fine for prediction, not for training or evaluation",
-            f"add change masks with the images' stems in the folder {names.get(LABEL, LABEL)}",
+            f"add change masks with the images' stems in the folder {names.get(LABEL, LABEL)}{convert}",
             "unlabelled",
             split,
         )

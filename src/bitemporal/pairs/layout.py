@@ -4,6 +4,7 @@ Every layout comes down to the same: for each split, the files before, after and
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
 from bitemporal.imagery.decode import FileFault
+from bitemporal.pairs.assignment import assign
 from bitemporal.pairs.listing import Listing, is_image
 from bitemporal.pairs.names import (
     DATES,
@@ -31,17 +33,10 @@ from bitemporal.pairs.one_split import (
     read_roles,
     split_at,
 )
-from bitemporal.pairs.split_lists import (
-    SPLITS_CSV,
-    SplitList,
-    assign,
-    find_lists,
-    read_lists,
-    read_stated,
-)
+from bitemporal.pairs.split_lists import SPLITS_CSV, SplitList, find_lists, is_plain_list, read_lists, read_stated
 from bitemporal.pairs.suffixes import Suffixes
 from bitemporal.pairs.trees import label_trees, of_stems
-from bitemporal.pairs.unused import EXPECTED, few_of, half_a_split, nothing_found, unused
+from bitemporal.pairs.unused import EXPECTED, few_of, half_a_split, is_paper, nothing_found, unused
 
 _DEPTH = 3  # of folders around the data that are looked through
 
@@ -93,12 +88,15 @@ def find_layout(
             f"folders: found {','.join(folders)}, expected BEFORE,AFTER or BEFORE,AFTER,LABEL, for example "
             "folders=('A', 'B', 'label') (--folders A,B,label)"
         )
-    options = ReadingOptions(folders, Suffixes.of_option(suffixes), splits is not None)
+    options = ReadingOptions(folders, Suffixes.of_option(suffixes), None if splits is None else Path(splits))
     layout = _find(Level.of(root), options, _DEPTH)
     if layout is None:
         raise DataError(nothing_found(Level.of(root), options))
-    layout = _listed(layout, root, read_lists(layout.lists) if splits is None else read_stated(splits))
+    lists = read_lists(layout.lists) if splits is None else read_stated(splits)
+    layout = _listed(layout, root, lists, stated=splits is not None)
     layout.notes = [*_described(layout), *layout.notes]
+    if papers := [name for name in Level.of(root).files if is_paper(name)]:
+        layout.notes.append(f"{few_of(papers)} left aside, as read-me, licence or the like")
     return layout
 
 
@@ -120,7 +118,7 @@ def _find(level: Level, options: ReadingOptions, depth: int) -> Layout | None:
 
 def _single(level: Level, found: Found, options: ReadingOptions) -> Layout:
     """The layout of one split; it keeps the name of its folder where that is the name of a split."""
-    lists = [] if options.lists_stated else find_lists(level.path)
+    lists = [] if options.lists else find_lists(level.path, found.used)
     name = split_name(os.path.basename(os.path.abspath(level.path))) or "all"
     return Layout(
         level.path, {name: found.files}, warnings=list(unused(level, found.used, options, found, lists)), lists=lists
@@ -154,7 +152,9 @@ def _looked_through(level: Level, options: ReadingOptions, depth: int) -> Layout
     for name, layout in layouts.items():
         if layout.place == level.path / name:
             layout.notes.append(f"pairs found in {layout.place}")
-        layout.warnings += unused(level, {name}, options)
+        if len(layout.splits) == 1 and not layout.lists and not options.lists:
+            layout.lists = find_lists(level.path, {name})
+        layout.warnings += unused(level, {name}, options, lists=layout.lists)
         return layout
     return None
 
@@ -191,7 +191,7 @@ def _split_folders(level: Level, options: ReadingOptions) -> Layout | None:
     for name in empty:
         raise DataError(half_a_split(Level.of(level.path / name), options))
     table = level.path / SPLITS_CSV
-    layout = Layout(level.path, {}, lists=[table] if SPLITS_CSV in level.files and not options.lists_stated else [])
+    layout = Layout(level.path, {}, lists=[table] if SPLITS_CSV in level.files and not options.lists else [])
     names: dict[str, str] = {}
     for name in sorted(found, key=lambda name: (name not in SPLITS, name)):
         known_as = split_name(name) or name
@@ -241,7 +241,7 @@ def _splits_inside(level: Level, found: Found, options: ReadingOptions) -> Layou
                 f"{found.files.names[role]}: {', '.join(rest[:3])} not used, as only the splits {', '.join(common)} "
                 "are in the folders of both dates"
             )
-    layout.lists = [level.path / SPLITS_CSV] if SPLITS_CSV in level.files and not options.lists_stated else []
+    layout.lists = [level.path / SPLITS_CSV] if SPLITS_CSV in level.files and not options.lists else []
     layout.warnings += unused(level, found.used, options, found, layout.lists)
     return layout
 
@@ -261,8 +261,11 @@ def _refuse_both(level: Level, found: Found, options: ReadingOptions) -> None:
         )
 
 
-def _listed(layout: Layout, root: Path, lists: list[SplitList]) -> Layout:
-    """The same pairs in the splits that lists name."""
+def _listed(layout: Layout, root: Path, lists: list[SplitList], stated: bool) -> Layout:
+    """The same pairs in the splits that lists name.
+
+    Tables that are not stated and name no pair at all are something else, such as the losses of a training.
+    """
     if not lists:
         return layout
     stems = {
@@ -276,14 +279,23 @@ def _listed(layout: Layout, root: Path, lists: list[SplitList]) -> Layout:
         for suffix in (files.suffixes.before, files.suffixes.after, files.suffixes.label)
         if suffix
     }
-    assigned = assign(lists, stems, suffixes)
+    file_stems: dict[str, set[str]] = defaultdict(set)
+    for files in layout.splits.values():
+        for listing in (listing for listing in files.listings.values() if listing.matched):
+            for stem, path in listing.files.items():
+                file_stems[path.stem].add(stem)
+    own = {name: next(iter(known)) for name, known in file_stems.items() if len(known) == 1}
+    assigned = assign(lists, stems, suffixes, own)
+    shown = ", ".join(dict.fromkeys(_shown(one.path, root) for one in lists))
+    if not stated and not any(assigned.sources.values()) and not any(is_plain_list(one.path) for one in lists):
+        layout.warnings.append(f"{shown} not used, as no line names a pair; move elsewhere what does not belong here")
+        return layout
     splits = {split: _gathered(layout, assigned.sources[split]) for split in in_split_order(assigned.sources)}
     if assigned.left:
         assigned.warnings.append(
             f"{len(assigned.left):,} pair(s) are in no list and left out, such as {assigned.left[0]}; add a line for "
             "each to a list, or move their files elsewhere"
         )
-    shown = ", ".join(dict.fromkeys(_shown(one.path, root) for one in lists))
     return Layout(
         layout.place,
         splits,
@@ -317,7 +329,13 @@ def _described(layout: Layout) -> Iterator[str]:
         named = [f"{name} = {words[role]}" for role, name in files.names.items() if name not in (role, ".")]
         if len({*files.names.values()}) < len(files.names):
             named = []  # one folder for both dates
-        ways.setdefault(", ".join([*named, *([files.suffixes.describe()] if files.suffixes else [])]), []).append(split)
+        named += [files.suffixes.describe()] if files.suffixes else []
+        matched: dict[str, list[str]] = {}
+        for role, listing in files.listings.items():
+            if listing.matched:
+                matched.setdefault(listing.matched, []).append(files.names[role])
+        named += [f"in {' and '.join(names)} {how}" for how, names in matched.items()]
+        ways.setdefault(", ".join(named), []).append(split)
     for way, splits in ways.items():
         if way:
             yield way if len(ways) == 1 else f"{', '.join(splits)}: {way}"

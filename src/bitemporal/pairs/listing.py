@@ -8,7 +8,10 @@ from pathlib import Path
 from bitemporal.errors import DataError
 from bitemporal.imagery.decode import SUFFIXES
 
-_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+_LITTER = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),  # Windows
+    *("__macosx", "icon\r", "@eadir", "__pycache__"),  # macOS, Synology, Python
+}
 
 
 @dataclass
@@ -19,11 +22,13 @@ class Listing:
         files: By stem, in Unicode's composed form (NFC); the first file of each stem.
         duplicates: All files of every stem that several files share.
         ignored: Names of sub-folders, and of files whose extension is not that of an image.
+        matched: How the stems of files became those of pairs, where they differ other than by suffixes.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
     duplicates: dict[str, list[Path]] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
+    matched: str = ""
 
 
 def shared_stem(paths: list[Path]) -> str:

@@ -120,5 +120,8 @@ DATE_ENDINGS = tuple(
 )
 """Ends of stems that stand for before and after, in lower case; ``-``, ``_``, ``.`` or a space precedes them."""
 
+DATE_WORDS = tuple(word for pair in _DATES for word in pair)
+"""Names that stand for one date, as ``normal`` gives them."""
+
 LABEL_ENDINGS = _LABELS
 """Ends of stems that stand for a change mask, as ``normal`` gives them."""

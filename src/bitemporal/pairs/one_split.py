@@ -18,6 +18,7 @@ from bitemporal.pairs.names import (
     labels_of_dates,
 )
 from bitemporal.pairs.one_pair import files_of_pair, images_in, label_among, label_below
+from bitemporal.pairs.stems import match_labels
 from bitemporal.pairs.suffixes import Suffixes, label_suffix, match_folders, part_folder, without_suffix
 
 
@@ -45,12 +46,12 @@ class ReadingOptions:
     Attributes:
         folders: Names of the folders before, after and of labels, where they are stated.
         suffixes: Suffixes of stems, where they are stated.
-        lists_stated: Whether lists elsewhere say which pair is in which split.
+        lists: Where the lists are that are stated to say which pair is in which split.
     """
 
     folders: tuple[str, ...] | None
     suffixes: Suffixes | None
-    lists_stated: bool
+    lists: Path | None
 
 
 @dataclass
@@ -91,8 +92,11 @@ def in_folders(level: Level, options: ReadingOptions) -> Found | None:
         inner = Level.of(level.path / name)
         dates = [] if options.folders else dates_among(inner.folders)
         if len(dates) == 1:
-            places = {date: f"{name}/{own}" for date, own in zip(DATES, dates[0], strict=True)}
-            return read_roles(level.path, places | _label_roles(level, dates[0]), options.suffixes)
+            labels_inside = _label_roles(inner, dates[0])
+            places = dict(zip(DATES, dates[0], strict=True)) | labels_inside
+            places = {role: f"{name}/{own}" for role, own in places.items()}
+            beside = {} if labels_inside else _label_roles(level, [*places.values()])
+            return read_roles(level.path, places | beside, options.suffixes)
         labels = list(options.folders[2:]) if options.folders else _label_names(level)
         found = _parted(level, name, labels, options.suffixes)
         if found is not None:
@@ -172,6 +176,9 @@ def read_roles(place: Path, roles: dict[str, str], stated: Suffixes | None) -> F
     listings |= {DATES[0]: before, DATES[1]: after}
     if suffixes is not None:
         suffixes = _match_labels(listings, suffixes)
+    else:
+        for role in (role for role in (LABEL, LABEL_AFTER) if role in listings):
+            listings[role] = match_labels(listings[role], before.files.keys() | after.files.keys())
     files = SplitFiles(place, listings, roles, suffixes)
     return Found(files, {Path(name).parts[0] for name in roles.values()})
 
@@ -196,6 +203,8 @@ def _match_labels(listings: dict[str, Listing], suffixes: Suffixes) -> Suffixes:
         stems = listings[role].files.keys()
         known = suffixes.label if suffixes.label is not None else label_suffix(stems, pairs, suffixes)
         listings[role] = without_suffix(listings[role], known)
+        if not known:
+            listings[role] = match_labels(listings[role], pairs)
         if role == LABEL:
             suffixes = replace(suffixes, label=known)
     return suffixes

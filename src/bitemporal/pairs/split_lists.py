@@ -1,28 +1,41 @@
-"""Lists of pairs by split: text files with a name per line, and a CSV with the columns split and stem."""
+"""Lists of pairs by split: text, CSV or JSON files with the names of one split, and tables of all splits."""
 
 import csv
+import json
 import os
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bitemporal.errors import DataError
-from bitemporal.files import not_there
-from bitemporal.imagery.decode import SUFFIXES, FileFault
+from bitemporal.files import not_there, text_of
 from bitemporal.outputs import replacing
-from bitemporal.pairs.listing import entries
-from bitemporal.pairs.names import split_name, split_of_list
+from bitemporal.pairs.listing import entries, is_image
+from bitemporal.pairs.names import DATE_WORDS, normal, split_name, split_of_list
 from bitemporal.pairs.partition import PartitionRow
 
-LIST_FOLDERS = ("list", "lists", "splits", "split")
+LIST_FOLDERS = ("list", "lists", "splits", "split", "imagesets", "txt")
 """Folders in which data sets keep their lists, in lower case."""
 
 SPLITS_CSV = "splits.csv"
-"""The table of splits that is used where it lies beside the folders of images."""
+"""The table of splits that ``write_split`` writes."""
 
-_LIST_ENDING = ".txt"
+_TABLES = (SPLITS_CSV, "split.csv", "splits.json", "split.json")
+"""Names of tables of all splits, in lower case."""
+
+_ENDINGS = ((".txt", ".lst", ""), (".csv", ".tsv"), (".json",))
+"""Of lists of one split; where there are several kinds, the first one decides."""
+
 _COLUMNS = ("split", "stem")
+_SPELT = {
+    "split": ("split", "splits", "set", "subset", "phase"),
+    "stem": ("stem", "name", "filename", "file", "path", "image", "imagename", "id", "imageid", "pair", "tile"),
+}
+"""Names of the columns, as ``normal`` gives them."""
+
+HEADER_WORDS = {*_SPELT["stem"], *DATE_WORDS} - {"a", "b"}
+"""Words of which one at least is in a line that names columns, as ``normal`` gives them."""
 
 
 @dataclass
@@ -40,45 +53,55 @@ class SplitList:
     names: list[str]
 
 
-@dataclass
-class Assignment:
-    """Which pair goes where, according to lists.
-
-    Attributes:
-        sources: By split: the split that a stem comes from, by stem.
-        left: Stems that no list names.
-        faults: Names without a pair, and names in two lists, with the split concerned.
-        warnings: What is usable but worth knowing.
-    """
-
-    sources: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
-    left: list[str] = field(default_factory=list)
-    faults: list[tuple[str, FileFault]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
-def find_lists(folder: Path) -> list[Path]:
-    """The files that say which pair is in which split: ``splits.csv``, or text files named after splits.
+def find_lists(folder: Path, used: Collection[str] = ()) -> list[Path]:
+    """The files that say which pair is in which split: a table of all splits, or files named after splits.
 
     Args:
-        folder: Where to look, and in its folders ``list`` and ``splits``; the first place that has any decides.
+        folder: Where to look, and in its folders: those that are named after lists, then all others. The first place
+            that has any decides.
+        used: Names of folders that hold images.
     """
-    listed = entries(folder)
-    if (SPLITS_CSV, False) in listed:
-        return [folder / SPLITS_CSV]
-    places = [folder, *(folder / name for name, is_folder in listed if is_folder and name.lower() in LIST_FOLDERS)]
-    for place in places:
-        files = [place / name for name, is_folder in entries(place) if not is_folder and name[0] != "."]
-        found = [path for path in files if path.name.lower() == SPLITS_CSV] or [
-            path for path in files if path.suffix.lower() == _LIST_ENDING and split_of_list(path.stem)
-        ]
-        if found:
+    folders = [name for name, is_folder in entries(folder) if is_folder and name not in used and name[0] != "."]
+    known = [folder / name for name in folders if name.lower() in LIST_FOLDERS]
+    inner = [path / name for path in known for name, is_folder in entries(path) if is_folder]
+    for place in (folder, *known, *inner):
+        if found := _lists_in(place):
             return found
-    return []
+    others = [found for name in folders if folder / name not in known and (found := _text_lists_in(folder / name))]
+    return others[0] if len(others) == 1 else []
+
+
+def is_list(name: str) -> bool:
+    """Whether a file's name is that of a table of splits, or of a list of one split."""
+    stem, ending = os.path.splitext(name)
+    known = any(ending.lower() in endings for endings in _ENDINGS)
+    return name.lower() in _TABLES or (known and split_of_list(stem) is not None)
+
+
+def is_plain_list(path: Path) -> bool:
+    """Whether a file is a list of names and not a table, which may hold anything."""
+    return path.name.lower() in _TABLES or path.suffix.lower() in _ENDINGS[0]
+
+
+def _lists_in(place: Path) -> list[Path]:
+    names = [name for name, is_folder in entries(place) if not is_folder and name[0] != "." and is_list(name)]
+    tables = sorted((name for name in names if name.lower() in _TABLES), key=lambda name: _TABLES.index(name.lower()))
+    if tables:
+        return [place / tables[0]]
+    by_kind = ([n for n in names if os.path.splitext(n)[1].lower() in endings] for endings in _ENDINGS)
+    return [place / name for name in next(filter(None, by_kind), [])]
+
+
+def _text_lists_in(place: Path) -> list[Path]:
+    """The text files of a folder of any name, where it can be listed."""
+    try:
+        return [path for path in _lists_in(place) if path.suffix.lower() == ".txt"]
+    except DataError:
+        return []
 
 
 def read_stated(path: str | os.PathLike[str]) -> list[SplitList]:
-    """The lists of an option: a CSV with the columns split and stem, or a folder of text files.
+    """The lists of an option: a table, a list, or a folder of either.
 
     Raises:
         DataError: When there is no such file or folder, or it holds no list.
@@ -99,17 +122,22 @@ def read_lists(paths: Sequence[Path]) -> list[SplitList]:
     """Read files of lists, as ``find_lists`` gives them.
 
     Raises:
-        DataError: When a file cannot be read, or a CSV lacks a column.
+        DataError: When a file cannot be read, or a table lacks a column.
     """
     lists: list[SplitList] = []
     for path in paths:
         text = _read(path)
-        if path.suffix.lower() == _LIST_ENDING:
-            lines = text.strip().splitlines()
-            names = [name.strip() for name in (lines[0].split(",") if len(lines) == 1 else lines)]  # OSCD has one line
-            lists.append(SplitList(path, split_of_list(path.stem) or path.stem, [name for name in names if name]))
-        else:
+        split = split_of_list(path.stem)
+        is_table = path.suffix.lower() in _ENDINGS[1] and (split is None or path.name.lower() in _TABLES)
+        if path.suffix.lower() == ".json":
+            lists += _of_json(path, text)
+        elif is_table:
             lists += _of_table(path, text)
+        else:
+            names = text.strip().splitlines()
+            if len(names) == 1 and not any(map(is_image, names[0].split(","))):  # OSCD has all in one line
+                names = names[0].split(",")
+            lists.append(SplitList(path, split or path.stem, [name.strip() for name in names if name.strip()]))
     merged: dict[tuple[str, Path], SplitList] = {}
     for one in lists:
         merged.setdefault((one.split, one.path), SplitList(one.path, one.split, [])).names.extend(one.names)
@@ -118,27 +146,28 @@ def read_lists(paths: Sequence[Path]) -> list[SplitList]:
 
 def _read(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        return text_of(path.read_bytes())
     except OSError as error:
         found = f"{path}: cannot be read ({error.strerror})" if path.exists() else not_there(path, "file or folder")
         raise DataError(
             f"{found}, expected a list of pairs: a CSV with the columns {','.join(_COLUMNS)}, or a text file with a "
             "name per line"
         ) from error
-    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # as Windows' editors save text
-    return raw.decode(encoding, "surrogateescape")
 
 
 def _of_table(path: Path, text: str) -> Iterator[SplitList]:
-    reader = csv.DictReader(text.splitlines(), delimiter=";" if ";" in text.partition("\n")[0] else ",")
-    columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
-    if missing := [column for column in _COLUMNS if column not in columns]:
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    found = list(reader.fieldnames or ())
+    columns = {column: _column(found, spelt) for column, spelt in _SPELT.items()}
+    if missing := [column for column, name in columns.items() if name is None]:
         raise DataError(
-            f"{path}: found the columns {', '.join(columns) or 'of an empty file'}, expected {' and '.join(_COLUMNS)}; "
-            f"{' and '.join(missing)} missing"
+            f"{path}: found the columns {', '.join(found) or 'of an empty file'}, expected {' and '.join(_COLUMNS)}; "
+            f"{' and '.join(missing)} missing: name the columns so"
         )
     for row in reader:
-        split, stem = ((row[columns[column]] or "").strip() for column in _COLUMNS)
+        split, stem = ((row[columns[column] or ""] or "").strip() for column in _COLUMNS)
         if split and stem:
             yield SplitList(path, split_name(split) or split, [stem])
 
@@ -157,81 +186,33 @@ def write_split(path: str | os.PathLike[str], rows: Iterable[PartitionRow]) -> N
         writer.writerows(sorted({(row.split, row.stem) for row in rows}))
 
 
-def assign(lists: Sequence[SplitList], stems: Mapping[str, Collection[str]], suffixes: Collection[str]) -> Assignment:
-    """Bring pairs into the splits that lists name.
-
-    Args:
-        lists: The lists.
-        stems: Stems of all files, by the split in whose folders they are.
-        suffixes: Suffixes that were taken off stems; names in lists may have them.
-    """
-    result = Assignment()
-    places: dict[str, list[str]] = defaultdict(list)
-    for split, own in stems.items():
-        for stem in own:
-            places[stem].append(split)
-    named_by: dict[tuple[str, str], SplitList] = {}
-    for one in lists:
-        missing, twice, again = [], [], []
-        for name in one.names:
-            stem = next((reading for reading in _readings(name, suffixes) if reading in places), "")
-            source = _source(places[stem], one.split) if stem else None
-            if source is None:
-                missing.append(name)
-            elif (stem, source) not in named_by:
-                named_by[stem, source] = one
-                result.sources[one.split][stem] = source
-            elif named_by[stem, source].split == one.split:
-                again.append(name)
-            else:
-                twice.append((name, named_by[stem, source]))
-        result.sources.setdefault(one.split, {})
-        if missing:
-            result.faults.append((one.split, _missing(one, missing)))
-        if twice:
-            shown, first = twice[0]
-            other = first.split if first.path == one.path else first.path.name
-            fault = FileFault(
-                one.path,
-                f"{len(twice)} of its names for {one.split} are in {other} too, such as {shown}",
-                "name each pair for one split only: remove the lines from one of the two",
-            )
-            result.faults.append((one.split, fault))
-        if again:
-            result.warnings.append(f"{one.path}: names {len(again)} pair(s) more than once, such as {again[0]}")
-    result.left = sorted(stem for stem, own in places.items() if not any((stem, split) in named_by for split in own))
-    return result
+def _column(found: Sequence[str], spelt: Sequence[str]) -> str | None:
+    """The column that has the first of some names."""
+    by_word = {normal(name.strip()): name for name in reversed(found)}
+    return next((by_word[word] for word in spelt if word in by_word), None)
 
 
-def _missing(one: SplitList, names: list[str]) -> FileFault:
-    if len(names) == len(set(one.names)):
-        return FileFault(
-            one.path,
-            f"none of its {len(names)} lines names a pair of this folder, such as {names[0]}",
-            "write one stem or file name per line, or remove the file if it is no list of pairs",
-        )
-    shown = ", ".join(list(dict.fromkeys(names))[:3])
-    return FileFault(
-        one.path,
-        f"{len(names)} of its {len(one.names)} names have no file, such as {shown}",
-        "add their files, or remove the lines",
-    )
+def _of_json(path: Path, text: str) -> Iterator[SplitList]:
+    """A list of names, or objects with names, of one split; or an object with such a list for each split."""
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}), expected a list of names; correct it") from error
+    if isinstance(content, dict) and any(split_name(str(key)) for key in content):
+        for key, value in content.items():
+            if split := split_name(str(key)):
+                yield SplitList(path, split, list(_names_in(value)))
+        return
+    split = split_of_list(path.stem) or path.stem
+    images = content.get("images", content) if isinstance(content, dict) else content  # as COCO has them
+    yield SplitList(path, split, list(_names_in(images)))
 
 
-def _source(places: Sequence[str], split: str) -> str | None:
-    """The split in whose folders a listed stem is: its own, else the only one, else train."""
-    if split in places:
-        return split
-    if len(places) == 1:
-        return places[0]
-    return "train" if "train" in places else None
-
-
-def _readings(name: str, suffixes: Collection[str]) -> Iterator[str]:
-    """The stems that a line may mean: of the whole line, else of its first column; a path's folders are dropped."""
-    for text in dict.fromkeys((name, name.split("\t")[0], name.split(",")[0], name.split(" ")[0])):
-        base = text.strip().strip("\"'").replace("\\", "/").rpartition("/")[2]
-        stem, ending = os.path.splitext(base)
-        for reading in (stem, base) if ending.lower() in SUFFIXES else (base,):
-            yield reading
-            yield from (reading.removesuffix(suffix) for suffix in suffixes if suffix and reading.endswith(suffix))
+def _names_in(value: Any) -> Iterator[str]:  # noqa: ANN401  whatever JSON holds
+    """Names in a list of names, or of objects with a name each."""
+    for item in value if isinstance(value, list) else ():
+        if isinstance(item, dict):
+            name = _column([str(key) for key in item if isinstance(item[key], str)], (*_SPELT["stem"], *DATE_WORDS))
+            item = item[name] if name else item
+        if isinstance(item, str | int):
+            yield str(item)

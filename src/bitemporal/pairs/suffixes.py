@@ -13,6 +13,7 @@ from pathlib import Path
 from bitemporal.errors import OptionError
 from bitemporal.pairs.listing import Listing
 from bitemporal.pairs.names import DATE_ENDINGS, DATES, LABEL, LABEL_ENDINGS, normal
+from bitemporal.pairs.stems import match_prefixes, match_spelling
 
 _SEPARATORS = "_-. "
 _PART = re.compile(r"[_\-. ][^_\-. ]*")
@@ -106,7 +107,9 @@ def match_folders(
 ) -> tuple[Listing, Listing, Suffixes | None]:
     """Bring the images of two folders under the stems of their pairs.
 
-    Where no stem is in both folders, and all stems of each end in one suffix, the stems without it pair them.
+    Where no stem is in both folders, and all stems of each end in one suffix, the stems without it pair them; where all
+    begin with a word for their date, the stems without it do. Capitals and leading zeros make no difference where all
+    stems of a folder have a counterpart that way.
 
     Args:
         before: Images of date 1.
@@ -119,8 +122,10 @@ def match_folders(
     suffixes = stated and _stated(stated, [*before.files, *after.files])
     if suffixes is None and before.files and after.files and not before.files.keys() & after.files.keys():
         suffixes = _suffixes_of(before.files, after.files) or _within(before, after)
+        if suffixes is None:
+            before, after = match_prefixes(before, after)
     if suffixes is None:
-        return before, after, None
+        return before, match_spelling(after, before.files), None
     first, second = suffixes.at_the_end(before), suffixes.at_the_end(after)
     return without_suffix(first, suffixes.before), without_suffix(second, suffixes.after), suffixes
 

@@ -80,6 +80,7 @@ def of_stems(place: Path, files: SplitFiles, stems: Iterable[str]) -> SplitFiles
         role: Listing(
             {stem: listing.files[stem] for stem in own if stem in listing.files},
             {stem: listing.duplicates[stem] for stem in own if stem in listing.duplicates},
+            matched=listing.matched,
         )
         for role, listing in files.listings.items()
     }

@@ -9,10 +9,10 @@ from pathlib import Path
 from bitemporal.errors import DataError
 from bitemporal.imagery.band_files import band_files
 from bitemporal.pairs.listing import entries, is_image, is_litter
-from bitemporal.pairs.names import DATES, labels_among, missing_date, split_of_list
+from bitemporal.pairs.names import DATES, LABEL, dates_among, labels_among, missing_date
 from bitemporal.pairs.one_pair import images_in
 from bitemporal.pairs.one_split import Found, Level, ReadingOptions, folders_option, split_at
-from bitemporal.pairs.split_lists import LIST_FOLDERS, SPLITS_CSV
+from bitemporal.pairs.split_lists import LIST_FOLDERS, SPLITS_CSV, find_lists, is_list
 
 EXPECTED = (
     "expected ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}, A holding the images before, B those after, "
@@ -42,11 +42,16 @@ def unused(
         found: Its pairs, if its own folders hold them.
         lists: Lists of splits that are used.
     """
-    for name in level.folders:
-        if name in used:
-            continue
+    folders = [name for name in level.folders if name not in used and not _holds_lists(level.path / name, options)]
+    other = _other_dates(level, folders, options, found)
+    if other:
+        both = " and ".join(other[:2])
+        yield f"{level.path}: {both} hold images that are not used; {folders_option(other)} reads them"
+    for name in folders:
         path = level.path / name
-        if name.lower() in LIST_FOLDERS:
+        if name in other:
+            continue
+        if name.lower() in LIST_FOLDERS or any(path in one.parents for one in lists):
             inside = [n for n, is_folder in entries(path) if not is_folder and path / n not in lists]
             yield from _unused_lists(path, inside, options)
         elif _holds_pairs(path, options):
@@ -57,7 +62,7 @@ def unused(
         else:
             count = len(images_in(path))
             what = f"a folder of {count:,} image(s)" if count else "a folder without images of its own"
-            yield f"{path}: {what} that is not used{_as_labels(name, count, options, found)}"
+            yield f"{path}: {what} that is not used{_as_labels(path, options, found)}"
     files = [name for name in level.files if name not in used and level.path / name not in lists]
     images = [name for name in files if is_image(name)]
     archives = [name for name in files if name.lower().endswith(_ARCHIVES)]
@@ -71,22 +76,40 @@ def unused(
     yield from _unused_lists(level.path, [n for n in files if n not in images and n not in archives], options)
 
 
-def _as_labels(name: str, count: int, options: ReadingOptions, found: Found | None) -> str:
-    """How a folder of images would be used as labels, where it can be."""
+def _holds_lists(folder: Path, options: ReadingOptions) -> bool:
+    """Whether a folder is, or holds, what is stated to say which pair is in which split."""
+    stated = None if options.lists is None else options.lists.resolve()
+    return stated is not None and (stated == folder.resolve() or folder.resolve() in stated.parents)
+
+
+def _other_dates(level: Level, folders: Sequence[str], options: ReadingOptions, found: Found | None) -> tuple[str, ...]:
+    """The folders before, after and, if any, of labels that would be read where others are."""
+    dates = [] if found is None or options.folders else dates_among(folders)
+    if len(dates) != 1 or not all(images_in(level.path / name) for name in dates[0]):
+        return ()
+    labels = labels_among(folders) or [found.files.names[LABEL]] if found and LABEL in found.files.names else []
+    return (*dates[0], *labels[:1])
+
+
+def _as_labels(path: Path, options: ReadingOptions, found: Found | None) -> str:
+    """How a folder of images would be used as labels, where its stems are those of pairs."""
     dates = [] if found is None else [found.files.names[date] for date in DATES]
-    if not count or options.folders or len({*dates}) < 2 or dates[0].startswith("*"):
+    stems = () if found is None else found.files.listings[DATES[0]].files
+    if options.folders or len({*dates}) < 2 or dates[0].startswith("*") or not any(s in stems for s in images_in(path)):
         return "; move it elsewhere if it does not belong here"
-    return f"; {folders_option((*dates, name))} reads it as the labels"
+    return f"; if it holds the labels, {folders_option((*dates, path.name))} reads them"
 
 
 def _unused_lists(folder: Path, names: Sequence[str], options: ReadingOptions) -> Iterator[str]:
-    lists = [name for name in names if name == SPLITS_CSV or split_of_list(os.path.splitext(name)[0])]
-    if lists and not options.lists_stated:
+    lists = [name for name in names if is_list(name)]
+    if lists and not options.lists:
+        decide = {path for path in find_lists(folder) if path.parent == folder and path.name in lists}
+        place = folder if decide else folder / lists[0] if len(lists) == 1 else None
         yield (
             f"{folder}: {', '.join(lists)} not used, as folders or other lists say which pair is in which split; "
-            f"--splits {shlex.quote(str(folder))} makes these decide"
+            + (f"--splits {shlex.quote(str(place))} makes these decide" if place else "move them elsewhere")
         )
-    rest = [name for name in names if name not in lists and not is_litter(name) and not _is_paper(name)]
+    rest = [name for name in names if name not in lists and not is_litter(name) and not is_paper(name)]
     if rest:
         yield (
             f"{folder}: {', '.join(rest[:3])}{', ...' if rest[3:] else ''} not used, being neither image nor the list "
@@ -94,7 +117,7 @@ def _unused_lists(folder: Path, names: Sequence[str], options: ReadingOptions) -
         )
 
 
-def _is_paper(name: str) -> bool:
+def is_paper(name: str) -> bool:
     """Whether a file is what accompanies any data set: read-me, licence, the record of a download."""
     return name.lower().startswith(_PAPERS)
 
@@ -111,6 +134,8 @@ def _holds_pairs(path: Path, options: ReadingOptions) -> bool:
 
 def half_a_split(level: Level, options: ReadingOptions) -> str:
     """What is wrong with the folder of a split in which no pairs are found."""
+    if not level.folders and not level.files:
+        return f"{level.path}: is empty, expected the folders A, B and label with images; fill or remove it"
     there = few_of(level.folders) if level.folders else "no folders"
     if options.folders is not None:
         return (
@@ -146,6 +171,9 @@ def nothing_found(level: Level, options: ReadingOptions) -> str:
             f"as {files[0]}; {EXPECTED}. Where the ends of their stems tell them apart, state these by suffixes "
             "(--suffixes)"
         )
+    archives = [name for name in level.files if name.lower().endswith(_ARCHIVES)]
+    if archives and not level.folders:
+        return f"{level.path}: found the archives {few_of(archives)}, {EXPECTED}; unpack them"
     found = f"the folders {few_of(level.folders)}" if level.folders else "no folders"
     return f"{level.path}: found {found}, {EXPECTED}; other folders can be named by folders (--folders)"
 
@@ -163,5 +191,5 @@ def _file_of_band(level: Level, depth: int) -> Path | None:
 
 
 def few_of(names: Sequence[str]) -> str:
-    """The first ten names in words."""
+    """The first names in words."""
     return f"{', '.join(names[:10])}{', ...' if names[10:] else ''}"
