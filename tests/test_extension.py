@@ -14,6 +14,8 @@ from bitemporal.inference.bundle import read_description
 from bitemporal.run import fit, stages
 from bitemporal.run.stages import DistillationRun
 from remedies import follow_options
+from test_pipeline import SHORT, distill, fingerprint
+from test_pipeline import arguments as words_of_distill
 from test_training import Crash, assert_equal, distill_recipe, recipe, scored, weights
 
 QUIET = Console(quiet=True)
@@ -102,13 +104,21 @@ def test_fewer_steps_are_refused_with_the_option_that_helps(tiny_pairs, tmp_path
     assert follow_options(text.partition(", or")[0], shorter) == [["--max-steps", "6"]]
 
 
-def test_without_its_checkpoint_a_finished_stage_is_kept(tiny_pairs, tmp_path):
+def test_without_its_checkpoint_a_finished_stage_is_kept(tiny_pairs, tmp_path, capsys):
     bundle = stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
     before = (bundle / "weights.safetensors").read_bytes()
     (tmp_path / "run/origin/last.ckpt").unlink()
-    with pytest.raises(BundleError, match=r"last\.ckpt: not found; .* 6 steps, to 8"):
+    written = (tmp_path / "run/recipe.yaml").read_bytes()
+    with pytest.raises(BundleError, match=r"last\.ckpt: not found; origin has 6 of 8 steps, and cannot be"):
         stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=8), QUIET)
     assert (bundle / "weights.safetensors").read_bytes() == before
+    assert (tmp_path / "run/recipe.yaml").read_bytes() == written
+    longer = arguments(tiny_pairs, tmp_path / "run", "--max-steps=8", "--validate-every=2")
+    assert main(longer) == 1
+    assert follow_options(capsys.readouterr().err.partition(", or give")[0], longer) == [["--max-steps", "6"]]
+    (tmp_path / "run/recipe.yaml").unlink()  # nothing tells what the run was to have
+    with pytest.raises(BundleError, match=r"Restore the file from a copy, or give another --out to start anew"):
+        stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=8), QUIET)
 
 
 def test_a_checkpoint_from_before_stages_could_be_extended(tiny_pairs, tmp_path):
@@ -151,3 +161,44 @@ def test_student_and_control_are_extended_together_and_others_not_behind_their_b
 def test_a_length_by_default_and_the_same_one_stated_are_equal(tiny_pairs, tmp_path):
     for given in ({}, {"student_steps": 2}, {"teacher_steps": 2}):
         DistillationRun(distill_recipe(tiny_pairs, tmp_path / "run", max_steps=4, stages="origin", **given), QUIET)()
+
+
+def test_the_verdict_is_not_about_stages_that_are_still_to_be_extended(tiny_pairs, tmp_path, capsys):
+    run = tmp_path / "run"
+    distill(tiny_pairs, run)()
+    before = fingerprint(run)
+    longer = words_of_distill(tiny_pairs, run, SHORT | {"student_steps": 4})
+    assert main([*longer, "--stages=verdict"]) == 1
+    text = capsys.readouterr().err
+    assert "control has 2 of 4 steps and student has 2 of 4 steps" in text
+    assert fingerprint(run) == before
+    assert main([*longer, "--stages=student,verdict"]) == 1  # and not of a student that is longer than its control
+    assert "control has 2 of 4 steps, so that" in capsys.readouterr().err
+    assert fingerprint(run) == before
+    shutil.copytree(run, tmp_path / "copy")
+    ways = [["--stages", "control,student,verdict"], ["--student-steps", "2"]]
+    for way in ways:  # each from where the message stood: after the first, the run is longer
+        shutil.rmtree(run)
+        shutil.copytree(tmp_path / "copy", run)
+        assert follow_options(" ".join(way), [*longer, "--stages=verdict"]) == [way]
+        assert " ".join(way) in text
+    assert scored_steps(run) == {"control": 2, "student": 2}
+
+
+def test_a_verdict_on_an_extension_that_was_interrupted_is_refused(tiny_pairs, tmp_path, monkeypatch, capsys):
+    """The old bundle still stands, and recipe.yaml has the new steps."""
+    run, steps = tmp_path / "run", {"max_steps": 2, "validate_every": 1, "stages": "origin"}
+    DistillationRun(distill_recipe(tiny_pairs, run, **steps), QUIET)()
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        scored(patch, {3: 0.5, 4: 0.5}, {4})
+        DistillationRun(distill_recipe(tiny_pairs, run, **(steps | {"max_steps": 4})), QUIET)()
+    command = ["distill", f"--config={run / 'recipe.yaml'}", "--stages=verdict"]
+    assert main(command) == 1
+    text = capsys.readouterr().err
+    assert "origin has 2 of 4 steps" in text
+    assert follow_options(text, command) == [["--stages", "origin,verdict"]]
+    assert read_description(run / "origin/bundle")["metadata"]["steps"] == 4
+
+
+def scored_steps(run: Path) -> dict[str, int]:
+    return {n: read_description(run / n / "bundle")["metadata"]["steps"] for n in ("control", "student")}

@@ -11,14 +11,15 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from bitemporal.cli.main import main
-from bitemporal.errors import DataError, OutputError, RecipeError
+from bitemporal.errors import BundleError, DataError, OutputError, RecipeError
 from bitemporal.evaluation import read_result
+from bitemporal.inference.bundle import read_description
 from bitemporal.report import write_report
 from bitemporal.run import reuse, stages
 from bitemporal.run.recipe import DistillRecipe
 from remedies import follow_options
 from test_pipeline import SHORT, arguments, distill, fingerprint
-from test_training import assert_equal
+from test_training import assert_equal, under_torchrun
 
 TEACHERS = ("teacher-small", "teacher-medium", "teacher-large")
 QUIET = Console(quiet=True)
@@ -178,6 +179,47 @@ def test_a_validation_split_goes_along(tiny_pairs, tmp_path):
     distill(tmp_path / "pairs", tmp_path / "run", reuse=str(tmp_path / "first"), seed=1, **options)()
     for name in ("splits.csv", "partition.csv"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+def test_reused_stages_cannot_be_extended_and_nothing_is_changed(first, tiny_pairs, tmp_path, capsys):
+    run = tmp_path / "run"
+    command = [*arguments(tiny_pairs, run, SHORT | {"lambda": 3.0}), f"--reuse={first}"]
+    assert main(command) == 0
+    before = fingerprint(run)
+    capsys.readouterr()
+    steps = str(SHORT["student_steps"])
+    longer = [*command, "--student-steps=9"]
+    assert main(longer) == 1
+    text = capsys.readouterr().err
+    assert f"(stages that were reused have none); control has {steps} of 9 steps, and cannot be trained" in text
+    assert fingerprint(run) == before
+    assert follow_options(text.partition(", or give")[0], longer) == [["--student-steps", steps]]
+    # or another folder, where the control is trained anew
+    assert text.strip().endswith("or give another --out to start anew")
+    assert main([*(word for word in longer if not word.startswith("--out")), f"--out={tmp_path / 'other'}"]) == 0
+    copied = json.loads((tmp_path / "other/reused.json").read_text())["sha256"]
+    assert "control" not in copied and {"origin", *TEACHERS} == {*copied}
+
+
+def test_reused_teachers_cannot_be_extended_before_the_student_begins(first, tiny_pairs, tmp_path):
+    options = {"reuse": str(first), "seed": 5}
+    distill(tiny_pairs, tmp_path / "run", stages="control", **options)()
+    with pytest.raises(BundleError, match=r"teacher-.* has . of 8 steps, .*another --out, and no --reuse, to start"):
+        distill(tiny_pairs, tmp_path / "run", teacher_steps=8, **options)
+
+
+@pytest.mark.full
+def test_two_processes_reuse_and_extend_as_one(first, tiny_pairs, tmp_path):
+    """With two processes of torchrun, and with two that the run starts: the same weights."""
+    for steps in (2, 4):
+        changes = SHORT | {"lambda": 3.0, "seed": 5, "student_steps": steps, "stages": "student"}
+        words = [*arguments(tiny_pairs, tmp_path / "torchrun", changes), f"--reuse={first}"]
+        under_torchrun(words)
+        distill(tiny_pairs, tmp_path / "spawned", reuse=str(first), devices=2, **changes)()
+    assert_equal(weights(tmp_path / "torchrun", "student"), weights(tmp_path / "spawned", "student"))
+    metadata = read_description(tmp_path / "torchrun/student/bundle")["metadata"]
+    assert (metadata["steps"], metadata["extended_from"]) == (4, [2])
+    assert {*json.loads((tmp_path / "torchrun/reused.json").read_text())["sha256"]} == {"origin", *TEACHERS}
 
 
 def test_the_papers_settings_are_one_option(tiny_pairs, tmp_path):

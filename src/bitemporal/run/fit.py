@@ -32,7 +32,7 @@ from torch.optim import Optimizer
 import bitemporal
 from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
 from bitemporal.imagery.masks import IGNORE
-from bitemporal.inference.bundle import read_description, save_bundle, write_weights
+from bitemporal.inference.bundle import save_bundle, write_weights
 from bitemporal.metrics import MAIN_METRICS, confusion_counts, metrics
 from bitemporal.models import ChangeModel, ModelCard
 from bitemporal.outputs import clear_leftovers, replacing
@@ -41,6 +41,7 @@ from bitemporal.pairs.batch import Batch
 from bitemporal.run.data import training_images
 from bitemporal.run.folder import StageFolder
 from bitemporal.run.learner import Learner, Optimisation
+from bitemporal.run.lengths import is_trained, trained_steps
 from bitemporal.run.loading import TrainingSamples, ValidationPairs, derive_seed, training_loader, validation_loader
 from bitemporal.run.processes import (
     errors_of_started_processes,
@@ -105,7 +106,7 @@ class Stage:
             return (self.steps,)
         known = read_checkpoint(self.folder.checkpoint).get("lengths")
         if known is None:  # a checkpoint from before stages could be extended
-            known = [_trained_steps(self.folder, self.steps)] if self.folder.finished else []
+            known = [trained_steps(self.folder, self.steps)] if self.folder.finished else []
         return (*(length for length in known if length < self.steps), self.steps)
 
     @property
@@ -181,12 +182,6 @@ def _train(stage: Stage, build: Callable[[], Learner], console: Console) -> None
     if is_first_process():
         clear_leftovers(stage.folder.files())
     first_step, lengths = resume_step(stage.folder), stage.lengths
-    if stage.folder.finished and not first_step:
-        raise BundleError(
-            f"{stage.folder.checkpoint}: not found; without it, stage {stage.name} cannot be trained further than its "
-            f"{_trained_steps(stage.folder, stage.steps)} steps, to {stage.steps}; restore the file, or give as many "
-            "steps as before"
-        )
     Fabric.seed_everything(derive_seed(stage.recipe.seed, stage.stream, "start") % 2**32, verbose=False)
     learner = build()
     if first_step:
@@ -394,18 +389,6 @@ def _describe_extension(stage: Stage, lengths: tuple[int, ...], card: ModelCard)
         f"{stage.name}: extended from {old} to {new} steps; up to step {old}, the learning rate is that of a schedule "
         f"of {old} steps, which ends at 0; from there on it is that of {new} steps, at {share:.0%} of the peak"
     )
-
-
-def is_trained(folder: StageFolder, steps: int) -> bool:
-    """Whether a stage has its bundle, of a network that was trained for as many steps."""
-    return folder.finished and _trained_steps(folder, steps) >= steps
-
-
-def _trained_steps(folder: StageFolder, otherwise: int) -> int:
-    """Steps that the network of a finished stage was trained for, if its bundle says so."""
-    metadata = read_description(folder.bundle).get("metadata")
-    steps = metadata.get("steps") if isinstance(metadata, dict) else None
-    return steps if isinstance(steps, int) else otherwise
 
 
 class _Losses:

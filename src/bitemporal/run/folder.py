@@ -108,6 +108,11 @@ class RunFolder:
         files = [self.recipe, self.reused, self.partition, self.splits, self.metrics, self.overview, self.report]
         return [*files, self.stage(O_P).bundle]
 
+    def finished_stages(self) -> list[str]:
+        """Names of the stages that have their bundle."""
+        names = (path.parents[1].name for path in self.path.glob("*/bundle/bundle.json"))
+        return sorted(name for name in names if name != O_P)
+
     def has_checkpoint(self) -> bool:
         """Whether any stage has left something to resume from."""
         patterns = ("*/last.ckpt", "*/bundle/bundle.json")

@@ -15,8 +15,8 @@ from bitemporal.errors import DataError, OutputError, RecipeError
 from bitemporal.files import not_there
 from bitemporal.outputs import replacing, replacing_folder, write_json
 from bitemporal.pairs.partition import read_partition
-from bitemporal.run.fit import is_trained
 from bitemporal.run.folder import CONTROL, ORIGIN, RunFolder, StageFolder, teacher_stage
+from bitemporal.run.lengths import is_trained
 from bitemporal.run.processes import is_first_process, wait_for_all_processes
 from bitemporal.run.recipe import DistillRecipe
 from bitemporal.run.same_recipe import MAY_CHANGE, as_option, recipe_then, same_value
@@ -47,7 +47,9 @@ def reuse_stages(recipe: DistillRecipe, folder: RunFolder, console: Console) -> 
         DataError: When it is no run.
         OutputError: When the new run's folder holds another stage of one of these names.
     """
-    if recipe.reuse is None or folder.reused.is_file():
+    done = folder.reused.is_file()
+    wait_for_all_processes(recipe)  # all of them look before the first one writes
+    if recipe.reuse is None or done:
         return
     source = RunFolder(recipe.reuse)
     names = _stages(recipe, source)

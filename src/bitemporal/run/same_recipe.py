@@ -10,8 +10,8 @@ from bitemporal.run.recipe import DistillRecipe, TrainRecipe, read_yaml
 MAY_CHANGE = {"out", "data", "stages", "devices", "workers"}
 """Fields of a recipe that may change when a run is resumed."""
 
-_STEPS = {"max_steps": ORIGIN, "teacher_steps": "teacher", "student_steps": STUDENT}
-"""Fields that say how long stages are, and a stage of each."""
+STEPS_OF = {ORIGIN: "max_steps", "teachers": "teacher_steps", STUDENT: "student_steps", CONTROL: "student_steps"}
+"""Fields that say how long stages are, by the stages as ``stages`` of a recipe calls them."""
 
 
 def recipe_then(folder: RunFolder) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def check_same_run(recipe: TrainRecipe, folder: RunFolder) -> None:
     differing = [
         name
         for name in dict.fromkeys([*now, *before])  # `train` in the folder of a `distill` run lacks fields
-        if name not in {*MAY_CHANGE, *_STEPS} and not same_value(before.get(name), now.get(name))
+        if name not in {*MAY_CHANGE, *STEPS_OF.values()} and not same_value(before.get(name), now.get(name))
     ]
     if differing:
         listed = ", ".join(f"{name} ({before.get(name)!r} then, {now.get(name)!r} now)" for name in differing)
@@ -71,14 +71,14 @@ def check_same_run(recipe: TrainRecipe, folder: RunFolder) -> None:
             f"{folder.recipe}: this run was started with another recipe; {listed}. Resume it with the same options "
             f"({same}), or give another --out to start anew"
         )
-    for name, stage in _STEPS.items():
-        if name in now:
+    for stage, name in STEPS_OF.items():
+        if name in now and stage != CONTROL:  # which is as long as the student
             _check_steps(name, stage, before, recipe, folder)
 
 
 def _check_steps(name: str, stage: str, before: Mapping[str, Any], recipe: TrainRecipe, folder: RunFolder) -> None:
     """Refuse fewer steps for a stage, and more where another stage has learned from it."""
-    then, now = _steps_then(before, name), recipe.steps_of(stage)
+    then, now = steps_then(before, name), recipe.steps_of(stage)
     if now < then:
         raise RecipeError(
             f"{folder.recipe}: {name}: this run was started with {then} steps, now there are {now}; a run can be "
@@ -91,7 +91,8 @@ def _check_steps(name: str, stage: str, before: Mapping[str, Any], recipe: Train
         )
 
 
-def _steps_then(before: Mapping[str, Any], name: str) -> int:
+def steps_then(before: Mapping[str, Any], name: str) -> int:
+    """Steps that a recipe states, or that it has by default, by the name of the field."""
     steps, longest = before.get(name), before.get("max_steps")
     return int(steps) if isinstance(steps, int) else max(1, int(longest or 0) // 2)
 

@@ -21,9 +21,10 @@ from bitemporal.method.loss import DistillationLoss, view_for
 from bitemporal.method.teachers import CALIBRATION_SAMPLES, AllTeachers, PartTeachers, Teachers, calibrate, log_odds
 from bitemporal.models import ChangeModel, create_model, model_card
 from bitemporal.run.data import TRAIN, VAL, prepare_data, say
-from bitemporal.run.fit import Stage, check_fit, is_trained, train_stage
+from bitemporal.run.fit import Stage, check_fit, train_stage
 from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT, RunFolder, teacher_stage
 from bitemporal.run.learner import Learner
+from bitemporal.run.lengths import check_lengths, is_trained
 from bitemporal.run.loading import training_loader
 from bitemporal.run.processes import is_first_process, make_fabric
 from bitemporal.run.recipe import STAGES, DistillRecipe, TrainRecipe
@@ -44,6 +45,7 @@ class TrainingRun:
 
         Raises:
             RecipeError: When the folder holds a run of another recipe, or the recipe does not suit a network.
+            BundleError: When a stage cannot be extended.
             OutputError: When the run folder cannot be used.
             DataError: When the pairs cannot be used.
         """
@@ -51,6 +53,7 @@ class TrainingRun:
         self.console = console or Console(stderr=True, quiet=not is_first_process())
         _check_networks(recipe)
         check_same_run(recipe, self.folder)
+        check_lengths(recipe, self.folder)
         if isinstance(recipe, DistillRecipe) and recipe.reuse is not None:
             reuse_stages(recipe, self.folder, self.console)
         self.data = prepare_data(recipe, self.folder, self.console)
