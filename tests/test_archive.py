@@ -292,7 +292,7 @@ def test_several_files_of_one_date_are_quoted_where_semicolons_separate_the_colu
     (tmp_path / "m.csv").write_text('id;before;after\none;"r.tif;g.tif;b.tif";a.tif\ntwo;r.tif;g.tif;b.tif;a.tif\n')
     one, two = read_manifest(tmp_path / "m.csv")
     assert one.before == tuple(str(tmp_path / f"{band}.tif") for band in "rgb")
-    assert "row 2 has 5 values for 3 columns" in two.error
+    assert "line 3 has 5 values for 3 columns" in two.error
     assert "double quotes" in two.error
 
 
@@ -352,18 +352,15 @@ def test_a_line_that_cannot_be_used_is_one_failed_scene(archive, tmp_path):
     (archive / "holes.csv").write_text("id,before,after\nfirst,b0.tif,\nsecond,b1.tif,a1.tif\n")
     statuses = predict_archive(plan(archive, tmp_path / "out"), read_manifest(archive / "holes.csv"))
     assert [(status.id, status.status) for status in statuses] == [("first", "failed"), ("second", "done")]
-    assert "row 1 has no after" in statuses[0].error
+    assert "line 2 has no after" in statuses[0].error
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("id,before\na,b.tif\n", r"found the columns id, before \(separated by commas\), .* id, before and after"),
+        ("id,before\na,b.tif\n", r"found the columns id, before \(separated by commas\), .* before and after"),
         ("scene;date1;date2\na;b;c\n", r"found the columns scene, date1, date2 \(separated by semicolons\)"),
         ("ID;Before;After;Id\na;b;c;d\n", "the column id twice"),
-        ("id,before,after\n,b.tif,c.tif\n", "row 1 has no id"),
-        ("id,before,after\na,b.tif,c.tif\na,d.tif,e.tif\n", "the id 'a' occurs 2 times"),
-        ("id,before,after\n../x,b.tif,c.tif\n", r"the id '../x' cannot name a folder"),
         ("id,before,after\n", "lists no scene"),
     ],
 )
@@ -375,10 +372,58 @@ def test_manifests_that_cannot_be_used_are_errors(content, words, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "a\\b"])
-def test_ids_that_name_no_folder_of_their_own_are_errors(name, tmp_path):
-    (tmp_path / "m.csv").write_text(f"id,before,after\n{name},b.tif,c.tif\n")
-    with pytest.raises(DataError, match="cannot name a folder"):
-        read_manifest(tmp_path / "m.csv")
+def test_ids_that_name_no_folder_of_their_own_are_faults_of_their_scenes(name, tmp_path):
+    (tmp_path / "m.csv").write_text(f"id,before,after\n{name},b.tif,c.tif\ngood,b.tif,c.tif\n")
+    bad, good = read_manifest(tmp_path / "m.csv")
+    assert "cannot name a folder" in bad.error and not good.error
+
+
+def test_scenes_without_an_id_are_named_after_their_file_or_their_line(tmp_path):
+    text = 'after,before\na.tif,x/one.tif\n\na.tif,"r.tif;g.tif"\n\na.tif,y/two.tif\na.tif,z/two.tif\n'
+    (tmp_path / "m.csv").write_text(text)
+    assert [scene.id for scene in read_manifest(tmp_path / "m.csv")] == ["one", "r", "line-6", "line-7"]
+    (tmp_path / "m.csv").write_text("id,before,after\nr,b.tif,a.tif\n,r.tif,a.tif\n,s.tif,a.tif\n")
+    assert [scene.id for scene in read_manifest(tmp_path / "m.csv")] == ["r", "line-3", "s"]
+    pandas.DataFrame({"before": ["one.tif", "x/one.tif"], "after": ["a.tif"] * 2}).to_parquet(tmp_path / "m.parquet")
+    assert [scene.id for scene in read_manifest(tmp_path / "m.parquet")] == ["row-1", "row-2"]
+
+
+def test_lines_in_messages_are_those_of_the_file(tmp_path):
+    text = '\nid,before,after,note\n\none,b.tif,a.tif,"two\nlines"\ntwo,b.tif,,\n'
+    (tmp_path / "m.csv").write_text(text)
+    one, two = read_manifest(tmp_path / "m.csv")
+    assert (one.row, two.row) == ("line 4", "line 6")
+    assert "m.csv: line 6 has no after" in two.error
+
+
+def test_scenes_of_one_id_fail_and_repeated_ones_are_done_once(archive, tmp_path, capsys):
+    (archive / "twice.csv").write_text(
+        "id,before,after\na,b0.tif,a0.tif\nb,b1.tif,a1.tif\na,b2.tif,a2.tif\nb,b1.tif,a1.tif\n../c,b3.tif,a3.tif\n"
+    )
+    words = ["predict-archive", "--manifest", str(archive / "twice.csv"), "--bundle", str(archive / "bundle")]
+    assert (
+        main([*words, "--out", str(tmp_path / "out"), "--polygons", "p.gpkg", "--merge", str(tmp_path / "m.gpkg")]) == 1
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b", "status.csv"]
+    status = pandas.read_csv(tmp_path / "out/status.csv")
+    assert list(zip(status.id, status.status, strict=True)) == [
+        ("a", "failed"), ("b", "done"), ("a", "failed"), ("../c", "failed"),
+    ]  # fmt: skip
+    assert all("2 scenes have the id 'a' (line 2, line 4)" in error for error in status.error[[0, 2]])
+    assert "repeats this scene (line 5)" in status.warning[1]
+    # the scenes of a list that is made in Python too
+    scenes = [SceneFiles("x", ("b.tif",), ("a.tif",)), SceneFiles("x", ("c.tif",), ("a.tif",))]
+    ended = predict_archive(plan(archive, tmp_path / "other"), scenes)
+    assert [scene.status for scene in ended] == ["failed"] * 2
+
+
+def test_an_item_without_a_tile_is_one_failed_scene(tmp_path):
+    good = [item(year, "T1", f"{year}-01-01", {"visual": f"{year}.tif"}) for year in ("2021", "2018")]
+    bad = item("lost", None, "2020-01-01", {"visual": "x.tif"})
+    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [bad, *good]}))
+    lost, scene = read_manifest(tmp_path / "items.json")
+    assert (lost.id, scene.id, scene.error) == ("lost", "T1", "")
+    assert "'lost' has no tile or no date" in lost.error
 
 
 def test_what_is_no_manifest(tmp_path):

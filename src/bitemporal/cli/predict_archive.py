@@ -55,8 +55,8 @@ def predict_archive(
     Scenes that an earlier run finished with the same options are skipped. A scene that fails does not stop the others.
 
     Args:
-        manifest: List of the scenes: csv or parquet with the columns id, before, after, and perhaps mask, before_date,
-            after_date; or a STAC item collection (.json).
+        manifest: List of the scenes: csv or parquet with the columns before and after, and perhaps id, mask,
+            before_date, after_date; or a STAC item collection (.json).
         output: Folder of the results: one folder per scene, and the table status.csv.
         assets: Assets of a STAC manifest to use: one with all bands, or one for each channel of the detector, such as
             red, green and blue.

@@ -20,7 +20,7 @@ import torch
 from bitemporal.errors import BitemporalError, MissingExtraError, OptionError
 from bitemporal.inference import Augmentation, Detector, choose_device, compose
 from bitemporal.outputs import check_output, replacing
-from bitemporal.scenes.manifest import SceneFiles
+from bitemporal.scenes.manifest import SceneFiles, with_own_folders
 from bitemporal.scenes.merging import check_merge, merge_polygons
 from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs
@@ -123,6 +123,7 @@ def predict_archive(
     """
     if workers < 1:
         raise OptionError(f"workers: found {workers}, expected at least 1")
+    scenes = with_own_folders(scenes)
     table = Path(plan.out).resolve() / "status.csv"
     check_output(table, ".csv", _is_status_table, "table of an archive")
     target = None if merge is None else check_merge(merge, plan.products.get("polygons"), scenes, Path(plan.out))
@@ -142,21 +143,21 @@ def predict_archive(
     else:
         choose_device(plan.device)  # a device that is unavailable fails here, not with each scene
         start = partial(_process, plan)
-    statuses: dict[str, SceneStatus] = {}
-    for status in _spread(scenes, start, workers):
+    statuses: dict[int, SceneStatus] = {}
+    for place, status in _spread(scenes, start, workers):
         if status.warning and status.warning not in {earlier.warning for earlier in statuses.values()}:
             warnings.warn(f"{status.id}: {status.warning}", UserWarning, stacklevel=2)
-        statuses[status.id] = status
+        statuses[place] = status
         report(status)
         with replacing(table) as temporary:
-            ended = [statuses[scene.id] for scene in scenes if scene.id in statuses]
+            ended = [statuses[place] for place in sorted(statuses)]
             pandas.DataFrame(ended).to_csv(temporary, index=False)
     if target is not None:
-        finished = [scene for scene in scenes if statuses[scene.id].status != "failed"]
+        finished = [scene for place, scene in enumerate(scenes) if statuses[place].status != "failed"]
         if finished:
             files = [Path(plan.out) / scene.id / plan.products["polygons"] for scene in finished]
             merge_polygons(target, list(zip(finished, files, strict=True)))
-    return [statuses[scene.id] for scene in scenes]
+    return [statuses[place] for place in range(len(scenes))]
 
 
 def _is_status_table(path: Path) -> bool:
@@ -221,32 +222,34 @@ class _Worker(NamedTuple):
     stop: Callable[[], None]
 
 
-def _spread(scenes: Sequence[SceneFiles], start: Callable[[], _Worker], workers: int) -> Iterator[SceneStatus]:
-    """Predict scenes on several workers; if one dies, only the attempt at its scene is lost."""
-    waiting = [(scene, 1) for scene in reversed(scenes)]
+def _spread(
+    scenes: Sequence[SceneFiles], start: Callable[[], _Worker], workers: int
+) -> Iterator[tuple[int, SceneStatus]]:
+    """Predict scenes on several workers, with the place of each; if a worker dies, only an attempt is lost."""
+    waiting = [(place, 1) for place in reversed(range(len(scenes)))]
     idle = [start() for _ in range(min(workers, len(scenes)))]
-    running: dict[Future[SceneStatus], tuple[_Worker, SceneFiles, int]] = {}
+    running: dict[Future[SceneStatus], tuple[_Worker, int, int]] = {}
     try:
         while waiting or running:
             while waiting and idle:
-                (scene, attempt), worker = waiting.pop(), idle.pop()
-                running[worker.submit(scene)] = (worker, scene, attempt)
+                (place, attempt), worker = waiting.pop(), idle.pop()
+                running[worker.submit(scenes[place])] = (worker, place, attempt)
             while idle:  # no scene waits: make room for workers that could not start yet
                 idle.pop().stop()
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                worker, scene, attempt = running.pop(future)
+                worker, place, attempt = running.pop(future)
                 if (death := future.exception()) is None:
                     idle.append(worker)
-                    yield replace(future.result(), attempts=max(attempt, future.result().attempts))
+                    yield place, replace(future.result(), attempts=max(attempt, future.result().attempts))
                     continue
                 worker.stop()
                 idle.append(start())
                 if attempt < ATTEMPTS:
-                    waiting.append((scene, attempt + 1))
+                    waiting.append((place, attempt + 1))
                 else:
                     reason = next(iter(str(death).splitlines()), type(death).__name__)
                     problem = f"its process died each time ({reason}); check memory and devices"
-                    yield SceneStatus(scene.id, "failed", attempts=attempt, error=problem)
+                    yield place, SceneStatus(scenes[place].id, "failed", attempts=attempt, error=problem)
     finally:
         for worker in (*idle, *(worker for worker, _, _ in running.values())):
             worker.stop()

@@ -4,8 +4,8 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import Any
 
 from bitemporal.errors import DataError
@@ -36,6 +36,7 @@ class SceneFiles:
         after_date: When date 2 was, likewise.
         stated: What a STAC manifest says about bands of the files.
         warnings: What makes a comparison of the dates doubtful.
+        row: Where it stands in the manifest, for messages.
     """
 
     id: str
@@ -47,22 +48,24 @@ class SceneFiles:
     after_date: str = ""
     stated: Stated = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    row: str = field(default="", compare=False)
 
 
 def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = None) -> list[SceneFiles]:
     """Read which scenes an archive holds.
 
     Args:
-        path: A csv or parquet file with the columns ``id``, ``before`` and ``after`` (files of several bands separated
-            by semicolons; relative paths start at the manifest's folder), and perhaps ``mask``, likewise, and
-            ``before_date`` and ``after_date``; or a STAC item collection (.json): the
+        path: A csv or parquet file with the columns ``before`` and ``after`` (files of several bands separated by
+            semicolons; relative paths start at the manifest's folder), and perhaps ``id``, ``mask``, likewise, and
+            ``before_date`` and ``after_date``. A scene without an id is named after its file of date 1, or, where
+            several are called so, after its row; or a STAC item collection (.json): the
             earliest and the latest item of each tile are a pair. The columns of a csv file are separated by commas,
             semicolons, tabs, spaces or vertical bars; capitals in their names do not matter.
         assets: Assets of STAC items to use: one with all bands, or one for each channel of the detector. By default
             ``visual``, or else the colours by their common names.
 
     Raises:
-        DataError: When it cannot be read, or ids cannot be used. Any other bad line becomes a scene with an ``error``.
+        DataError: When it cannot be read. A bad line becomes a scene with an ``error``.
     """
     file = Path(path)
     if not file.is_file():
@@ -80,35 +83,71 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
             )
     if not scenes:
         raise DataError(f"{file}: lists no scene; expected at least one")
-    for name, count in Counter(scene.id for scene in scenes).items():
-        if count > 1:
-            raise DataError(f"{file}: the id {name!r} occurs {count} times; ids name folders: make them differ")
-        if not name or name != Path(name).name or name.startswith(".") or "\\" in name:
-            raise DataError(f"{file}: the id {name!r} cannot name a folder; use letters, digits, - and _")
-    return scenes
+    return with_own_folders(scenes)
+
+
+def with_own_folders(scenes: Sequence[SceneFiles]) -> list[SceneFiles]:
+    """The scenes, each with an id of its own that names a folder, or else with an ``error``.
+
+    Of equal scenes the first one stays, with a warning.
+    """
+    groups: dict[str, list[SceneFiles]] = defaultdict(list)
+    for scene in scenes:
+        groups[scene.id].append(scene)
+    kept = []
+    for scene in scenes:
+        same = groups[scene.id]
+        if not scene.id or scene.id != Path(scene.id).name or scene.id.startswith(".") or "\\" in scene.id:
+            fault = f"the id {scene.id!r} cannot name a folder; use letters, digits, - and _"
+            kept.append(replace(scene, error=scene.error or fault))
+        elif len(same) == 1:
+            kept.append(scene)
+        elif any(other != same[0] for other in same):
+            rows = ", ".join(filter(None, (other.row for other in same)))
+            fault = f"{len(same)} scenes have the id {scene.id!r}{f' ({rows})' if rows else ''}, which names a folder"
+            kept.append(replace(scene, error=f"{fault}; make their ids differ, or leave the column id out"))
+        elif scene is same[0]:
+            rows = ", ".join(other.row for other in same[1:])
+            kept.append(replace(scene, warnings=(*scene.warnings, f"the manifest repeats this scene ({rows})")))
+    return kept
 
 
 def _of_table(file: Path) -> list[SceneFiles]:
+    rows = read_rows(file)
+    names = _names([row.values for row in rows], [row.place.replace(" ", "-") for row in rows])
     scenes = []
-    for number, row in enumerate(read_rows(file), start=1):
-        missing = [name for name in COLUMNS if not row.values.get(name)]
+    for row, name in zip(rows, names, strict=True):
+        missing = [date for date in COLUMNS if not row.values.get(date)]
         fault = row.fault
         if not fault and missing:
-            fault = f"has no {' and no '.join(missing)}; expected id, before and after: fill them"
-        text = f"{file}: row {number} {fault}" if fault else ""
-        if "id" in missing:
-            raise DataError(text)
-        name = str(row.values["id"]).strip()
+            fault = f"has no {' and no '.join(missing)}; expected both: fill them"
+        text = f"{file}: {row.place} {fault}" if fault else ""
         before, after = (() if fault else _files(row.values[date], file) for date in ("before", "after"))
         masks = _files(row.values.get("mask") or "", file)
         first, last = (str(row.values.get(date) or "") for date in ("before_date", "after_date"))
-        scenes.append(SceneFiles(name, before, after, text, masks, first, last))
+        scenes.append(SceneFiles(name, before, after, text, masks, first, last, row=row.place))
     return scenes
 
 
-def _files(value: object, file: Path) -> tuple[str, ...]:
+def _names(rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> list[str]:
+    """Ids of rows; where there is none, the name of the first file of date 1, or the row where that is not its own."""
+    stated = ["" if row.get("id") is None else str(row["id"]).strip() for row in rows]
+    words = [_words(row.get("before") or "") for row in rows]
+    files = [PurePath(first[0].split("?")[0]).stem if first else "" for first in words]
+    count = Counter(name or file for name, file in zip(stated, files, strict=True))
+    return [
+        name or (file if file and count[file] == 1 else place)
+        for name, file, place in zip(stated, files, places, strict=True)
+    ]
+
+
+def _words(value: object) -> list[str]:
     words = [str(v) for v in value] if isinstance(value, list) else str(value).split(";")
-    return tuple(_resolved(word.strip(), file) for word in words if word.strip())
+    return [word.strip() for word in words if word.strip()]
+
+
+def _files(value: object, file: Path) -> tuple[str, ...]:
+    return tuple(_resolved(word, file) for word in _words(value))
 
 
 def _resolved(address: str, file: Path) -> str:
@@ -120,15 +159,19 @@ def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:
         content = json.loads(file.read_text(encoding="utf-8"))
         items = content["features"]
         tiles: dict[str, list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
-        for item in items:
-            tile, date = _tile_and_date(item, file)
+        scenes = []
+        for number, item in enumerate(items, start=1):
+            try:
+                tile, date = _tile_and_date(item, file)
+            except DataError as error:
+                scenes.append(SceneFiles(str(item.get("id") or f"item-{number}"), error=str(error)))
+                continue
             tiles[tile].append((date, item))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{file}: is no STAC item collection ({error!r}); expected a FeatureCollection of items, as "
             "`pystac_client`'s item_collection().save_object() writes it"
         ) from error
-    scenes = []
     for tile, dated in sorted(tiles.items()):
         dated.sort(key=lambda entry: entry[0])
         (first, before), (last, after) = dated[0], dated[-1]

@@ -13,10 +13,10 @@ import pyarrow.parquet
 
 from bitemporal.errors import DataError
 
-COLUMNS = ("id", "before", "after")
+COLUMNS = ("before", "after")
 """Columns that a manifest needs; capitals do not matter."""
 
-FURTHER = ("mask", "before_date", "after_date")
+FURTHER = ("id", "mask", "before_date", "after_date")
 """Columns that it may have; any others are left alone."""
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces", "|": "vertical bars"}
@@ -29,10 +29,12 @@ class Row:
 
     Attributes:
         values: Values by the lower-case name of their column.
+        place: Where it stands: its line in a text file, the header being the first as a rule, else its number.
         fault: What is wrong with the row as a whole; empty where nothing is.
     """
 
     values: dict[str, Any]
+    place: str
     fault: str = ""
 
 
@@ -52,7 +54,10 @@ def read_rows(file: Path) -> list[Row]:
         except (ValueError, OSError) as error:
             raise DataError(f"{file}: cannot be read as parquet ({error}); expected a parquet file") from error
         names = _check_header(file, table.column_names, "")
-        return [Row(dict(zip(names, row.values(), strict=True))) for row in table.to_pylist()]
+        return [
+            Row(dict(zip(names, row.values(), strict=True)), f"row {number}")
+            for number, row in enumerate(table.to_pylist(), start=1)
+        ]
     try:
         return _read_csv(file)
     except (ValueError, OSError, csv.Error) as error:
@@ -68,19 +73,27 @@ def _read_csv(file: Path) -> list[Row]:
     if not text.strip():
         return []
     first = text.lstrip().splitlines()[0]
-    columns = {separator: _split(first, separator)[0] for separator in _SEPARATORS}
+    columns = {separator: _split(first, separator)[0][1] for separator in _SEPARATORS}
     fitting = [separator for separator, names in columns.items() if {*COLUMNS} <= {name.casefold() for name in names}]
     separator = fitting[0] if fitting else max(columns, key=lambda separator: len(columns[separator]))
-    header, *lines = _split(text, separator)
+    (_, header), *lines = _split(text, separator)
     names = _check_header(file, header, f" (separated by {_SEPARATORS[separator]})")
-    return [Row(dict(zip(names, line, strict=False)), _fault(line, names, separator)) for line in lines]
+    return [
+        Row(dict(zip(names, fields, strict=False)), f"line {number}", _fault(fields, names, separator))
+        for number, fields in lines
+    ]
 
 
-def _split(text: str, separator: str) -> list[list[str]]:
-    """Fields of the lines that hold any, without the blanks around them and without empty ones at the end."""
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    fields = ([field.strip() for field in line] for line in lines)
-    return [_without_empty_end(line) for line in fields if any(line)]
+def _split(text: str, separator: str) -> list[tuple[int, list[str]]]:
+    """Number and fields of the lines that hold any, without the blanks around them and empty ones at the end."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    lines, number = [], 1
+    for line in reader:
+        fields = [field.strip() for field in line]
+        if any(fields):
+            lines.append((number, _without_empty_end(fields)))
+        number = reader.line_num + 1  # quoted fields may span lines
+    return lines
 
 
 def _without_empty_end(fields: list[str]) -> list[str]:
@@ -96,8 +109,8 @@ def _check_header(file: Path, header: Sequence[str], how: str) -> list[str]:
         raise DataError(f"{file}: found the column {twice[0]} twice; leave one of them out")
     if not set(COLUMNS) <= set(names):
         raise DataError(
-            f"{file}: found the columns {', '.join(map(str, header))}{how}, expected a first line with id, before and "
-            "after: name the columns so"
+            f"{file}: found the columns {', '.join(map(str, header))}{how}, expected a first line with before and after, "
+            "and id if the scenes have names: name the columns so"
         )
     return names
 

@@ -42,7 +42,7 @@ def check_merge(merge: str | os.PathLike[str], polygons: str | None, scenes: Seq
         raise OutputError(f"merge: found {target}, expected a name that ends in {' or '.join(FORMATS)}")
     if target.is_dir():
         raise OutputError(f"merge: {target} is a folder; expected the name of a file")
-    if target.resolve().parent in {(out / scene.id).resolve() for scene in scenes}:
+    if target.resolve().parent in {(out / scene.id).resolve() for scene in scenes if not scene.error}:
         raise OutputError(f"merge: {target} lies in the folder of a scene; choose another place")
     if target.exists() and not _is_merged(target):
         raise OutputError(
