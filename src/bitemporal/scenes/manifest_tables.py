@@ -109,8 +109,8 @@ def _check_header(file: Path, header: Sequence[str], how: str) -> list[str]:
         raise DataError(f"{file}: found the column {twice[0]} twice; leave one of them out")
     if not set(COLUMNS) <= set(names):
         raise DataError(
-            f"{file}: found the columns {', '.join(map(str, header))}{how}, expected a first line with before and after, "
-            "and id if the scenes have names: name the columns so"
+            f"{file}: found the columns {', '.join(map(str, header))}{how}, expected a first line with before and "
+            "after, and id if the scenes have names: name the columns so"
         )
     return names
 
