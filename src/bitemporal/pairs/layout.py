@@ -13,7 +13,7 @@ from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
 from bitemporal.imagery.decode import FileFault
 from bitemporal.pairs.assignment import assign
-from bitemporal.pairs.listing import Listing, is_image
+from bitemporal.pairs.listing import Listing, has_images, is_image
 from bitemporal.pairs.names import (
     DATES,
     LABEL,
@@ -35,7 +35,7 @@ from bitemporal.pairs.one_split import (
 )
 from bitemporal.pairs.split_lists import SPLITS_CSV, SplitList, find_lists, is_plain_list, read_lists, read_stated
 from bitemporal.pairs.suffixes import Suffixes
-from bitemporal.pairs.trees import label_trees, of_stems
+from bitemporal.pairs.trees import date_trees, label_trees, of_stems
 from bitemporal.pairs.unused import EXPECTED, few_of, half_a_split, is_paper, nothing_found, unused
 
 _DEPTH = 3  # of folders around the data that are looked through
@@ -102,7 +102,7 @@ def find_layout(
 
 def _find(level: Level, options: ReadingOptions, depth: int) -> Layout | None:
     """The layout of a data set whose splits or folders of images are in a folder, or in the only one in there."""
-    trees = label_trees(level, options)
+    trees = label_trees(level, options) or date_trees(level, options)
     if trees is not None:
         return Layout(level.path, trees.splits, warnings=[*unused(level, trees.used, options), *trees.warnings])
     found = in_folders(level, options)
@@ -143,6 +143,8 @@ def _looked_through(level: Level, options: ReadingOptions, depth: int) -> Layout
             continue
         if layout is not None:
             layouts[name] = layout
+    if layouts:  # beside pairs, a folder without images explains itself: WHU-CD has one of shape files
+        unclear = {name: error for name, error in unclear.items() if has_images(level.path / name)}
     if len(layouts) + len(unclear) > 1:
         places = [layout.place for layout in layouts.values()]
         places += [place for error in unclear.values() if isinstance(error, _SeveralError) for place in error.places]

@@ -68,6 +68,17 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
+def has_images(folder: Path) -> bool:
+    """Whether there is an image in a folder or below it; so it is taken for where a folder cannot be listed."""
+    try:
+        listed = entries(folder)
+    except DataError:
+        return True
+    return any(is_image(name) for name, is_folder in listed if not is_folder and not is_litter(name)) or any(
+        has_images(folder / name) for name, is_folder in listed if is_folder and not (folder / name).is_symlink()
+    )
+
+
 def list_images(folder: Path, below: bool = False) -> Listing:
     """List the images of a folder. Hidden files are left out.
 

@@ -30,6 +30,9 @@ _SPLITS = {
 }
 _LIST_ENDINGS = ("", "list", "set", "setlevel", "names", "ids", "pairs")
 
+YEARS = re.compile(r"((?:19|20)\d\d)[-_]((?:19|20)\d\d)")
+"""Names of folders that hold labels of two years."""
+
 SPLITS = ("train", "val", "test")
 """Names of splits, in order."""
 

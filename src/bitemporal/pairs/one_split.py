@@ -1,7 +1,7 @@
 """The pairs of one split: which folders or names are before, after and label."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +12,13 @@ from bitemporal.pairs.names import (
     DATES,
     LABEL,
     LABEL_AFTER,
+    YEARS,
     dates_among,
     images_among,
+    is_label,
     labels_among,
     labels_of_dates,
+    normal,
 )
 from bitemporal.pairs.one_pair import files_of_pair, images_in, label_among, label_below
 from bitemporal.pairs.stems import match_labels
@@ -91,6 +94,9 @@ def in_folders(level: Level, options: ReadingOptions) -> Found | None:
     for name in (name for name in one if name in level.folders):
         inner = Level.of(level.path / name)
         dates = [] if options.folders else dates_among(inner.folders)
+        by_years = None if options.folders or dates else _years(level, inner)
+        if by_years is not None:
+            return read_roles(level.path, by_years, options.suffixes)
         if len(dates) == 1:
             labels_inside = _label_roles(inner, dates[0])
             places = dict(zip(DATES, dates[0], strict=True)) | labels_inside
@@ -102,6 +108,26 @@ def in_folders(level: Level, options: ReadingOptions) -> Found | None:
         if found is not None:
             return found
     return None
+
+
+def _years(level: Level, images: Level) -> dict[str, str] | None:
+    """Folders of images of three or more years, of which labels name two: ``image/2017``, ``mask/2017_2018`` (Hi-UCD).
+
+    Raises:
+        DataError: When there are labels of several such two.
+    """
+    found = []
+    for label in _label_names(level):
+        for name in Level.of(level.path / label).folders:
+            years = YEARS.fullmatch(name)
+            if years and {*years.groups()} <= {*images.folders}:
+                found.append((*(f"{images.path.name}/{year}" for year in years.groups()), f"{label}/{name}"))
+    if len(found) > 1:
+        raise DataError(
+            f"{level.path}: found labels of several two years, {' and '.join(label for *_, label in found)}; say which "
+            f"to read by {folders_option(found[0])}"
+        )
+    return dict(zip((*DATES, LABEL), found[0], strict=True)) if found else None
 
 
 def loose(level: Level, options: ReadingOptions) -> Found | None:
@@ -176,6 +202,8 @@ def read_roles(place: Path, roles: dict[str, str], stated: Suffixes | None) -> F
     listings |= {DATES[0]: before, DATES[1]: after}
     if suffixes is not None:
         suffixes = _match_labels(listings, suffixes)
+    elif named := None if before.files.keys() & after.files.keys() else _named_after_dates(listings, roles):
+        listings = named
     else:
         for role in (role for role in (LABEL, LABEL_AFTER) if role in listings):
             listings[role] = match_labels(listings[role], before.files.keys() | after.files.keys())
@@ -193,6 +221,30 @@ def _pair_of_bands(place: Path, roles: dict[str, str]) -> Found:
         roles = {LABEL: label.name} | roles
     listings = {role: Listing({stem: path}) for role, path in files.items()}
     return Found(SplitFiles(place, listings, {role: roles[role] for role in files}), {*roles.values()})
+
+
+def _named_after_dates(listings: Mapping[str, Listing], roles: Mapping[str, str]) -> dict[str, Listing] | None:
+    """The only pair of folders whose images bear the names of their dates, as ``before/before.tif`` (WHU-CD).
+
+    Its stem is that of the image before; masks of one date beside the images, as ``before_label.tif``, are left out.
+    """
+    paths: dict[str, Path] = {}
+    for role, listing in listings.items():
+        words = [normal(part) for part in Path(roles[role]).parts if len(part) > 1]
+        own = [s for s in listing.files if normal(s).startswith((*words,)) and not is_label(s)]
+        if role in DATES and len(own) == 1:
+            paths[role] = listing.files[own[0]]
+        elif role not in DATES and (label := label_among(listing.files)) is not None:
+            paths[role] = label
+    if not {*DATES} <= paths.keys():
+        return None
+    stem = paths[DATES[0]].stem
+    pair: dict[str, Listing] = {}
+    for role, listing in listings.items():
+        left = [path.name for path in listing.files.values() if path != paths.get(role)]
+        files = {stem: paths[role]} if role in paths else {}
+        pair[role] = Listing(files, ignored=[*listing.ignored, *left])
+    return pair
 
 
 def _match_labels(listings: dict[str, Listing], suffixes: Suffixes) -> Suffixes:

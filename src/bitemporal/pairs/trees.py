@@ -1,13 +1,27 @@
-"""Pairs whose labels are in trees of their own, as in OSCD: ``X - Images/CITY/pair``, ``X - Train Labels/CITY/cm``."""
+"""Pairs whose images and labels are in trees of their own.
+
+OSCD has ``X - Images/CITY/pair`` and ``X - Train Labels/CITY/cm``, WHU-CD ``2012/whole_image/train/image`` and
+``change_label/train``.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bitemporal.pairs.listing import Listing
-from bitemporal.pairs.names import DATES, LABEL, SPLITS, in_split_order, normal
+from bitemporal.pairs.names import (
+    DATES,
+    LABEL,
+    SPLITS,
+    dates_among,
+    images_among,
+    in_split_order,
+    labels_among,
+    normal,
+    split_name,
+)
 from bitemporal.pairs.one_pair import bands_of_pair, label_below
-from bitemporal.pairs.one_split import Level, ReadingOptions, SplitFiles, folders_option, pair_per_folder
+from bitemporal.pairs.one_split import Level, ReadingOptions, SplitFiles, folders_option, pair_per_folder, read_roles
 
 
 @dataclass
@@ -54,6 +68,50 @@ def label_trees(level: Level, options: ReadingOptions) -> Trees | None:
     return Trees(
         {split: splits[split] for split in in_split_order(splits)}, {*trees, images[0]}, list(_bands_beside(listings))
     )
+
+
+def date_trees(level: Level, options: ReadingOptions) -> Trees | None:
+    """The splits of a folder that holds a tree for each date, ``DATE/KIND/SPLIT/image``, and one of labels.
+
+    Of several kinds of images (whole ones and tiles of them), those are taken that the labels belong to.
+    """
+    dates = [] if options.folders else dates_among(level.folders)
+    labels = labels_among(level.folders)
+    if len(dates) != 1 or len(labels) != 1:
+        return None
+    first, second = (Level.of(level.path / date) for date in dates[0])
+    kinds = {
+        kind: _splits_of_kind(level, dates[0], labels[0], kind) for kind in first.folders if kind in second.folders
+    }
+    labelled = [kind for kind, splits in kinds.items() if splits and all(map(_all_labelled, splits.values()))]
+    if len(labelled) != 1:
+        return None
+    splits = kinds.pop(labelled[0])
+    warnings = [
+        f"{level.path / date / kind}: not used, as the labels in {labels[0]} are those of {labelled[0]}"
+        for kind in kinds
+        for date in dates[0]
+    ]
+    return Trees({split: splits[split] for split in in_split_order(splits)}, {*dates[0], labels[0]}, warnings)
+
+
+def _splits_of_kind(level: Level, dates: tuple[str, str], label: str, kind: str) -> dict[str, SplitFiles]:
+    splits: dict[str, SplitFiles] = {}
+    for name in Level.of(level.path / dates[0] / kind).folders:
+        split = split_name(name)
+        image = images_among(Level.of(level.path / dates[0] / kind / name).folders)
+        if split is None or len(image) != 1:
+            continue
+        roles = {role: f"{date}/{kind}/{name}/{image[0]}" for role, date in zip(DATES, dates, strict=True)}
+        roles[LABEL] = f"{label}/{name}"
+        if all((level.path / place).is_dir() for place in roles.values()):
+            splits[split] = read_roles(level.path, roles, None).files
+    return splits
+
+
+def _all_labelled(files: SplitFiles) -> bool:
+    stems = files.listings[DATES[0]].files.keys() & files.listings[DATES[1]].files.keys()
+    return bool(stems) and stems <= files.listings[LABEL].files.keys()
 
 
 def _inner(folder: Path) -> Path:
