@@ -7,7 +7,7 @@ A test fails when the page differs from what this script writes.
 
 from pathlib import Path
 
-from bitemporal.datasets.catalog import DATASETS, DatasetCard, Direct, Hub, Manual
+from bitemporal.datasets.catalog import DATASETS, DatasetCard, Direct, Hub, Manual, check_command
 from bitemporal.outputs import replacing
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/datasets.md"
@@ -20,6 +20,9 @@ HEAD = """\
 Face hub or through direct links with checksums. For the others it says where to get the files and how they are read;
 its exit status is then 1, because nothing was fetched. After an interruption run the same command again: finished files
 are kept, and the download of a file behind a direct link resumes where it stopped.
+
+Each is read as it is released, by the command that its section names. In paths, NAME stands for the name of a pair,
+SPLIT for that of a split, BAND for that of a band.
 
 Where a card says `not stated` or `not verified`, check before you rely on it.
 
@@ -40,8 +43,10 @@ def section(card: DatasetCard) -> str:
         f"Pairs: {card.pairs:,} of {card.size} pixels, {card.resolution} m; {card.split_text}",
         f"Change: {card.changes}",
         f"Licence: {card.licence}",
-        f"Folders as released: {', '.join(f'`{folder}`' for folder in card.folders)}",
+        f"As released: {', '.join(f'`{place}`' for place in card.layout or card.folders)}",
         f"Labels: {card.label_coding}",
+        f"Read by: `{check_command(card, 'ROOT')}`",
+        *(f"`{words}` {meaning}" for words, meaning in card.ways.items()),
         f"Download: {source(card)}",
         *(f"Also at {mirror}" for mirror in card.mirrors),
         *card.notes,

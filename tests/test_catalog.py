@@ -22,6 +22,14 @@ SPLITS = {
     "clcd": (360, 120, 120),
     "dsifn": (3600, 340, 48),
     "svcd": (10000, 3000, 3000),
+    "levir-cd-plus": (None, None, None),
+    "egy-bcd": (None, None, None),
+    "gvlm": (None, None, None),
+    "second": (2968, None, 1694),
+    "hi-ucd": (None, None, None),
+    "xbd": (None, None, None),
+    "bright": (2918, 450, 878),  # lines of the lists in the authors' repository
+    "oscd": (14, None, 10),
 }
 
 
@@ -35,10 +43,13 @@ def test_every_data_set_of_the_field_has_a_card():
 def test_a_card_is_complete(card):
     assert all((card.title, card.paper, card.url, card.size, card.resolution, card.changes, card.licence))
     assert card.url.startswith(("https://", "http://gpcv.whu.edu.cn"))
-    assert re.fullmatch(r"\d+x\d+", card.size)
+    assert re.fullmatch(r"\d+x\d+|varies", card.size)
     assert not card.splits or sum(card.splits.values()) == card.pairs
-    assert (card.label_values is None) != (card.label_threshold is None)
-    assert len(card.folders) == 3
+    rules = (card.label_values, card.changed, card.label_threshold)
+    of_dates = len(card.folders) == 4
+    assert sum(rule is not None for rule in rules) == (not of_dates)
+    assert of_dates or len(card.folders) == 3
+    assert card.layout or card.splits
 
 
 @pytest.mark.parametrize(
@@ -86,7 +97,14 @@ def test_the_jpeg_labels_of_svcd_are_cut_and_not_compared():
 
 @pytest.mark.parametrize(
     ("asked", "name"),
-    [("JL1-CD", "jl1-cd"), ("jl1_cd", "jl1-cd"), ("CDD", "svcd"), ("whu", "whu-cd"), (" clcd ", "clcd")],
+    [
+        ("JL1-CD", "jl1-cd"),
+        ("jl1_cd", "jl1-cd"),
+        ("CDD", "svcd"),
+        ("whu", "whu-cd"),
+        ("LEVIR-CD+", "levir-cd-plus"),
+        (" clcd ", "clcd"),
+    ],
 )
 def test_names_are_found_in_any_spelling(asked, name):
     assert dataset_card(asked).name == name
@@ -103,9 +121,10 @@ def test_an_unknown_name_gives_near_names():
 def test_the_text_for_fetching_by_hand_says_where_and_how(card):
     text = manual_text(card)
     assert "https://" in text or "http://gpcv" in text
-    assert "bitemporal data check ROOT --label-" in text
-    for split in card.splits or ("train", "val", "test"):
+    assert f"`bitemporal data check ROOT{' ' if card.options else ''}{card.options}`" in text
+    for split in () if card.layout else card.splits:
         assert f"ROOT/{split}/{{{','.join(card.folders)}}}/" in text
+    assert all(f"  ROOT/{place}\n" in text for place in card.layout)
 
 
 def test_the_page_of_data_sets_is_current():

@@ -90,11 +90,20 @@ PATTERNS = {
         ("train", "test", "hold", "tier3"),
     ),
     "hi-ucd": (
-        "{split}/image/2017/9/{i}.png",
-        "{split}/image/2018/9/{i}.png",
-        "{split}/mask/2017_2018/9/{i}.png",
+        "Hi-UCD-S/{split}/image/2018/{i}.png",
+        "Hi-UCD-S/{split}/image/2019/{i}.png",
+        "Hi-UCD-S/{split}/mask/2018_2019/{i}.png",
         ("train", "val"),
     ),
+    "hi-ucd mini": (
+        "HiUCD_mini/{split}/image/2017/9/{i}.png",
+        "HiUCD_mini/{split}/image/2018/9/{i}.png",
+        "HiUCD_mini/{split}/mask_merge/2017_2018/9/{i}.png",
+        ("train", "val"),
+    ),
+    "hrcus-cd": ("{split}/A/{i}.tif", "{split}/B/{i}.tif", "{split}/label/{i}.tif", 3),
+    "egy-bcd without splits": ("A/{i}.png", "B/{i}.png", "label/{i}.png", ("all",)),
+    "gvlm cut by its scripts": ("GVLM-CD256/A/{i}.jpg", "GVLM-CD256/B/{i}.jpg", "GVLM-CD256/label/{i}.png", ("all",)),
     "a split below each folder": ("A/{split}/{i}.png", "B/{split}/{i}.png", "label/{split}/{i}.png", ("train", "val")),
     "an archive of one split": (
         "train/train/A/{i}.png",
@@ -124,6 +133,50 @@ def test_s2looking_takes_the_union_and_names_the_labels_of_dates(tmp_path):
             put(tmp_path / "S2Looking" / split / extra / "1.png", LABEL, changed=1)
     _, check = read_right(tmp_path, {split: ["1"] for split in ("train", "val", "test")})
     assert sum("label1: a folder of 1 image(s) that is not used" in warning for warning in check.warnings) == 3
+
+
+@pytest.mark.parametrize("tail", ["", " of the later edition"])
+def test_whu_cd_is_large_pairs(tmp_path, capsys, tail):
+    """Masks of buildings of one date stand beside images, and tiles that no change label belongs to."""
+    top = tmp_path / "Building change detection dataset" / "1. The two-period image data"
+    (tmp_path / "Building change detection dataset" / "2. The shape file of the images" / "train").mkdir(parents=True)
+    if not tail:
+        put_pair(top, "before/before.tif", "after/after.tif", "change label/change_label.tif")
+        for date in ("before", "after"):
+            put(top / date / f"{date}_label.tif", LABEL, changed=1)
+        expected = {"all": ["before"]}
+    else:
+        for split in ("train", "test"):
+            images = (f"{year}/whole_image/{split}/image/{year}_{split}.tif" for year in (2012, 2016))
+            put_pair(top, *images, f"change_label/{split}/change_label.tif")
+            for year, i in itertools.product((2012, 2016), range(2)):
+                put(top / f"{year}/whole_image/{split}/label/{year}_{split}.tif", LABEL, changed=1)
+                put(top / f"{year}/splited_images/{split}/image/0_{i}.tif", OTHER)
+                put(top / f"{year}/splited_images/{split}/label/0_{i}.tif", LABEL, changed=1)
+        expected = {"train": ["2012_train"], "test": ["2012_test"]}
+    _, check = read_right(tmp_path, expected)
+    named = "\n".join(check.warnings)
+    assert ("2016/splited_images: not used" if tail else "after_label.tif") in named and "shape file" in named
+    command = ["data", "tiles", str(tmp_path), "-o", str(tmp_path / "out"), "--size", "4"]
+    assert main(command) == 0
+    assert f"{8 if tail else 4} tiles of 4 x 4" in capsys.readouterr().out
+
+
+def test_hi_ucd_of_three_years_takes_those_of_the_labels(tmp_path):
+    for year, kind in ((2017, BEFORE), (2018, AFTER), (2019, OTHER)):
+        put(tmp_path / f"train/image/{year}/1.png", kind)
+    put(tmp_path / "train/mask/2017_2018/1.png", LABEL)
+    read_right(tmp_path, {"train": ["1"]})
+    put(tmp_path / "train/mask/2018_2019/1.png", LABEL)
+    with pytest.raises(DataError, match="labels of several two years") as caught:
+        PairFolder(tmp_path)
+    assert follow_options(str(caught.value), ["data", "check", str(tmp_path)])
+    read_right(tmp_path, {"train": ["1"]}, folders=("image/2017", "image/2018", "mask/2017_2018"))
+
+
+def test_one_image_of_each_date_is_no_pair_by_that_alone(tmp_path):
+    put_pair(tmp_path, "before/x.tif", "after/y.tif")
+    assert {fault.kind for fault in check_pairs(PairFolder(tmp_path)).faults} >= {"partner"}
 
 
 def test_svcd_names_the_folders_that_can_be_read(tmp_path):

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bitemporal.cli.outcome import Outcome
 from bitemporal.datasets import download as fetching
-from bitemporal.datasets.catalog import DATASETS, DatasetCard, Direct, Manual, dataset_card, manual_text
+from bitemporal.datasets.catalog import DATASETS, DatasetCard, Direct, Manual, check_command, dataset_card, manual_text
 from bitemporal.datasets.layout import compare_with_card, find_splits
 
 
@@ -53,6 +53,9 @@ def download(name: str = "list", /, *, output: Path | None = None, revision: str
     differences = compare_with_card(card, splits)
     for difference in differences:
         console.print(escape(f"differs from the card: {difference}"), soft_wrap=True)
+    console.print(
+        escape(f"Labels: {card.label_coding}.\nCheck them by `{check_command(card, folder)}`."), soft_wrap=True
+    )
     return Outcome(
         {
             "folder": folder,
@@ -79,7 +82,7 @@ def _described(card: DatasetCard) -> dict[str, object]:
 def _table() -> Table:
     table = Table(title="Known data sets", caption="licences, label coding and notes: docs/datasets.md")
     for column in ("name", "pairs", "size", "m / pixel", "splits", "download"):
-        table.add_column(column, justify="right" if column == "pairs" else "left")
+        table.add_column(column, justify="right" if column == "pairs" else "left", no_wrap=column == "name")
     for card in DATASETS.values():
         table.add_row(card.name, f"{card.pairs:,}", card.size, card.resolution, card.split_text, card.source.how)
     return table

@@ -5,13 +5,15 @@ The facts are in ``catalog.yaml`` next to this file.
 
 import difflib
 import os
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
 from bitemporal.errors import DataError, OptionError
+from bitemporal.imagery.label_rules import LabelOptions
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,14 @@ class Manual:
     text: str
 
 
+_FOLDERS = 3  # before, after and labels
+_LABEL_OPTIONS = ("label_band", "label_values", "changed", "label_threshold", "label_ignore")
+
+
+def _typed(value: float | tuple[float, ...]) -> str:
+    return ",".join(map(_typed, value)) if isinstance(value, tuple) else f"{value:g}"
+
+
 @dataclass(frozen=True)
 class DatasetCard:
     """What is known about one data set.
@@ -73,13 +83,22 @@ class DatasetCard:
         size: Image size in pixels, width x height.
         resolution: Ground sampling distance, metres per pixel.
         changes: What counts as change.
-        splits: Pairs per split as released; empty when the authors publish no split by pairs.
+        splits: Pairs per split as released; empty when the authors publish no split by pairs, or its size is not known.
+        split_note: What is known of splits without sizes.
         licence: Terms of use, or "not stated".
         source: Where the files come from.
-        folders: Names of the before, after and label folder as released.
+        folders: Names of the before, after and label folder as released; of two label folders where each date has its
+            own mask of classes.
+        layout: Paths of files as released, where splits do not hold these folders: NAME stands for that of a pair,
+            SPLIT for that of a split, BAND for that of a band.
         label_values: Stored UNCHANGED,CHANGED or UNCHANGED,CHANGED,IGNORE, for the pair reader; else ``None``.
+        changed: Stored values that are changed, for the pair reader; else ``None``.
         label_threshold: Stored values at or above it are changed, for the pair reader; else ``None``.
+        label_ignore: Stored values that count nowhere; else ``None``.
+        label_band: Band of the label files that holds the mask; else ``None``.
         label_note: How certain the label coding is, and how it is known.
+        ways: Other options that read the data set, and what they do.
+        tile: Side of the tiles that its large images are cut into; ``None`` where they are read as they are.
         notes: What to know before comparing numbers.
         mirrors: Other places where the authors keep the same files, for fetching by hand.
         aliases: Other names accepted on the command line.
@@ -93,33 +112,47 @@ class DatasetCard:
     size: str
     resolution: str
     changes: str
-    splits: dict[str, int]
     licence: str
     source: Hub | Direct | Manual
-    folders: tuple[str, str, str] = ("A", "B", "label")
+    splits: dict[str, int] = field(default_factory=dict)
+    split_note: str = ""
+    folders: tuple[str, ...] = ("A", "B", "label")
+    layout: tuple[str, ...] = ()
     label_values: tuple[int, ...] | None = None
+    changed: tuple[int, ...] | None = None
     label_threshold: float | None = None
+    label_ignore: tuple[float, ...] | None = None
+    label_band: int | None = None
     label_note: str = ""
+    ways: dict[str, str] = field(default_factory=dict)
+    tile: int | None = None
     notes: tuple[str, ...] = ()
     mirrors: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
 
     @property
+    def label_options(self) -> LabelOptions:
+        """What the pair reader has to be told about the labels."""
+        return LabelOptions(**{name: getattr(self, name) for name in _LABEL_OPTIONS})
+
+    @property
+    def options(self) -> str:
+        """Options of the command line that read the data set, as they are typed; may be empty."""
+        stated = [(name, getattr(self, name)) for name in _LABEL_OPTIONS if getattr(self, name) is not None]
+        return " ".join(f"--{name.replace('_', '-')} {_typed(value)}" for name, value in stated)
+
+    @property
     def label_coding(self) -> str:
         """The label decoding in words."""
-        if self.label_values is not None:
-            names = ("unchanged", "changed", "ignored")
-            coding = ", ".join(f"{value} {name}" for value, name in zip(self.label_values, names, strict=False))
-        elif self.label_threshold is not None:
-            coding = f"changed at {self.label_threshold:g} and above"
-        else:
-            coding = "not known"
+        decoding = self.label_options.decoding()
+        coding = (decoding.of_dates() if len(self.folders) > _FOLDERS else decoding).rule()
         return f"{coding}; {self.label_note}" if self.label_note else coding
 
     @property
     def split_text(self) -> str:
         """The splits in words, as in ``train 4,000, test 1,000``."""
-        return ", ".join(f"{name} {count:,}" for name, count in self.splits.items()) or "none by pairs"
+        counts = ", ".join(f"{name} {count:,}" for name, count in self.splits.items())
+        return counts or self.split_note or "none by pairs"
 
 
 def read_catalog(path: str | os.PathLike[str]) -> dict[str, DatasetCard]:
@@ -178,22 +211,25 @@ def dataset_card(name: str) -> DatasetCard:
     raise OptionError(f"no data set named {name!r}; {hint} `bitemporal data download` lists all")
 
 
+def check_command(card: DatasetCard, root: str | os.PathLike[str]) -> str:
+    """The command that checks a data set, with the options that read it."""
+    return " ".join(filter(None, ("bitemporal data check", shlex.quote(os.fspath(root)), card.options)))
+
+
 def manual_text(card: DatasetCard) -> str:
     """Where to get a data set by hand and how its files are read, as text of several lines."""
     where = card.source.text if isinstance(card.source, Manual) else " or ".join((card.url, *card.mirrors))
+    places = card.layout or [f"{split}/{{{','.join(card.folders)}}}/NAME.*" for split in card.splits]
     lines = [
         f"{card.title}: fetch the files by hand, in a browser. {where}",
         f"Licence: {card.licence}.",
-        "Unpack them into a folder ROOT, where they are read as released:" if card.splits else "Arrange them as",
-        *(f"  ROOT/{split}/{{{','.join(card.folders)}}}/STEM.*" for split in card.splits or ("train", "val", "test")),
-        "with equal stems before, after and in the change masks.",
+        "Unpack them into a folder ROOT, where they are read as released (NAME is that of a pair):",
+        *(f"  ROOT/{place}" for place in places),
         f"Pairs: {card.split_text}. Labels: {card.label_coding}.",
-        f"Then run `bitemporal data check ROOT{_label_option(card)}`.",
+        f"Then run `{check_command(card, 'ROOT')}`.",
+        *(f"`{words}` {meaning}." for words, meaning in card.ways.items()),
     ]
+    if card.tile:
+        words = f"bitemporal data tiles ROOT -o TILES --size {card.tile} {card.options}".rstrip()
+        lines.append(f"Its images are large: `{words}` cuts them into pairs of {card.tile} x {card.tile} pixels.")
     return "\n".join(lines)
-
-
-def _label_option(card: DatasetCard) -> str:
-    if card.label_values is not None:
-        return f" --label-values {','.join(map(str, card.label_values))}"
-    return "" if card.label_threshold is None else f" --label-threshold {card.label_threshold:g}"
