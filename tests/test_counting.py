@@ -173,4 +173,4 @@ def test_a_probability_at_a_threshold_is_not_above_it():
 
 def test_without_change_there_is_no_best_threshold():
     curve = threshold_curve(count_probabilities(np.linspace(0, 1, 50).reshape(5, 10), np.zeros((5, 10), np.uint8)))
-    assert np.isnan(curve.f1).all() and np.isnan(curve.average_precision) and curve.thresholds[curve.best] == 0.5
+    assert np.isnan(curve.f1).all() and np.isnan(curve.average_precision) and curve.best is None

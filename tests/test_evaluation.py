@@ -289,6 +289,16 @@ def test_nothing_to_compare_with_is_an_error(data, tmp_path):
 VALUES = ["--label-values", "0,255,128", "--device", "cpu"]
 
 
+def test_without_change_no_threshold_is_the_best(data, tmp_path, capsys):
+    for path in (data / "test" / "label").iterdir():
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
+    target = tmp_path / "scores.json"
+    assert main(["evaluate", str(tmp_path / "bundle"), str(data), "-o", str(target), *VALUES]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "best f1_changed undefined: no label has a changed pixel" in printed and "at 0.50" not in printed
+    assert strict_json(target)["probabilities"]["best_f1"] == {"threshold": None, "f1_changed": None}
+
+
 def test_evaluate_prints_a_table_and_writes_json(data, tmp_path, capsys):
     target = tmp_path / "out" / "scores.json"
     assert main(["evaluate", str(tmp_path / "bundle"), str(data), "-o", str(target), *VALUES]) == 0

@@ -122,6 +122,18 @@ def test_a_validation_without_change_has_its_loss_in_the_report(tiny_pairs, tmp_
     assert "Validation loss" in "".join(page.texts) and "by lowest loss on the validation pairs" in "".join(page.texts)
 
 
+def test_a_validation_without_change_chooses_no_threshold(tiny_pairs, tmp_path):
+    data = tmp_path / "pairs"
+    shutil.copytree(tiny_pairs, data)
+    for path in (data / "val/label").iterdir():
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(path)
+    distill(data, tmp_path / "run")()
+    page = Page(write_report(tmp_path / "run").read_text(encoding="utf-8"))
+    rows = [row for table in page.tables for row in table if "none: the labels of val have no change" in row]
+    assert len(rows) == 4 and all(row[-1] == "-" for row in rows)
+    assert "chosen on val" not in "".join(text for text in page.texts if text.startswith("student: threshold"))
+
+
 def test_an_unfinished_training_has_its_curves(trained):
     shutil.rmtree(trained / "origin/bundle")
     text = "".join(Page(write_report(trained).read_text(encoding="utf-8")).texts)

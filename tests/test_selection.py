@@ -16,10 +16,11 @@ from rich.console import Console
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.inference.bundle import read_description
+from bitemporal.metrics import MAIN_METRICS
 from bitemporal.models import create_model, list_models
 from bitemporal.pairs.batch import Batch
 from bitemporal.pairs.partition import read_partition
-from bitemporal.run import stages
+from bitemporal.run import fit, stages
 from bitemporal.run.fit import _pair_losses
 from bitemporal.run.processes import make_fabric
 from bitemporal.run.stages import DistillationRun
@@ -109,6 +110,26 @@ def test_a_teacher_whose_part_has_no_change_in_val_is_chosen_by_loss_and_the_oth
     assert {name for name, rule in chosen.items() if rule.startswith("lowest loss")} == {"teacher-small"}
     said = json.loads((tmp_path / "run/metrics.json").read_text())["protocol"]["checkpoint_selection"]
     assert "teacher-small: lowest loss" in said and "origin, teacher-medium, teacher-large, control, student: d" in said
+
+
+STAGES = ("origin", "teacher-small", "teacher-medium", "teacher-large", "control", "student")
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_every_stage_of_a_distillation_is_chosen_in_the_same_way_and_a_tie_goes_to_the_later_step(
+    one_class, tiny_pairs, tmp_path, monkeypatch, changed
+):
+    monkeypatch.setattr(fit, "validate", lambda *arguments: dict.fromkeys((*MAIN_METRICS, "loss"), 0.5))
+    steps = {"max_steps": 3, "teacher_steps": 3, "student_steps": 3, "validate_every": 1}
+    data = tiny_pairs if changed else one_class(0)
+    said = Console(record=True, width=300)
+    DistillationRun(distill_recipe(data, tmp_path / "run", **steps), said)()
+    for name in STAGES:
+        metadata = read_description(tmp_path / "run" / name / "bundle")["metadata"]
+        assert metadata["best_step"] == 3, name
+        assert metadata["selected_by"].startswith("dataset mIoU" if changed else "lowest loss"), name
+        told = f"{name}: the validation labels have no changed pixel, so the checkpoint with the lowest validation loss"
+        assert (told in said.export_text(clear=False)) == (not changed), name
 
 
 def splits(run: Path) -> str:

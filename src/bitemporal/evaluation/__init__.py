@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bitemporal.evaluation.plots import plot_pair
     from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program, read_result
     from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, forward_passes
-    from bitemporal.evaluation.scoring import evaluate, evaluate_masks, folder_for
+    from bitemporal.evaluation.scoring import evaluate, evaluate_masks, folder_for, hash_pairs
     from bitemporal.evaluation.tables import comparison_tables, interval_table, score_tables
 
 _NAMES = {
@@ -19,7 +19,7 @@ _NAMES = {
     "plots": ("plot_pair",),
     "results": ("MaskSettings", "Protocol", "Result", "program", "read_result"),
     "scores": ("CONVENTIONS", "Evaluation", "forward_passes"),
-    "scoring": ("evaluate", "evaluate_masks", "folder_for"),
+    "scoring": ("evaluate", "evaluate_masks", "folder_for", "hash_pairs"),
     "tables": ("comparison_tables", "interval_table", "score_tables"),
 }
 
@@ -38,6 +38,7 @@ __all__ = [
     "evaluate_masks",
     "folder_for",
     "forward_passes",
+    "hash_pairs",
     "interval_table",
     "plot_pair",
     "program",

@@ -30,8 +30,10 @@ class ThresholdCurve:
     f1: Floats
 
     @property
-    def best(self) -> int:
-        """Position of the largest F1; of several, the one nearest to the threshold 0.5."""
+    def best(self) -> int | None:
+        """Position of the largest F1; of several, the one nearest to the threshold 0.5. None where nothing changed."""
+        if np.isnan(self.f1).all():
+            return None
         values = np.nan_to_num(self.f1, nan=-1.0)
         candidates = np.flatnonzero(values == values.max())
         return int(candidates[np.argmin(np.abs(self.thresholds[candidates] - 0.5))])
@@ -95,7 +97,10 @@ def describe_curves(counts: ProbabilityCounts) -> dict[str, Any]:
     curve, reliability = threshold_curve(counts), calibration(counts)
     best = curve.best
     return {
-        "best_f1": {"threshold": float(curve.thresholds[best]), "f1_changed": float(curve.f1[best])},
+        "best_f1": {
+            "threshold": None if best is None else float(curve.thresholds[best]),
+            "f1_changed": None if best is None else float(curve.f1[best]),
+        },
         "average_precision": curve.average_precision,
         "expected_calibration_error": reliability.expected_error,
         "reliability": {name: getattr(reliability, name).tolist() for name in ("predicted", "observed", "pixels")},

@@ -207,8 +207,7 @@ def count_answers(
     probabilities: ProbabilityCounts | None = None
     for stem, answer in answers:
         stems.append(stem)
-        name = f"{stem} {answer.label.shape}".encode(errors="surrogateescape")
-        digests.append(hashlib.sha256(name + answer.label.tobytes()).digest())
+        digests.append(_digest(stem, answer.label))
         counts.append(confusion_counts(answer.mask, answer.label))
         cars.append(change_area_ratio(answer.label))
         sent_to.append(answer.part)
@@ -227,7 +226,29 @@ def count_answers(
         probabilities=probabilities,
         unlabelled=unlabelled,
     )
-    return evaluation, hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+    return evaluation, _hash_of(digests)
+
+
+def hash_pairs(folder: PairFolder, pairs: Iterable[Pair]) -> str:
+    """What the protocol of scores on some pairs has as ``pairs_hash``; all labels are read.
+
+    Args:
+        folder: Reads the labels; what their values mean must be known (see ``resolve_decoding``).
+        pairs: Labelled pairs, in any order.
+
+    Raises:
+        DataError: When a label is missing, or cannot be read.
+    """
+    return _hash_of([_digest(pair.stem, folder.load_label(pair)) for pair in pairs])
+
+
+def _digest(stem: str, label: npt.NDArray[np.uint8]) -> bytes:
+    name = f"{stem} {label.shape}".encode(errors="surrogateescape")
+    return hashlib.sha256(name + label.tobytes()).digest()
+
+
+def _hash_of(digests: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -58,9 +58,11 @@ def interval_table(evaluation: Evaluation) -> Table:
         rows.append([f"{size} objects", ", ".join(f"{count} {fate}" for fate, count in counts.items())])
     if evaluation.probabilities is not None:
         curve = threshold_curve(evaluation.probabilities)
-        best = f"{per_cent(curve.f1[curve.best])} at {curve.thresholds[curve.best]:.2f} (choose it on val)"
-        error = calibration(evaluation.probabilities).expected_error
-        rows.append(["best f1_changed", best])
+        best, error = curve.best, calibration(evaluation.probabilities).expected_error
+        at = "undefined: no label has a changed pixel"
+        if best is not None:
+            at = f"{per_cent(curve.f1[best])} at {curve.thresholds[best]:.2f} (choose it on val)"
+        rows.append(["best f1_changed", at])
         rows.append(["average precision", per_cent(curve.average_precision)])
         rows.append(["expected calibration error", per_cent(error)])
     return make_table(["", ""], rows, text_columns=2)

@@ -9,9 +9,10 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from bitemporal.errors import BitemporalError, DataError
+from bitemporal.evaluation import hash_pairs
 from bitemporal.inference import load
 from bitemporal.outputs import check_output, replacing
-from bitemporal.pairs import PairFolder, resolve_decoding
+from bitemporal.pairs import Pair, PairFolder, resolve_decoding
 from bitemporal.report.gallery import Card, choose, draw
 from bitemporal.report.reading import FinishedRun, read_run
 from bitemporal.report.sections import sections
@@ -75,7 +76,7 @@ def _gallery(run: FinishedRun, data: str | os.PathLike[str] | None, imagery: boo
     try:
         recipe = DistillRecipe.from_yaml(run.folder.recipe)
         folder = resolve_decoding(recipe.pair_folder(data or recipe.data))
-        pairs = folder.pairs(_split_on_disk(run.split, folder))
+        pairs = _scored_pairs(run, folder)
         detectors = {name: load(run.folder.stage(name).bundle) for name in shown}
         return {
             group: draw(stems, detectors, evaluations, folder, pairs, imagery)
@@ -83,6 +84,29 @@ def _gallery(run: FinishedRun, data: str | os.PathLike[str] | None, imagery: boo
         }, ""
     except BitemporalError as error:
         return {}, str(error)
+
+
+def _scored_pairs(run: FinishedRun, folder: PairFolder) -> list[Pair]:
+    """The pairs that the run was scored on.
+
+    Raises:
+        DataError: When the folder does not hold them, with the labels that were scored.
+    """
+    split = _split_on_disk(run.split, folder)
+    known = {pair.stem: pair for pair in folder.pairs(split)}
+    protocol, stems = run.any_result.protocol, run.any_result.evaluation.stems
+    expected = "expected the labelled pairs that the run was scored on; name their folder with --data"
+    if missing := [stem for stem in stems if stem not in known]:
+        raise DataError(f"{folder.root}: found no pair {missing[0]!r} among {len(known)} of split {split}, {expected}")
+    pairs = [known[stem] for stem in stems]
+    if unlabelled := [pair for pair in pairs if pair.label is None]:
+        raise DataError(f"{unlabelled[0].before}: has no label, {expected}")
+    if hash_pairs(folder, pairs) != protocol.pairs_hash:
+        raise DataError(
+            f"{folder.root}: the labels of split {split} are not those that the run was scored on, although "
+            f"their pairs have the same names; {expected}"
+        )
+    return pairs
 
 
 def _split_on_disk(split: str, folder: PairFolder) -> str:

@@ -207,16 +207,15 @@ def _thresholds(run: FinishedRun) -> dict[str, Any] | None:
         if chosen_on is None or chosen_on.evaluation.probabilities is None:
             continue
         best = threshold_curve(chosen_on.evaluation.probabilities).best
+        at_half = int(np.searchsorted(curve.thresholds, 0.5))
+        shown = [per_cent(curve.average_precision), per_cent(curve.f1[at_half])]
+        if best is None:
+            rows[name] = [*shown, "none: the labels of val have no change", "-"]
+            continue
         threshold = f"{curve.thresholds[best]:.2f}"
         text = f"{name}: threshold {threshold}, chosen on val"
         marks.append(Mark(float(curve.recall[best]), float(curve.precision[best]), text, _LOOKS[name]))
-        at_half = int(np.searchsorted(curve.thresholds, 0.5))
-        rows[name] = [
-            per_cent(curve.average_precision),
-            per_cent(curve.f1[at_half]),
-            threshold,
-            per_cent(curve.f1[best]),
-        ]
+        rows[name] = [*shown, threshold, per_cent(curve.f1[best])]
     chart = line_chart(
         "Precision over recall", series, "recall of change", "precision of change", unit_square=True, marks=marks
     )
