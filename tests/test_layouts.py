@@ -101,6 +101,7 @@ PATTERNS = {
         "HiUCD_mini/{split}/mask_merge/2017_2018/9/{i}.png",
         ("train", "val"),
     ),
+    "hrscd": ("images/2006/D14/{i}.tif", "images/2012/D14/{i}.tif", "labels/change/D14/{i}.tif", ("all",)),
     "hrcus-cd": ("{split}/A/{i}.tif", "{split}/B/{i}.tif", "{split}/label/{i}.tif", 3),
     "egy-bcd without splits": ("A/{i}.png", "B/{i}.png", "label/{i}.png", ("all",)),
     "gvlm cut by its scripts": ("GVLM-CD256/A/{i}.jpg", "GVLM-CD256/B/{i}.jpg", "GVLM-CD256/label/{i}.png", ("all",)),
@@ -240,16 +241,16 @@ def put_bands(folder, size=8, scene="", bands=("B02", "B8A", "B04", "B12"), date
         image.save(folder / f"{scene}{band}.tif")
 
 
-def put_oscd(root, images, label_trees, cities, label="cm.png"):
+def put_oscd(root, images, label_trees, cities, label="cm.png", size=8):
     for city, split in cities.items():
         for date in (1, 2):
-            put_bands(root / images / city / f"imgs_{date}_rect", date=date)
+            put_bands(root / images / city / f"imgs_{date}_rect", size, date=date)
             put_bands(root / images / city / f"imgs_{date}", size=4, scene=f"S2A_OPER_{date}_", bands=("B01", "B02"))
         (root / images / city / "dates.txt").write_text("date_1: 20160101\ndate_2: 20180101\n")
         place = root / label_trees.format(split=split) / city / "cm"
         place.mkdir(parents=True)
-        changed = np.zeros((8, 8), np.uint8)
-        changed[:, :4] = 1
+        changed = np.zeros((size, size), np.uint8)
+        changed[:, : size // 2] = 1
         Image.fromarray(255 * changed).save(place / "cm.png")
         Image.fromarray(1 + changed).save(place / f"{city}-cm.tif")
         if label != "cm.png":
@@ -266,6 +267,7 @@ ONERA = "Onera Satellite Change Detection dataset - "
         ("images", "{split}_labels", "tif", ("--label-values", "1,2")),
         (f"{ONERA}Images/{ONERA}Images", f"{ONERA}{{split}} Labels/{ONERA}{{split}} Labels", "cm.png", ()),
         ("onera dataset__images", "onera dataset__{split}_labels", "cm.png", ()),
+        (f"images/{ONERA}Images", f"{{split}}_labels/{ONERA}{{split}} Labels", "cm.png", ()),
     ],
 )
 def test_oscd_in_bands(tmp_path, images, trees, label, stated):
@@ -289,6 +291,16 @@ def test_oscd_in_bands(tmp_path, images, trees, label, stated):
     assert {split: len(tiles.pairs(split)) for split in tiles.splits} == {"train": 8, "test": 4}
     whole, part = folder.load(folder.pairs("test")[0]), tiles.load(tiles.pairs("test")[1])
     assert (part.after == whole.after[:4, 4:]).all() and (part.label == whole.label[:4, 4:]).all()
+
+
+def test_a_run_learns_from_bands_in_files_of_their_own(tmp_path):
+    put_oscd(tmp_path / "data", "images", "{split}_labels", {c: "train" for c in ("bercy", "paris", "rome")}, size=16)
+    command = ["train", "--model", "test_fc", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    steps = ["--max-steps", "1", "--batch-size", "2", "--crop-size", "16", "--workers", "0"]
+    assert main([*command, *steps, "--bands", "1,2,3,4", "--image-range", "0,12750"]) == 0
+    bundle = next((tmp_path / "run").rglob("bundle.json")).parent
+    scores = ["evaluate", str(bundle), str(tmp_path / "data"), "--split", "train", "-o", str(tmp_path / "s.json")]
+    assert main(scores) == 0  # the bundle knows bands and range
 
 
 def test_oscd_reads_pictures_until_bands_are_named(tmp_path, capsys):

@@ -589,7 +589,7 @@ def test_files_that_are_no_images(tmp_path):
         read_image(tmp_path / "really.png")
     with pytest.raises(DataError, match=r"missing\.png: no such file"):
         read_image(tmp_path / "missing.png")
-    with pytest.raises(DataError, match="cannot be opened"):
+    with pytest.raises(DataError, match="is a folder, expected an image"):
         read_image(tmp_path)
 
 

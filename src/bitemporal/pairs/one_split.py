@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bitemporal.errors import DataError
 from bitemporal.imagery.band_files import band_files
-from bitemporal.pairs.listing import Listing, entries, is_litter, list_images
+from bitemporal.pairs.listing import Listing, entries, is_image, is_litter, list_images
 from bitemporal.pairs.names import (
     DATES,
     LABEL,
@@ -176,7 +176,9 @@ def _label_roles(level: Level, dates: Sequence[str]) -> dict[str, str]:
             f"{folders_option((*dates, names[0]))}"
         )
     if names:
-        return {LABEL: names[0]}
+        labels = Level.of(level.path / names[0])
+        inner = [] if any(map(is_image, labels.files)) else labels_among(labels.folders)
+        return {LABEL: f"{names[0]}/{inner[0]}" if len(inner) == 1 else names[0]}  # HRSCD: labels/change, labels/2006
     two = labels_of_dates(level.folders)
     return {} if two is None else {LABEL: two[0], LABEL_AFTER: two[1]}
 

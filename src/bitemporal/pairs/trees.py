@@ -45,15 +45,15 @@ def label_trees(level: Level, options: ReadingOptions) -> Trees | None:
     images = [name for name in level.folders if normal(name).endswith("images")]
     if not trees or len(images) != 1:
         return None
-    found = pair_per_folder(Level.of(_inner(level.path / images[0])), options.folders)
+    places = (Level.of(place) for place in _outer_and_inner(level.path / images[0]))
+    found = next(filter(None, (pair_per_folder(place, options.folders) for place in places)), None)
     if found is None:
         return None
     listings = {date: found.files.listings[date] for date in DATES}
     left = set(listings[DATES[0]].files)
     splits: dict[str, SplitFiles] = {}
     for tree in trees:
-        place = _inner(level.path / tree)
-        labels = {stem: path for stem in left if (path := label_below(place / stem)) is not None}
+        labels = next(filter(None, (_labels_in(place, left) for place in _outer_and_inner(level.path / tree))), {})
         split = next((split for split in SPLITS if split in normal(tree)), "all")
         if labels:
             left -= labels.keys()
@@ -114,10 +114,14 @@ def _all_labelled(files: SplitFiles) -> bool:
     return bool(stems) and stems <= files.listings[LABEL].files.keys()
 
 
-def _inner(folder: Path) -> Path:
-    """The folder of the same name in a folder that holds nothing else, as archives unpack; else the folder itself."""
-    inner = Level.of(folder)
-    return folder / folder.name if inner.folders == [folder.name] and not inner.files else folder
+def _labels_in(tree: Path, stems: Iterable[str]) -> dict[str, Path]:
+    return {stem: path for stem in stems if (path := label_below(tree / stem)) is not None}
+
+
+def _outer_and_inner(folder: Path) -> list[Path]:
+    """A folder and the only one in there, if there is one, as archives unpack that hold a folder."""
+    inner = Level.of(folder).folders
+    return [folder, folder / inner[0]] if len(inner) == 1 else [folder]
 
 
 def _bands_beside(listings: dict[str, Listing]) -> Iterable[str]:
