@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +14,26 @@ import pytest
 import rasterio
 from affine import Affine
 from click.testing import CliRunner
+from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.rio.main import main_group
 from rasterio.rpc import RPC
 from rasterio.warp import Resampling, reproject
 
-from bitemporal.errors import DataError
+from bitemporal.cli.main import main
+from bitemporal.errors import DataError, OptionError
 from bitemporal.imagery import colours
 from bitemporal.imagery.borders import zero_border
 from bitemporal.inference import NetworkDetector
+from bitemporal.inference.bundle import save_bundle
+from bitemporal.models import create_model
 from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 from bitemporal.scenes import predict_scene, read_manifest
 from bitemporal.scenes.bands import StatedBand
 from bitemporal.scenes.grids import DateOnGrid
 from bitemporal.scenes.sources import open_source
 from bitemporal.scenes.values import look, scale_channels, value_range
-from remedies import follow_commands
+from remedies import follow_commands, follow_keywords, follow_options
 from scene_files import LEFT, TOP, UTM, ground, read, write_raster
 from stub_networks import convolutional, pointwise, register_stubs
 
@@ -116,20 +121,82 @@ def test_a_range_that_is_stated_is_of_values_after_scale_and_offset(tmp_path):
     assert np.array_equal(network_input(*tagged, (0.0, 0.255))[0], network_input(*plain, (0.0, 2550.0))[0])
 
 
-def test_tags_of_one_date_alone_are_a_warning_whose_remedy_works(tmp_path):
-    old = tag(write_raster(tmp_path / "old.tif", reflectances(1)))
-    bare = write_raster(tmp_path / "bare.tif", reflectances(2))
+def test_an_offset_of_one_date_alone_is_applied_to_it(tmp_path):
+    """Sentinel-2 of baseline 04.00, whose tag says -1000, against an older date without tags: both raw values."""
+    first, second = reflectances(1), reflectances(2)
+    old, plain = (write_raster(tmp_path / f"{n}.tif", values) for n, values in (("old", first), ("plain", second)))
+    new = tag(write_raster(tmp_path / "new.tif", second + 1000), 1.0, -1000.0)
+    for dates, same in (((old, new), (old, plain)), ((new, old), (plain, old))):
+        found, ranges = network_input(*dates)
+        expected, _ = network_input(*same)
+        assert all(np.array_equal(*inputs) for inputs in zip(found, expected, strict=True))
+    physical = np.concatenate((first.reshape(3, -1), second.reshape(3, -1)), axis=1)
+    assert np.allclose(ranges, np.percentile(physical, (1, 99), axis=1).T)
+    detector = NetworkDetector(convolutional(0))
+    (text,) = said(lambda: predict_scene(detector, old, new, tmp_path / "c.tif", probability=tmp_path / "p.tif"))
+    predict_scene(detector, old, plain, tmp_path / "c.tif", probability=tmp_path / "q.tif")
+    assert np.array_equal(read(tmp_path / "p.tif"), read(tmp_path / "q.tif"))
+    assert "x 1 -1000" in text and str(old) in text and "--before-scaling 1,-1000" in text
+    # where both are stored in the same way, the option that the warning names says so
+    raw = write_raster(tmp_path / "raw.tif", first + 1000)
+    options = follow_keywords(
+        text,
+        lambda **more: predict_scene(detector, raw, new, tmp_path / "c.tif", probability=tmp_path / "r.tif", **more),
+    )
+    assert options == [{"before_scaling": (1, -1000)}]
+    assert np.array_equal(read(tmp_path / "r.tif"), read(tmp_path / "q.tif"))
 
-    def run():
-        predict_scene(NetworkDetector(pointwise()), old, bare, tmp_path / "c.tif")
 
-    (text,) = said(run)
-    assert str(old) in text and str(bare) in text and "x 0.0001 +0" in text
-    words = shlex.split(re.search(r"`python (.*)`", text)[1])
-    subprocess.run([sys.executable, *words], check=True)
-    assert said(run) == []
-    with rasterio.open(bare) as source:
-        assert (source.scales, source.offsets) == ((0.0001,) * 3, (0.0,) * 3)
+def test_a_scale_of_one_date_alone_is_refused_with_options_that_decide(tmp_path, monkeypatch, capsys):
+    first, second = reflectances(1), reflectances(2)
+    old = write_raster(tmp_path / "old.tif", first)
+    new = tag(write_raster(tmp_path / "new.tif", second + 1000), 0.0001, -0.1)
+    detector = NetworkDetector(convolutional(0))
+
+    def run(before=old, **options):
+        predict_scene(detector, before, new, tmp_path / "c.tif", probability=tmp_path / "p.tif", **options)
+
+    with pytest.raises(
+        DataError, match=r"new.tif\) has scale and offset \(x 0.0001 -0.1\), and before .*old.tif"
+    ) as caught:
+        run()
+    named = follow_keywords(str(caught.value), run)
+    assert named == [{"before_scaling": (0.0001, 0)}, {"before_scaling": (0.0001, -0.1)}, {"before_scaling": (1, 0)}]
+    tagged = [tag(write_raster(tmp_path / f"t{i}.tif", values)) for i, values in enumerate((first, second))]
+    predict_scene(detector, *tagged, tmp_path / "c.tif", probability=tmp_path / "expected.tif")
+    run(**named[0])
+    assert np.array_equal(read(tmp_path / "p.tif"), read(tmp_path / "expected.tif"))
+    run(write_raster(tmp_path / "raw.tif", first + 1000), **named[1])
+    assert np.array_equal(read(tmp_path / "p.tif"), read(tmp_path / "expected.tif"))
+    floats = write_raster(tmp_path / "floats.tif", first * 0.0001)
+    for options in ({}, named[2]):  # floats are physical
+        run(floats, **options)
+        difference = np.abs(read(tmp_path / "p.tif") - read(tmp_path / "expected.tif"))
+        assert np.median(difference) == 0 and difference.mean() < 1e-3  # 1e-4 is no binary fraction: some roundings
+    # on the command line, in a picture made anew too
+    save_bundle(tmp_path / "bundle", create_model("test_fc").eval())
+    words = ["predict-scene", str(old), str(new), "--bundle", str(tmp_path / "bundle"), "-o", str(tmp_path / "c.tif")]
+    words += ["--probability", str(tmp_path / "p.tif"), "--quicklook", str(tmp_path / "look.png")]
+    assert main(words) == 1
+    assert len(follow_options(capsys.readouterr().err, words)) == 3
+    assert main([*words, "--before-scaling", "0.0001,0"]) == 0
+    again = [
+        "threshold",
+        str(tmp_path / "p.tif"),
+        "-o",
+        str(tmp_path / "d.tif"),
+        "--quicklook",
+        str(tmp_path / "d.png"),
+    ]
+    assert main([*again, "--before", str(old), "--after", str(new)]) == 0
+    assert (tmp_path / "d.png").read_bytes() == (tmp_path / "look.png").read_bytes()
+
+
+@pytest.mark.parametrize("numbers", [(0.1,), (0.0, 1.0), (1.0, 0.0, 1.0, 0.0), (float("nan"), 0.0)])
+def test_a_scaling_that_is_none_is_refused(numbers, tmp_path):
+    files = [write_raster(tmp_path / f"{i}.tif", reflectances(i)) for i in range(2)]
+    with pytest.raises(OptionError, match=r"after_scaling: .*--after-scaling 0.0001,-0.1"):
+        predict_scene(NetworkDetector(pointwise()), *files, tmp_path / "c.tif", after_scaling=numbers)
 
 
 def test_dates_of_two_types_need_a_range_unless_both_are_physical(tmp_path):
@@ -569,3 +636,63 @@ def test_a_projected_date_meets_longitudes_across_180_degrees(tmp_path):
         known &= np.roll(known, 2, axis=1) & np.roll(known, -2, axis=1)  # not the seam
         assert known.sum() > 2000
         assert np.abs(samples[0][known] - half[known]).max() <= 1
+
+
+# --- how samples are stored
+
+
+def network_values(path):
+    """What a network would see of a file against itself, C x H x W."""
+    return network_input(path, path)[0][0]
+
+
+def test_palettes_and_few_bits_are_seen_as_pillow_shows_them(tmp_path):
+    rng = np.random.default_rng(0)
+    colours = {i: (*map(int, rgb), 255) for i, rgb in enumerate(rng.integers(0, 256, (256, 3)))}
+    place = {"crs": UTM, "transform": NORTH_UP, "driver": "GTiff", "height": 40, "width": 50, "dtype": "uint8"}
+    indices = rng.integers(0, 200, (1, 40, 50)).astype(np.uint8)
+    with rasterio.open(tmp_path / "p.tif", "w", count=1, photometric="palette", nodata=7, **place) as target:
+        target.write_colormap(1, colours)
+        target.write(indices)
+    files = [tmp_path / "p.tif"]
+    for bits in (1, 2, 4):
+        values = rng.integers(0, 2**bits, (1, 40, 50)).astype(np.uint8)
+        files.append(write_raster(tmp_path / f"{bits}.tif", values, nbits=bits))
+    for path in files:
+        expected = np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
+        seen = network_values(path)
+        known = indices[0] != 7 if path.stem == "p" else np.ones((40, 50), bool)
+        assert (seen[:, known] == expected[:, known]).all(), path
+    source = open_source(tmp_path / "p.tif", "before")
+    with DateOnGrid(source, source.grid) as date:
+        assert (date.read_overview(1000)[1] == (indices[0] != 7)).all()
+    # colours are interpolated, and not indices
+    shifted = Affine(0.5, 0, LEFT + 0.25, 0, -0.5, TOP)
+    with DateOnGrid(source, replace(source.grid, transform=shifted)) as date:
+        samples, valid = date.read_overview(1000)
+    exact = np.array([colours[i][:3] for i in range(256)])[indices[0]].astype(float)
+    middle = (exact[:, :-1] + exact[:, 1:]) / 2
+    inner = valid[:, :-1] & (indices[0][:, :-1] != 7) & (indices[0][:, 1:] != 7)
+    assert np.abs(samples[:, :, :-1].transpose(1, 2, 0) - middle)[inner].max() <= 1
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex_int16"])
+def test_complex_samples_are_refused_with_a_remedy_that_works(dtype, tmp_path):
+    values = (ground(1, 40, 50) * (0.6 + 0.8j)).astype(np.complex64)
+    path = write_raster(tmp_path / "a b.tif", values, dtype=dtype)
+    with pytest.raises(DataError, match=rf"holds {dtype} values") as caught:
+        predict_scene(NetworkDetector(pointwise()), path, path, tmp_path / "c.tif")
+    words = shlex.split(re.search(r"`python (.*)`", str(caught.value))[1])
+    subprocess.run([sys.executable, *words], check=True)
+    with rasterio.open(tmp_path / "a b-magnitude.tif") as source, rasterio.open(path) as stored:
+        assert np.allclose(source.read(), np.abs(stored.read()))
+        assert source.transform == NORTH_UP
+    open_source(tmp_path / "a b-magnitude.tif", "before")
+
+
+def test_the_first_three_of_more_bands_are_taken_where_they_are_named_red_green_blue(tmp_path):
+    array = ground(1, 40, 50, 4)
+    path = write_raster(tmp_path / "a.tif", array, photometric="rgb", alpha="no")
+    (text,) = open_source(path, "before").notes
+    assert "more bands than red, green and blue" in text
+    assert (network_values(path) == array[:3]).all()

@@ -46,6 +46,7 @@ class Band:
         scaling: Scale and offset.
         nodata: Value that stands for no data by the catalogue, where the file says nothing.
         notes: What the user should know about it.
+        bits: Bits of a value, where its type holds more.
     """
 
     path: str
@@ -55,6 +56,7 @@ class Band:
     scaling: tuple[float, float]
     nodata: float | None
     notes: tuple[str, ...] = ()
+    bits: int | None = None
 
 
 def describe_band(dataset: DatasetReader, path: str, number: int, stated: Stated, alone: bool) -> Band:
@@ -86,7 +88,9 @@ def describe_band(dataset: DatasetReader, path: str, number: int, stated: Stated
         )
     scaling = other if own == UNSCALED else own
     says_nothing = MaskFlags.all_valid in dataset.mask_flag_enums[index]
-    return Band(path, number, dataset.dtypes[index], names, scaling, catalogue.nodata if says_nothing else None, notes)
+    nodata = catalogue.nodata if says_nothing else None
+    bits = dataset.tags(number, ns="IMAGE_STRUCTURE").get("NBITS")
+    return Band(path, number, dataset.dtypes[index], names, scaling, nodata, notes, int(bits) if bits else None)
 
 
 def in_order(bands: Sequence[Band]) -> list[Band]:

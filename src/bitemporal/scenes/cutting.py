@@ -25,7 +25,7 @@ from bitemporal.scenes.exclusion import RasterOnGrid
 from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.grids import DateOnGrid, common_grid
 from bitemporal.scenes.options import IGNORED, TileOptions
-from bitemporal.scenes.sources import Source, gdal_settings, open_raster, open_source
+from bitemporal.scenes.sources import Source, gdal_settings, open_image, open_source
 from bitemporal.scenes.vectors import VECTORS, PolygonsOnGrid
 
 _BLOCK = 8
@@ -147,7 +147,7 @@ def _open_date(path: str | os.PathLike[str], name: str, nodata: float | None) ->
     """One date with all its bands but alpha; a folder of files with one band each is one date."""
     if files := band_files(Path(path)):
         return open_source(files, name, None, nodata, len(files))
-    with open_raster(os.fspath(path)) as dataset:
+    with open_image(os.fspath(path)) as dataset:
         kept = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind.name != "alpha"]
     return open_source(path, name, kept, nodata, len(kept))
 

@@ -19,7 +19,7 @@ from bitemporal.errors import DataError
 from bitemporal.imagery.physical import to_physical
 from bitemporal.scenes.geometry import Grid, on_grid, side_by_side, warped_to
 from bitemporal.scenes.options import GridChoice
-from bitemporal.scenes.sources import Source, is_remote, open_raster, unreadable_pixels
+from bitemporal.scenes.sources import Source, is_remote, open_image, unreadable_pixels
 
 _ALIGNED = 1e-3
 """Grids that lie less than this part of a pixel apart count as aligned."""
@@ -154,7 +154,7 @@ class DateOnGrid(ExitStack):
         self._files: dict[str, DatasetReader | WarpedVRT] = {}
         self._aligned = None if shift or source.nodata is not None else _alignment(source.grid, grid)
         for path in source.files:
-            opened = self.enter_context(closing(open_raster(path)))
+            opened = self.enter_context(open_image(path))
             dataset = self.enter_context(on_grid(source.grid, opened, path, source.nodata))
             self._files[path] = dataset if self._aligned else self._warped(dataset, shift)
 

@@ -24,11 +24,16 @@ class DateOptions:
         image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each channel; after scale and
             offset, where bands have such tags. By default 0 and 255 for 8 bits, else those that the detector was
             trained on, else percentiles 1 and 99 of both dates together.
+        before_scaling: Scale and offset that make physical values of the stored ones of date 1, as in 0.0001,-0.1, or
+            such a pair for each channel, instead of what the files say; 1,0 for values that are used as stored.
+        after_scaling: Likewise of date 2.
     """
 
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
     image_range: tuple[float, ...] | None = None
+    before_scaling: tuple[float, ...] | None = None
+    after_scaling: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 import itertools
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
+from bitemporal.errors import DataError
 from bitemporal.imagery.borders import LEAST_BORDER, zero_border
 from bitemporal.imagery.physical import UNSCALED, Scaling, to_physical
-from bitemporal.scenes.sources import Source, is_remote
+from bitemporal.scenes.sources import Source
 from bitemporal.scenes.values import Look
 
 
@@ -24,29 +26,58 @@ def warn_of_values(before: Source, after: Source, looks: tuple[Look, Look]) -> N
         warnings.warn(note, UserWarning, stacklevel=3)
 
 
+def check_units(before: Source, after: Source) -> None:
+    """See that the values of both dates are of one unit, as far as tags of scale and offset tell.
+
+    Where one date alone has such tags, an offset is applied to it, as the other one has none: Sentinel-2 stores larger
+    values by 1000 since baseline 04.00. Integers are not compared with values after a scale.
+
+    Raises:
+        DataError: When they are not, or may be of several; the text names the options that state it.
+    """
+    if (before.scaling is None) == (after.scaling is None):
+        return
+    tagged, bare = (before, after) if after.scaling is None else (after, before)
+    if bare.is_physical or all(scale == 1 for scale, _ in tagged.scaling or ()):
+        return
+    readings = (
+        ([(scale, 0.0) for scale, _ in tagged.scaling or ()], "if they have the same scale and no offset"),
+        (tagged.scaling or (), "if they are stored in the same way"),
+        ([UNSCALED], "if they are physical values already"),
+    )
+    options = {_option(bare.name, scaling): condition for scaling, condition in reversed(readings)}
+    raise DataError(
+        f"{tagged.describe()} has scale and offset ({_in_words(tagged.scaling)}), and {bare.describe()} holds "
+        f"{bare.value_type} values and has none, so that they are not of one unit; state those of {bare.name}: "
+        + ", or ".join(f"{option} {condition}" for option, condition in reversed(options.items()))
+    )
+
+
+def _option(name: str, scaling: Sequence[tuple[float, float]]) -> str:
+    """An option that states scale and offset, for all channels where they agree."""
+    pairs = scaling if len({*scaling}) > 1 else scaling[:1]
+    numbers = [
+        f"{number:.17g}" if float(f"{number:g}") != number else f"{number:g}" for pair in pairs for number in pair
+    ]
+    return f"--{name}-scaling {','.join(numbers)} ({name}_scaling=({', '.join(numbers)}))"
+
+
 def _scaling_notes(before: Source, after: Source) -> list[str]:
     """A warning where one date alone says how its stored values become physical ones."""
     if (before.scaling is None) == (after.scaling is None):
         return []
     tagged, bare = (before, after) if after.scaling is None else (after, before)
-    assert tagged.scaling is not None
-    note = (
-        f"{tagged.describe()} has tags of scale and offset ({_in_words(tagged.scaling)}), which are applied, and "
-        f"{bare.describe()} has none, so that its values are used as stored; if they are no values of the same unit, "
-        "the result is wrong"
-    )
-    if len(bare.files) == 1 and not is_remote(bare.files):
-        scale, offset = tagged.scaling[0]
-        code = (
-            f"import rasterio as r; d = r.open({bare.files[0]!r}, 'r+'); d.scales = ({scale:g},) * d.count; "
-            f"d.offsets = ({offset:g},) * d.count; d.close()"
-        )
-        note += f'. If they are stored in the same way, write the tags: `python -c "{code}"`'
-    return [note]
+    if tagged.is_stated or bare.is_stated:
+        return []
+    return [
+        f"{tagged.describe()} has scale and offset ({_in_words(tagged.scaling)}), which are applied, and "
+        f"{bare.describe()} has none and is used as stored; if both are stored in the same way, add "
+        f"{_option(bare.name, tagged.scaling or ())}"
+    ]
 
 
-def _in_words(scaling: Scaling) -> str:
-    return ", ".join(dict.fromkeys(f"x {scale:g} {offset:+g}" for scale, offset in scaling))
+def _in_words(scaling: Scaling | None) -> str:
+    return ", ".join(dict.fromkeys(f"x {scale:g} {offset:+g}" for scale, offset in scaling or ()))
 
 
 def _border_notes(source: Source, seen: Look) -> list[str]:

@@ -22,7 +22,7 @@ from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid
 from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs, check_outputs
-from bitemporal.scenes.radiometry import warn_of_values
+from bitemporal.scenes.radiometry import check_units, warn_of_values
 from bitemporal.scenes.registration import estimate_shift
 from bitemporal.scenes.sources import Files, Source, file_state, is_remote, open_source
 from bitemporal.scenes.tiling import Tiling, axis
@@ -159,6 +159,7 @@ def open_scene(
     first, second = (
         _open_date(detector, files, name, options, stated) for files, name in ((before, "before"), (after, "after"))
     )
+    check_units(first, second)
     grid = common_grid(first, second, options.grid)
     exclusion = Exclusion.of(options, grid)
     check_outputs(outputs, (*first.files, *second.files, *options.exclusion_files()), has_areas(grid.crs))
@@ -189,7 +190,8 @@ def _open_date(detector: Detector, files: Files, name: str, options: SceneOption
     """
     bands = detector.reading(options.bands).bands
     stated = None if options.bands is None else bands  # one band that fills all channels is repeated
-    source = open_source(files, name, stated, options.nodata, detector.channels, bands, catalogue)
+    scaling = options.before_scaling if name == "before" else options.after_scaling
+    source = open_source(files, name, stated, options.nodata, detector.channels, bands, catalogue, scaling)
     for note in source.notes:
         warnings.warn(note, UserWarning, stacklevel=2)
     if detector.trained_on is not None and name == "before":

@@ -1,8 +1,10 @@
 """One date of a scene, opened through GDAL: one file with several bands, or one file per band."""
 
+import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,14 @@ from rasterio.io import DatasetReader
 
 from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
+from bitemporal.imagery.colours import RED_GREEN_BLUE
 from bitemporal.imagery.decode import choose_bands, choose_channels
-from bitemporal.imagery.physical import Scaling
+from bitemporal.imagery.physical import UNSCALED, Scaling
 from bitemporal.imagery.quiet import ignore_missing_places
 from bitemporal.imagery.scale import RGB
 from bitemporal.scenes.bands import Band, Stated, describe_band, in_order, scaling_of
 from bitemporal.scenes.geometry import Grid, north_up, place
+from bitemporal.scenes.palettes import in_colours, is_palette
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """One raster, or one for each band; paths, or addresses that GDAL opens (``https://``, ``s3://``)."""
@@ -50,6 +54,8 @@ class Source:
         nodata: Value that stands for no data, instead of what the files say; before scale and offset.
         scaling: Scale and offset of every channel; ``None`` where values are used as stored.
         notes: What the user should know about how it is read.
+        bits: Bits of a value, where its type holds more.
+        is_stated: Whether scale and offset are stated by an option.
     """
 
     name: str
@@ -60,11 +66,18 @@ class Source:
     nodata: float | None = None
     scaling: Scaling | None = None
     notes: tuple[str, ...] = ()
+    bits: int | None = None
+    is_stated: bool = False
+
+    @property
+    def value_type(self) -> str:
+        """Type of the values in words."""
+        return self.dtype if self.bits is None else f"{self.dtype} of {self.bits} bit{'s' if self.bits > 1 else ''}"
 
     @property
     def is_physical(self) -> bool:
-        """Whether its values have a unit: after scale and offset, or as floats."""
-        return self.scaling is not None or np.dtype(self.dtype).kind == "f"
+        """Whether its values have a unit: after scale and offset, as is stated, or as floats."""
+        return self.scaling is not None or self.is_stated or np.dtype(self.dtype).kind == "f"
 
     def describe(self) -> str:
         """Files in words."""
@@ -95,6 +108,21 @@ def open_raster(path: str) -> DatasetReader:
         ) from error
 
 
+@contextmanager
+def open_image(path: str) -> Iterator[DatasetReader]:
+    """Open a raster whose values are compared: one with a palette by its colours.
+
+    Raises:
+        DataError: When GDAL cannot.
+    """
+    with closing(open_raster(path)) as dataset:
+        if not is_palette(dataset):
+            yield dataset
+        else:
+            with closing(in_colours(dataset, path)) as colours:
+                yield colours
+
+
 def unreadable_pixels(name: object, error: Exception) -> DataError:
     """The error for a file whose pixels GDAL refuses to read."""
     cause = str(error.__cause__ or error).splitlines()[0]
@@ -119,6 +147,7 @@ def open_source(
     channels: int = RGB,
     usual: Sequence[int] | None = None,
     stated: Stated | None = None,
+    scaling: Sequence[float] | None = None,
 ) -> Source:
     """Open one date and check that it can be used.
 
@@ -131,6 +160,7 @@ def open_source(
         channels: Channels of the detector.
         usual: Bands of a single raster where none are chosen: those that the detector was trained on.
         stated: What a catalogue says about bands of the files.
+        scaling: Scale and offset, or such a pair for each channel, instead of what files and catalogue say.
 
     Raises:
         DataError: When a file cannot be used, or the files of one date do not belong together.
@@ -149,9 +179,15 @@ def open_source(
     grids: dict[str, Grid] = {}
     notes: list[str] = []
     for path in paths:
-        with open_raster(path) as dataset:
+        with open_image(path) as dataset:
+            if dataset.name != path and dataset.driver == "VRT":
+                notes.append(f"{path}: has a palette, whose colours are used")
             chosen = _bands(dataset, path, bands, channels, alone=len(paths) == 1)
             used += [describe_band(dataset, path, band, stated or {}, len(paths) == 1) for band in chosen]
+            if bands is None and len(chosen) < sum(kind.name != "alpha" for kind in dataset.colorinterp):
+                notes.append(
+                    f"{path}: has more bands than red, green and blue, which alone are used; --bands names others"
+                )
             _, reason = place(dataset, path)
             if reason:
                 notes.append(f"{path}: has {reason}; it is warped to a north-up grid of its own pixel size on reading")
@@ -168,8 +204,16 @@ def open_source(
                 f"{path}: is resampled from {grids[path].describe()} to {grid.describe()}, the finest of {name}"
             )
     for band in used:
-        if np.dtype(band.dtype).kind not in "uif":
-            raise DataError(f"{band.path}: holds {band.dtype} values; expected integers or floats")
+        if band.dtype.startswith("complex"):
+            path, magnitude = json.dumps(band.path), json.dumps(_beside(band.path, "magnitude"))
+            code = (
+                f'import rasterio as r; s = r.open({path}); p = {{**s.profile, "dtype": "float32"}}; '
+                f't = r.open({magnitude}, "w", **p); t.write(abs(s.read()).astype("f4")); t.close()'
+            )
+            raise DataError(
+                f"{band.path}: holds {band.dtype} values; expected integers or floats: "
+                f"`python -c {shlex.quote(code)}` writes their magnitudes, give that file"
+            )
         notes += band.notes
     dtype = np.result_type(*(band.dtype for band in used)).name
     if nodata is None and len({band.nodata for band in used}) == 1:
@@ -177,7 +221,32 @@ def open_source(
     if len(used) == 1:
         used *= channels
     places = tuple((band.path, band.number) for band in used)
-    return Source(name, tuple(paths), places, grid, dtype, nodata, scaling_of(used), tuple(dict.fromkeys(notes)))
+    bits = used[0].bits if len({band.bits for band in used}) == 1 else None
+    notes = list(dict.fromkeys(notes))
+    return Source(
+        name,
+        tuple(paths),
+        places,
+        grid,
+        dtype,
+        nodata,
+        scaling_of(used) if scaling is None else _stated_scaling(scaling, len(used), name),
+        tuple(notes),
+        bits,
+        is_stated=scaling is not None,
+    )
+
+
+def _stated_scaling(numbers: Sequence[float], channels: int, name: str) -> Scaling | None:
+    """Scale and offset of each channel as an option states them; ``None`` where values are used as stored."""
+    values = [float(number) for number in numbers] * (channels if len(numbers) == 2 else 1)
+    pairs = tuple(zip(values[::2], values[1::2], strict=False))
+    if len(values) != 2 * channels or not np.isfinite(values).all() or not all(scale for scale, _ in pairs):
+        raise OptionError(
+            f"{name}_scaling: found {tuple(numbers)}, expected two finite numbers SCALE,OFFSET, or such a pair for "
+            f"each of {channels} channels, with scales that are not 0, for example --{name}-scaling 0.0001,-0.1"
+        )
+    return None if {*pairs} == {UNSCALED} else pairs
 
 
 def _finest(grids: Mapping[str, Grid], name: str) -> Grid:
@@ -197,9 +266,9 @@ def _finest(grids: Mapping[str, Grid], name: str) -> Grid:
     return grids[finest]
 
 
-def _beside(path: str) -> str:
+def _beside(path: str, change: str = "cut") -> str:
     """A name for a changed copy of a file."""
-    return str(Path(path).with_name(f"{Path(path).stem}-cut.tif"))
+    return str(Path(path).with_name(f"{Path(path).stem}-{change}.tif"))
 
 
 def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, channels: int, alone: bool) -> list[int]:
@@ -221,6 +290,8 @@ def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, chann
                 + choose_channels(dataset.count, len(bands))
             )
         return list(bands)
+    if channels == RGB and [kind.name for kind in dataset.colorinterp[:RGB]] == list(RED_GREEN_BLUE):
+        return [1, 2, 3]
     if len(colours) not in (1, channels):
         raise OptionError(
             f"bands: {path} has {len(colours)}, and the network takes {channels}; "

@@ -17,6 +17,7 @@ from rasterio.errors import RasterioError
 from bitemporal import __version__
 from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
+from bitemporal.imagery.physical import UNSCALED
 from bitemporal.imagery.scale import RGB
 from bitemporal.outputs import unwritable, write_json
 from bitemporal.scenes.drawing import Dates, Drawing
@@ -28,6 +29,7 @@ from bitemporal.scenes.journal import work_folder
 from bitemporal.scenes.options import DateOptions, MapOptions
 from bitemporal.scenes.outputs import MapResult, Outputs, check_outputs, publish
 from bitemporal.scenes.products import Products, make_products
+from bitemporal.scenes.radiometry import check_units
 from bitemporal.scenes.rasters import new_raster, row_windows
 from bitemporal.scenes.sources import (
     Files,
@@ -176,9 +178,16 @@ def _dates(before: Files, after: Files, grid: Grid, tags: Mapping[str, str], opt
     noted_bands = [[int(band) for band in _BAND.findall(tags.get(date, ""))] or None for date in ("BEFORE", "AFTER")]
     channels = len(noted_bands[0] or range(RGB))
     first, second = (
-        open_source(files, name, options.bands, options.nodata, channels, usual)
-        for files, name, usual in zip((before, after), ("before", "after"), noted_bands, strict=True)
+        open_source(files, name, options.bands, options.nodata, channels, usual, scaling=scaling)
+        for files, name, usual, scaling in zip(
+            (before, after),
+            ("before", "after"),
+            noted_bands,
+            _noted_scaling(tags, (options.before_scaling, options.after_scaling)),
+            strict=True,
+        )
     )
+    check_units(first, second)
     common_grid(first, Source("probability", (), (), grid, "float32"))  # they overlap
     given = options.image_range
     if given is None and (noted := json.loads(tags.get("VALUE_RANGE", "null"))):
@@ -188,6 +197,17 @@ def _dates(before: Files, after: Files, grid: Grid, tags: Mapping[str, str], opt
     return Dates(
         first, second, grid, value_range(first, second, looks, given), Shift(*shift) if len(shift) == 2 else None
     )
+
+
+def _noted_scaling(
+    tags: Mapping[str, str], stated: tuple[tuple[float, ...] | None, ...]
+) -> list[tuple[float, ...] | None]:
+    """Scale and offset of each date, as stated, or else as the probabilities' tags note them."""
+    noted = json.loads(tags.get("SCALE_OFFSET", "[null, null]"))
+    known = [None if pairs is None else tuple(number for pair in pairs for number in pair) for pairs in noted]
+    if any(known):
+        known = [numbers or UNSCALED for numbers in known]
+    return [numbers or own for numbers, own in zip(stated, known, strict=True)]
 
 
 def _new_tags(tags: Mapping[str, str], options: MapOptions) -> dict[str, str]:

@@ -77,8 +77,9 @@ def value_range(
         of_training: Likewise, what the detector was trained on.
 
     Returns:
-        What is given; 0 and 255 for 8 bits without scale and offset; else what the detector was trained on; where that
-        is unknown, or is of another unit, the 1st and the 99th percentile of both dates' valid values together.
+        What is given; all values for up to 8 bits without scale and offset; else what the detector was trained on;
+        where that is unknown, or is of another unit, the 1st and the 99th percentile of both dates' valid values
+        together.
 
     Raises:
         DataError: When the dates differ in type, are not both physical, and no range is given; or no value is valid.
@@ -86,18 +87,20 @@ def value_range(
     """
     if given is not None:
         return channel_ranges(given, len(before.channels))
-    if before.dtype == after.dtype == "uint8" and before.scaling is None and after.scaling is None:
-        return ((0.0, 255.0),) * len(before.channels)
+    one_type = before.value_type == after.value_type
+    if one_type and before.dtype == "uint8" and before.scaling is None and after.scaling is None:
+        return ((0.0, 2.0 ** (before.bits or 8) - 1),) * len(before.channels)
     samples = np.concatenate([seen.samples[:, seen.valid] for seen in looks], axis=1).astype(np.float64)
     if samples.shape[1] == 0:
         raise DataError(f"{before.describe()}, {after.describe()}: hold no valid pixel; expected some: check nodata")
     low, high = np.percentile(samples, _PERCENTILES, axis=1)
-    if before.dtype != after.dtype and not (before.is_physical and after.is_physical):
+    if not one_type and not (before.is_physical and after.is_physical):
         lowest, highest = (f"{value:g}" for value in (low.min(), max(high.max(), low.min() + 1)))
         raise DataError(
-            f"{before.describe()} holds {before.dtype}, {after.describe()} {after.dtype}, and nothing says that both "
-            "have one unit; expected one range of values that serves both: state which values become 0 and 255, such "
-            f"as --image-range {lowest},{highest} (image_range=({lowest}, {highest})), which is what they hold together"
+            f"{before.describe()} holds {before.value_type}, {after.describe()} {after.value_type}, and nothing says "
+            "that both have one unit; expected one range of values that serves both: state which values become 0 and "
+            f"255, such as --image-range {lowest},{highest} (image_range=({lowest}, {highest})), which is what they "
+            "hold together"
         )
     if of_training is not None:
         trained = channel_ranges(of_training, len(before.channels))
