@@ -4,7 +4,9 @@ Each proposal is typed as it is printed, on the command line and in Python. It h
 and unchanged pixels. What a rule makes of a mask is compared with a formula on the array that was written.
 """
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from PIL import Image
 
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, LabelError, OptionError
+from bitemporal.evaluation import evaluate
 from bitemporal.imagery import read_mask
+from bitemporal.inference import load
 from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 from remedies import follow_keywords, follow_options
 from scene_files import write_raster
@@ -593,9 +597,12 @@ def test_the_proposals_hold_wherever_labels_are_read(tmp_path, capsys):
     capsys.readouterr()
     commands = (
         ["data", "stats", str(root), "--out", str(tmp_path / "stats")],
-        ["evaluate", str(tmp_path / "run" / "origin" / "bundle"), str(root), "--device=cpu"],
-        ["train", "--model=test_tinycd", f"--data={root}", f"--out={tmp_path / 'other'}", *short],
+        ["evaluate", str(tmp_path / "other" / "origin" / "bundle"), str(root), "--device=cpu"],
+        ["train", "--model=test_tinycd", f"--data={root}", f"--out={tmp_path / 'third'}", *short],
     )
+    plain = pairs(tmp_path / "plain", *[stripes(0, 1)] * 4)
+    assert main([*detector[:2], f"--data={plain}", f"--out={tmp_path / 'other'}", *short]) == 0
+    capsys.readouterr()
     for command in commands:
         assert main(command) == 1
         text = capsys.readouterr().err
@@ -671,3 +678,72 @@ def test_counts_say_of_how_many_labels_they_are(tmp_path, capsys):
     assert main(["data", "check", str(root), "--label-values", "0,1"]) == 1
     out = capsys.readouterr().out
     assert "2 of 2" in out and "(by label_values; 2 files)" in out
+
+
+def trained_with(root: Path, run: Path, *options: str) -> str:
+    """A bundle of a network that was trained on pairs, for a step."""
+    short = ["--max-steps=1", "--workers=0", "--crop-size=32", "--batch-size=2"]
+    assert main(["train", "--model=test_tinycd", f"--data={root}", f"--out={run}", *short, *options]) == 0
+    return str(run / "origin" / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("label", "other", "options"),
+    [
+        (stripes(0, 1, 2, 3), stripes(0, 0, 1, 2), ["--changed", "1,2,3"]),
+        (stripes(0, 1, 2, 3), stripes(0, 3, 3, 2), ["--changed", "2,3", "--label-ignore", "1,nan"]),
+        (stripes(1, 2), stripes(1, 1, 2), ["--label-values", "1,2"]),
+        (stripes(0, 60, 200, 255), stripes(0, 0, 60, 255), ["--label-threshold", "128"]),
+        (np.stack([stripes(0, 9), stripes(7, 8), stripes(0, 1)], -1),) * 2 + (["--label-band", "3"],),
+        (np.stack([stripes(0, 255), stripes(0, 9), stripes(0, 1)], -1),) * 2 + (["--unchanged-colours", "0,0,0"],),
+    ],
+)
+def test_a_bundle_remembers_how_labels_were_read(label, other, options, tmp_path, capsys):
+    """The scores of a command without options are those of one with the options of the training."""
+    root = pairs(tmp_path / "pairs", *[label] * 4)
+    bundle = trained_with(root, tmp_path / "run", *options)
+    words = ["evaluate", bundle, str(pairs(tmp_path / "more", *[other] * 2)), "--device=cpu"]
+    for name, given in (("stated", options), ("remembered", [])):
+        assert main([*words, f"--output={tmp_path / name}.json", *given]) == 0
+        told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("labels:")]
+        assert len(told) == 1 and f"as in the detector's training ({' '.join(options)})" in told[0]
+    stated, remembered = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("stated", "remembered"))
+    assert stated["protocol"] == remembered["protocol"] and stated["dataset"] == remembered["dataset"]
+    # and in the library
+    folder = PairFolder(tmp_path / "more")
+    with pytest.warns(UserWarning, match="as in the detector's training"):
+        result = evaluate(load(bundle, "cpu"), folder, folder.pairs())
+    assert result.protocol.pairs_hash == stated["protocol"]["pairs_hash"]
+
+
+@pytest.mark.parametrize(
+    ("other", "proposal"),
+    [
+        (stripes(0, 1, 2, 3, 4), ["--changed", "1,2,3,4"]),  # a class that the training did not have
+        (stripes(0, 2), ["--label-values", "0,2"]),  # nothing would be changed by the rule
+        (np.stack([stripes(0, 255), stripes(0, 9), stripes(0, 1)], -1), ["--unchanged-colours", "0,0,0"]),
+    ],
+)
+def test_other_labels_than_those_of_the_training_get_proposals_as_before(other, proposal, tmp_path, capsys):
+    bundle = trained_with(pairs(tmp_path / "pairs", *[stripes(0, 1, 2, 3)] * 4), tmp_path / "run", "--changed=1,3")
+    words = ["evaluate", bundle, str(pairs(tmp_path / "more", *[other] * 2)), "--device=cpu"]
+    capsys.readouterr()
+    assert main(words) == 1
+    assert proposal in follow_options(capsys.readouterr().err, words)
+
+
+def test_plain_labels_are_read_as_they_are_whatever_the_training_had(tmp_path, capsys):
+    bundle = trained_with(pairs(tmp_path / "pairs", *[stripes(0, 1, 2, 3)] * 4), tmp_path / "run", "--changed=2,3")
+    for values, doubted in (((0, 255), False), ((0, 1), True), ((0, 0), False)):
+        root = pairs(tmp_path / str(values[1]), *[stripes(values[0], *values)] * 2)
+        words = ["evaluate", bundle, str(root), "--device=cpu"]
+        assert main(words) == 0
+        told = " ".join(line for line in capsys.readouterr().out.splitlines() if line.startswith("labels:"))
+        assert "0 = unchanged" in told and ("such values were read by --changed 2,3" in told) == doubted
+        if doubted:  # and the option that is named can be typed
+            assert follow_options(told, words) == [["--changed", "2,3"]]
+    damaged = json.loads((Path(bundle) / "bundle.json").read_text())
+    damaged["trained_on"]["labels"]["options"] = {"changed": [1], "label_threshold": 3}
+    (Path(bundle) / "bundle.json").write_text(json.dumps(damaged))
+    assert main(words) == 1
+    assert "trained_on is malformed" in capsys.readouterr().err

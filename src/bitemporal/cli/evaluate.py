@@ -3,7 +3,7 @@
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -18,6 +18,9 @@ from bitemporal.imagery.decode import SUFFIXES
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder, PairOptions, check_pairs
 from bitemporal.tables import print_table
+
+if TYPE_CHECKING:
+    from bitemporal.inference import Detector
 
 
 def evaluate(
@@ -57,7 +60,8 @@ def evaluate(
         data: Folder of pairs, ROOT/{train,val,test}/{A,B,label}, ROOT/{A,B,label}, or as data sets are released; for a
             predicted raster, a label raster or a vector file with what has changed.
         split: Split to evaluate on; test where it has labels, else val, else the only one.
-        pair_options: How the files of the pairs are read; bands and image_range are those of the bundle by default.
+        pair_options: How the files of the pairs are read; bands and image_range are those of the bundle by default. So
+            are options about labels, where labels need some and are of the same kind as those of the training.
         parts: Number of CAR parts that scores are grouped by, split at the paper's thresholds (2 or 3).
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts. Without either: those
             of an Origin-Partition bundle, else 0.05,0.20.
@@ -106,7 +110,7 @@ def evaluate(
             from bitemporal.inference import compose
 
             detector = compose([bundle], prediction.device, prediction.tta, prediction.scales, tile, stride)
-            folder = _checked(evaluation.folder_for(detector, folder), chosen, console)
+            folder = _checked(evaluation.folder_for(detector, folder), chosen, console, detector)
             result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
     stated = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
     result = result.named(**_describe(bundle) | stated, source=bundle)
@@ -188,20 +192,27 @@ def _describe(source: str) -> dict[str, Any]:
     return {"name": f"{network['model']} {stage}".strip(), "seed": metadata.get("seed"), "model": network["model"]}
 
 
-def _checked(folder: PairFolder, split: str, console: Console) -> PairFolder:
+def _checked(folder: PairFolder, split: str, console: Console, detector: "Detector | None" = None) -> PairFolder:
     """Read all files first: their faults all at once, not one after an hour."""
     scan = check_pairs(folder, progress=sys.stderr.isatty(), splits=(split,))
+    if detector is not None and any(fault.kind == "label" for fault in scan.faults):
+        alike = evaluation.labels_as_trained(detector, folder, split)
+        if alike is not None:
+            folder, scan.decoding = alike, alike.decoding
+            scan.faults = [fault for fault in scan.faults if fault.kind != "label"]
     if any(fault.kind not in ("partner", "unlabelled") for fault in scan.faults):
         scan.raise_for_faults()
+    folder = folder.with_decoding(scan.decoding)
+    told = "" if detector is None else evaluation.describe_labels(detector, folder)
     if scan.decoding:
-        console.print(scan.decoding.describe(), soft_wrap=True)
+        console.print(told or scan.decoding.describe(), soft_wrap=True)
     if partners := sum(fault.kind == "partner" for fault in scan.faults):
         console.print(
             f"{partners} file(s) of split {split} lack a partner or a label and are left out; "
             f"`bitemporal data check {folder.root}` lists them",
             soft_wrap=True,
         )
-    return folder.with_decoding(scan.decoding)
+    return folder
 
 
 def _choose_split(folder: PairFolder) -> str:

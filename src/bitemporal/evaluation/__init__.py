@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from bitemporal.evaluation.plots import plot_pair
     from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program, read_result
     from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, forward_passes
-    from bitemporal.evaluation.scoring import evaluate, evaluate_masks, folder_for, hash_pairs
+    from bitemporal.evaluation.scoring import (
+        describe_labels,
+        evaluate,
+        evaluate_masks,
+        folder_for,
+        hash_pairs,
+        labels_as_trained,
+    )
     from bitemporal.evaluation.tables import comparison_tables, interval_table, score_tables
 
 _NAMES = {
@@ -19,7 +26,7 @@ _NAMES = {
     "plots": ("plot_pair",),
     "results": ("MaskSettings", "Protocol", "Result", "program", "read_result"),
     "scores": ("CONVENTIONS", "Evaluation", "forward_passes"),
-    "scoring": ("evaluate", "evaluate_masks", "folder_for", "hash_pairs"),
+    "scoring": ("describe_labels", "evaluate", "evaluate_masks", "folder_for", "hash_pairs", "labels_as_trained"),
     "tables": ("comparison_tables", "interval_table", "score_tables"),
 }
 
@@ -33,6 +40,7 @@ __all__ = [
     "coloured_errors",
     "compare",
     "comparison_tables",
+    "describe_labels",
     "draw_masks",
     "evaluate",
     "evaluate_masks",
@@ -40,6 +48,7 @@ __all__ = [
     "forward_passes",
     "hash_pairs",
     "interval_table",
+    "labels_as_trained",
     "plot_pair",
     "program",
     "read_result",

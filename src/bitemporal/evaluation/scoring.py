@@ -1,7 +1,9 @@
 """A detector, or masks of another program, over labelled pairs."""
 
 import hashlib
+import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,18 +12,19 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import track
 
-from bitemporal.errors import DataError, OptionError
+from bitemporal.errors import DataError, LabelError, OptionError
 from bitemporal.evaluation.counting import ProbabilityCounts, count_probabilities, count_shapes
 from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program
 from bitemporal.evaluation.scores import Evaluation
 from bitemporal.files import not_there
+from bitemporal.imagery.label_proposals import as_words
 from bitemporal.imagery.masks import IGNORE, read_predicted_mask
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.inference.combining import SlidingWindow, TestTimeAugmentation
 from bitemporal.method.car import CarPartition, change_area_ratio
 from bitemporal.metrics import confusion_counts
-from bitemporal.pairs import Pair, PairFolder, resolve_decoding
+from bitemporal.pairs import Pair, PairFolder, check_pairs, resolve_decoding
 from bitemporal.pairs.listing import list_images, shared_stem
 
 
@@ -49,7 +52,8 @@ def evaluate(
     Args:
         detector: Any detector.
         folder: Reads the pairs and decodes their labels; what the label values mean is resolved first. Where it states
-            no bands or no range of values, those that the detector was trained on are taken.
+            no bands or no range of values, those that the detector was trained on are taken; and where it states
+            nothing about labels that need it, what was stated in the training, if those labels were of the same kind.
         pairs: Pairs to evaluate on; those without a label are left out and counted.
         partition: CAR parts to group the scores by; by default those of the detector if it is an Origin-Partition,
             else small <= 0.05 < medium <= 0.20 < large.
@@ -69,7 +73,7 @@ def evaluate(
         raise OptionError(f"batch_size: found {batch_size}, expected at least 1")
     settings = MaskSettings.of(detector, threshold)
     labelled = _labelled(folder, pairs)
-    folder = resolve_decoding(folder_for(detector, folder))
+    folder = _resolved(detector, folder_for(detector, folder))
     if detector.trained_on is not None:
         detector.warn_if_far(look_at(labelled[0].before, folder.bands))
 
@@ -144,6 +148,65 @@ def folder_for(detector: Detector, folder: PairFolder) -> PairFolder:
     """
     reading = detector.reading(folder.bands, folder.image_range)
     return folder.with_reading(reading.bands, reading.image_range)
+
+
+def _resolved(detector: Detector, folder: PairFolder) -> PairFolder:
+    """The folder with the meaning of its labels known, if need be as in the detector's training."""
+    if folder.decoding is not None:
+        return folder
+    try:
+        resolved = resolve_decoding(folder)
+    except LabelError:
+        alike = labels_as_trained(detector, folder)
+        if alike is None:
+            raise
+        resolved = alike
+    if told := describe_labels(detector, resolved):
+        warnings.warn(told, UserWarning, stacklevel=3)
+    return resolved
+
+
+def labels_as_trained(detector: Detector, folder: PairFolder, split: str | None = None) -> PairFolder | None:
+    """The folder, its labels read by the options that the labels of a detector's training were read by.
+
+    Args:
+        detector: The detector.
+        folder: The folder, whose labels cannot be read without options.
+        split: The split whose labels are read; all of them by default.
+
+    Returns:
+        ``None`` where the folder states options itself, the training had none, or its labels were of another kind.
+    """
+    known = None if detector.trained_on is None else detector.trained_on.labels
+    if known is None or not known.options.stated() or folder.label_options.stated():
+        return None
+    try:
+        alike = folder.with_labels(known.options)
+    except OptionError:  # they are two masks here
+        return None
+    check = check_pairs(alike, images=False, splits=None if split is None else (split,))
+    if check.decoding is None or any(fault.kind == "label" for fault in check.faults):
+        return None
+    cars = [record.car for record in check.records if not math.isnan(record.car)]
+    # by the rule of other labels, nothing or everything may be changed
+    one_class = not any(car > 0 for car in cars) or not any(car < 1 for car in cars)
+    return None if one_class or not known.are_like(check.decoding) else alike.with_decoding(check.decoding)
+
+
+def describe_labels(detector: Detector, folder: PairFolder) -> str:
+    """One line of how labels are read, where the training of a detector has a say in it; empty where it has none."""
+    known, decoding = None if detector.trained_on is None else detector.trained_on.labels, folder.decoding
+    if known is None or decoding is None:
+        return ""
+    words = as_words(known.options.stated())
+    if words and words == as_words(folder.label_options.stated()):
+        return f"{decoding.describe()}; as in the detector's training ({words}), unless another rule is stated"
+    if decoding.source == "found" and known.contradict(decoding):
+        return (
+            f"{decoding.describe()}; in the detector's training, such values were read by {words}: state it if these "
+            "labels mean the same"
+        )
+    return ""
 
 
 def _own_partition(detector: Detector) -> CarPartition:

@@ -46,8 +46,7 @@ def proposed(readings: Sequence[Reading], stated: LabelDecoding) -> str:
     alternatives = []
     for options, condition in readings[:_MOST]:
         keywords = ", ".join(f"{name}={_literal(value)}" for name, value in options.items())
-        words = " ".join(f"--{name.replace('_', '-')} {_typed(value)}" for name, value in options.items())
-        alternatives.append(f"{keywords} ({words}) {condition}")
+        alternatives.append(f"{keywords} ({as_words(options)}) {condition}")
     if not alternatives:
         return ONE_CHANNEL
     replaced = [] if stated.source == "found" else [stated.source]
@@ -55,6 +54,11 @@ def proposed(readings: Sequence[Reading], stated: LabelDecoding) -> str:
         replaced.append("label_ignore")
     instead = "".join(f"instead of {name} (--{name.replace('_', '-')}), " for name in replaced)
     return f"{instead}say what the values mean: {', or '.join(alternatives)}"
+
+
+def as_words(options: Mapping[str, Any]) -> str:
+    """Options about labels as they are typed on the command line."""
+    return " ".join(f"--{name.replace('_', '-')} {_typed(value)}" for name, value in options.items())
 
 
 def readings_of_values(

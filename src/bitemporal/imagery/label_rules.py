@@ -1,7 +1,7 @@
 """What the values of change masks mean: the options that state it, and the rule that follows from them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,10 @@ class LabelOptions:
         if self.label_threshold is not None:
             return LabelDecoding(None, None, ignore, threshold=float(self.label_threshold), **more)
         return LabelDecoding(ignore=ignore, **more)
+
+    def stated(self) -> dict[str, Any]:
+        """The options that are given, by name."""
+        return {field.name: value for field in fields(LabelOptions) if (value := getattr(self, field.name)) is not None}
 
     def refuse(self, why: str, names: Sequence[str] | None = None) -> None:
         """Refuse options that nothing would read.
@@ -140,6 +144,7 @@ class LabelDecoding:
         source: Whether it was found in the files; else the name of the option that states it.
         files: Number of files that it was found in or checked against.
         changed_seen: Whether any of them has a changed pixel.
+        seen: The values of these files in words, with the colours of palettes; their range, where they are many.
     """
 
     unchanged: tuple[float, ...] | None = (0,)
@@ -152,6 +157,7 @@ class LabelDecoding:
     source: str = "found"
     files: int = 0
     changed_seen: bool = True
+    seen: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def white(self) -> int:

@@ -171,6 +171,25 @@ class LabelSummary:
         Returns:
             The decoding, ``None`` when there is none, and what stands in its way.
         """
+        decoding, faults = self._resolved()
+        return None if decoding is None else replace(decoding, seen=self._seen()), faults
+
+    def _seen(self) -> tuple[str, ...]:
+        """What the files hold, in words."""
+        if self._of("difference"):
+            return ("two masks",)
+        if self.stated.colours:
+            words = [str(unpacked(int(colour))) for colour in sorted(self.colours)]
+        else:
+            values = sorted(self.pixels, key=lambda value: (value != value, value))
+            colours = [sorted(self.palettes.get(int(value), ())) if math.isfinite(value) else [] for value in values]
+            words = [
+                " ".join([f"{value:g}", *(str(unpacked(colour)) for colour in own)])
+                for value, own in zip(values, colours, strict=True)
+            ]
+        return tuple(words) if len(words) <= CLASSES else (f"{words[0]} to {words[-1]}",)
+
+    def _resolved(self) -> tuple[LabelDecoding | None, list[LabelFault]]:
         of_dates = self._of("difference")
         if of_dates and len(of_dates) < len(self.labels):
             what = f"{len(of_dates):,} of {len(self.labels):,} labels are two masks, one of each date, the others one"

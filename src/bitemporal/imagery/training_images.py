@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bitemporal.errors import OptionError
 from bitemporal.imagery.band_files import band_files
 from bitemporal.imagery.decode import decode
+from bitemporal.imagery.label_rules import LabelDecoding, LabelOptions
 from bitemporal.imagery.quiet import ignore_missing_places, open_image
 
 if TYPE_CHECKING:  # rasterio is an extra
@@ -46,23 +48,91 @@ class SeenImages:
     bands: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True)
+class TrainingLabels:
+    """How the labels were read that a detector was trained on.
+
+    Attributes:
+        options: What was stated.
+        seen: The values of the label files, in words; see ``LabelDecoding``.
+    """
+
+    options: LabelOptions
+    seen: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields in JSON types; JSON has no NaN and no infinity, so they are text."""
+        options = {
+            name: [_finite(one) for one in value] if isinstance(value, tuple) else value
+            for name, value in self.options.stated().items()
+        }
+        return {"options": options, "seen": list(self.seen)}
+
+    @classmethod
+    def of_json(cls, stored: dict[str, Any]) -> "TrainingLabels":
+        """Read what ``to_json`` gave; options of later versions are passed over.
+
+        Raises:
+            TypeError: When a field is of another type.
+            ValueError: When it holds no number, or options that contradict each other.
+        """
+        given: dict[str, Any] = {
+            name: tuple(map(_number, value)) if isinstance(value, list) else _number(value)
+            for name, value in stored["options"].items()
+            if name in {field.name for field in fields(LabelOptions)}
+        }
+        options = LabelOptions(**given)
+        try:
+            options.decoding()
+        except OptionError as error:
+            raise ValueError(str(error)) from error
+        return cls(options, tuple(map(str, stored["seen"])))
+
+    def are_like(self, decoding: LabelDecoding) -> bool:
+        """Whether other labels are of the same kind: they hold nothing that those of the training did not hold."""
+        return {*decoding.seen} <= {*self.seen}
+
+    def contradict(self, decoding: LabelDecoding) -> bool:
+        """Whether labels of the same kind were read in another way than others are now."""
+        values = np.array([*(decoding.unchanged or ()), *((decoding.changed or ()) if decoding.changed_seen else ())])
+        own = self.options.decoding()
+        return (
+            own.source != "found"
+            and own.colours == decoding.colours
+            and self.are_like(decoding)
+            and bool((own.meanings(values) != decoding.meanings(values)).any())
+        )
+
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _number(value: float | str) -> float:
+    number = float(value)
+    return int(number) if number.is_integer() else number
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingImages(SeenImages):
-    """What is known of the images that a detector was trained on.
+    """What is known of the images that a detector was trained on, and of their labels.
 
     Attributes:
         image_range: Values that became 0 and 255 in images of more than 8 bits, or such a pair for each channel.
         data: Name of the folder of pairs.
         data_hash: SHA-256 of the stems and label files of the training pairs.
+        labels: How their labels were read.
     """
 
     image_range: tuple[float, ...] | None = None
     data: str = ""
     data_hash: str = ""
+    labels: TrainingLabels | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields in JSON types."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        content = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return content | {"labels": None if self.labels is None else self.labels.to_json()}
 
     @classmethod
     def of_json(cls, stored: dict[str, Any]) -> "TrainingImages":
@@ -70,7 +140,7 @@ class TrainingImages(SeenImages):
 
         Raises:
             TypeError: When a field is of another type.
-            ValueError: When it holds no number.
+            ValueError: When it holds no number, or options that contradict each other.
         """
         known = {field.name for field in fields(cls)}
         given = {name: value for name, value in stored.items() if name in known and value is not None}
@@ -79,6 +149,8 @@ class TrainingImages(SeenImages):
                 given[name] = tuple(kind(value) for value in given[name])
         if "pixel_size" in given:
             given["pixel_size"] = float(given["pixel_size"])
+        if "labels" in given:
+            given["labels"] = TrainingLabels.of_json(given["labels"])
         return cls(**given)
 
     def far_from(self, seen: SeenImages) -> str:

@@ -126,7 +126,7 @@ def read_training_images(folder: str | os.PathLike[str]) -> TrainingImages | Non
     stored = read_description(folder).get("trained_on")
     try:
         return None if stored is None else TrainingImages.of_json(stored)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         path = Path(folder) / "bundle.json"
         raise BundleError(f"{path}: trained_on is malformed ({error!r}); write or fetch the bundle again") from error
 

@@ -75,7 +75,8 @@ class PairFolder:
         list_faults: What is wrong with lists of splits, with the split concerned.
         bands: See ``__init__``.
         image_range: See ``__init__``.
-        stated: What the options say about the labels.
+        label_options: The options about the labels.
+        stated: What they say.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class PairFolder:
         self.root = Path(root)
         self.bands = bands
         self.image_range = image_range
-        self.stated = LabelOptions(
+        self.label_options = LabelOptions(
             label_values=label_values,
             changed=changed,
             changed_colours=changed_colours,
@@ -134,7 +135,7 @@ class PairFolder:
             label_threshold=label_threshold,
             label_ignore=label_ignore,
             label_band=label_band,
-        ).decoding()
+        )
         layout = find_layout(self.root, folders, suffixes, splits)
         self._folders = {split: files.folder for split, files in layout.splits.items()}
         self._names = {split: files.names for split, files in layout.splits.items()}
@@ -143,11 +144,16 @@ class PairFolder:
         self.notes, self.warnings = tuple(layout.notes), tuple(layout.warnings)
         self.list_faults = tuple(layout.faults)
         self._pairs = {split: _pairs(split, listings) for split, listings in self.listings.items()}
+        self._state()
+
+    def _state(self) -> None:
+        """Find out what the options say of these labels, of one mask or of two."""
+        self.stated = self.label_options.decoding()
         of_dates = [pair.label_after is not None for pair in self.pairs() if pair.label is not None]
         if any(of_dates):
             self.stated = self.stated.of_dates()
         known = all(of_dates) if self.stated.differing else self.stated.source != "found"
-        self._decoding = replace(self.stated, files=len(of_dates)) if known else None
+        self._decoding: LabelDecoding | None = replace(self.stated, files=len(of_dates)) if known else None
 
     def __len__(self) -> int:
         """Number of pairs in all splits."""
@@ -186,6 +192,17 @@ class PairFolder:
         check_image_range(image_range, bands)
         changed = copy.copy(self)
         changed.bands, changed.image_range = bands, image_range
+        return changed
+
+    def with_labels(self, options: LabelOptions) -> "PairFolder":
+        """The same folder, with labels read by other options.
+
+        Raises:
+            OptionError: When options have an unusable value, or do not apply to labels that are two masks.
+        """
+        changed = copy.copy(self)
+        changed.label_options = options
+        changed._state()
         return changed
 
     def split_folder(self, split: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Literal
 from rich.console import Console
 
 from bitemporal.errors import DataError
-from bitemporal.imagery.training_images import TrainingImages, look_at
+from bitemporal.imagery.training_images import TrainingImages, TrainingLabels, look_at
 from bitemporal.method.car import CarPartition
 from bitemporal.outputs import check_output_folder, clear_leftovers
 from bitemporal.pairs import FolderCheck, Pair, PairFolder, check_pairs
@@ -129,6 +129,7 @@ def training_images(folder: PairFolder, pairs: Sequence[Pair]) -> TrainingImages
         image_range=folder.image_range,
         data=folder.root.resolve().name,
         data_hash=digest.hexdigest(),
+        labels=None if folder.decoding is None else TrainingLabels(folder.label_options, folder.decoding.seen),
     )
 
 
