@@ -9,14 +9,24 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+import bitemporal
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.evaluation import Evaluation, evaluate, read_result, score_tables
-from bitemporal.inference import NetworkDetector, OriginPartition, load, predict_files, save_origin_partition
+from bitemporal.inference import (
+    Ensemble,
+    NetworkDetector,
+    OriginPartition,
+    TestTimeAugmentation,
+    load,
+    predict_files,
+    save_origin_partition,
+)
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import AVERAGINGS, METRICS
-from bitemporal.pairs import PairFolder
+from bitemporal.pairs import PairFolder, check_pairs
+from bitemporal.scenes import predict_scene
 from stub_networks import Passes, convolutional, pointwise, register_stubs
 
 IGNORED = 128
@@ -281,6 +291,41 @@ def test_nothing_to_compare_with_is_an_error(data, tmp_path):
             evaluate(detector, folder, pairs)
     with pytest.raises(OptionError, match="batch_size"):
         evaluate(detector, folder, folder.pairs("test"), batch_size=0)
+
+
+def test_paths_and_names_in_place_of_what_they_stand_for_are_answered_with_the_call_that_is_meant(data, tmp_path):
+    bundle = tmp_path / "bundle"
+    detector, folder = load(bundle, "cpu"), PairFolder(data, label_values=(0, 255, IGNORED))
+    pairs = folder.pairs("test")
+    names = {"bitemporal": bitemporal, "folder": folder, "network": detector.model}
+    expected = evaluate(detector, folder, pairs).summary()["image_mean"]
+    scene = (tmp_path / "a.tif", tmp_path / "b.tif", tmp_path / "change.tif")
+
+    def follow(call, kind=OptionError):
+        with pytest.raises(kind) as caught:
+            call()
+        return eval(str(caught.value).partition("; give ")[2], names)
+
+    for wrong in (str(bundle), bundle, detector.model):
+        given = follow(lambda wrong=wrong: evaluate(wrong, folder, pairs))
+        assert evaluate(given, folder, pairs).summary()["image_mean"] == expected
+        assert isinstance(follow(lambda wrong=wrong: Ensemble([detector, wrong])), NetworkDetector)
+        assert isinstance(follow(lambda wrong=wrong: TestTimeAugmentation(wrong)), NetworkDetector)
+        assert isinstance(follow(lambda wrong=wrong: OriginPartition(wrong, {}, CarPartition())), NetworkDetector)
+        teachers = {"small": wrong}
+        assert isinstance(follow(lambda t=teachers: OriginPartition(detector, t, CarPartition())), NetworkDetector)
+        assert isinstance(follow(lambda wrong=wrong: predict_scene(wrong, *scene)), NetworkDetector)
+        assert isinstance(follow(lambda wrong=wrong: predict_files(wrong, *scene)), NetworkDetector)
+    with pytest.raises(OptionError, match=r"found PairFolder, expected a detector; give what bitemporal\.load returns"):
+        evaluate(folder, detector, pairs)
+    assert isinstance(follow(lambda: evaluate(detector, data, pairs)), PairFolder)
+    assert isinstance(follow(lambda: evaluate(detector, str(data), pairs)), PairFolder)
+    assert follow(lambda: evaluate(detector, folder, "test")) == pairs
+    assert check_pairs(folder, splits=follow(lambda: check_pairs(folder, splits="test"))).records
+    with pytest.raises(OptionError, match="found 'flip', expected one of None, 'flips'"):
+        TestTimeAugmentation(detector, "flip")
+    scales = follow(lambda: TestTimeAugmentation(detector, scales=2))
+    assert TestTimeAugmentation(detector, scales=scales).scales == (2,)
 
 
 # ---------------------------------------------------------------- command

@@ -132,6 +132,14 @@ def test_dates_of_different_shape_are_refused(name):
 
 
 @every_micro
+def test_images_of_other_channels_are_refused(name):
+    model = build(name)
+    for wrong in (torch.zeros(1, 64, 64, 3), torch.zeros(1, 4, 64, 64), torch.zeros(64, 64)):
+        with pytest.raises(InputSizeError, match="expected N x 3 x H x W"):
+            model(wrong, wrong)
+
+
+@every_micro
 def test_every_parameter_gets_a_finite_gradient(name):
     model = build(name).train()
     before, after = pair(2, 64, 96)
@@ -387,7 +395,7 @@ def test_other_numbers_of_channels_work(name, channels):
     model = build(name, in_channels=channels).eval()
     assert model.config["in_channels"] == channels
     assert model(*pair(1, 64, 64, channels)).shape == (1, model.num_logits, 64, 64)
-    with pytest.raises(RuntimeError, match="channels"):
+    with pytest.raises(InputSizeError, match=rf"N x {channels} x H x W; .* in_channels={channels + 1}\)"):
         model(*pair(1, 64, 64, channels + 1))
 
 

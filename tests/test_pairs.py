@@ -679,7 +679,8 @@ def test_good_pairs_of_a_faulty_set_still_load(faulty):
 def test_any_number_of_workers_finds_the_same(faulty, capsys):
     one, two = (check_pairs(PairFolder(faulty), workers=n, progress=n == 2) for n in (1, 2))
     assert capsys.readouterr().err == ""  # no terminal, no bar
-    assert repr(one) == repr(two) and one.report() == two.report()
+    assert repr(one.records) == repr(two.records) and one.report() == two.report()
+    assert repr(one) == repr(two) and one.warnings == two.warnings and one.decoding == two.decoding
 
 
 def test_sizes_are_compared_even_where_one_file_is_unreadable(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -254,6 +255,29 @@ def test_own_polygons_serve_as_an_area_without_a_word(pair, tmp_path, recwarn):
     again = run(tmp_path / "b.tif", within=tmp_path / "a.gpkg")
     assert again.changed_pixels == again.valid_pixels == made.changed_pixels > 0
     assert not [str(warning.message) for warning in recwarn if "layer" in str(warning.message)]
+
+
+def test_areas_and_masks_are_taken_as_paths_of_any_kind(pair, tmp_path):
+    area = write_area(tmp_path / "area.gpkg", SECOND)
+    clouds = np.zeros((1, *SHAPE), np.uint8)
+    clouds[0, :9] = 1
+    mask = write_raster(tmp_path / "clouds.tif", clouds)
+    run = partial(predict_scene, NetworkDetector(pointwise()), *pair)
+    run(tmp_path / "a.tif", within=str(area), mask=[str(mask)], summary=tmp_path / "a.json")
+    run(tmp_path / "b.tif", within=Path(area), mask=Path(mask), summary=tmp_path / "b.json")
+    assert (read(tmp_path / "a.tif") == read(tmp_path / "b.tif")).all()
+    first, second = (json.loads((tmp_path / name).read_text())["settings"] for name in ("a.json", "b.json"))
+    assert first == second
+
+
+def test_an_option_that_does_not_exist_is_named_with_the_nearest(pair, tmp_path):
+    detector = NetworkDetector(pointwise())
+    run = partial(predict_scene, detector, *pair, tmp_path / "a.tif")
+    for wrong, meant in (("polygon", "polygons"), ("treshold", "threshold"), ("resume", "expected one of .*overlap")):
+        with pytest.raises(OptionError, match=f"^{wrong}: no such option; .*{meant}"):
+            run(**{wrong: 1})
+    with pytest.raises(OptionError, match="treshold: no such option; did you mean threshold"):
+        threshold_scene(tmp_path / "p.tif", tmp_path / "b.tif", treshold=0.4)
 
 
 def test_areas_and_masks_that_do_not_fit_are_refused_with_the_reason(pair, tmp_path):

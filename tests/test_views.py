@@ -2,6 +2,7 @@
 
 import builtins
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from bitemporal.evaluation import evaluate, plot_pair
 from bitemporal.inference import Ensemble, NetworkDetector, OriginPartition, Prediction
 from bitemporal.method.car import CarPartition
 from bitemporal.models import create_model
-from bitemporal.pairs import PairFolder, resolve_decoding
+from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
+from bitemporal.pairs.folder import PairImages
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_a_folder_has_a_length_and_can_be_gone_through(folder):
     assert repr(folder) == f"PairFolder({str(folder.root)!r}, train 12, val 6, test 6)"
 
 
-def test_texts_say_what_a_thing_is(result, detector):
+def test_texts_say_what_a_thing_is(result, detector, folder):
     assert repr(detector) == "NetworkDetector(test_fc, 3 channels, cpu)"
     assert repr(Ensemble([detector, detector])) == f"Ensemble({detector!r}, {detector!r})"
     assert repr(OriginPartition(detector, {}, CarPartition())) == f"OriginPartition({detector!r})"
@@ -84,6 +86,11 @@ def test_texts_say_what_a_thing_is(result, detector):
     assert repr(prediction) == "Prediction(8 x 16, 12.5% changed, sent to small)"
     score = f"{100 * result.summary()['dataset']['miou']:.2f}"
     assert repr(result.evaluation) == f"Evaluation(6 pairs, dataset mIoU {score} %)" and len(result.evaluation) == 6
+    pair = PairImages(np.zeros((8, 16, 3), np.uint8), np.zeros((8, 16, 3), np.uint8), mask)
+    assert repr(pair) == "PairImages(8 x 16 x 3, 12.5% changed)"
+    assert repr(replace(pair, label=np.full_like(mask, 255))) == "PairImages(8 x 16 x 3, all ignored)"
+    assert repr(replace(pair, label=None)) == "PairImages(8 x 16 x 3, no label)"
+    assert repr(check_pairs(folder)) == f"FolderCheck({str(folder.root)!r}, 24 pairs, 0 faults, 0 warnings)"
     assert repr(result) == f"Result('fc', seed 3, pairs/test, {result.evaluation!r})"
 
 

@@ -22,6 +22,7 @@ from bitemporal.imagery.masks import IGNORE, read_predicted_mask
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.inference.combining import SlidingWindow, TestTimeAugmentation
+from bitemporal.inference.detector import check_detector
 from bitemporal.method.car import CarPartition, change_area_ratio
 from bitemporal.metrics import confusion_counts
 from bitemporal.pairs import Pair, PairFolder, check_pairs, resolve_decoding
@@ -67,10 +68,12 @@ def evaluate(
 
     Raises:
         DataError: When no pair has a label, or a pair cannot be used.
-        OptionError: When the batch size is below 1, or the threshold is not from 0 to below 1.
+        OptionError: When the batch size is below 1, the threshold is not from 0 to below 1, or something else than a
+            detector, a folder and its pairs is given.
     """
     if batch_size < 1:
         raise OptionError(f"batch_size: found {batch_size}, expected at least 1")
+    check_detector(detector)
     settings = MaskSettings.of(detector, threshold)
     labelled = _labelled(folder, pairs)
     folder = _resolved(detector, folder_for(detector, folder))
@@ -216,6 +219,17 @@ def _own_partition(detector: Detector) -> CarPartition:
 
 
 def _labelled(folder: PairFolder, pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs that have a label.
+
+    Raises:
+        DataError: When none has one.
+        OptionError: When these are no folder and pairs of it.
+    """
+    if not isinstance(folder, PairFolder):
+        remedy = f"PairFolder({os.fspath(folder)!r})" if isinstance(folder, str | os.PathLike) else "PairFolder(root)"
+        raise OptionError(f"folder: found {folder!r}, expected a folder of pairs; give bitemporal.{remedy}")
+    if isinstance(pairs, str):
+        raise OptionError(f"pairs: found {pairs!r}, expected pairs; give folder.pairs({pairs!r})")
     labelled = [pair for pair in pairs if pair.label is not None]
     if not labelled:
         raise DataError(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitemporal.errors import OptionError
-from bitemporal.inference.detector import Answer, Detector
+from bitemporal.inference.detector import Answer, Detector, check_detector
 from bitemporal.inference.options import Augmentation, check_tiles
 
 
@@ -28,6 +28,8 @@ class Ensemble(Detector):
         """
         if not members:
             raise OptionError("ensemble: found no member, expected at least one detector")
+        for index, member in enumerate(members):
+            check_detector(member, f"ensemble[{index}]")
         first, *others = [member.reading() for member in members]
         for other in others:
             ranges = {first.image_range, other.image_range} - {None}
@@ -66,8 +68,14 @@ class TestTimeAugmentation(Detector):
             scales: Factors from 0.1 to 10 by which the images are resized; every view is seen at every scale.
 
         Raises:
-            OptionError: When there is no scale, or one is out of range.
+            OptionError: When there is no detector, no such augmentation or no scale, or a scale is out of range.
         """
+        check_detector(detector)
+        if augmentation not in _VIEWS:
+            known = ", ".join(repr(name) for name in _VIEWS)
+            raise OptionError(f"augmentation: found {augmentation!r}, expected one of {known}")
+        if isinstance(scales, int | float):
+            raise OptionError(f"scales: found {scales}, expected several numbers; give ({float(scales)},)")
         if not scales or not all(0.1 <= scale <= 10 for scale in scales):
             raise OptionError(f"scales: found {tuple(scales)}, expected at least one, each from 0.1 to 10")
         self.detector = detector

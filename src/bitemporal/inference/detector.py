@@ -207,6 +207,27 @@ _CPU_PIXELS = 2**16
 """Pixels per pass on a CPU: larger batches leave its caches (benchmarks/batches)."""
 
 
+def check_detector(found: object, name: str = "detector") -> None:
+    """Refuse what is no detector, such as the path of a bundle.
+
+    Args:
+        found: What was given.
+        name: What the message calls it.
+
+    Raises:
+        OptionError: When it is no detector.
+    """
+    if isinstance(found, Detector):
+        return
+    remedy = "give what bitemporal.load returns"
+    if isinstance(found, str | os.PathLike):
+        remedy = f"give bitemporal.load({os.fspath(found)!r})"
+    elif isinstance(found, ChangeModel):
+        remedy = "give bitemporal.inference.NetworkDetector(network)"
+    shown = repr(os.fspath(found)) if isinstance(found, str | os.PathLike) else type(found).__name__
+    raise OptionError(f"{name}: found {shown}, expected a detector; {remedy}")
+
+
 class NetworkDetector(Detector):
     """One network as a detector.
 

@@ -21,7 +21,7 @@ from bitemporal.imagery.decode import decode
 from bitemporal.imagery.inputs import Reading
 from bitemporal.imagery.scale import image_notes, to_channels
 from bitemporal.imagery.training_images import look_at
-from bitemporal.inference.detector import Detector
+from bitemporal.inference.detector import Detector, check_detector
 from bitemporal.inference.places import NO_DATA, Place, is_placed_mask, place_of_pair, write_placed
 from bitemporal.outputs import check_output, replacing
 from bitemporal.pairs.folder import size_fault
@@ -103,6 +103,7 @@ def predict_files(
     """
     if batch_size < 1:
         raise OptionError(f"batch_size: found {batch_size}, expected at least 1")
+    check_detector(detector)
     reading = detector.reading(bands, image_range)
     first, second, masks = Path(before), Path(after), Path(output)
     maps = None if probability is None else Path(probability)

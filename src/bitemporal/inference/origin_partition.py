@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from bitemporal.errors import OptionError
-from bitemporal.inference.detector import Answer, Detector
+from bitemporal.inference.detector import Answer, Detector, check_detector
 from bitemporal.method.car import CarPartition
 from bitemporal.method.origin_partition import check_teachers, route
 
@@ -29,10 +29,12 @@ class OriginPartition(Detector):
 
         Raises:
             PartitionError: When a teacher's name is not a part of the partition.
-            OptionError: When a teacher takes another number of channels than the origin.
+            OptionError: When one of them is no detector, or a teacher takes another number of channels than the origin.
         """
         check_teachers(teachers, partition)
+        check_detector(origin, "origin")
         for part, teacher in teachers.items():
+            check_detector(teacher, f"the teacher of {part}")
             if teacher.channels != origin.channels:
                 raise OptionError(
                     f"teachers: the teacher of {part} takes images of {teacher.channels} channels, the origin of "

@@ -143,6 +143,13 @@ class ChangeModel(nn.Module, ABC):
             raise InputSizeError(
                 f"{self.name}: before is {tuple(before.shape)}, after {tuple(after.shape)}; both dates need one shape"
             )
+        channels = int(self.config.get("in_channels", 3))
+        if before.ndim < 3 or before.shape[-3] != channels:
+            found = before.shape[-3] if before.ndim > 3 else 1
+            raise InputSizeError(
+                f"{self.name}: input is {tuple(before.shape)}, expected N x {channels} x H x W; permute channels that "
+                f"come last, or make a network of other channels: `create_model({self.name!r}, in_channels={found})`"
+            )
         height, width = before.shape[-2:]
         multiple, minimum = self.card.multiple, self.card.minimum
         if height % multiple or width % multiple or height < minimum or width < minimum:

@@ -97,6 +97,11 @@ class FolderCheck:
     warnings: list[str] = field(default_factory=list)
     decoding: LabelDecoding | None = None
 
+    def __repr__(self) -> str:
+        """The folder, and how many pairs, faults and warnings there are."""
+        counts = ((self.records, "pairs"), (self.faults, "faults"), (self.warnings, "warnings"))
+        return f"FolderCheck({str(self.root)!r}, {', '.join(f'{len(found):,} {what}' for found, what in counts)})"
+
     def report(self) -> str:
         """All faults in words, those with one remedy together."""
         groups: dict[tuple[FaultKind, str], list[Fault]] = {}

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bitemporal.errors import DataError, LabelError
+from bitemporal.errors import DataError, LabelError, OptionError
 from bitemporal.imagery.decode import FileFault, decode
 from bitemporal.imagery.label_rules import LabelDecoding, LabelOptions
 from bitemporal.imagery.labels import read_mask
+from bitemporal.imagery.masks import IGNORE
 from bitemporal.imagery.scale import check_bands, check_image_range, to_channels
 from bitemporal.pairs.layout import find_layout
 from bitemporal.pairs.listing import Listing
@@ -54,6 +55,14 @@ class PairImages:
     before: npt.NDArray[np.uint8]
     after: npt.NDArray[np.uint8]
     label: npt.NDArray[np.uint8] | None
+
+    def __repr__(self) -> str:
+        """Height, width, bands, and share of changed pixels."""
+        changed = "no label"
+        if self.label is not None:
+            counted = self.label[self.label != IGNORE]
+            changed = f"{np.mean(counted == 1):.1%} changed" if counted.size else "all ignored"
+        return f"PairImages({' x '.join(map(str, self.before.shape))}, {changed})"
 
 
 class PairFolder:
@@ -218,7 +227,10 @@ class PairFolder:
 
         Raises:
             DataError: When there is no such split.
+            OptionError: When ``splits`` is one name.
         """
+        if isinstance(splits, str):
+            raise OptionError(f"splits: found {splits!r}, expected several names; give ({splits!r},)")
         for split in splits or ():
             if split not in self.splits:
                 raise DataError(f"{self.root}: has no split {split!r}, only {', '.join(self.splits)}")

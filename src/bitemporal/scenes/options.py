@@ -1,8 +1,11 @@
 """How a scene is read, predicted and drawn, and how one is cut into tiles."""
 
-from dataclasses import dataclass
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from bitemporal.errors import OptionError
 
@@ -50,6 +53,14 @@ class PlaceOptions:
     within: str | None = None
     mask: list[str] | None = None
 
+    def __post_init__(self) -> None:
+        """Take paths of any kind, and one mask by itself."""
+        if self.within is not None:
+            object.__setattr__(self, "within", os.fspath(self.within))
+        if self.mask is not None:
+            masks = [self.mask] if isinstance(self.mask, str | os.PathLike) else self.mask
+            object.__setattr__(self, "mask", [os.fspath(mask) for mask in masks])
+
     def exclusion_files(self) -> tuple[str, ...]:
         """The files that say what is left out."""
         return (*((self.within,) if self.within else ()), *(self.mask or ()))
@@ -80,6 +91,7 @@ class MapOptions(PlaceOptions):
         Raises:
             OptionError: When one cannot be used.
         """
+        super().__post_init__()
         if not self.minimum_area >= 0:
             raise OptionError(f"minimum_area: found {self.minimum_area}, expected at least 0")
         if not 0 <= self.threshold < 1:
@@ -151,3 +163,25 @@ class TileOptions:
                 raise OptionError(f"{name}: found {value}, expected at least 1")
         if not 0 <= self.minimum_valid <= 1:
             raise OptionError(f"minimum_valid: found {self.minimum_valid}, expected a share from 0 to 1")
+
+
+Options = TypeVar("Options", bound=PlaceOptions)
+
+
+def make_options(kind: type[Options], given: Mapping[str, Any], others: Iterable[str] = ()) -> Options:
+    """Options from the keywords of a call.
+
+    Args:
+        kind: Dataclass of the options.
+        given: Keywords with their values.
+        others: Further keywords of the call, which may have been meant.
+
+    Raises:
+        OptionError: When there is no such option, or a value cannot be used.
+    """
+    known = [field.name for field in fields(kind)]
+    for name in sorted(given.keys() - set(known)):
+        near = difflib.get_close_matches(name, [*known, *others])
+        meant = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
+        raise OptionError(f"{name}: no such option; {meant}")
+    return kind(**given)

@@ -17,14 +17,14 @@ import rasterio
 from rasterio.errors import RasterioError
 from rich.progress import Progress
 
-from bitemporal.errors import BitemporalError, DataError, OptionError
+from bitemporal.errors import BitemporalError, DataError
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.outputs import unwritable, write_json
 from bitemporal.scenes.bands import Stated
 from bitemporal.scenes.geography import hectares
 from bitemporal.scenes.grids import Shift
 from bitemporal.scenes.journal import Journal, work_folder
-from bitemporal.scenes.options import SceneOptions
+from bitemporal.scenes.options import SceneOptions, make_options
 from bitemporal.scenes.outputs import MapResult, Outputs, publish
 from bitemporal.scenes.products import Products, make_products
 from bitemporal.scenes.rasters import row_windows
@@ -95,10 +95,7 @@ def predict_scene(
     """
     kinds = {"probability": probability, "polygons": polygons, "quicklook": quicklook, "summary": summary}
     outputs = Outputs(Path(output), **{kind: Path(path) for kind, path in kinds.items() if path is not None})
-    try:
-        scene_options = SceneOptions(**options)
-    except TypeError as error:
-        raise OptionError(f"options: {error}; expected fields of SceneOptions") from error
+    scene_options = make_options(SceneOptions, options, kinds)
     with gdal_settings():
         return _predict(open_scene(detector, before, after, outputs, scene_options), progress)
 

@@ -14,6 +14,7 @@ from bitemporal.errors import OptionError
 from bitemporal.imagery.scale import ValueRange
 from bitemporal.imagery.training_images import SeenImages, is_synthetic, pixel_size
 from bitemporal.inference import Detector, OriginPartition
+from bitemporal.inference.detector import check_detector
 from bitemporal.scenes.bands import Stated
 from bitemporal.scenes.drawing import Dates, Drawing
 from bitemporal.scenes.exclusion import Exclusion
@@ -151,6 +152,7 @@ def open_scene(
         OptionError: When an option or an output cannot be used.
     """
     started = time.perf_counter()
+    check_detector(detector)
     if options.routing == "scene" and not isinstance(detector, OriginPartition):
         raise OptionError(
             "routing: found scene, which is for Origin-Partition alone, without augmentation or other bundles; give "

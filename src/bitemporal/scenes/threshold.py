@@ -26,7 +26,7 @@ from bitemporal.scenes.geography import has_areas, hectares
 from bitemporal.scenes.geometry import Grid, grid_of
 from bitemporal.scenes.grids import Shift, common_grid
 from bitemporal.scenes.journal import work_folder
-from bitemporal.scenes.options import DateOptions, MapOptions
+from bitemporal.scenes.options import DateOptions, MapOptions, make_options
 from bitemporal.scenes.outputs import MapResult, Outputs, check_outputs, publish
 from bitemporal.scenes.products import Products, make_products
 from bitemporal.scenes.radiometry import check_units
@@ -97,10 +97,7 @@ def threshold_scene(
             "quicklook: a picture needs both dates, and both dates serve the picture alone; give quicklook, before and "
             "after together, or none of them"
         )
-    try:
-        map_options = MapOptions(**options)
-    except TypeError as error:
-        raise OptionError(f"options: {error}; expected fields of MapOptions") from error
+    map_options = make_options(MapOptions, options, kinds)
     started = time.perf_counter()
     with gdal_settings():
         path = os.fspath(probability)
