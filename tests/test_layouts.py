@@ -127,6 +127,20 @@ def test_releases(tmp_path, name):
     assert not check.warnings, check.warnings
 
 
+def test_images_of_several_sensors_in_the_folder_of_each_pair(tmp_path, capsys):
+    """GVLM 1.1 has three images of each date."""
+    for site in ("Enshi_China", "Nippes_Haiti"):
+        for date, kind in ((1, BEFORE), (2, AFTER)):
+            for sensor in ("HR", "MS", "SAR"):
+                put(tmp_path / "GVLM_1.1_8bit" / site / f"img{date}_{sensor}.tif", kind if sensor == "HR" else OTHER)
+        put(tmp_path / "GVLM_1.1_8bit" / site / "label.tif", LABEL)
+    command = ["data", "check", str(tmp_path)]
+    assert main(command) == 1
+    assert follow_options(capsys.readouterr().err, command) == [["--suffixes", "img1_HR,img2_HR,label"]]
+    stems = ("img1_HR", "img2_HR", "label")
+    read_right(tmp_path, {"all": ["Enshi_China", "Nippes_Haiti"]}, suffixes=stems)
+
+
 def test_s2looking_takes_the_union_and_names_the_labels_of_dates(tmp_path):
     for split in ("train", "val", "test"):
         put_names(tmp_path / "S2Looking" / split, ("Image1", "Image2", "label"), ["1"])

@@ -178,7 +178,7 @@ def _split_folders(level: Level, options: ReadingOptions) -> Layout | None:
     found: dict[str, tuple[Level, Found]] = {}
     for name in level.folders:
         try:
-            pair = files_of_pair(level.path / name, options.folders)
+            pair = files_of_pair(level.path / name, options.folders, options.stems)
             split = None if pair is not None else _split_in(level.path / name, options)
         except DataError:
             if split_name(name) is not None:

@@ -12,7 +12,9 @@ _MOST_IMAGES = 12  # in the folder of one pair
 _RECTIFIED = "rect"  # how OSCD calls bands that were brought onto one grid, beside those as they came
 
 
-def files_of_pair(folder: Path, stated: Sequence[str] | None = None) -> dict[str, Path] | None:
+def files_of_pair(
+    folder: Path, stated: Sequence[str] | None = None, stems: Sequence[str] | None = None
+) -> dict[str, Path] | None:
     """The images and labels of a folder that holds one pair, or whose folder ``pair`` does (OSCD).
 
     An image is a file, or a folder of files with one band each (see ``band_files``).
@@ -20,10 +22,15 @@ def files_of_pair(folder: Path, stated: Sequence[str] | None = None) -> dict[str
     Args:
         folder: The folder.
         stated: Names of the folders of bands before and after, and, if any, that of the label.
+        stems: Stems of the images before and after, and, if any, of the label, instead of the usual ones.
 
     Returns:
         Paths by ``A``, ``B`` and, if any, ``label`` and ``label_after``; ``None`` when there is no pair.
     """
+    if stems is not None:
+        files = images_in(folder)
+        named = {role: files[stem] for role, stem in zip((*DATES, LABEL), stems, strict=False) if stem in files}
+        return named if {*DATES} <= named.keys() else None
     roles = _in_files(folder) if stated is None else None
     if roles is None:
         roles = _in_bands(folder, stated)

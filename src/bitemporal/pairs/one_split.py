@@ -56,6 +56,14 @@ class ReadingOptions:
     suffixes: Suffixes | None
     lists: Path | None
 
+    @property
+    def stems(self) -> tuple[str, ...] | None:
+        """The suffixes before, after and, if any, of labels, which may be whole stems where each pair has a folder."""
+        if self.suffixes is None:
+            return None
+        label = () if self.suffixes.label is None else (self.suffixes.label,)
+        return (self.suffixes.before, self.suffixes.after, *label)
+
 
 @dataclass
 class Level:
@@ -133,8 +141,8 @@ def _years(level: Level, images: Level) -> dict[str, str] | None:
 def loose(level: Level, options: ReadingOptions) -> Found | None:
     """The pairs each of which has a folder of its own, or whose images are in the folder itself."""
     if options.folders is not None:
-        return pair_per_folder(level, options.folders)
-    return pair_per_folder(level) or _parted(level, "", _label_names(level), options.suffixes)
+        return pair_per_folder(level, options)
+    return pair_per_folder(level, options) or _parted(level, "", _label_names(level), options.suffixes)
 
 
 def _roles(level: Level, options: ReadingOptions) -> dict[str, str] | None:
@@ -291,18 +299,18 @@ def _parted(level: Level, place: str, labels: Sequence[str], stated: Suffixes | 
     return Found(SplitFiles(level.path, listings, names, suffixes), used)
 
 
-def pair_per_folder(level: Level, stated: Sequence[str] | None = None) -> Found | None:
+def pair_per_folder(level: Level, options: ReadingOptions) -> Found | None:
     """A folder for each pair, as in ``SITE/im1.png``, ``SITE/im2.png``, ``SITE/ref.png``; its name is the stem.
 
     Args:
         level: What holds these folders.
-        stated: Names of the folders of bands in each of them, if these are to be taken.
+        options: How they are read: ``folders`` name those of bands in each of them, ``suffixes`` whole stems of images.
     """
     listings = {role: Listing() for role in (*DATES, LABEL, LABEL_AFTER)}
     names: dict[str, str] = {}
     used = set()
     for name in level.folders:
-        files = files_of_pair(level.path / name, stated)
+        files = files_of_pair(level.path / name, options.folders, options.stems)
         if files is None:
             continue
         used.add(name)

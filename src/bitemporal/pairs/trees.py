@@ -46,7 +46,7 @@ def label_trees(level: Level, options: ReadingOptions) -> Trees | None:
     if not trees or len(images) != 1:
         return None
     places = (Level.of(place) for place in _outer_and_inner(level.path / images[0]))
-    found = next(filter(None, (pair_per_folder(place, options.folders) for place in places)), None)
+    found = next(filter(None, (pair_per_folder(place, options) for place in places)), None)
     if found is None:
         return None
     listings = {date: found.files.listings[date] for date in DATES}

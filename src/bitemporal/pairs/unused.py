@@ -171,11 +171,36 @@ def nothing_found(level: Level, options: ReadingOptions) -> str:
             f"as {files[0]}; {EXPECTED}. Where the ends of their stems tell them apart, state these by suffixes "
             "(--suffixes)"
         )
+    if (stems := _stems_of_pairs(level, _DEPTH)) is not None:
+        return (
+            f"{level.path}: found folders that hold the same images each, such as {few_of(stems)}, {EXPECTED}; say "
+            f"which is before, after and the label by suffixes={stems!r} (--suffixes {','.join(stems)})"
+        )
     archives = [name for name in level.files if name.lower().endswith(_ARCHIVES)]
     if archives and not level.folders:
         return f"{level.path}: found the archives {few_of(archives)}, {EXPECTED}; unpack them"
     found = f"the folders {few_of(level.folders)}" if level.folders else "no folders"
     return f"{level.path}: found {found}, {EXPECTED}; other folders can be named by folders (--folders)"
+
+
+def _stems_of_pairs(level: Level, depth: int) -> tuple[str, ...] | None:
+    """Stems before, after and of labels where each of several folders holds images of the same stems.
+
+    Of several kinds of images, ``img1_HR`` and ``img1_MS``, those of the first kind are taken, as GVLM 1.1 has them.
+    """
+    stems = [frozenset(images_in(level.path / name)) for name in level.folders]
+    if len(stems) > 1 and len({*stems}) == 1 and len(stems[0]) > 1:
+        kinds: dict[str, list[str]] = {}
+        for stem in sorted(stems[0]):
+            word, _, kind = stem.partition("_")
+            kinds.setdefault(kind, []).append(word)
+        labels = labels_among(stems[0])[:1]
+        for kind, words in kinds.items():
+            for dates in dates_among(words):
+                return (*(f"{date}_{kind}" if kind else date for date in dates), *labels)
+    for name in level.folders if depth and len(level.folders) == 1 else ():
+        return _stems_of_pairs(Level.of(level.path / name), depth - 1)
+    return None
 
 
 def _file_of_band(level: Level, depth: int) -> Path | None:
