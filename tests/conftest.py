@@ -1,14 +1,35 @@
 """What several test modules need."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import bitemporal._torchvision  # noqa: F401  before torchmetrics, which tests import and which imports torchvision
+from bitemporal.cli import execution
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def errors_name_options_of_their_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test makes fail: an error may name only options that the command at hand has."""
+    explain = execution._explanation
+
+    def checked(error: Exception, values: Mapping[str, Any]) -> str | None:
+        text = explain(error, values)
+        # not those of other programs, of commands in backticks, or of another command that the text names
+        sentences = re.sub(r"`[^`]*`|as evaluate does with --\S+|--shm-size", "", text or "")
+        named = {name.replace("-", "_") for name in re.findall(r"(?<!\S)\(?--([a-z][a-z-]*)", sentences)}
+        unknown = named - {*values} - ({"out"} if "output" in values else set())
+        assert not unknown, f"the error names options that the command does not have, {unknown}: {text}"
+        return text
+
+    monkeypatch.setattr(execution, "_explanation", checked)
 
 
 def write_pair(root: Path, split: str, stem: str, before: np.ndarray, after: np.ndarray, label: np.ndarray) -> None:

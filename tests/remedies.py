@@ -7,7 +7,8 @@ A remedy is one of three things, and a text may name several, as alternatives:
 - keywords of Python, ``label_band=3, changed=(1, 2)``: passed to the function that failed, in the same way;
 - a command in backticks, ```bitemporal data check FOLDER```.
 
-``instead of label_threshold (--label-threshold)`` takes that keyword or option out of the call that failed.
+``instead of label_threshold (--label-threshold)`` takes that keyword or option out of the call that failed. ``without
+--paper`` and ``leave --paper out`` do so too: each is a remedy of its own, or, after ``and``, a part of the one before.
 
 In a test::
 
@@ -17,14 +18,16 @@ In a test::
     assert follow_options(text, command) == [["--changed", "1,2"]]  # every alternative is tried
     follow_keywords(text, lambda **options: check_pairs(PairFolder(folder, **options)).raise_for_faults())
 
-and ``follow_commands(text)`` for commands. A remedy that fails, or none in the text, fails the test. A placeholder,
-such as ``--label-values UNCHANGED,CHANGED``, is typed as well, and fails. ``then`` is called after each remedy with its
-words or keywords, to check more than the exit status.
+and ``follow_commands(text)`` for commands, ``follow_tools(text)`` for those of rasterio and Python. A remedy that
+fails, or none in the text, fails the test. A placeholder, such as ``--label-values UNCHANGED,CHANGED``, is typed as
+well, and fails. ``then`` is called after each remedy with its words or keywords, to check more than the exit status.
 """
 
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,8 +35,9 @@ from bitemporal.cli.main import COMMANDS, main
 from bitemporal.cli.parser import make_parser
 
 _COMMAND = re.compile(r"`bitemporal ([^`]+)`")
-_WORD = r"[^\s`;()]*[^\s`;:(),.]"  # what a person would type, without the sentence's own marks
+_WORD = r"(?:'[^']*'|[^\s`;()']*[^\s`;:(),.'])"  # what a person would type, without the sentence's own marks
 _PYTHON = r"(?:(?:float)?\((?:[^()]|\([^()]*\))*\)|'[^']*'|\"[^\"]*\"|-?[\w.]*\w)"
+_OPTION = r"--[a-z][a-z-]*"
 _KEYWORD = rf"(?<![\w-])[a-z][a-z_]*={_PYTHON}"
 _INSTEAD = re.compile(r"instead of ([a-z_]+) \((--[a-z-]+)\)")
 
@@ -56,14 +60,20 @@ def follow_options(
     sentences = _COMMAND.sub("", text)
     if unknown := set(re.findall(r"(?<!\S)\(?(--[a-z-]+)", sentences)) - {*takes_value}:
         raise AssertionError(f"the text names {unknown}, which `bitemporal {command[0]}` does not have: {text}")
-    runs = [match.group() for match in re.finditer(rf"(?<![\w-])(?:{one})(?: (?:{one}))*", sentences)]
-    remedies = [run.replace("=", " ", 1).split() for run in dict.fromkeys(runs)]
-    assert remedies, f"the text names no option to try: {text}"
+    given = rf"(?<![\w./-])(?:{one})(?: (?:{one}))*"
+    taken_out = rf"(?P<out>without(?: {_OPTION})+|[Ll]eave {_OPTION} out)"
+    remedies: dict[str, list[str]] = {}
     replaced = {option for _, option in _INSTEAD.findall(text)}
-    for words in remedies:
-        _run([*_without(command, replaced | {*words}, takes_value), *words], text)
+    alone = taken_out.replace("<out>", "<alone>")
+    for match in re.finditer(rf"(?P<given>{given})(?: and {taken_out})?|{alone}", sentences):
+        words = shlex.split(match["given"] or "")
+        left_out = {*re.findall(_OPTION, match["out"] or match["alone"] or "")}
+        remedies[match.group()] = words
+        names = {word.partition("=")[0] for word in words}
+        _run([*_without(command, replaced | names | left_out, takes_value), *words], text)
         then(words)
-    return remedies
+    assert remedies, f"the text names no option to try: {text}"
+    return [*remedies.values()]
 
 
 def follow_keywords(
@@ -107,6 +117,24 @@ def follow_commands(text: str) -> list[list[str]]:
     return commands
 
 
+def follow_tools(text: str) -> list[list[str]]:
+    """Run each command of rasterio (``rio``) and Python that the text has in backticks.
+
+    Returns:
+        The words of every command.
+    """
+    commands = [shlex.split(words) for words in re.findall(r"`((?:rio|python) [^`]+)`", text)]
+    assert commands, f"the text names no command of rio or python to try: {text}"
+    for program, *words in commands:
+        if program == "rio":
+            from rasterio.rio.main import main_group  # here: folders of pairs need no rasterio
+
+            main_group(words, standalone_mode=False)
+        else:
+            subprocess.run([sys.executable, *words], check=True)
+    return commands
+
+
 def _run(words: Sequence[str], text: str) -> None:
     try:
         status = main(list(words))
@@ -120,12 +148,7 @@ def _options_of(command: Sequence[str]) -> dict[str, bool]:
     name = next(name for name in (" ".join(command[:2]), command[0]) if name in COMMANDS)
     module, function = COMMANDS[name].split(":")
     parser = make_parser(name, getattr(importlib.import_module(module), function))
-    return {
-        option: action.nargs != 0
-        for action in parser._actions
-        for option in action.option_strings
-        if option.startswith("--")
-    }
+    return {option: action.nargs != 0 for action in parser._actions for option in action.option_strings}
 
 
 def _without(command: Sequence[str], options: set[str], takes_value: dict[str, bool]) -> list[str]:

@@ -584,7 +584,7 @@ def test_verbose_shows_where_an_error_comes_from(tmp_path, capsys):
     ("error", "words"),
     [
         (PermissionError(13, "Permission denied", "x"), ["Permission denied", "--verbose"]),
-        (MemoryError("array of 1 TB"), ["out of memory", "array of 1 TB", "--tile"]),
+        (MemoryError("array of 1 TB"), ["out of memory", "array of 1 TB", "larger machine"]),
     ],
 )
 def test_errors_of_the_machine_are_one_line(error, words, monkeypatch, tmp_path, capsys):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from bitemporal.cli.main import main
 from bitemporal.errors import WeightsError
@@ -671,5 +671,59 @@ def test_a_bundle_that_holds_the_checkpoint_is_not_replaced(tmp_path, capsys):
     save_bundle(tmp_path / "b", model)
     file = saved(tmp_path / "b" / "x.pth", model.state_dict())
     assert run(file, "--model", "test_tinycd", "-o", tmp_path / "b") == 1
-    assert "choose another folder (-o)" in capsys.readouterr().err
+    text = capsys.readouterr().err
     assert file.is_file()
+    follow_options(text, ["import", str(file), "--model", "test_tinycd", "-o", str(tmp_path / "b")])
+
+
+OWN = {
+    "model. and module.": lambda state: {"state_dict": {f"model.module.{key}": value for key, value in state.items()}},
+    "module. and model.": lambda state: {f"module.model.{key}": value for key, value in state.items()},
+    "averages under a key": lambda state: {"state_dict_ema": {f"module.{key}": value for key, value in state.items()}},
+    "weights before averages": lambda state: {
+        "state_dict": state,
+        "state_dict_ema": {key: torch.zeros_like(value) for key, value in state.items()},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", [*OWN, "safetensors", "safetensors of another name", "a whole network"])
+def test_own_weights_are_found_in_what_trainers_write(kind, tmp_path, capsys):
+    model = create_model("test_tinycd")
+    state, file = model.state_dict(), tmp_path / "x.pth"
+    if kind.startswith("safetensors"):
+        file = tmp_path / ("x.bin" if kind.endswith("name") else "x.safetensors")
+        save_file(state, file, {"format": "pt", "epoch": "3"})
+    else:
+        torch.save(OWN[kind](state) if kind in OWN else model, file)
+    assert run(file, "--model", "test_tinycd", "-o", tmp_path / "b") == 0, capsys.readouterr().err
+    stored = load_file(tmp_path / "b/weights.safetensors")
+    assert stored.keys() == state.keys() and all(torch.equal(stored[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("holds", "asked"), [("snunet_c32", "snunet_c16"), ("tinycd", "bit_r18"), ("fc_ef", "test_fc")]
+)
+def test_own_weights_of_another_network_name_it(holds, asked, tmp_path, capsys):
+    file = saved(tmp_path / "x.pth", {"state_dict": create_model(holds).state_dict()})
+    command = ["import", str(file), "--model", asked, "-o", str(tmp_path / "b")]
+    assert main(command) == 1
+    text = capsys.readouterr().err
+    assert len(text.splitlines()) == 11
+    assert follow_options(text, command) == [["--model", holds]]
+
+
+def test_own_weights_of_other_options_list_what_differs(tmp_path, capsys):
+    file = saved(tmp_path / "x.pth", create_model("test_tinycd", in_channels=4).state_dict())
+    assert run(file, "--model", "test_tinycd", "-o", tmp_path / "b") == 1
+    text = capsys.readouterr().err
+    assert "a test_tinycd of other options" in text
+    assert "encoder.conv_stem.weight is (24, 4, 3, 3), expected (24, 3, 3, 3)" in text
+
+
+@pytest.mark.parametrize("under", [None, "optimizer", "optimizer_states"])
+def test_a_file_of_an_optimiser_alone_is_named_as_that(under, tmp_path, capsys):
+    state = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]}
+    content = state if under is None else {under: [state] if under.endswith("s") else state, "epoch": 3}
+    assert run(saved(tmp_path / "x.pth", content), "--model", "test_tinycd", "-o", tmp_path / "b") == 1
+    assert "holds the state of an optimiser and no weights" in capsys.readouterr().err

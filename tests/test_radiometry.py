@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from click.testing import CliRunner
 from PIL import Image
 from rasterio.control import GroundControlPoint
-from rasterio.rio.main import main_group
 from rasterio.rpc import RPC
 from rasterio.warp import Resampling, reproject
 
@@ -33,7 +31,7 @@ from bitemporal.scenes.bands import StatedBand
 from bitemporal.scenes.grids import DateOnGrid
 from bitemporal.scenes.sources import open_source
 from bitemporal.scenes.values import look, scale_channels, value_range
-from remedies import follow_commands, follow_keywords, follow_options
+from remedies import follow_commands, follow_keywords, follow_options, follow_tools
 from scene_files import LEFT, TOP, UTM, ground, read, write_raster
 from stub_networks import convolutional, pointwise, register_stubs
 
@@ -73,16 +71,6 @@ def said(call):
         warnings.simplefilter("always", UserWarning)
         call()
     return [str(warning.message) for warning in caught if warning.category is UserWarning]
-
-
-def follow_rio(text):
-    """Run each ``rio`` command that a text has in backticks; give them."""
-    commands = re.findall(r"`rio ([^`]+)`", text)
-    assert commands, text
-    for words in commands:
-        ended = CliRunner().invoke(main_group, shlex.split(words))
-        assert ended.exit_code == 0, (words, ended.output, ended.exception)
-    return commands
 
 
 # --- scale and offset
@@ -365,8 +353,8 @@ def test_bands_of_several_areas_are_refused_with_a_remedy_that_works(tmp_path):
     files = [write_raster(tmp_path / f"{i}.tif", bands[i : i + 1], left=LEFT + (3 if i == 2 else 0)) for i in range(3)]
     with pytest.raises(DataError, match="do not cover the same area") as caught:
         open_source(files, "before")
-    (command,) = follow_rio(str(caught.value))
-    cut = Path(shlex.split(command)[2])
+    (command,) = follow_tools(str(caught.value))
+    cut = Path(command[3])
     assert open_source([*files[:2], cut], "before").grid.width == 120
 
 
@@ -537,7 +525,7 @@ def test_remedies_of_places_work_as_they_are_printed(tmp_path):
             write_raster(path, array, **profile)
         with pytest.raises(DataError) as caught:
             predict_scene(NetworkDetector(pointwise()), path, good, tmp_path / "c.tif")
-        follow_rio(str(caught.value))
+        follow_tools(str(caught.value))
         open_source(path, "before")
         if name == "none":
             predict_scene(NetworkDetector(pointwise()), path, good, tmp_path / "c.tif")

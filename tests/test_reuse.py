@@ -129,7 +129,10 @@ def test_what_concerns_origin_and_teachers_must_not_differ(first, tiny_pairs, tm
 def test_the_remedy_for_what_differs_works(first, tiny_pairs, tmp_path, capsys):
     command = [*arguments(tiny_pairs, tmp_path / "run", SHORT | {"crop_size": 16}), f"--reuse={first}"]
     assert main(command) == 1
-    assert follow_options(capsys.readouterr().err.partition(", or")[0], command) == [["--crop-size", "32"]]
+    assert follow_options(capsys.readouterr().err, command, lambda _: shutil.rmtree(tmp_path / "run")) == [
+        ["--crop-size", "32"],
+        [],  # without --reuse
+    ]
 
 
 def test_what_is_no_finished_run_is_named(first, tiny_pairs, tmp_path):
@@ -166,7 +169,7 @@ def test_the_pairs_must_be_those_of_the_other_run(first, tiny_pairs, tmp_path):
     shutil.copytree(tiny_pairs, tmp_path / "pairs")
     for folder in ("A", "B", "label"):
         (tmp_path / f"pairs/train/{folder}/pair_04.png").unlink()
-    with pytest.raises(DataError, match=r"first train/pair_04; .*and no --reuse, to start anew"):
+    with pytest.raises(DataError, match=r"first train/pair_04; .*start anew with --out .*run-2 and without --reuse"):
         distill(tmp_path / "pairs", tmp_path / "run", reuse=str(first))
     assert not (tmp_path / "run/student").exists()
 
@@ -193,18 +196,18 @@ def test_reused_stages_cannot_be_extended_and_nothing_is_changed(first, tiny_pai
     text = capsys.readouterr().err
     assert f"(stages that were reused have none); control has {steps} of 9 steps, and cannot be trained" in text
     assert fingerprint(run) == before
-    assert follow_options(text.partition(", or give")[0], longer) == [["--student-steps", steps]]
-    # or another folder, where the control is trained anew
-    assert text.strip().endswith("or give another --out to start anew")
-    assert main([*(word for word in longer if not word.startswith("--out")), f"--out={tmp_path / 'other'}"]) == 0
-    copied = json.loads((tmp_path / "other/reused.json").read_text())["sha256"]
+    # or in another folder, where the control is trained anew
+    assert follow_options(text, longer) == [["--student-steps", steps], ["--out", f"{run}-2"]]
+    copied = json.loads(run.with_name(f"{run.name}-2").joinpath("reused.json").read_text())["sha256"]
     assert "control" not in copied and {"origin", *TEACHERS} == {*copied}
 
 
 def test_reused_teachers_cannot_be_extended_before_the_student_begins(first, tiny_pairs, tmp_path):
     options = {"reuse": str(first), "seed": 5}
     distill(tiny_pairs, tmp_path / "run", stages="control", **options)()
-    with pytest.raises(BundleError, match=r"teacher-.* has . of 8 steps, .*another --out, and no --reuse, to start"):
+    with pytest.raises(
+        BundleError, match=r"teacher-.* has . of 8 steps, .*start anew with --out .*-2 and without --reuse"
+    ):
         distill(tiny_pairs, tmp_path / "run", teacher_steps=8, **options)
 
 

@@ -167,7 +167,7 @@ def test_a_run_of_an_earlier_version_keeps_its_validation_pairs(without_val, tmp
     if seed:
         text = capsys.readouterr().err
         assert "validation_seed (3 then, 0 now)" in text
-        assert follow_options(text.partition(", or")[0], command) == [["--validation-seed", "3"]]
+        assert follow_options(text, command) == [["--validation-seed", "3"], ["--out", f"{run}-2"]]
     assert splits(run) == before
 
 

@@ -17,6 +17,7 @@ from bitemporal.pairs.division import Group, describe_groups, divide, find_group
 from bitemporal.pairs.names import SPLITS
 from bitemporal.pairs.partition import PartitionRow
 from bitemporal.pairs.split_lists import write_split
+from bitemporal.remedies import as_typed
 from bitemporal.tables import make_table, print_table
 
 _ALONE = ".*"
@@ -69,7 +70,7 @@ def split(
     if group is None and found is not None:
         print(f"{describe_groups(stems, found)} (--group '.*' divides pair by pair)")
     print_table(_overview(rows, partition, together))
-    print(f"written to {output}; use it by --splits {output}")
+    print(f"written to {output}; use it by --splits {as_typed(output)}")
     return Outcome({"division": output, "pairs": Counter(row.split for row in rows), "groups": found})
 
 

@@ -72,7 +72,7 @@ def stats(
     if check.faults:
         print(
             f"warning: {len(check.faults):,} fault(s) that do not affect the CAR of labels, such as missing partners; "
-            f"`bitemporal data check {path}` lists them"
+            f"`{pair_options.check_command(path)}` lists them"
         )
     print_table(_distribution(cars, check))
     named = {

@@ -13,7 +13,7 @@ from bitemporal.synthetic import CarDistribution, ChangeKind, write_folder, writ
 
 def _split_sizes(pairs: int) -> dict[str, int]:
     if pairs < 3:
-        raise OptionError(f"--pairs: found {pairs}, expected at least 3, one each for train, val and test")
+        raise OptionError(f"pairs: found {pairs}, expected at least 3, one each for train, val and test")
     held_out = max(1, round(0.15 * pairs))
     return {"train": pairs - 2 * held_out, "val": held_out, "test": held_out}
 

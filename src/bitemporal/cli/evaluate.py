@@ -100,17 +100,17 @@ def evaluate(
             labels=pair_options, progress=show,
         )  # fmt: skip
     else:
-        folder = pair_options.pair_folder(data)
+        folder, how_to_check = pair_options.pair_folder(data), pair_options.check_command(data)
         chosen = _choose_split(folder) if split is None else split
         pairs = folder.pairs(chosen)
         if _is_mask_folder(bundle):
-            folder = _checked(folder, chosen, console)
+            folder = _checked(folder, chosen, how_to_check, console)
             result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, settings)
         else:
             from bitemporal.inference import compose
 
             detector = compose([bundle], prediction.device, prediction.tta, prediction.scales, tile, stride)
-            folder = _checked(evaluation.folder_for(detector, folder), chosen, console, detector)
+            folder = _checked(evaluation.folder_for(detector, folder), chosen, how_to_check, console, detector)
             result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
     stated = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
     result = result.named(**_describe(bundle) | stated, source=bundle)
@@ -192,7 +192,9 @@ def _describe(source: str) -> dict[str, Any]:
     return {"name": f"{network['model']} {stage}".strip(), "seed": metadata.get("seed"), "model": network["model"]}
 
 
-def _checked(folder: PairFolder, split: str, console: Console, detector: "Detector | None" = None) -> PairFolder:
+def _checked(
+    folder: PairFolder, split: str, how_to_check: str, console: Console, detector: "Detector | None" = None
+) -> PairFolder:
     """Read all files first: their faults all at once, not one after an hour."""
     scan = check_pairs(folder, progress=sys.stderr.isatty(), splits=(split,))
     if detector is not None and any(fault.kind == "label" for fault in scan.faults):
@@ -209,7 +211,7 @@ def _checked(folder: PairFolder, split: str, console: Console, detector: "Detect
     if partners := sum(fault.kind == "partner" for fault in scan.faults):
         console.print(
             f"{partners} file(s) of split {split} lack a partner or a label and are left out; "
-            f"`bitemporal data check {folder.root}` lists them",
+            f"`{how_to_check}` lists them",
             soft_wrap=True,
         )
     return folder
@@ -220,7 +222,7 @@ def _choose_split(folder: PairFolder) -> str:
     if not labelled:
         raise DataError(
             f"{folder.root}: no pair of {', '.join(folder.splits)} has a label; evaluation compares with labels: add "
-            "them, or use `bitemporal predict`, which needs none"
+            "them; a prediction alone needs none"
         )
     for name in ("test", "val"):
         if name in labelled:

@@ -6,15 +6,16 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import BitemporalError
 from bitemporal.files import without_nan
 from bitemporal.own_networks import remember_modules
+from bitemporal.remedies import as_option
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -41,13 +42,14 @@ class CommonOptions:
     import_: tuple[str, ...] = ()
 
 
-def execute(name: str, command: Callable[[], Outcome], options: CommonOptions) -> int:
+def execute(name: str, command: Callable[[], Outcome], options: CommonOptions, values: Mapping[str, Any]) -> int:
     """Run a command.
 
     Args:
         name: What messages call it.
         command: The function, with its arguments.
         options: Those of every command.
+        values: Those of all its options, for the remedies of errors.
 
     Returns:
         The exit status.
@@ -58,7 +60,7 @@ def execute(name: str, command: Callable[[], Outcome], options: CommonOptions) -
             streams.enter_context(redirect_stdout(printed))
         if options.quiet:
             streams.enter_context(redirect_stderr(said))
-        outcome = _outcome(name, command, options)
+        outcome = _outcome(name, command, options, values)
     if options.quiet and outcome.status:
         sys.stderr.write(("" if options.json else printed.getvalue()) + said.getvalue())
     if options.json and outcome.results is not None:
@@ -66,7 +68,7 @@ def execute(name: str, command: Callable[[], Outcome], options: CommonOptions) -
     return outcome.status
 
 
-def _outcome(name: str, command: Callable[[], Outcome], options: CommonOptions) -> Outcome:
+def _outcome(name: str, command: Callable[[], Outcome], options: CommonOptions, values: Mapping[str, Any]) -> Outcome:
     """What a command ends with; an error that is no fault of this package is a line."""
     try:
         remember_modules(options.import_)
@@ -76,7 +78,7 @@ def _outcome(name: str, command: Callable[[], Outcome], options: CommonOptions) 
         print(f"{name}: interrupted", file=sys.stderr)
         return Outcome(None, INTERRUPTED)
     except Exception as error:
-        found = _explanation(error)
+        found = _explanation(error, values)
         if found is None:
             raise
         if options.verbose:
@@ -85,16 +87,32 @@ def _outcome(name: str, command: Callable[[], Outcome], options: CommonOptions) 
         return Outcome(None, 1)
 
 
-def _explanation(error: Exception) -> str | None:
-    """What a user can do about an error; ``None`` for a fault of this package."""
+def _explanation(error: Exception, values: Mapping[str, Any]) -> str | None:
+    """What a user can do about an error; ``None`` for a fault of this package.
+
+    Args:
+        error: What a command has raised.
+        values: Those of the command's options.
+    """
     if isinstance(error, BitemporalError):
         return str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         reason = str(error).partition("\n")[0]
-        return f"out of memory ({reason}); use a smaller --batch-size, --crop-size or --tile, or another --device"
+        return f"out of memory ({reason}){_less_memory(values)}"
     if isinstance(error, OSError):
         return f"{error}; make sure that the file, the disk or the network is there (--verbose shows where it failed)"
     return None
+
+
+def _less_memory(values: Mapping[str, Any]) -> str:
+    """Options of a command with which it needs less memory; empty where it has none."""
+    remedies = []
+    for name, least, usual in (("batch_size", 1, 2), ("tile", 256, 1024)):
+        if name in values and (smaller := max(least, (values[name] or usual) // 2)) != values[name]:
+            remedies.append(as_option(name, smaller))
+    if values.get("device", "cpu") != "cpu":
+        remedies.append(as_option("device", "cpu"))
+    return f"; try {', or '.join(remedies)}" if remedies else "; close other programs, or use a larger machine"
 
 
 @contextmanager

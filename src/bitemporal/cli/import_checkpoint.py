@@ -8,6 +8,7 @@ from rich.console import Console
 from bitemporal import __version__
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OutputError
+from bitemporal.remedies import as_typed, free_name
 
 Part = Literal["student", "small", "medium", "large"]
 """Networks of a distillation checkpoint, as `interop` has them, which is imported with torch only."""
@@ -35,11 +36,13 @@ def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part
     from bitemporal.inference.bundle import save_bundle
     from bitemporal.interop.opencd import import_network
 
-    folder = Path(output)
+    folder, free = Path(output), as_typed(free_name(output))
     if folder.exists() and not (folder / "bundle.json").is_file():
-        raise OutputError(f"{output}: exists and is not a bundle; choose another folder (-o)")
+        raise OutputError(f"{output}: exists and is not a bundle; choose another folder, -o {free}")
     if Path(checkpoint).resolve().is_relative_to(folder.resolve()):
-        raise OutputError(f"{output}: holds {checkpoint} itself, and would be replaced; choose another folder (-o)")
+        raise OutputError(
+            f"{output}: holds {checkpoint} itself, and would be replaced; choose another folder, -o {free}"
+        )
     imported = import_network(checkpoint, model, part)
     metadata = {"imported": imported.provenance, "bitemporal": __version__}
     save_bundle(folder, imported.model, metadata)

@@ -91,7 +91,7 @@ def _run(words: list[str]) -> int:
         return 1
     parser = make_parser(f"bitemporal {command}", function, CommonOptions)
     values = parser.parse_args(arrange(parser, rest[1:]))
-    return execute(f"bitemporal {command}", partial(call, function, values), call(CommonOptions, values))
+    return execute(f"bitemporal {command}", partial(call, function, values), call(CommonOptions, values), vars(values))
 
 
 def _refusal(command: str, words: list[str]) -> str:

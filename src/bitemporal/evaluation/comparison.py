@@ -12,6 +12,7 @@ from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, di
 from bitemporal.evaluation.results import Result, check_comparable
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import AVERAGINGS, METRICS, Averaging
+from bitemporal.remedies import as_option
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,17 @@ _KEYS: tuple[tuple[str, Averaging], ...] = tuple((metric, averaging) for averagi
 
 def _replicates(name: str, group: Sequence[Result], reference: Result) -> Replicates:
     ordered = sorted(group, key=lambda result: -1 if result.seed is None else result.seed)
+    other = as_option("name", f"{name}-2")
     seeds = tuple(-1 if result.seed is None else result.seed for result in ordered)
     if len(set(seeds)) < len(seeds):
         raise DataError(
             f"{_files(ordered)}: found {len(seeds)} results named {name} with seeds {', '.join(map(_seed, seeds))}, "
-            "expected each seed once; give results of different detectors different names (bitemporal evaluate --name)"
+            f"expected each seed once; give different detectors different names, as evaluate does with {other}"
         )
     if len(networks := sorted({str(r.origin["model"]) for r in group if "model" in r.origin})) > 1:
         raise DataError(
             f"{_files(ordered)}: found results of {' and '.join(networks)} under one name, {name}, expected seeds of "
-            "one detector; give them different names (bitemporal evaluate --name)"
+            f"one detector; give them different names, as evaluate does with {other}"
         )
     for result in group:
         if set(result.evaluation.stems) != set(reference.evaluation.stems):

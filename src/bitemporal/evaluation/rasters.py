@@ -22,11 +22,13 @@ from rich.progress import track
 from bitemporal.errors import DataError, LabelError, OptionError
 from bitemporal.evaluation.results import MaskSettings, Protocol, Result, program
 from bitemporal.evaluation.scoring import LabelledAnswer, count_answers
+from bitemporal.files import not_there
 from bitemporal.imagery.label_files import count_values
 from bitemporal.imagery.label_rules import UNKNOWN, LabelDecoding, LabelOptions
 from bitemporal.imagery.labels import LabelObservation, LabelSummary
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.method.car import CarPartition
+from bitemporal.remedies import as_typed
 from bitemporal.scenes.exclusion import Exclusion, RasterOnGrid
 from bitemporal.scenes.geometry import Grid, grid_of
 from bitemporal.scenes.options import PlaceOptions
@@ -85,7 +87,7 @@ def evaluate_raster(
     partition, stated, how = partition or CarPartition(), labels or LabelOptions(), settings or MaskSettings()
     path = Path(prediction)
     if not path.exists():
-        raise DataError(f"{path.absolute()}: no such file; expected a predicted raster: correct the path")
+        raise DataError(f"{not_there(path, 'file')}; expected a predicted raster: correct the path")
     with gdal_settings(), ExitStack() as files:
         predicted = files.enter_context(open_raster(os.fspath(prediction)))
         grid = grid_of(predicted, os.fspath(prediction))
@@ -237,7 +239,7 @@ def _decode(
         if len(found) > 2 and {*found} == {0, 1, 255}:
             raise DataError(
                 f"{path}: holds 0, 1 and 255, and does not say that 255 is no data; if it is, "
-                f"`rio edit-info --nodata 255 {path}` says so"
+                f"`rio edit-info {as_typed(path)} --nodata 255` says so"
             )
         if len({*found} - {0}) > 1:
             listed = ", ".join(f"{value:g}" for value in sorted(found)[:10])

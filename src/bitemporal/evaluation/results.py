@@ -268,7 +268,7 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         DataError: When a file is missing, damaged, or no result of this version.
     """
     source = Path(path)
-    expected = "expected a result of `bitemporal evaluate -o`"
+    expected = "expected a result that evaluate has written"
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -96,7 +96,7 @@ class Evaluation:
             import pandas as pd
         except ImportError as error:
             raise MissingExtraError(
-                "to_frame needs pandas, which is not installed; install it with `pip install bitemporal[geo]`"
+                "to_frame needs pandas, which is not installed; install it with `pip install 'bitemporal[geo]'`"
             ) from error
         counts = np.hstack([self.counts, self.boundary, self.objects.reshape(len(self), -1)])
         return pd.DataFrame(

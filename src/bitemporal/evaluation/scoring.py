@@ -233,8 +233,8 @@ def _labelled(folder: PairFolder, pairs: Sequence[Pair]) -> list[Pair]:
     labelled = [pair for pair in pairs if pair.label is not None]
     if not labelled:
         raise DataError(
-            f"{folder.root}: none of {len(pairs)} pairs has a label; evaluation compares with labels: add them, or use "
-            "`bitemporal predict`, which needs none"
+            f"{folder.root}: none of {len(pairs)} pairs has a label; evaluation compares with labels: add them; "
+            "a prediction alone needs none"
         )
     return labelled
 

@@ -45,7 +45,7 @@ _GDAL_METADATA, _GDAL_NODATA = 42112, 42113  # TIFF tags
 _SCALED = re.compile(r'role="(scale|offset)"')  # in the tag above
 _WEBP = 50001  # a compression that Pillow's wheels lack, and complain of on standard error
 _GEOREFERENCE = 33550, 34264  # GeoTIFF tags ModelPixelScale and ModelTransformation
-_CONVERT = "convert it to integers or floats, `gdal_translate -ot Float32 -co COMPRESS=DEFLATE`"
+_CONVERT = "keep what counts of them, such as the amplitude of complex numbers, in a file of integers or floats"
 _RESTORE = "restore the file from its source, or remove its pair"
 _NO_DECODER = re.compile(r"codec|compression scheme|not supported|unsupported|not configured", re.IGNORECASE)
 
@@ -166,7 +166,7 @@ def _decode_bands(folder: Path, files: Sequence[Path], bands: Sequence[int] | No
     largest = max((one.size for one in read.values()), key=lambda size: size[0] * size[1])
     if odd := [one for one in read.values() if one.size != largest]:
         same = tuple(number for number, one in read.items() if one.size == largest)
-        tiles = "; `bitemporal data tiles` brings all of them to one size" if odd[0].georeferenced else ""
+        tiles = "; data tiles brings all of them to one size" if odd[0].georeferenced else ""
         raise FileFault(
             odd[0].path,
             f"is {odd[0].size[0]} x {odd[0].size[1]} (height x width), but other bands of {folder.name} are "
@@ -346,7 +346,7 @@ def _content_notes(path: Path, content: str) -> list[str]:
 
 
 def _needs_rasterio(path: Path, what: str) -> FileFault:
-    remedy = "install it with `pip install bitemporal[geo]`, or convert the file to 8-bit RGB or a single band"
+    remedy = "install it with `pip install 'bitemporal[geo]'`, or convert the file to 8-bit RGB or a single band"
     return FileFault(path, f"{what} without rasterio", remedy)
 
 
@@ -383,7 +383,7 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
         reason = str(error.__cause__ or error)
         if _NO_DECODER.search(reason):
             what = f"is stored in a way that the installed GDAL cannot decode ({reason})"
-            raise FileFault(path, what, "convert it with `gdal_translate -co COMPRESS=DEFLATE`") from None
+            raise FileFault(path, what, "write it again where it was made, in a compression such as DEFLATE") from None
         raise FileFault(path, f"is damaged or truncated ({reason})", _RESTORE) from None
     if samples.dtype.kind not in "uif":
         raise FileFault(path, f"holds samples of type {', '.join(types)}", _CONVERT)

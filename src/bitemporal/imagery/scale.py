@@ -160,11 +160,13 @@ def image_notes(decoded: Decoded) -> tuple[str, ...]:
         case "RGB" | "bands":
             conversion = ""
         case "RGBX":
-            conversion = "more bands than red, green and blue, which alone are used; --bands chooses others"
+            conversion = (
+                "more bands than red, green and blue, which alone are used; others are chosen as in --bands 4,3,2"
+            )
         case "RGBA" | "RGBa":
             conversion = "RGBA image, of which the alpha channel is dropped"
             if decoded.format == "TIFF":  # GDAL takes any fourth band of 8 bits for alpha
-                conversion += "; if these are other bands, --bands names them"
+                conversion += "; if these are other bands, name those to use, as in --bands 3,2,1"
         case "P" | "PA":
             conversion = "palette image, converted to RGB"
         case "1" | "L" | "LA" | "La":

@@ -89,13 +89,13 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(folder) / "bundle.json"
     if Path(folder).is_file():
-        raise BundleError(f"{folder}: found a file, expected a bundle folder, as `bitemporal train` writes it")
+        raise BundleError(f"{folder}: found a file, expected a bundle folder, as training writes it")
     if not Path(folder).exists():
-        raise BundleError(f"{not_there(folder, 'folder')}; expected a bundle folder, as `bitemporal train` writes it")
+        raise BundleError(f"{not_there(folder, 'folder')}; expected a bundle folder, as training writes it")
     if not path.is_file():
         inside = sorted({str(file.parent) for rule in _BELOW for file in Path(folder).glob(rule)})
         remedy = f"; give {' or '.join(inside)}" if inside else ""
-        raise BundleError(f"{path}: no such file; expected a bundle folder, as `bitemporal train` writes it{remedy}")
+        raise BundleError(f"{not_there(path, 'file')}; expected a bundle folder, as training writes it{remedy}")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         kind, version = description["kind"], int(description["format"])
@@ -140,7 +140,8 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
     description = read_description(folder)
     if description["kind"] != NETWORK_BUNDLE:
         raise BundleError(
-            f"{folder}: found a bundle of {description['kind']}, expected one network; use `bitemporal.load`"
+            f"{folder}: found a bundle of {description['kind']}, expected one network; use "
+            f"`bitemporal.load({str(folder)!r})`"
         )
     weights = Path(folder) / "weights.safetensors"
     try:

@@ -26,10 +26,10 @@ from bitemporal.inference.places import NO_DATA, Place, is_placed_mask, place_of
 from bitemporal.outputs import check_output, replacing
 from bitemporal.pairs.folder import size_fault
 from bitemporal.pairs.listing import Listing, list_images, shared_stem
-from bitemporal.pairs.suffixes import Suffixes, match_folders
+from bitemporal.pairs.suffixes import Suffixes, match_folders, suffixes_option, telling_ends
 
 _PLACE_LOST = (
-    "is a GeoTIFF, but a PNG mask has no place on the ground; `bitemporal predict-scene`, or `predict-archive` with a "
+    "is a GeoTIFF, but a PNG mask has no place on the ground; predict-scene, or predict-archive with a "
     "manifest of many pairs, writes georeferenced masks"
 )
 
@@ -179,10 +179,12 @@ def _jobs_of_folders(
         name = f"{stem}.png" if place is None else f"{stem}.tif"
         jobs.append(_Job(*images, masks / name, maps / name if maps else None, place))
     if not pairs:
+        ends = telling_ends(listed[0].files, listed[1].files)
+        stated_by = f", which can be stated, {suffixes_option(ends)}" if ends else ""
         raise DataError(
             f"{before} and {after}: no two images with the same stem, such as {_first(listed[0])} and "
-            f"{_first(listed[1])}; expected image files with equal stems, or with stems that differ by two suffixes, "
-            "which can be stated by suffixes (--suffixes)"
+            f"{_first(listed[1])}; expected image files with equal stems, or with stems that differ by two suffixes"
+            f"{stated_by}"
         )
     return jobs, faults, matched
 

@@ -50,7 +50,7 @@ def fetch_weights(build: Callable[[], _Encoder], encoder: str, source: str) -> _
         raise WeightsError(
             f"pretrained weights of {encoder} are unavailable from {source} ({type(error).__name__}: {error}). "
             f"Connect to {constants.ENDPOINT} (or to a mirror, HF_ENDPOINT), or copy the Hugging Face cache of a "
-            f"machine that has them (HF_HOME), or start without them (pretrained=False)"
+            f"machine that has them (HF_HOME), or start without them (pretrained=False; leave --pretrained out)"
         ) from error
 
 

@@ -168,8 +168,8 @@ def create_model(
         raise OptionError(f"in_channels: found {in_channels}, expected 1 or more; 3 for red, green and blue")
     if pretrained and card.licence == "none":
         raise WeightsError(
-            f"{name} has no pretrained weights to fetch. Start without them (pretrained=False), or load a bundle or a "
-            "checkpoint of the whole network, which hold its weights"
+            f"{name} has no pretrained weights to fetch. Start without them (pretrained=False; leave --pretrained "
+            "out), or load a bundle or a checkpoint of the whole network, which hold its weights"
         )
     # networks without weights do not have this argument
     weights = {"pretrained": True} if pretrained else {}

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from bitemporal.pairs.listing import shared_stem
 from bitemporal.pairs.names import DATES, LABEL, LABEL_AFTER
 from bitemporal.pairs.partition import PartitionRow
 from bitemporal.pairs.unused import few_of
+from bitemporal.remedies import as_typed, free_name
 from bitemporal.workers import map_in_processes, processes_available
 
 _SMALL = 2000  # pairs below which starting processes costs more than it saves
@@ -196,7 +196,8 @@ def _read(
 
 
 def _border_note(root: Path, size: tuple[int, int]) -> str:
-    tiles = f"bitemporal data tiles {shlex.quote(str(root))} -o tiles --size {min(*size, _TILE)} --nodata 0"
+    output = as_typed(free_name("tiles"))
+    tiles = f"bitemporal data tiles {as_typed(root)} -o {output} --size {min(*size, _TILE)} --nodata 0"
     return (
         "a border of exact zeros, which nothing declares to be without data; if it holds none, "
         f"`{tiles} --minimum-valid 0.5` leaves it out"

@@ -23,6 +23,7 @@ from bitemporal.pairs.names import (
 from bitemporal.pairs.one_pair import files_of_pair, images_in, label_among, label_below
 from bitemporal.pairs.stems import match_labels
 from bitemporal.pairs.suffixes import Suffixes, label_suffix, match_folders, part_folder, without_suffix
+from bitemporal.remedies import as_option
 
 
 @dataclass
@@ -194,7 +195,7 @@ def _label_roles(level: Level, dates: Sequence[str]) -> dict[str, str]:
 def folders_option(names: Iterable[str]) -> str:
     """Names of folders as the keyword and the option that state them."""
     given = tuple(names)
-    return f"folders={given!r} (--folders {','.join(given)})"
+    return f"folders={given!r} ({as_option('folders', given)})"
 
 
 def read_roles(place: Path, roles: dict[str, str], stated: Suffixes | None) -> Found:

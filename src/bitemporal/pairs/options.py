@@ -1,11 +1,13 @@
 """How the files of a folder of pairs are read: the options that commands, recipes and ``PairFolder`` share."""
 
 import dataclasses
+import itertools
 import os
 from dataclasses import dataclass
 
 from bitemporal.imagery.label_rules import LabelOptions
 from bitemporal.pairs.folder import PairFolder
+from bitemporal.remedies import as_option, as_typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,12 @@ class PairOptions(LabelOptions):
     splits: str | None = None
     bands: tuple[int, ...] | None = None
     image_range: tuple[float, ...] | None = None
+
+    def check_command(self, root: str | os.PathLike[str]) -> str:
+        """The command that checks a folder of pairs that is read with these options."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(PairOptions)}
+        given = {name: value for name, value in values.items() if value is not None}
+        return " ".join(["bitemporal data check", as_typed(root), *itertools.starmap(as_option, given.items())])
 
     def pair_folder(self, root: str | os.PathLike[str]) -> PairFolder:
         """List a folder of pairs that is read with these options.

@@ -44,7 +44,7 @@ def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
     """
     source = Path(path)
     if not source.is_file():
-        raise PartitionError(f"{not_there(source, 'file')}; `bitemporal data stats` writes one")
+        raise PartitionError(f"{not_there(source, 'file')}; expected the table that data stats, and every run, writes")
     # spreadsheets put a mark before the first column
     with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
         reader = csv.DictReader(stream)
@@ -56,7 +56,7 @@ def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
             if None in line.values() or None in line:
                 raise PartitionError(
                     f"{source}, line {reader.line_num}: expected the {len(reader.fieldnames or ())} columns of the "
-                    "first line; write the file again with `bitemporal data stats`"
+                    "first line; write the file again, as data stats does"
                 )
             try:
                 car = float(line["car"]) if line["car"] else float("nan")

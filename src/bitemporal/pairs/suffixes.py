@@ -7,13 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice, product, takewhile
 from pathlib import Path
 
 from bitemporal.errors import OptionError
 from bitemporal.pairs.listing import Listing
 from bitemporal.pairs.names import DATE_ENDINGS, DATES, LABEL, LABEL_ENDINGS, normal
 from bitemporal.pairs.stems import match_prefixes, match_spelling
+from bitemporal.remedies import as_option
 
 _SEPARATORS = "_-. "
 _PART = re.compile(r"[_\-. ][^_\-. ]*")
@@ -47,7 +48,7 @@ class Suffixes:
         if len(suffixes) not in (2, 3) or len(set(suffixes)) < len(suffixes):
             raise OptionError(
                 f"suffixes: found {','.join(suffixes)}, expected BEFORE,AFTER or BEFORE,AFTER,LABEL, all different, "
-                "for example suffixes=('_pre', '_post', '_mask') (--suffixes _pre,_post,_mask)"
+                f"for example {suffixes_option(('_pre', '_post', '_mask'))}"
             )
         return cls(suffixes[0], suffixes[1], suffixes[2] if len(suffixes) == 3 else None)
 
@@ -186,6 +187,37 @@ def _ending(stems: Sequence[str], word: str) -> str:
     suffix = stems[0][-len(word) - 1 :]
     fits = suffix[:1] in _SEPARATORS and suffix[1:].lower() == word
     return suffix if suffix and fits and all(s.endswith(suffix) and s != suffix for s in stems) else ""
+
+
+def suffixes_option(suffixes: Sequence[str]) -> str:
+    """Suffixes as the keyword and the option that state them."""
+    return f"suffixes={tuple(suffixes)!r} ({as_option('suffixes', suffixes)})"
+
+
+def ends_of_one_folder(stems: Iterable[str]) -> tuple[str, ...]:
+    """The two or three ends after a separator that most stems of one folder share, each beside others of its base."""
+    ends_by_base: dict[str, set[str]] = {}
+    for stem in stems:
+        for place in (i for i, letter in enumerate(stem) if i and letter in _SEPARATORS):
+            ends_by_base.setdefault(stem[:place], set()).add(stem[place:])
+    counts = Counter(tuple(sorted(ends)) for ends in ends_by_base.values() if len(ends) in (2, 3))
+    nothing: tuple[str, ...] = ()
+    ends = max(counts, key=lambda ends: (counts[ends] * len(ends), ends), default=nothing)
+    return tuple(sorted(ends, key=lambda end: normal(end.lstrip(_SEPARATORS)) in LABEL_ENDINGS))  # labels come last
+
+
+def telling_ends(before: Iterable[str], after: Iterable[str]) -> tuple[str, ...]:
+    """The ends of stems of two folders without which most stems of the smaller one, of the first fifty, are in both."""
+    first, second = list(islice(before, 50)), list(islice(after, 50))
+    counts: Counter[tuple[str, str]] = Counter()
+    for one, other in product(first, second):
+        shared = sum(1 for _ in takewhile(lambda letters: letters[0] == letters[1], zip(one, other, strict=False)))
+        # the letter at which they part may be a separator, or come some letters after one
+        cut = max(one.rfind(mark, 1, shared + 1) for mark in _SEPARATORS)
+        if cut > 0 and one[:cut] == other[:cut] and other[cut : cut + 1] in _SEPARATORS and one[cut:] != other[cut:]:
+            counts[one[cut:], other[cut:]] += 1
+    best, count = max(counts.items(), key=lambda item: item[1], default=((), 0))
+    return best if 2 * count >= min(len(first), len(second)) else ()
 
 
 def _shared_end(stems: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from bitemporal.pairs.names import DATES, LABEL, dates_among, labels_among, miss
 from bitemporal.pairs.one_pair import images_in
 from bitemporal.pairs.one_split import Found, Level, ReadingOptions, folders_option, split_at
 from bitemporal.pairs.split_lists import LIST_FOLDERS, SPLITS_CSV, find_lists, is_list
+from bitemporal.pairs.suffixes import ends_of_one_folder, suffixes_option
+from bitemporal.remedies import as_typed
 
 EXPECTED = (
     "expected ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}, A holding the images before, B those after, "
@@ -57,7 +58,7 @@ def unused(
         elif _holds_pairs(path, options):
             yield (
                 f"{path}: holds pairs of its own, which are not used; check them by "
-                f"`bitemporal data check {shlex.quote(str(path))}`, or move the folder elsewhere"
+                f"`bitemporal data check {as_typed(path)}`, or move the folder elsewhere"
             )
         else:
             count = len(images_in(path))
@@ -107,7 +108,7 @@ def _unused_lists(folder: Path, names: Sequence[str], options: ReadingOptions) -
         place = folder if decide else folder / lists[0] if len(lists) == 1 else None
         yield (
             f"{folder}: {', '.join(lists)} not used, as folders or other lists say which pair is in which split; "
-            + (f"--splits {shlex.quote(str(place))} makes these decide" if place else "move them elsewhere")
+            + (f"--splits {as_typed(place)} makes these decide" if place else "move them elsewhere")
         )
     rest = [name for name in names if name not in lists and not is_litter(name) and not is_paper(name)]
     if rest:
@@ -140,11 +141,11 @@ def half_a_split(level: Level, options: ReadingOptions) -> str:
     if options.folders is not None:
         return (
             f"{level.path}: found no folders {' and '.join(options.folders[:2])}, only {there}; name those that hold "
-            "the images before, those after, and the labels, by folders (--folders)"
+            f"the images before, those after, and the labels{_as_in(level)}"
         )
     missing = missing_date(level.folders)
     what = "no pairs" if missing is None else f"folder {missing} missing"
-    return f"{level.path}: {what}, found {there}; {EXPECTED}; other folders can be named by folders (--folders)"
+    return f"{level.path}: {what}, found {there}; {EXPECTED}{_others(level)}"
 
 
 def nothing_found(level: Level, options: ReadingOptions) -> str:
@@ -161,15 +162,14 @@ def nothing_found(level: Level, options: ReadingOptions) -> str:
                 f"{folders_option((*dates, *labels_among(beside.folders)[:1]))} names those before and after"
             )
         return (
-            f"{found}, {EXPECTED}; write all bands of a date into one file, for example by `gdalbuildvrt -separate`, "
-            "or map the scene by `bitemporal predict-scene`"
+            f"{found}, {EXPECTED}; write all bands of a date into one file, as `rio stack` does, or map the scene by "
+            "predict-scene"
         )
     files = [name for name in level.files if is_image(name)]
     if files:
         return (
             f"{level.path}: found {len(files)} images whose names do not say which are before, after and labels, such "
-            f"as {files[0]}; {EXPECTED}. Where the ends of their stems tell them apart, state these by suffixes "
-            "(--suffixes)"
+            f"as {files[0]}; {EXPECTED}{_ends(files)}"
         )
     if (stems := _stems_of_pairs(level, _DEPTH)) is not None:
         return (
@@ -180,7 +180,30 @@ def nothing_found(level: Level, options: ReadingOptions) -> str:
     if archives and not level.folders:
         return f"{level.path}: found the archives {few_of(archives)}, {EXPECTED}; unpack them"
     found = f"the folders {few_of(level.folders)}" if level.folders else "no folders"
-    return f"{level.path}: found {found}, {EXPECTED}; other folders can be named by folders (--folders)"
+    return f"{level.path}: found {found}, {EXPECTED}{_others(level)}"
+
+
+def _as_in(level: Level) -> str:
+    """The option that names folders of images as before, after and labels; empty where these are not two or three."""
+    names = [name for name in level.folders if images_in(level.path / name)]
+    labels = labels_among(names)[:1]
+    dates = [name for name in names if name not in labels]
+    if len(dates) == 2 or (len(dates) == 3 and not labels):
+        return f", as in {folders_option((*dates, *labels))}"
+    return ""
+
+
+def _others(level: Level) -> str:
+    proposed = _as_in(level)
+    return f"; other folders can be named{proposed}" if proposed else ""
+
+
+def _ends(files: Sequence[str]) -> str:
+    """The option that tells the images of one folder apart by the ends of their stems, where these may do so."""
+    ends = ends_of_one_folder([os.path.splitext(name)[0] for name in files])
+    return (
+        f". Where the ends of their stems tell them apart, state these, as in {suffixes_option(ends)}" if ends else ""
+    )
 
 
 def _stems_of_pairs(level: Level, depth: int) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation import Comparison, Result, compare
 from bitemporal.inference.bundle import read_description, read_origin_partition
 from bitemporal.pairs.partition import read_partition
+from bitemporal.remedies import as_typed
 from bitemporal.run.folder import CONTROL, O_P, ORIGIN, RunFolder, StageFolder
 from bitemporal.run.scores import check_run, how_to_score, is_distillation, read_scores
 
@@ -69,7 +70,7 @@ def read_run(path: str | os.PathLike[str]) -> FinishedRun:
     if not scores and not folder.stage(ORIGIN).metrics.is_file():
         raise DataError(
             f"{folder.path}: nothing has been trained so far; train it: "
-            f"`bitemporal train --config {folder.recipe} --out {folder.path}`"
+            f"`bitemporal train --config {as_typed(folder.recipe)} --out {as_typed(folder.path)}`"
         )
     split, results = next(iter(scores.items()), ("", {}))
     parts = next(iter(results.values())).evaluation.partition.names if results else ()

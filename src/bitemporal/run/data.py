@@ -19,6 +19,7 @@ from bitemporal.pairs import FolderCheck, Pair, PairFolder, check_pairs
 from bitemporal.pairs.division import describe_groups, divide, find_groups, group_by
 from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
 from bitemporal.pairs.split_lists import read_stated, write_split
+from bitemporal.remedies import as_option, free_name
 from bitemporal.run.folder import RunFolder
 from bitemporal.run.processes import is_first_process
 from bitemporal.run.recipe import TrainRecipe
@@ -146,7 +147,7 @@ def _check(recipe: TrainRecipe, images: bool, console: Console) -> tuple[PairFol
     for warning in check.warnings:
         say(console, f"warning: {warning}")
     for split in (split for split in folder.splits if split not in chosen):
-        say(console, f"split {split}: {len(folder.pairs(split))} pairs, not used; evaluate --split {split} scores them")
+        say(console, f"split {split}: {len(folder.pairs(split))} pairs, not used; evaluate can score them")
     if check.decoding:
         say(console, check.decoding.describe())
     return folder.with_decoding(check.decoding), check
@@ -159,8 +160,8 @@ def _training_split(folder: PairFolder) -> str:
     if (source != TRAIN and len(splits) > 1) or source == TEST:
         raise DataError(
             f"{folder.root}: found the split(s) {', '.join(splits)}, expected a split train to learn from; rename a "
-            "folder or a list to train, or say by a CSV with the columns split and stem which pairs it has: splits "
-            "(--splits)"
+            "folder or a list to train, or name a CSV with the columns split and stem that says which pairs it has "
+            "(splits)"
         )
     return source
 
@@ -188,7 +189,7 @@ def _set_aside(rows: list[PartitionRow], source: str, recipe: TrainRecipe, conso
     pattern = find_groups(stems)
     group = str if pattern is None else group_by(pattern)
     if pattern is not None:
-        say(console, f"{describe_groups(stems, pattern)} (--splits states another division)")
+        say(console, f"{describe_groups(stems, pattern)} (a file of splits states another division)")
     shares = (1 - recipe.validation_share, recipe.validation_share, 0)
     sides = {group(row.stem): row.split for row in divide(measured, shares, recipe.validation_seed, group)}
     return [replace(row, split=sides.get(group(row.stem), TRAIN)) if row.split == source else row for row in rows]
@@ -233,6 +234,6 @@ def _check_same_pairs(run: RunFolder, rows: list[PartitionRow]) -> None:
         split, stem, _ = changed[0]
         raise DataError(
             f"{run.partition}: the training or validation pairs are not those that the run was started with, first "
-            f"{split}/{stem}; restore them, or give another --out"
-            f"{', and no --reuse,' if run.reused.is_file() else ''} to start anew"
+            f"{split}/{stem}; restore them, or start anew with {as_option('out', str(free_name(run.path)))}"
+            f"{' and without --reuse' if run.reused.is_file() else ''}"
         )

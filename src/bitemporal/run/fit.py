@@ -135,7 +135,10 @@ def check_fit(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
         raise DeviceError("precision: fp16 needs a CUDA device, and there is none; use bf16 or fp32")
     processes, devices = process_count(recipe), local_process_count(recipe)
     if cuda and devices > torch.cuda.device_count():
-        raise DeviceError(f"devices: found {devices}, but this machine has {torch.cuda.device_count()} GPU(s)")
+        raise DeviceError(
+            f"devices: found {devices}, but this machine has {torch.cuda.device_count()} "
+            f"GPU(s); use --devices {torch.cuda.device_count()}"
+        )
     size, multiple, minimum = recipe.crop_size, card.multiple, card.minimum
     if size % multiple or size < minimum:
         raise RecipeError(

@@ -2,9 +2,10 @@
 
 from bitemporal.errors import BundleError, RecipeError
 from bitemporal.inference.bundle import read_description
+from bitemporal.remedies import as_option, free_name
 from bitemporal.run.folder import CONTROL, ORIGIN, RunFolder, StageFolder
 from bitemporal.run.recipe import STAGES, DistillRecipe, TrainRecipe
-from bitemporal.run.same_recipe import STEPS_OF, as_option, recipe_then, steps_then
+from bitemporal.run.same_recipe import STEPS_OF, recipe_then, steps_then
 
 
 def trained_steps(folder: StageFolder, otherwise: int) -> int:
@@ -68,7 +69,8 @@ def _without_checkpoint(name: str, recipe: TrainRecipe, folder: RunFolder) -> st
     ways = [] if reused else ["restore the file from a copy"]
     ways += [_as_then([name], recipe, folder, "resume the run with ")]
     # the control alone is trained anew by a run that reuses the others
-    ways += [f"give another --out{', and no --reuse,' if reused and name != CONTROL else ''} to start anew"]
+    new_run = as_option("out", str(free_name(folder.path)))
+    ways += [f"start anew with {new_run}{' and without --reuse' if reused and name != CONTROL else ''}"]
     listed = ", or ".join(filter(None, ways))
     return (
         f"{folder.stage(name).checkpoint}: not found{' (stages that were reused have none)' if reused else ''}; "

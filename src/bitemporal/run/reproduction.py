@@ -97,7 +97,7 @@ def paper_recipe(dataset: str, model: str, options: RunOptions | None = None) ->
     if model not in networks_of_paper():
         raise RecipeError(
             f"model: {model!r} is not in the paper's tables, of which {', '.join(networks_of_paper())} are here "
-            "(BAN-ViT-B-IN21K of Table III is not); train others with `bitemporal distill`"
+            "(BAN-ViT-B-IN21K of Table III is not); train others with distill"
         )
     benchmark, defaults = BENCHMARKS[dataset], model_card(model).training
     if devices < 1 or defaults.batch_size % devices:
@@ -259,7 +259,7 @@ def dry_run(recipe: DistillRecipe, console: Console | None = None) -> dict[str, 
         OptionError: Under torchrun.
     """
     if under_torchrun():  # each process would make a temporary folder of its own
-        raise OptionError("dry_run: found under torchrun, expected a single process; give --devices instead")
+        raise OptionError("dry_run: found under torchrun, expected a single process: start it without torchrun")
     card = model_card(recipe.model)
     size = card.multiple * math.ceil(max(card.minimum, 64) / card.multiple)
     with tempfile.TemporaryDirectory(prefix="bitemporal-dry-run-") as folder:

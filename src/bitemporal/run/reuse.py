@@ -15,11 +15,12 @@ from bitemporal.errors import DataError, OutputError, RecipeError
 from bitemporal.files import not_there
 from bitemporal.outputs import replacing, replacing_folder, write_json
 from bitemporal.pairs.partition import read_partition
+from bitemporal.remedies import as_option, as_options, as_typed, free_name
 from bitemporal.run.folder import CONTROL, ORIGIN, RunFolder, StageFolder, teacher_stage
 from bitemporal.run.lengths import is_trained
 from bitemporal.run.processes import is_first_process, wait_for_all_processes
 from bitemporal.run.recipe import DistillRecipe
-from bitemporal.run.same_recipe import MAY_CHANGE, as_option, recipe_then, same_value
+from bitemporal.run.same_recipe import MAY_CHANGE, recipe_then, same_value
 
 _OF_THE_DISTILLATION = {"lambda", "criterion", "temperature", "teachers"}
 """Fields that concern the student alone; runs that differ in nothing else have the same control."""
@@ -78,8 +79,7 @@ def _stages(recipe: DistillRecipe, source: RunFolder) -> list[str]:
     differing = [name for name in now if not same_value(before.get(name), now[name])]
     if other := [name for name in differing if name not in _MAY_DIFFER and not _is_same_length(name, before, recipe)]:
         listed = ", ".join(f"{name} ({before.get(name)!r} there, {now[name]!r} here)" for name in other)
-        same = ", ".join(as_option(name, before.get(name)) for name in other)
-        remedy = f"Give the same ({same})"
+        remedy = f"Give the same ({as_options({name: before.get(name) for name in other})})"
         if now["paper"] and not before.get("paper"):
             remedy = "Leave --paper out, or reuse a run that was made with it"
         raise RecipeError(
@@ -92,7 +92,7 @@ def _stages(recipe: DistillRecipe, source: RunFolder) -> list[str]:
     if missing := [name for name in names if not is_trained(source.stage(name), recipe.steps_of(name))]:
         raise RecipeError(
             f"reuse: in {source.path}, {', '.join(missing)} has not been trained to its end; finish that run first: "
-            f"`bitemporal distill --config {source.recipe}`"
+            f"`bitemporal distill --config {as_typed(source.recipe)}`"
         )
     same_control = not {*differing} & (_OF_THE_STUDENT - _OF_THE_DISTILLATION)
     has_control = is_trained(source.stage(CONTROL), recipe.steps_of(CONTROL))
@@ -109,7 +109,10 @@ def _copy_stage(source: StageFolder, target: StageFolder) -> dict[str, str]:
     """Copy a stage's bundle and its table; the digests of the bundle's files."""
     digests = {name: _digest(source.bundle / name) for name in _BUNDLE_FILES}
     if target.begun and any(_digest(target.bundle / name) != digest for name, digest in digests.items()):
-        raise OutputError(f"{target.path}: holds another stage than {source.path}; give another --out")
+        raise OutputError(
+            f"{target.path}: holds another stage than {source.path}; "
+            f"give a new folder, {as_option('out', str(free_name(target.path.parent)))}"
+        )
     with replacing_folder(target.bundle) as temporary:
         for name in _BUNDLE_FILES:
             shutil.copyfile(source.bundle / name, temporary / name)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bitemporal.errors import RecipeError
+from bitemporal.remedies import as_option, as_options, free_name
 from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT, RunFolder
 from bitemporal.run.recipe import DistillRecipe, TrainRecipe, read_yaml
 
@@ -33,18 +34,6 @@ def same_value(one: object, other: object) -> bool:
     return one == other or repr(one) == repr(other)
 
 
-def as_option(name: str, value: object) -> str:
-    """A field and its value as they are typed on the command line, or as they stand in a recipe."""
-    option = f"--{name.replace('_', '-')}"
-    if value is None or value is False:
-        return f"no {option}"
-    if value is True:
-        return option
-    if isinstance(value, list):
-        return f"{option} {','.join(map(str, value))}"
-    return f"{name}: {value}" if isinstance(value, dict) else f"{option} {value}"
-
-
 def check_same_run(recipe: TrainRecipe, folder: RunFolder) -> None:
     """Refuse to resume a run that was started with another recipe, unless it only has more steps now.
 
@@ -66,14 +55,18 @@ def check_same_run(recipe: TrainRecipe, folder: RunFolder) -> None:
     ]
     if differing:
         listed = ", ".join(f"{name} ({before.get(name)!r} then, {now.get(name)!r} now)" for name in differing)
-        same = ", ".join(as_option(name, before.get(name)) for name in differing)
+        same = as_options({name: before.get(name) for name in differing})
         raise RecipeError(
-            f"{folder.recipe}: this run was started with another recipe; {listed}. Resume it with the same options "
-            f"({same}), or give another --out to start anew"
+            f"{folder.recipe}: this run was started with another recipe; {listed}. Resume it with the same "
+            f"options ({same}), or start anew with {_new_run(folder)}"
         )
     for stage, name in STEPS_OF.items():
         if name in now and stage != CONTROL:  # which is as long as the student
             _check_steps(name, stage, before, recipe, folder)
+
+
+def _new_run(folder: RunFolder) -> str:
+    return as_option("out", str(free_name(folder.path)))
 
 
 def _check_steps(name: str, stage: str, before: Mapping[str, Any], recipe: TrainRecipe, folder: RunFolder) -> None:
@@ -82,12 +75,12 @@ def _check_steps(name: str, stage: str, before: Mapping[str, Any], recipe: Train
     if now < then:
         raise RecipeError(
             f"{folder.recipe}: {name}: this run was started with {then} steps, now there are {now}; a run can be "
-            f"extended, not shortened. Resume it with {as_option(name, then)}, or give another --out to start anew"
+            f"extended, not shortened. Resume it with {as_option(name, then)}, or start anew with {_new_run(folder)}"
         )
     if now > then and (learned := [other for other in _learners(stage, recipe, folder) if folder.stage(other).begun]):
         raise RecipeError(
             f"{folder.recipe}: {name}: {', '.join(learned)} learned from what {then} steps gave, and would not fit "
-            f"{now} steps. Resume the run with {as_option(name, then)}, or give another --out to start anew"
+            f"{now} steps. Resume the run with {as_option(name, then)}, or start anew with {_new_run(folder)}"
         )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import shlex
 from typing import Any
 
 from bitemporal.errors import DataError
@@ -10,9 +9,9 @@ from bitemporal.evaluation import Result, read_result
 from bitemporal.files import not_there
 from bitemporal.pairs import PairOptions
 from bitemporal.pairs.partition import read_partition
+from bitemporal.remedies import as_option, as_typed
 from bitemporal.run.folder import DETECTORS, ORIGIN, RunFolder
 from bitemporal.run.recipe import read_yaml
-from bitemporal.run.same_recipe import as_option
 
 _SPLITS = ("test", "val")
 """Splits that a run is scored on, the one that its verdict is about first."""
@@ -41,10 +40,7 @@ def check_run(run: RunFolder) -> dict[str, Any]:
     if not run.path.is_dir():
         raise DataError(f"{not_there(run.path, 'folder')}; expected the folder of a run")
     if not run.recipe.is_file():
-        raise DataError(
-            f"{run.path}: has no recipe.yaml; expected the folder of a run of `bitemporal distill` or `bitemporal "
-            "train`"
-        )
+        raise DataError(f"{run.path}: has no recipe.yaml; expected the folder of a run, as train and distill make it")
     return read_yaml(run.recipe)
 
 
@@ -57,18 +53,19 @@ def how_to_score(run: RunFolder) -> str:
     """The command that scores a run which has no scores yet, as the end of a sentence."""
     recipe = check_run(run)
     if is_distillation(recipe):
-        return f"finish the run: `bitemporal distill --config {run.recipe} --out {run.path}` reaches its verdict"
+        command = f"bitemporal distill --config {as_typed(run.recipe)} --out {as_typed(run.path)}"
+        return f"finish the run: `{command}` reaches its verdict"
     rows = read_partition(run.partition) if run.partition.is_file() else []
     labelled = {row.split for row in rows if not math.isnan(row.car)}
     split = next((split for split in _SPLITS if split in labelled), None)
     if split is None or (split == "val" and run.splits.is_file()):
-        return "score it on other pairs with `bitemporal evaluate`; the run has none that took no part in training"
+        return "score it on other pairs, by evaluate; the run has none that took no part in training"
     stated = [
         as_option(field.name, recipe[field.name])
         for field in dataclasses.fields(PairOptions)
         if recipe.get(field.name) is not None
     ]
     bundle, data, output = (
-        shlex.quote(str(path)) for path in (run.stage(ORIGIN).bundle, recipe["data"], run.scores(split, ORIGIN))
+        as_typed(path) for path in (run.stage(ORIGIN).bundle, recipe["data"], run.scores(split, ORIGIN))
     )
     return f"score it: `bitemporal evaluate {' '.join([bundle, data, *stated])} --split {split} -o {output}`"

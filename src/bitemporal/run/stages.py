@@ -240,7 +240,7 @@ def _check_networks(recipe: TrainRecipe) -> None:
     if reserved := sorted({"in_channels", "pretrained"} & recipe.model_options.keys()):
         raise RecipeError(
             f"model_options: {', '.join(reserved)} cannot be set there; pretrained is an option, and in_channels is "
-            "the number of bands (bands, --bands), 3 by default"
+            "the number of the bands that are read, 3 by default"
         )
     names = {recipe.model}
     if isinstance(recipe, DistillRecipe) and recipe.teacher_model is not None:

@@ -64,5 +64,5 @@ def __getattr__(name: str) -> object:
         if (error.name or "").partition(".")[0] == "bitemporal":
             raise
         raise MissingExtraError(
-            f"scenes need {error.name}, which is not installed; install it with `pip install bitemporal[geo]`"
+            f"scenes need {error.name}, which is not installed; install it with `pip install 'bitemporal[geo]'`"
         ) from error

@@ -285,7 +285,8 @@ def _ray_actors(plan: Plan) -> Callable[[], _Worker]:
         import ray
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"engine: ray needs {error.name}, which is not installed; install it with `pip install bitemporal[cluster]`"
+            f"engine: ray needs {error.name}, which is not installed; install it with "
+            "`pip install 'bitemporal[cluster]'`"
         ) from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False)

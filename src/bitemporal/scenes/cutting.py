@@ -1,5 +1,6 @@
 """Large images cut into a folder of pairs that keep their place on the ground, bands and values."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from bitemporal.imagery.physical import Scaling
 from bitemporal.outputs import check_new_folder, replacing_folder
 from bitemporal.pairs import PairFolder
 from bitemporal.pairs.names import DATES, LABEL
+from bitemporal.remedies import as_option, as_typed
 from bitemporal.scenes.exclusion import RasterOnGrid
 from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.grids import DateOnGrid, common_grid
@@ -44,12 +46,16 @@ class Tiles:
         without_data: Number of tiles left out because too few of their pixels have data.
         ignores: Whether a label holds ``IGNORED``.
         too_small: Images that are smaller than a tile.
+        largest_side: The shorter side of the largest of these, in pixels.
+        most_valid: The largest share of valid pixels of a tile that was left out.
     """
 
     written: dict[str, int]
     without_data: int = 0
     ignores: bool = False
     too_small: int = 0
+    largest_side: int = 0
+    most_valid: float = 0.0
 
 
 def cut_scene(
@@ -126,7 +132,7 @@ def cut_pairs(
                 if mask.shape != (grid.height, grid.width):
                     raise DataError(
                         f"{pair.label}: is {mask.shape[0]} x {mask.shape[1]}, but {pair.before} is {grid.height} x "
-                        f"{grid.width}; `bitemporal data check {folder.root}` lists all such pairs"
+                        f"{grid.width}; `bitemporal data check {as_typed(folder.root)}` lists all such pairs"
                     )
                 reader = _window_of(mask)
             place = target / pair.split if folder.splits != ("all",) else target
@@ -198,6 +204,7 @@ def _cut(
     """Write the tiles of one pair."""
     if min(grid.height, grid.width) < options.size:
         tiles.too_small += 1
+        tiles.largest_side = max(tiles.largest_side, min(grid.height, grid.width))
         return
     with ExitStack() as stack:
         # values as stored: scale and offset go into the tiles
@@ -211,6 +218,7 @@ def _cut(
                 valid &= mask != IGNORE
             if valid.mean() < options.minimum_valid or not valid.any():
                 tiles.without_data += 1
+                tiles.most_valid = max(tiles.most_valid, float(valid.mean()))
                 continue
             block = f"-{row // _BLOCK:02d}-{column // _BLOCK:02d}" if blocks else ""
             stem = f"{name}{block}_{row:04d}_{column:04d}"
@@ -248,13 +256,13 @@ def _refuse_nothing(tiles: Tiles, where: str, options: TileOptions) -> None:
     if not tiles.written:
         reasons = []
         if tiles.too_small:
-            reasons.append(f"{tiles.too_small} image(s) are smaller than a tile: give a smaller --size")
+            smaller = as_option("size", tiles.largest_side)
+            reasons.append(f"{tiles.too_small} image(s) are smaller than a tile: give a smaller size, {smaller}")
         if tiles.without_data:
             share = f"{options.minimum_valid:.0%}"
-            reasons.append(
-                f"{tiles.without_data} tile(s) have less than {share} of their pixels valid: give a smaller "
-                "--minimum-valid"
-            )
+            fewer = as_option("minimum_valid", math.floor(1000 * tiles.most_valid) / 1000)
+            remedy = f"accept fewer, {fewer}" if tiles.most_valid else "check nodata, and that the dates overlap"
+            reasons.append(f"{tiles.without_data} tile(s) have less than {share} of their pixels valid: {remedy}")
         raise DataError(f"{where} gave no tile of {options.size} x {options.size}; {'; '.join(reasons)}")
 
 

@@ -5,6 +5,7 @@ cloud, is hidden from the network too, as pixels without data are.
 """
 
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -24,10 +25,17 @@ from bitemporal.errors import DataError
 from bitemporal.files import not_there
 from bitemporal.imagery.label_rules import LabelDecoding
 from bitemporal.imagery.masks import without_data
+from bitemporal.remedies import as_typed
 from bitemporal.scenes.geometry import Grid, is_placed_by_points, north_up, place, side_by_side, warped_to
 from bitemporal.scenes.options import PlaceOptions
 from bitemporal.scenes.sources import open_raster, unreadable_pixels
 from bitemporal.scenes.vectors import PolygonsOnGrid
+
+
+def _without_crs(path: str | os.PathLike[str]) -> str:
+    """What takes the CRS from a file, as the end of a sentence; ``rio edit-info --unset-crs`` of rasterio 1.4 fails."""
+    code = f"import rasterio as r; d = r.open({os.fspath(path)!r}, 'r+'); d.crs = r.CRS(); d.close()"
+    return f": `python -c {shlex.quote(code)}` leaves its pixels alone"
 
 
 class RasterOnGrid(ExitStack):
@@ -58,14 +66,15 @@ class RasterOnGrid(ExitStack):
         self.nodata = dataset.nodata
         placed = dataset.crs is not None or bool(dataset.gcps[0]) or dataset.rpcs is not None
         if not placed and grid.crs is not None:
+            crs = shlex.quote(grid.crs.to_string())
             raise DataError(
                 f"{self.name}: has no CRS, but the other pixels have {grid.crs}; expected a place on the ground: if "
-                f"its coordinates are of that CRS, `rio edit-info --crs {grid.crs.to_string()} {path}` says so"
+                f"its coordinates are of that CRS, `rio edit-info {as_typed(path)} --crs {crs}` says so"
             )
         if placed and grid.crs is None:
             raise DataError(
                 f"{self.name}: has the CRS {dataset.crs or dataset.gcps[1]}, but the other pixels have none; expected "
-                f"both or neither: `rio edit-info --unset-crs {path}` leaves its pixels alone"
+                f"both or neither{_without_crs(path) if dataset.crs is not None else ''}"
             )
         if grid.crs is None and (dataset.height, dataset.width) != (grid.height, grid.width):
             raise DataError(

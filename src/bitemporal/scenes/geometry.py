@@ -1,6 +1,7 @@
 """Where the pixels of a raster lie: its grid, and the north-up grid that it is warped to where it has none."""
 
 import math
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
 from bitemporal.errors import DataError
+from bitemporal.remedies import as_typed, free_name
 
 _WGS84 = CRS.from_epsg(4326)
 """The CRS of rational polynomial coefficients."""
@@ -122,7 +124,7 @@ def place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
         degrees = max(abs(transform.c), abs(transform.f)) <= 180
         raise DataError(
             f"{path}: has a transform but no CRS; expected both: set the CRS, with its own code, as in "
-            f"`rio edit-info '{path}' --crs EPSG:{4326 if degrees else 3857}`"
+            f"`rio edit-info {as_typed(path)} --crs EPSG:{4326 if degrees else 3857}`"
         )
     if not placed:
         raise DataError(
@@ -142,7 +144,7 @@ def place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
         raise DataError(
             f"{path}: reaches from {left:g}, {bottom:g} to {right:g}, {top:g} in {crs.to_string()}, which are no "
             "degrees of longitude and latitude; set the CRS that these coordinates are in, with its own code, as in "
-            f"`rio edit-info '{path}' --crs EPSG:3857`"
+            f"`rio edit-info {as_typed(path)} --crs EPSG:3857`"
         )
     return grid, reason
 
@@ -150,7 +152,7 @@ def place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
 def _example(path: str, crs: CRS) -> str:
     """A command that sets a transform."""
     numbers = "0.0001, 0, 10, 0, -0.0001, 50" if crs.is_geographic else "10, 0, 300000, 0, -10, 4000000"
-    return f"`rio edit-info '{path}' --transform '[{numbers}]'`"
+    return f"`rio edit-info {as_typed(path)} --transform '[{numbers}]'`"
 
 
 def grid_of(dataset: DatasetReader, path: str) -> Grid:
@@ -161,9 +163,10 @@ def grid_of(dataset: DatasetReader, path: str) -> Grid:
     """
     grid, reason = place(dataset, path)
     if reason and is_placed_by_points(dataset):
+        upright = free_name(Path(path).with_name(f"{Path(path).stem}-north-up.tif"))
         raise DataError(
             f"{path}: has {reason}; expected pixels with a transform: warp it, as in "
-            f"`rio warp '{path}' '{Path(path).with_suffix('')}-north-up.tif' --dst-crs '{grid.crs}'`"
+            f"`rio warp {as_typed(path)} {as_typed(upright)} --dst-crs {shlex.quote(str(grid.crs))}`, and use that file"
         )
     return Grid(grid.crs, dataset.transform, dataset.width, dataset.height)
 

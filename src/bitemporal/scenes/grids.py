@@ -1,8 +1,10 @@
 """The common grid of both dates, and windows of a date on it."""
 
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +13,14 @@ from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
+from rasterio.transform import array_bounds
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from bitemporal.errors import DataError
 from bitemporal.imagery.physical import to_physical
+from bitemporal.remedies import as_typed, free_name
 from bitemporal.scenes.geometry import Grid, on_grid, side_by_side, warped_to
 from bitemporal.scenes.options import GridChoice
 from bitemporal.scenes.sources import Source, is_remote, open_image, unreadable_pixels
@@ -88,7 +92,8 @@ def _same_area(source: Source, grid: Grid) -> str:
     across, down = grid.width / source.grid.width, grid.height / source.grid.height
     transform = list(grid.transform @ Affine.scale(across, down))[:6]
     commands = " and ".join(
-        f"`rio edit-info '{file}' --crs '{grid.crs}' --transform '{transform}'`" for file in source.files
+        f"`rio edit-info {as_typed(file)} --crs {shlex.quote(str(grid.crs))} --transform '{transform}'`"
+        for file in source.files
     )
     return f": if both show exactly the same area, {commands}"
 
@@ -119,9 +124,23 @@ def _extent_on(grid: Grid, source: Source) -> tuple[float, float, float, float]:
     if times > _MOST_TIMES:
         raise DataError(
             f"{source.describe()}: its pixels are {times:.0f} times larger or smaller than those of date 1; check the "
-            "CRS and transforms, or bring it to pixels of a like size, as with `rio warp IN OUT --like FILE`"
+            f"CRS and transforms, or bring it to pixels of a like size{_like_size(source, grid)}"
         )
     return left, top, right, bottom
+
+
+def _like_size(source: Source, grid: Grid) -> str:
+    """What gives a date the pixels of a grid, as the end of a sentence; empty where its files are out of reach."""
+    if is_remote(source.files):
+        return ""
+    crs, bounds = shlex.quote(str(grid.crs)), " ".join(map(repr, array_bounds(grid.height, grid.width, grid.transform)))
+    copies = [free_name(Path(file).with_name(f"{Path(file).stem}-like.tif")) for file in source.files]
+    commands = " and ".join(
+        f"`rio warp {as_typed(file)} {as_typed(copy)} --dst-crs {crs} --dst-bounds {bounds} "
+        f"--res {grid.transform.a!r} --res {-grid.transform.e!r} --resampling average`"
+        for file, copy in zip(source.files, copies, strict=True)
+    )
+    return f": {commands}, and use what it writes"
 
 
 def _alignment(source: Grid, grid: Grid) -> tuple[int, int] | None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
+from bitemporal.imagery.scale import RGB
+from bitemporal.remedies import as_option
 from bitemporal.scenes.bands import Stated, StatedBand
 from bitemporal.scenes.manifest_tables import COLUMNS, read_rows
 from bitemporal.scenes.sources import is_remote
@@ -223,6 +225,14 @@ def _assets(item: Mapping[str, Any], chosen: Sequence[str] | None, file: Path) -
                 ) from error
     wanted = ", ".join(chosen) if chosen else " or ".join(", ".join(names) for names in _ASSETS)
     raise DataError(
-        f"{file}: the item {item.get('id')!r} has no assets {wanted}; it has {', '.join(sorted(known))}: name those to "
-        "use with --assets"
+        f"{file}: the item {item.get('id')!r} has no assets {wanted}; it has {', '.join(sorted(known)) or 'none'}"
+        f"{_likely_assets(known)}"
     )
+
+
+def _likely_assets(known: Mapping[str, Any]) -> str:
+    """The option that names assets that a date can be read from; empty where there are none."""
+    usual = (names for names in (*_ASSETS, names_by_colour(known)) if names and {*names} <= known.keys())
+    rasters = [name for name in sorted(known) if str(known[name]["href"]).lower().endswith((".tif", ".tiff", ".jp2"))]
+    likely = next(usual, rasters[: RGB if len(rasters) >= RGB else 1])
+    return f": name those to use, as in {as_option('assets', likely)}" if likely else ""

@@ -22,6 +22,7 @@ from bitemporal.imagery.decode import choose_bands, choose_channels
 from bitemporal.imagery.physical import UNSCALED, Scaling
 from bitemporal.imagery.quiet import ignore_missing_places
 from bitemporal.imagery.scale import RGB
+from bitemporal.remedies import as_typed, free_name
 from bitemporal.scenes.bands import Band, Stated, describe_band, in_order, scaling_of
 from bitemporal.scenes.geometry import Grid, north_up, place
 from bitemporal.scenes.palettes import in_colours, is_palette
@@ -186,7 +187,8 @@ def open_source(
             used += [describe_band(dataset, path, band, stated or {}, len(paths) == 1) for band in chosen]
             if bands is None and len(chosen) < sum(kind.name != "alpha" for kind in dataset.colorinterp):
                 notes.append(
-                    f"{path}: has more bands than red, green and blue, which alone are used; --bands names others"
+                    f"{path}: has more bands than red, green and blue, which alone are used; others are chosen as in "
+                    "--bands 4,3,2"
                 )
             _, reason = place(dataset, path)
             if reason:
@@ -258,17 +260,18 @@ def _finest(grids: Mapping[str, Grid], name: str) -> Grid:
     finest = min(grids, key=lambda path: grids[path].transform.a)
     for path, grid in grids.items():
         if not (grid.is_on(grids[finest]) or grid.covers_the_same(grids[finest])):
+            cut = _beside(path, "cut")
             raise DataError(
                 f"{path}: is {grid.describe()}, but {finest} is {grids[finest].describe()}, and they do not cover the "
                 f"same area; expected one area for all bands of {name}: cut it out, as in "
-                f"`rio warp '{path}' '{_beside(path)}' --like '{finest}'`, and use that file"
+                f"`rio warp {as_typed(path)} {as_typed(cut)} --like {as_typed(finest)}`, and use that file"
             )
     return grids[finest]
 
 
-def _beside(path: str, change: str = "cut") -> str:
-    """A name for a changed copy of a file."""
-    return str(Path(path).with_name(f"{Path(path).stem}-{change}.tif"))
+def _beside(path: str, change: str) -> str:
+    """A free name for a changed copy of a file."""
+    return str(free_name(Path(path).with_name(f"{Path(path).stem}-{change}.tif")))
 
 
 def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, channels: int, alone: bool) -> list[int]:

@@ -141,8 +141,8 @@ def _probability_raster(path: str) -> tuple[Grid, dict[str, str]]:
         if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind != "f":
             found = f"{dataset.count} band(s) of {dataset.dtypes[0]}"
             raise DataError(
-                f"probability: {path} has {found}; expected one band of floats in [0, 1], as `bitemporal predict-scene "
-                "--probability` writes: give that file"
+                f"probability: {path} has {found}; expected one band of floats in [0, 1], as predict-scene writes "
+                "it: give that file"
             )
         return grid_of(dataset, path), dataset.tags()
 
@@ -165,7 +165,7 @@ def _copy(source: str, target: Path, grid: Grid) -> None:
             if strange.size:
                 raise DataError(
                     f"probability: {source} holds {strange[0]:g}; expected values in [0, 1], or NaN or the file's "
-                    "no-data value: give the raster that `bitemporal predict-scene --probability` writes"
+                    "no-data value: give the raster of probabilities that predict-scene writes"
                 )
             copy.write(values.astype(np.float32), 1, window=window)
 

@@ -110,7 +110,7 @@ def value_range(
         warnings.warn(
             f"{before.describe()}, {after.describe()}: hold {low.min():g} to {high.max():g} after scale and offset, "
             f"but the detector was trained on {trained[0][0]:g} to {trained[0][1]:g}, which must be another unit; the "
-            "percentiles of both dates are used; --image-range states other values",
+            f"percentiles of both dates are used; others are stated as in --image-range {low.min():g},{high.max():g}",
             UserWarning,
             stacklevel=2,
         )

@@ -6,6 +6,7 @@ are left. A file that asks for any other code is refused.
 """
 
 import hashlib
+import math
 import os
 import pickle
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ from bitemporal.interop.opencd.families import FAMILIES
 from bitemporal.interop.opencd.pickled import code_names, load_inert, outline, saving_weights, tensors_of
 from bitemporal.interop.opencd.projects import Recognised, in_opencd_names, recognise
 from bitemporal.models import ChangeModel, create_model, model_card
+from bitemporal.models.facts import all_facts
 
 Part = Literal["student", "small", "medium", "large"]
 
@@ -72,6 +74,8 @@ _COUNTERS = ("steps", "n_averaged", "initted", "step")
 
 _NO_WEIGHTS = ("criterion", "loss", "metric", "train_", "val_", "valid_", "test_")
 """How the entries of a Lightning module begin that belong to losses and metrics."""
+
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 _SHOWN = 10
 """So many names are shown at most."""
@@ -157,6 +161,8 @@ def import_network(path: str | os.PathLike[str], name: str, part: Part = "studen
         if known is not None:
             entries = _of_project(path, checkpoint, known, name, entries)
             framework = known.title
+        if name not in FAMILIES or _is_own(entries, model):
+            raise _not_own(path, part, name, entries, model)
         converted, problems = misfits(name, entries)
         if problems:
             raise WeightsError(
@@ -185,6 +191,44 @@ def _shapes(entries: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in entries.items()}
 
 
+def _is_own(entries: Mapping[str, Tensor], model: ChangeModel) -> bool:
+    """Whether most entries have this project's own names of a network."""
+    return 2 * len(entries.keys() & model.state_dict().keys()) >= len(entries)
+
+
+def _not_own(
+    path: str | os.PathLike[str], part: Part, name: str, entries: Mapping[str, Tensor], model: ChangeModel
+) -> WeightsError:
+    """The error for entries that are not this project's own of a network, which alone could be read."""
+    found, expected = _shapes(entries), _shapes(model.state_dict())
+    problems = [
+        *(
+            f"{key} is {found[key]}, expected {shape}"
+            for key, shape in expected.items()
+            if found.get(key, shape) != shape
+        ),
+        *(f"missing: {key}" for key in expected if key not in found),
+        *(f"not in the network: {key}" for key in found if key not in expected),
+    ]
+    if other := _own_network(found):
+        remedy = f"all its entries fit {other}: use that one (--model {other})"
+    elif _is_own(entries, model):
+        remedy = f"it is a {name} of other options, such as channels; use the bundle that its training wrote"
+    else:
+        remedy = f"no Open-CD checkpoint can be read for {name!r}, only weights of bitemporal"
+    return WeightsError(
+        f"{path}: its {part} is not {name} as it is here; {remedy}. {len(problems)} entries do not fit:"
+        + "".join(f"\n  {line}" for line in _first(problems))
+    )
+
+
+def _own_network(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The network here that has these entries, under these names and of these shapes."""
+    size = sum(math.prod(shape) for key, shape in shapes.items() if not key.endswith(_BUFFERS))
+    alike = (facts.name for facts in all_facts() if facts.measured and facts.measured.parameters == size)
+    return next((name for name in alike if _shapes(create_model(name).state_dict()) == shapes), None)
+
+
 def _of_project(
     path: str | os.PathLike[str], checkpoint: Checkpoint, known: Recognised, name: str, entries: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -201,7 +245,7 @@ def _of_project(
     if known.differs:
         raise WeightsError(
             f"{path}: holds {known.title}{held}; it differs from {known.nearest} in {known.differs}, so that its "
-            f"weights cannot be used here. Train {known.nearest} instead: bitemporal train --model {known.nearest}"
+            f"weights cannot be used here. Train {known.nearest} instead (--model {known.nearest})"
         )
     if name != known.nearest:
         raise WeightsError(f"{path}: holds {known.title}{held}, not {name}: use --model {known.nearest}")
@@ -247,6 +291,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     wrong = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if wrong:
         listed = ", ".join(_first(f"{key} ({type(content[key]).__name__})" for key in wrong))
+        if _is_of_optimiser(content):
+            raise WeightsError(
+                f"{path}: holds the state of an optimiser and no weights of a network ({listed}); give the file in "
+                "which its trainer keeps the network"
+            )
         raise WeightsError(
             f"{path}: expected a state dict (names and tensors), or a dict with one under 'state_dict'; these entries "
             f"are not tensors: {listed}. Save the state dict alone, where the network was made: "
@@ -254,6 +303,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         )
     entries, averaged, left = _unwrapped(path, dict(content))
     return Checkpoint(path, entries, (*others, *left), meta, held, averaged or held in _AVERAGES)
+
+
+def _is_of_optimiser(content: Mapping[Any, Any]) -> bool:
+    """Whether a file without weights holds an optimiser, alone or under a name."""
+    held = (content, *(one for value in content.values() for one in (value if isinstance(value, list) else [value])))
+    return any(isinstance(one, Mapping) and {"state", "param_groups"} <= one.keys() for one in held)
 
 
 def _holds_weights(value: object) -> bool:
@@ -295,7 +350,7 @@ def _is_short(value: object) -> bool:
 def _load(path: Path) -> object:
     if not path.is_file():
         raise WeightsError(f"{not_there(path, 'file')}; expected a checkpoint (.pth, .pt, .ckpt, .safetensors)")
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or _begins_as_safetensors(path):
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
@@ -318,6 +373,13 @@ def _load(path: Path) -> object:
         raise _not_a_checkpoint(path) from error
 
 
+def _begins_as_safetensors(path: Path) -> bool:
+    """Whether a file begins with the length of a header in JSON, and the header."""
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
 def _not_a_checkpoint(path: Path) -> WeightsError:
     with path.open("rb") as stream:
         start = stream.read(24)
@@ -333,6 +395,8 @@ def _sha256(path: Path) -> str:
 
 
 def _hint(name: str, entries: Mapping[str, Tensor]) -> str:
+    if own := _own_network(_shapes(entries)):
+        return f"all its entries fit {own}: use that one (--model {own})"
     best = closest_network(entries)
     if best is None:
         return "no network here has such keys"

@@ -69,7 +69,10 @@ def misfits(name: str, state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tens
         WeightsError: When the network has no counterpart in Open-CD.
     """
     if name not in FAMILIES:
-        raise WeightsError(f"no Open-CD checkpoint can be read for {name!r}; known are {', '.join(sorted(FAMILIES))}")
+        few = ", ".join(sorted(FAMILIES)[:5])
+        raise WeightsError(
+            f"no Open-CD checkpoint can be read for {name!r}, but for {len(FAMILIES)} networks, such as {few}"
+        )
     expected = {key: value.shape for key, value in create_model(name).state_dict().items()}
     pieces: dict[str, dict[int, Tensor]] = {}
     problems = []
