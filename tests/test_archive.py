@@ -269,15 +269,34 @@ FORMS = {
     "quoted fields": b'"after";"id";"before"\n"a.tif";"one";"b.tif"\n',
     "further columns": b'id,before,after,note\none,b.tif,a.tif,"cloudy, late"\n',
     "Unicode text of a spreadsheet": "id\tbefore\tafter\none\tb.tif\ta.tif\n".encode("utf-16"),
+    "Unicode text without its mark": "id,before,after\none,b.tif,a.tif\n".encode("utf-16-le"),
+    "the separator above, as Excel has it": b"sep=;\r\nid;before;after\r\none;b.tif;a.tif\r\n",
+    "comments above": b"# scenes, as of May\n\nid,before,after\none,b.tif,a.tif\n",
+    "old line ends": b"id,before,after\rone,b.tif,a.tif\r",
     "blanks around": b"id, before, after\n one, b.tif , a.tif\n,,\n",
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_manifests_as_spreadsheets_and_people_write_them(form, tmp_path):
-    (tmp_path / "m.csv").write_bytes(FORMS[form])
     expected = SceneFiles("one", (str(tmp_path / "b.tif"),), (str(tmp_path / "a.tif"),))
-    assert read_manifest(tmp_path / "m.csv") == [expected]
+    for name in ("m.csv", "m.tsv", "m.TXT"):
+        (tmp_path / name).write_bytes(FORMS[form])
+        assert read_manifest(tmp_path / name) == [expected]
+
+
+def test_paths_as_windows_writes_them(tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a.tif").write_bytes(b"")
+    (tmp_path / "m.csv").write_text("id,before,after\none,old\\b.tif,new\\a.tif\n")
+    (scene,) = read_manifest(tmp_path / "m.csv")
+    assert scene.before == (str(tmp_path / "old" / "b.tif"),) and scene.after == (str(tmp_path / "new" / "a.tif"),)
+
+
+def test_a_manifest_in_another_encoding_says_how_to_save_it(tmp_path):
+    (tmp_path / "m.csv").write_bytes("id,before,after\none,zürich.tif,a.tif\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"neither UTF-8 nor UTF-16.*save it as `CSV UTF-8`"):
+        read_manifest(tmp_path / "m.csv")
 
 
 def test_capitals_in_the_columns_of_a_parquet_file(tmp_path):
@@ -429,9 +448,9 @@ def test_an_item_without_a_tile_is_one_failed_scene(tmp_path):
 def test_what_is_no_manifest(tmp_path):
     with pytest.raises(DataError, match=r"none.csv: no such file"):
         read_manifest(tmp_path / "none.csv")
-    (tmp_path / "m.txt").write_text("x")
-    with pytest.raises(DataError, match=r"ends in .csv, .parquet or .json"):
-        read_manifest(tmp_path / "m.txt")
+    (tmp_path / "m.xlsx").write_text("x")
+    with pytest.raises(DataError, match=r"ends in .csv, .tsv, .txt, .parquet or .json"):
+        read_manifest(tmp_path / "m.xlsx")
     (tmp_path / "m.json").write_text("[1, 2]")
     with pytest.raises(DataError, match="is no STAC item collection"):
         read_manifest(tmp_path / "m.json")

@@ -237,6 +237,11 @@ def test_masks_of_another_program_are_scored_as_the_detector_is(data, tmp_path):
     ours, theirs = ours.evaluation, theirs.evaluation
     assert np.array_equal(ours.counts, theirs.counts) and np.array_equal(ours.objects, theirs.objects)
     assert theirs.probabilities is None
+    named = tmp_path / "named"  # after the pairs, with something around all of them
+    named.mkdir()
+    for path in (tmp_path / "masks").iterdir():
+        shutil.copy(path, named / f"pred_{path.stem}_v1.png")
+    assert np.array_equal(evaluate_masks(named, folder, folder.pairs("val")).evaluation.counts, ours.counts)
     (tmp_path / "masks" / "p3.png").unlink()
     with pytest.raises(DataError, match=r"lacks masks of 1 labelled pair.*'p3'"):
         evaluate_masks(tmp_path / "masks", folder, folder.pairs("val"))

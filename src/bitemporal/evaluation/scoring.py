@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from bitemporal.method.car import CarPartition, change_area_ratio
 from bitemporal.metrics import confusion_counts
 from bitemporal.pairs import Pair, PairFolder, check_pairs, resolve_decoding
 from bitemporal.pairs.listing import list_images, shared_stem
+from bitemporal.pairs.stems import match_labels
 
 
 class LabelledAnswer(NamedTuple):
@@ -125,7 +126,7 @@ def evaluate_masks(
     """
     labelled = _labelled(folder, pairs)
     folder = resolve_decoding(folder)
-    files = _files(Path(masks))
+    files = _files(Path(masks), [pair.stem for pair in folder.pairs()])
     if missing := [pair.stem for pair in labelled if pair.stem not in files]:
         raise DataError(
             f"{masks}: lacks masks of {len(missing)} labelled pair(s), first {missing[0]!r}; expected one for each"
@@ -328,11 +329,11 @@ def _hash_of(digests: list[bytes]) -> str:
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Masks by stem, listed as the folders of pairs are."""
+def _files(folder: Path, stems: Collection[str]) -> dict[str, Path]:
+    """Masks by stem, listed as the folders of labels are: what all have around the stems of pairs is left out."""
     if not folder.is_dir():
         raise DataError(f"{not_there(folder, 'folder')}; expected one of masks")
-    listing = list_images(folder)
+    listing = match_labels(list_images(folder), stems)
     for paths in listing.duplicates.values():
         raise DataError(f"{paths[0]}: {shared_stem(paths)}; keep one mask per stem")
     return listing.files

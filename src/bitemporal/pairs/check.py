@@ -23,6 +23,7 @@ from bitemporal.pairs.folder import Pair, PairFolder, size_fault
 from bitemporal.pairs.listing import shared_stem
 from bitemporal.pairs.names import DATES, LABEL, LABEL_AFTER
 from bitemporal.pairs.partition import PartitionRow
+from bitemporal.pairs.repeated import SAME_DATES, digest_of, in_several_splits
 from bitemporal.pairs.unused import few_of
 from bitemporal.remedies import as_typed, free_name
 from bitemporal.workers import map_in_processes, processes_available
@@ -151,12 +152,13 @@ def shown(path: Path, root: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What one worker returns of one pair; no pixels."""
+    """What one worker returns of one pair; no pixels, but a digest of those of both images."""
 
     size: tuple[int, int]
     label: LabelObservation | None
     faults: list[Fault]
     notes: list[tuple[str, Path]]
+    digest: bytes
 
 
 def _read(
@@ -170,6 +172,7 @@ def _read(
 ) -> _Reading:
     """Read the files of one pair, one after the other."""
     sizes: dict[str, tuple[int, int]] = {}
+    digests: list[bytes] = []
     faults: list[Fault] = []
     notes: list[tuple[str, Path]] = []
     for name, path in (("before", pair.before), ("after", pair.after)) if images else ():
@@ -178,6 +181,7 @@ def _read(
             sizes[name] = decoded.size
             check_usable(decoded, image_range)
             notes += [(note, path) for note in image_notes(decoded)]
+            digests.append(digest_of(decoded))
             if _has_zero_border(decoded):
                 notes.append((_border_note(root, decoded.size), path))
         except FileFault as fault:
@@ -192,7 +196,10 @@ def _read(
             faults.append(Fault.of(fault, "label" if isinstance(fault, LabelError) else "file"))
     if unequal := size_fault(pair.before, sizes):
         faults.append(Fault.of(unequal, "size"))
-    return _Reading(next(iter(sizes.values()), (0, 0)), label, faults, notes)
+    whole = len(digests) == 2 and all(digests)
+    if whole and digests[0] == digests[1]:
+        notes.append((SAME_DATES, pair.after))
+    return _Reading(next(iter(sizes.values()), (0, 0)), label, faults, notes, b"".join(digests) if whole else b"")
 
 
 def _border_note(root: Path, size: tuple[int, int]) -> str:
@@ -273,6 +280,7 @@ def check_pairs(
     labels = LabelSummary(folder.stated)
     noted: dict[str, list[Path]] = defaultdict(list)
     sizes: list[tuple[int, int]] = []
+    digests: list[tuple[str, str, bytes]] = []
     for pair, reading in zip(pairs, _tracked(_readings(pairs, read, workers), len(pairs), progress), strict=True):
         check.faults += reading.faults
         for note, path in reading.notes:
@@ -280,6 +288,7 @@ def check_pairs(
         if pair.label is not None and reading.label is not None:
             labels.add(pair.label, reading.label)
         sizes.append(reading.size)
+        digests.append((pair.split, pair.stem, reading.digest))
     check.warnings += [
         f"{len(paths):,} {'file' if len(paths) == 1 else 'files'}: {note} (such as {shown(paths[0], check.root)})"
         for note, paths in noted.items()
@@ -293,6 +302,7 @@ def check_pairs(
             tallies[pair.split].append((changed, valid))
         car = changed / valid if valid else float("nan")
         check.records.append(PairRecord(pair.split, pair.stem, *size, car, pair.label is not None))
+    check.warnings += in_several_splits(digests)
     check.warnings += _one_sided_splits(tallies)
     all_tallies = [tally for of_split in tallies.values() for tally in of_split]
     changed, valid = (sum(column) for column in zip((0, 0), *all_tallies, strict=True))

@@ -75,13 +75,14 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
             f"{not_there(file, 'file')}; expected a manifest: csv, parquet, or a STAC item collection (.json)"
         )
     match file.suffix.lower():
-        case ".csv" | ".parquet":
+        case ".csv" | ".tsv" | ".txt" | ".parquet":
             scenes = _of_table(file)
         case ".json" | ".geojson":
             scenes = _of_items(file, assets)
         case _:
             raise DataError(
-                f"{file}: found a name that is not a manifest's; expected one that ends in .csv, .parquet or .json"
+                f"{file}: found a name that is not a manifest's; expected one that ends in .csv, .tsv, .txt, .parquet "
+                "or .json"
             )
     if not scenes:
         raise DataError(f"{file}: lists no scene; expected at least one")
@@ -153,7 +154,10 @@ def _files(value: object, file: Path) -> tuple[str, ...]:
 
 
 def _resolved(address: str, file: Path) -> str:
-    return address if is_remote([address]) else str(file.parent / address)
+    if is_remote([address]):
+        return address
+    path = file.parent / address
+    return str(path if path.exists() else file.parent / address.replace("\\", "/"))  # as Windows writes paths
 
 
 def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:

@@ -1,6 +1,5 @@
 """The rows of a manifest that is a table: csv as spreadsheets and people write it, or parquet."""
 
-import codecs
 import csv
 import io
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Any
 import pyarrow.parquet
 
 from bitemporal.errors import DataError
+from bitemporal.files import text_of
 
 COLUMNS = ("before", "after")
 """Columns that a manifest needs; capitals do not matter."""
@@ -21,6 +21,10 @@ FURTHER = ("id", "mask", "before_date", "after_date")
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "spaces", "|": "vertical bars"}
 """Between the columns of a csv file; the first one that gives the columns above is the file's."""
+
+
+_NO_HEADER = ("#", "sep=")
+"""Beginnings of lines above the header: comments, and the separator as Excel writes it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def read_rows(file: Path) -> list[Row]:
     """Read the rows below the header; blank ones are left out.
 
     Args:
-        file: A file that ends in ``.parquet``, or text in UTF-8 (or UTF-16 with its mark) whose columns are separated
+        file: A file that ends in ``.parquet``, or text in UTF-8 or UTF-16 whose columns are separated
             by commas, semicolons, tabs, spaces or vertical bars.
 
     Raises:
@@ -67,12 +71,14 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def _read_csv(file: Path) -> list[Row]:
-    content = file.read_bytes()
-    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = content.decode("utf-16" if is_utf16 else "utf-8-sig")  # both leave the mark out
-    if not text.strip():
+    text = text_of(file.read_bytes())
+    if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
+        raise ValueError("it is neither UTF-8 nor UTF-16")
+    every = text.splitlines(keepends=True)
+    begin = next((n for n, line in enumerate(every) if line.strip() and not line.startswith(_NO_HEADER)), None)
+    if begin is None:
         return []
-    first = text.lstrip().splitlines()[0]
+    text, first = "\n" * begin + "".join(every[begin:]), every[begin].strip()  # lines keep their numbers
     columns = {separator: _split(first, separator)[0][1] for separator in _SEPARATORS}
     fitting = [separator for separator, names in columns.items() if {*COLUMNS} <= {name.casefold() for name in names}]
     separator = fitting[0] if fitting else max(columns, key=lambda separator: len(columns[separator]))
