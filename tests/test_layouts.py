@@ -363,6 +363,21 @@ def test_folders_of_bands_are_one_pair(tmp_path, capsys, names):
     assert main(["data", "tiles", *places, "-o", str(tmp_path / "out"), "--size", "4"]) == 0
 
 
+def test_other_bands_are_refused_because_bands_are_counted(tmp_path, capsys):
+    for city in ("paris", "rio"):
+        for date in (1, 2):
+            put_bands(tmp_path / city / f"imgs_{date}", date=date)
+    (tmp_path / "rio" / "imgs_2" / "B04.tif").unlink()
+    words = "imgs_2: holds the bands B02, B8A, B12, expected B02, B04, B8A, B12 as in "
+    with pytest.raises(DataError, match=words):
+        PairFolder(tmp_path)
+    places = [str(tmp_path / "rio" / f"imgs_{date}") for date in (1, 2)]
+    assert main(["data", "tiles", *places, "-o", str(tmp_path / "out"), "--size", "4"]) == 1
+    assert words in capsys.readouterr().err
+    with pytest.raises(DataError, match=words):
+        PairFolder(tmp_path / "rio")
+
+
 def test_bands_of_several_sizes(tmp_path, capsys):
     for date in (1, 2):
         put_bands(tmp_path / "rio" / f"imgs_{date}", bands=("B02", "B04", "B08"), date=date)

@@ -2,7 +2,10 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
+
+from bitemporal.errors import DataError
 
 _BAND = re.compile(r"((?:.*[_\-.])?)b(?=\d\d|8a)(\d{1,2})(a?)\.tiff?|(l[cet]\d\d_.*_)b(\d{1,2})\.tiff?")
 """Bands of Sentinel-2, and of Landsat, which has no zero in front; in lower case, behind the name of a scene."""
@@ -37,3 +40,29 @@ def band_files(folder: Path) -> list[Path]:
     except OSError:
         return []
     return [found[band] for band in sorted(found)] if len(found) > 1 else []
+
+
+def refuse_other_bands(folders: Iterable[Path]) -> None:
+    """Refuse images of which one has other bands: their numbers would mean different bands.
+
+    Args:
+        folders: The images; those that are files do not count.
+
+    Raises:
+        DataError: When a folder has other bands than the first one.
+    """
+    first: tuple[Path, list[str]] | None = None
+    for folder in folders:
+        names = [_name(path) for path in band_files(folder)]
+        if first is None:
+            first = (folder, names) if names else None
+        elif names and names != first[1]:
+            raise DataError(
+                f"{folder}: holds the bands {', '.join(names)}, expected {', '.join(first[1])} as in {first[0]}, as "
+                "bands are counted; add the missing files, or move those elsewhere that others lack"
+            )
+
+
+def _name(path: Path) -> str:
+    """The name of a file's band, as in B02 and B8A, without that of its scene."""
+    return re.split(r"[_\-.]", path.stem)[-1].upper()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bitemporal.errors import DataError
-from bitemporal.imagery.band_files import band_files
+from bitemporal.imagery.band_files import band_files, refuse_other_bands
 from bitemporal.pairs.listing import Listing, entries, is_image, is_litter, list_images
 from bitemporal.pairs.names import (
     DATES,
@@ -226,6 +226,7 @@ def _pair_of_bands(place: Path, roles: dict[str, str]) -> Found:
     """The only pair of a folder whose dates are folders of files with one band each; its stem is the folder's name."""
     stem = place.absolute().name
     files = {date: place / roles[date] for date in DATES}
+    refuse_other_bands(files.values())
     label = label_below(place / roles[LABEL]) if LABEL in roles else label_among(images_in(place))
     if label is not None:
         files[LABEL] = label
@@ -306,6 +307,9 @@ def pair_per_folder(level: Level, options: ReadingOptions) -> Found | None:
     Args:
         level: What holds these folders.
         options: How they are read: ``folders`` name those of bands in each of them, ``suffixes`` whole stems of images.
+
+    Raises:
+        DataError: When images in files of bands have different bands.
     """
     listings = {role: Listing() for role in (*DATES, LABEL, LABEL_AFTER)}
     names: dict[str, str] = {}
@@ -320,4 +324,5 @@ def pair_per_folder(level: Level, options: ReadingOptions) -> Found | None:
             names.setdefault(role, f"*/{path.relative_to(level.path / name)}")
     if not used:
         return None
+    refuse_other_bands(path for date in DATES for path in listings[date].files.values())
     return Found(SplitFiles(level.path, {role: listings[role] for role in names}, names), used)

@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from bitemporal.errors import DataError, LabelError
 from bitemporal.imagery import LabelOptions
-from bitemporal.imagery.band_files import band_files
+from bitemporal.imagery.band_files import band_files, refuse_other_bands
 from bitemporal.imagery.labels import LabelSummary, observe
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.imagery.physical import Scaling
@@ -145,6 +145,7 @@ def _open_dates(
     before: str | os.PathLike[str], after: str | os.PathLike[str], nodata: float | None
 ) -> tuple[list[Source], Grid]:
     """Both dates, and the pixels of the first."""
+    refuse_other_bands((Path(before), Path(after)))
     first, second = _open_date(before, "before", nodata), _open_date(after, "after", nodata)
     return [first, second], common_grid(first, second)
 
