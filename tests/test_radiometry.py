@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,9 @@ from rasterio.warp import Resampling, reproject
 
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, OptionError
-from bitemporal.imagery import colours
+from bitemporal.imagery import colours, read_image
 from bitemporal.imagery.borders import zero_border
-from bitemporal.inference import NetworkDetector
+from bitemporal.inference import NetworkDetector, predict_files
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.models import create_model
 from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
@@ -684,3 +685,140 @@ def test_the_first_three_of_more_bands_are_taken_where_they_are_named_red_green_
     (text,) = open_source(path, "before").notes
     assert "more bands than red, green and blue" in text
     assert (network_values(path) == array[:3]).all()
+
+
+# --- ranges that clip
+
+
+def test_a_range_that_clips_most_of_a_date_is_named_with_one_that_works(tmp_path):
+    files = [write_raster(tmp_path / f"{i}.tif", reflectances(i)) for i in range(2)]
+    detector = NetworkDetector(pointwise())
+
+    def run(**options):
+        predict_scene(detector, *files, tmp_path / "c.tif", **options)
+
+    for low, high in ((0, 1), (0, 1e6), (-500, 100)):
+        texts = said(partial(run, image_range=(low, high)))
+        assert len(texts) == 2
+        for text in texts:
+            assert "more than half" in text and f"{low:g},{high:g}" in text
+            follow_keywords(text.split("such as")[1], run, {}, lambda options: assert_silent(lambda: run(**options)))
+    assert said(lambda: run(image_range=(0, 3000))) == []
+    dark = [write_raster(tmp_path / f"d{i}.tif", np.zeros((3, 30, 30), np.uint16)) for i in range(2)]
+    texts = said(lambda: predict_scene(detector, *dark, tmp_path / "c.tif", image_range=(0, 3000), nodata=9))
+    assert texts == []  # exact ends are not clipped
+
+
+def assert_silent(call):
+    assert said(call) == []
+
+
+@pytest.mark.parametrize("bands", [None, (2, 1)])
+def test_a_range_that_clips_most_of_the_pairs_is_one_line(bands, tmp_path, capsys):
+    for i in range(3):
+        for j, name in enumerate("AB"):
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            write_raster(tmp_path / "data" / name / f"{i}.tif", reflectances(10 * j + i, 40, 40))
+    for image_range, lines in (((0, 1), 1), ((0, 3000), 0)):
+        folder = PairFolder(tmp_path / "data", image_range=image_range, bands=bands)
+        texts = [text for text in check_pairs(folder).warnings if "more than half" in text]
+        assert len(texts) == lines and all("6 files" in text and "0,1" in text for text in texts)
+    detector = NetworkDetector(pointwise())
+    report = predict_files(detector, tmp_path / "data/A", tmp_path / "data/B", tmp_path / "out", image_range=(0, 1))
+    assert len([note for note in report.notes if "more than half" in note]) == 1
+    assert any("more than half" in text for text in said(lambda: read_image(tmp_path / "data/A/0.tif", (0, 1))))
+    assert not said(lambda: read_image(tmp_path / "data/A/0.tif", (0, 3000)))
+
+
+# --- places and units within pairs
+
+
+def pair_of_tiles(root, **after):
+    """One pair with its label, of which the date after has other tags of its place."""
+    root.mkdir(exist_ok=True)
+    for name in ("A", "B", "label"):
+        (root / name).mkdir(parents=True)
+        array = 255 * (ground(3, 64, 64, 1) > 120).astype(np.uint8) if name == "label" else ground(ord(name), 64, 64)
+        write_raster(root / name / "x y.tif", array, **(after if name == "B" else {}))
+    return root
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"transform": Affine(0.5, 0, LEFT, 0, 0.5, TOP - 32)},
+        {"transform": NORTH_UP @ Affine.rotation(20)},
+        {"pixel": 1.0},
+        {"left": LEFT + 24},
+    ],
+    ids=["south-up", "rotated", "pixel size", "moved"],
+)
+def test_dates_of_unlike_pixels_are_a_fault_of_the_pair_with_a_command_that_works(after, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = pair_of_tiles(tmp_path / "my data", **after)
+    assert main(["data", "check", str(root)]) == 1
+    text = capsys.readouterr().out
+    assert "B/x y.tif" in text and "turned against" in text
+    follow_commands(text)
+    assert (tmp_path / "x y-tiles/A").is_dir()
+    assert not check_pairs(PairFolder(tmp_path / "x y-tiles", label_values=(0, 255, 127))).faults
+
+
+def test_dates_of_other_places_are_a_fault_and_small_differences_a_warning(tmp_path):
+    far = check_pairs(PairFolder(pair_of_tiles(tmp_path / "far", left=LEFT + 1000)))
+    assert ["another place" in fault.what for fault in far.faults] == [True]
+    zone = check_pairs(PairFolder(pair_of_tiles(tmp_path / "zone", crs="EPSG:32651")))
+    assert ["another place" in fault.what for fault in zone.faults] == [True]
+    near = check_pairs(PairFolder(pair_of_tiles(tmp_path / "near", left=LEFT + 1.3)))
+    assert not near.faults and any("a little beside" in text for text in near.warnings)
+    bare = check_pairs(PairFolder(pair_of_tiles(tmp_path / "bare", crs=None)))
+    same = check_pairs(PairFolder(pair_of_tiles(tmp_path / "same")))
+    assert not (bare.faults or bare.warnings or same.faults or same.warnings)
+
+
+def test_tags_of_one_date_of_a_pair(tmp_path, capsys):
+    """An offset is applied; a scale is a fault with a command that works."""
+    first, second = reflectances(1, 40, 40), reflectances(2, 40, 40)
+    expected = [np.rint(np.clip(values / 3000 * 255, 0, 255)) for values in (first, second)]
+    for name, scale, offset, image_range in (("o", 1.0, -1000.0, (0, 3000)), ("s", 0.0001, -0.1, (0, 0.3))):
+        root = tmp_path / f"{name} [1]"
+        for date, values in (("A", first), ("B", second + 1000)):
+            (root / date).mkdir(parents=True)
+            for i in range(2):
+                write_raster(root / date / f"{i}.tif", values)
+                if date == "B":
+                    tag(root / date / f"{i}.tif", scale, offset)
+        folder = PairFolder(root, image_range=image_range)
+        check = check_pairs(folder)
+        if name == "s":
+            with pytest.raises(DataError, match="differ in unit"):
+                folder.load(folder.pairs()[0])
+            remedies = [fault.remedy for fault in check.faults if fault.kind == "file"]
+            assert len(remedies) == 2 and len({*remedies}) == 1
+            words = shlex.split(re.search(r"`python (.*)`", remedies[0])[1])
+            subprocess.run([sys.executable, *words], check=True)
+            check = check_pairs(folder)
+        assert [fault for fault in check.faults if fault.kind != "unlabelled"] == []
+        images = folder.load(folder.pairs()[0])
+        for image, values in zip((images.before, images.after), expected, strict=True):
+            assert np.abs(image.transpose(2, 0, 1) - values).max() <= 1
+            assert (image.transpose(2, 0, 1) == values).mean() > 0.99
+
+
+@pytest.mark.parametrize("how", ["alpha", "mask"])
+def test_what_a_mask_or_alpha_hides_is_no_data_in_predicted_tiles(how, tmp_path):
+    known = np.full((1, 40, 50), 255, np.uint8)
+    known[:, :, :9] = 0
+    for name in "AB":
+        (tmp_path / name).mkdir()
+        array = ground(ord(name), 40, 50)
+        path = tmp_path / name / "x.tif"
+        if name == "A" and how == "alpha":
+            write_raster(path, np.concatenate((array, known)), alpha="unassociated")
+        else:
+            write_raster(path, array)
+            if name == "A":
+                with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as target:
+                    target.write_mask(known[0])
+    predict_files(NetworkDetector(pointwise()), tmp_path / "A", tmp_path / "B", tmp_path / "out")
+    assert ((read(tmp_path / "out/x.tif") == 255) == (known[0] == 0)).all()

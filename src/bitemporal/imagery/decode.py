@@ -15,7 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
 from bitemporal.imagery.band_files import band_files
-from bitemporal.imagery.physical import UNSCALED, to_physical
+from bitemporal.imagery.physical import UNSCALED, Scaling, to_physical
 from bitemporal.imagery.quiet import ignore_missing_places, open_image
 
 BANDS = "bands"
@@ -85,6 +85,7 @@ class Decoded:
         notes: What the user should know about the file, in words that do not name it.
         bands: The bands that were chosen, counted from 1; ``None`` for all.
         nodata: Value of samples that stands for no data, where a TIFF says so; ``None`` where it does not.
+        scaling: Scale and offset of each channel, where a TIFF has them; the samples are after them.
     """
 
     path: Path
@@ -96,6 +97,7 @@ class Decoded:
     notes: tuple[str, ...]
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
+    scaling: Scaling | None = None
 
     @property
     def samples(self) -> npt.NDArray[Any]:
@@ -388,7 +390,8 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
     if samples.dtype.kind not in "uif":
         raise FileFault(path, f"holds samples of type {', '.join(types)}", _CONVERT)
     notes = _content_notes(path, kind)
-    if any(band != UNSCALED for band in scaling):
+    is_scaled = any(band != UNSCALED for band in scaling)
+    if is_scaled:
         samples = to_physical(samples, scaling, axis=0)
         nodata = None  # it is a stored value
         notes.append("scale and offset of its bands applied")
@@ -400,7 +403,18 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
         pixels = Image.fromarray(pixels)
         mode = pixels.mode
     chosen = None if bands is None else tuple(bands)
-    return Decoded(path, pixels, mode, kind, depth, georeferenced, tuple(notes), chosen, nodata)
+    return Decoded(
+        path,
+        pixels,
+        mode,
+        kind,
+        depth,
+        georeferenced,
+        tuple(notes),
+        chosen,
+        nodata,
+        tuple(scaling) if is_scaled else None,
+    )
 
 
 def _mode(colours: Sequence[str]) -> str:

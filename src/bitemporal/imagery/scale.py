@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from bitemporal.errors import OptionError
 from bitemporal.imagery.decode import BANDS, DEEP_MODES, Decoded, FileFault, choose_bands, decode
+from bitemporal.imagery.masks import without_data
 
 RGB = 3
 """Channels of a network, unless bands are chosen."""
@@ -81,6 +82,31 @@ def scale(samples: npt.NDArray[Any], low: npt.ArrayLike, high: npt.ArrayLike) ->
     lowest = np.asarray(low, np.float64)
     scaled = (samples - lowest) * (255.0 / (np.asarray(high, np.float64) - lowest))
     return np.rint(np.clip(np.nan_to_num(scaled, copy=False, nan=0.0), 0.0, 255.0)).astype(np.uint8)
+
+
+def mostly_clipped(
+    samples: npt.NDArray[Any], image_range: Sequence[float], valid: npt.NDArray[np.bool_] | None = None
+) -> str:
+    """A warning where a range leaves most of an image black or white; empty where it does not.
+
+    Values that are exactly the ends of the range are not counted: they are often borders, or masks.
+
+    Args:
+        samples: H x W x C.
+        image_range: See ``channel_ranges``.
+        valid: Pixels with data, H x W; all by default.
+    """
+    low, high = np.transpose(channel_ranges(image_range, samples.shape[-1]))
+    counted = np.isfinite(samples) & (samples != low) & (samples != high)
+    if valid is not None:
+        counted &= valid[..., None]
+    shown = scale(samples, low, high)[counted]
+    if 2 * np.count_nonzero((shown == 0) | (shown == 255)) <= shown.size:
+        return ""
+    listed = ",".join(f"{value:g}" for value in image_range)
+    return (
+        f"more than half of its values become black or white by the range {listed}; state one that holds most of them"
+    )
 
 
 def check_usable(decoded: Decoded, image_range: Sequence[float] | None) -> None:
@@ -154,8 +180,13 @@ def _grey(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.repeat((samples if samples.ndim == 2 else samples[..., 0])[..., None], RGB, axis=-1)
 
 
-def image_notes(decoded: Decoded) -> tuple[str, ...]:
-    """What the user should know about an image, including what turning it into RGB does to it."""
+def image_notes(decoded: Decoded, image_range: Sequence[float] | None = None) -> tuple[str, ...]:
+    """What the user should know about an image, including what turning it into channels does to it.
+
+    Args:
+        decoded: Result of ``decode``.
+        image_range: See ``to_channels``.
+    """
     match decoded.mode:
         case "RGB" | "bands":
             conversion = ""
@@ -175,7 +206,16 @@ def image_notes(decoded: Decoded) -> tuple[str, ...]:
             conversion = "grey image, repeated to three channels"
         case mode:
             conversion = f"{mode} image, converted to RGB"
-    return (*decoded.notes, conversion) if conversion else decoded.notes
+    clipped = ""
+    if image_range is not None and decoded.depth > 8:
+        samples = np.atleast_3d(decoded.samples)
+        used = (
+            samples if decoded.bands is not None else samples[..., :RGB] if decoded.mode != "LA" else samples[..., :1]
+        )
+        if used.shape[-1] == 1:  # repeated to three channels, perhaps of a range each
+            used = np.repeat(used, len(image_range) // 2, axis=-1)
+        clipped = mostly_clipped(used, image_range, ~without_data(used, decoded.nodata))
+    return (*decoded.notes, *filter(None, (conversion, clipped)))
 
 
 def read_image(
@@ -207,6 +247,6 @@ def read_image(
     check_image_range(image_range, bands)
     decoded = decode(Path(path), bands)
     pixels = to_channels(decoded, image_range)
-    for note in image_notes(decoded):
+    for note in image_notes(decoded, image_range):
         warnings.warn(f"{decoded.path}: {note}", UserWarning, stacklevel=2)
     return pixels

@@ -19,12 +19,13 @@ from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.files import not_there
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.inputs import Reading
+from bitemporal.imagery.places import Place
 from bitemporal.imagery.scale import image_notes, to_channels
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference.detector import Detector, check_detector
-from bitemporal.inference.places import NO_DATA, Place, is_placed_mask, place_of_pair, write_placed
+from bitemporal.inference.places import NO_DATA, is_placed_mask, place_of_pair, write_placed
 from bitemporal.outputs import check_output, replacing
-from bitemporal.pairs.folder import size_fault
+from bitemporal.pairs.folder import size_fault, unit_fault
 from bitemporal.pairs.listing import Listing, list_images, shared_stem
 from bitemporal.pairs.suffixes import Suffixes, match_folders, suffixes_option, telling_ends
 
@@ -136,7 +137,7 @@ def predict_files(
                 faults.append(str(error))
         if detector.trained_on is not None and readable and not written:
             detector.warn_if_far(look_at(readable[0][0].before, reading.bands))
-        written += _predict_batch(detector, readable)
+        written += _predict_batch(detector, readable, reading.bands)
     notes = [*matched, *(f"{len(paths)} image(s), such as {paths[0]}: {note}" for note, paths in noted.items())]
     return FilesReport(tuple(written), tuple(faults), tuple(notes))
 
@@ -219,12 +220,18 @@ def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None
 def _read_pair(
     job: _Job, reading: Reading, noted: dict[str, list[Path]]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    images = []
+    images, files = [], []
     for path in (job.before, job.after):
         decoded = decode(path, reading.bands)
+        files.append(decoded)
         images.append(to_channels(decoded, reading.image_range))
-        for note in (*image_notes(decoded), *([_PLACE_LOST] if decoded.georeferenced and job.place is None else ())):
+        for note in (
+            *image_notes(decoded, reading.image_range),
+            *([_PLACE_LOST] if decoded.georeferenced and job.place is None else ()),
+        ):
             noted[note].append(path)
+    if unlike := unit_fault(*files):
+        raise unlike
     before, after = images
     if fault := size_fault(job.before, {"before": before.shape[:2], "after": after.shape[:2]}):
         raise fault
@@ -232,15 +239,17 @@ def _read_pair(
 
 
 def _predict_batch(
-    detector: Detector, pairs: Sequence[tuple[_Job, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
+    detector: Detector,
+    pairs: Sequence[tuple[_Job, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]],
+    bands: tuple[int, ...] | None,
 ) -> list[Path]:
     predictions = detector.predict([before for _, before, _ in pairs], [after for _, _, after in pairs])
     for (job, _, _), prediction in zip(pairs, predictions, strict=True):
         if job.place is not None:
             images = job.before, job.after
-            write_placed(prediction.mask, job.mask, job.place, images, NO_DATA)
+            write_placed(prediction.mask, job.mask, job.place, images, NO_DATA, bands)
             if job.probability is not None:
-                write_placed(prediction.probability, job.probability, job.place, images, np.nan)
+                write_placed(prediction.probability, job.probability, job.place, images, np.nan, bands)
             continue
         _write_png(prediction.mask * np.uint8(255), job.mask)
         if job.probability is not None:

@@ -1,7 +1,7 @@
-"""Tiles that lie on the ground: where a GeoTIFF lies, and masks that keep its place."""
+"""Tiles that lie on the ground: masks that keep the place of a pair's images."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,54 +9,13 @@ import numpy.typing as npt
 
 import bitemporal
 from bitemporal.errors import DataError
-from bitemporal.imagery.quiet import ignore_missing_places
+from bitemporal.imagery.places import Place, place_of
 from bitemporal.outputs import replacing
 
 NO_DATA = 255
 """Value of a georeferenced mask where an image has no data; 0 is unchanged, 1 changed."""
 
-_ENDINGS = (".tif", ".tiff")
 _SOFTWARE = "SOFTWARE"
-_SAME = 1e-3  # of a pixel
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an image lies on the ground.
-
-    Attributes:
-        crs: Coordinate reference system as WKT.
-        transform: Numbers a, b, c, d, e and f of the affine map from column and row to coordinates.
-    """
-
-    crs: str
-    transform: tuple[float, ...]
-
-    def is_near(self, other: "Place") -> bool:
-        """Whether another image of the same size has the same pixels."""
-        pixel = max(abs(value) for value in (*self.transform[:2], *self.transform[3:5]))
-        return self.crs == other.crs and all(
-            abs(mine - theirs) <= _SAME * pixel for mine, theirs in zip(self.transform, other.transform, strict=True)
-        )
-
-
-def place_of(path: Path) -> Place | None:
-    """The place of a GeoTIFF; ``None`` for other files, for those that cannot be read, and without rasterio."""
-    if path.suffix.lower() not in _ENDINGS:
-        return None
-    try:
-        import rasterio
-        from rasterio.errors import RasterioError
-    except ModuleNotFoundError:
-        return None
-    ignore_missing_places()
-    try:
-        with rasterio.open(path) as source:
-            if source.crs is None or source.transform.is_identity:
-                return None
-            return Place(source.crs.to_wkt(), tuple(source.transform)[:6])
-    except RasterioError:  # reading it will say what is wrong
-        return None
 
 
 def place_of_pair(before: Path, after: Path) -> Place | None:
@@ -75,7 +34,12 @@ def place_of_pair(before: Path, after: Path) -> Place | None:
 
 
 def write_placed(
-    values: npt.NDArray[Any], path: str | os.PathLike[str], place: Place, images: tuple[Path, Path], no_data: float
+    values: npt.NDArray[Any],
+    path: str | os.PathLike[str],
+    place: Place,
+    images: tuple[Path, Path],
+    no_data: float,
+    bands: Sequence[int] | None = None,
 ) -> None:
     """Write one band as a GeoTIFF in the place of a pair's images, with no data where one of them says so.
 
@@ -84,13 +48,15 @@ def write_placed(
         path: File to write.
         place: Where the images lie.
         images: The pair's images.
-        no_data: Value where an image has no data.
+        no_data: Value where an image has no data, by a value, a mask or an alpha band.
+        bands: Bands that are used; an alpha band among them marks nothing.
 
     Raises:
         OutputError: When it cannot be written.
     """
     import rasterio
     from affine import Affine
+    from rasterio.enums import ColorInterp, MaskFlags
     from rasterio.errors import RasterioError
 
     filled = values.copy()
@@ -98,7 +64,10 @@ def write_placed(
         if place_of(image) is None:
             continue
         with rasterio.open(image) as source:
-            if source.nodata is not None:
+            used = source.indexes if bands is None else bands
+            # GDAL takes the fourth of four bands for alpha, whatever it holds
+            alpha_used = bands is not None and any(source.colorinterp[band - 1] == ColorInterp.alpha for band in used)
+            if not alpha_used and any(MaskFlags.all_valid not in source.mask_flag_enums[band - 1] for band in used):
                 filled[source.dataset_mask() == 0] = no_data
     height, width = values.shape
     with (

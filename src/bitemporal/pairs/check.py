@@ -18,8 +18,9 @@ from bitemporal.imagery.borders import LEAST_BORDER, zero_border
 from bitemporal.imagery.decode import Decoded, FileFault, decode
 from bitemporal.imagery.label_rules import LabelDecoding
 from bitemporal.imagery.labels import LabelObservation, LabelSummary, observe
+from bitemporal.imagery.places import place_of
 from bitemporal.imagery.scale import check_usable, image_notes
-from bitemporal.pairs.folder import Pair, PairFolder, size_fault
+from bitemporal.pairs.folder import Pair, PairFolder, size_fault, unit_fault
 from bitemporal.pairs.listing import shared_stem
 from bitemporal.pairs.names import DATES, LABEL, LABEL_AFTER
 from bitemporal.pairs.partition import PartitionRow
@@ -175,17 +176,21 @@ def _read(
     digests: list[bytes] = []
     faults: list[Fault] = []
     notes: list[tuple[str, Path]] = []
+    files: list[Decoded] = []
     for name, path in (("before", pair.before), ("after", pair.after)) if images else ():
         try:
             decoded = decode(path, bands)
             sizes[name] = decoded.size
+            files.append(decoded)
             check_usable(decoded, image_range)
-            notes += [(note, path) for note in image_notes(decoded)]
+            notes += [(note, path) for note in image_notes(decoded, image_range)]
             digests.append(digest_of(decoded))
             if _has_zero_border(decoded):
                 notes.append((_border_note(root, decoded.size), path))
         except FileFault as fault:
             faults.append(Fault.of(fault, "file"))
+    if len(files) == 2 and (unlike := unit_fault(*files)):
+        faults.append(Fault.of(unlike, "file"))
     label = None
     if pair.label is not None:
         try:
@@ -196,10 +201,33 @@ def _read(
             faults.append(Fault.of(fault, "label" if isinstance(fault, LabelError) else "file"))
     if unequal := size_fault(pair.before, sizes):
         faults.append(Fault.of(unequal, "size"))
+    elif any(decoded.georeferenced for decoded in files):
+        _compare_places(pair, faults, notes)
     whole = len(digests) == 2 and all(digests)
     if whole and digests[0] == digests[1]:
         notes.append((SAME_DATES, pair.after))
     return _Reading(next(iter(sizes.values()), (0, 0)), label, faults, notes, b"".join(digests) if whole else b"")
+
+
+def _compare_places(pair: Pair, faults: list[Fault], notes: list[tuple[str, Path]]) -> None:
+    """See that files of one size show the same ground, as far as they say: pixels are compared row by row."""
+    first = place_of(pair.before)
+    for path in (pair.after, pair.label, pair.label_after) if first is not None else ():
+        other = None if path is None else place_of(path)
+        if first is None or path is None or other is None:
+            continue
+        found = first.against(other)
+        if found == "beside":
+            notes.append(("lies a little beside its image before on the ground; pixels are used as stored", path))
+        elif found == "elsewhere":
+            what = "shows another place of the ground than the image before"
+            faults.append(Fault(path, what, "correct the georeference that is wrong, or remove the pair", "size"))
+        elif found == "unlike":
+            label = "" if pair.label is None or pair.label_after else f" --label {shlex.quote(str(pair.label))}"
+            tiles = f"bitemporal data tiles {shlex.quote(str(pair.before))} {shlex.quote(str(pair.after))}{label}"
+            tiles += f" -o {shlex.quote(f'{pair.stem}-tiles')} --size {min(*first.shape, _TILE)} --minimum-valid 0"
+            what = "has pixels on the ground that are turned against those of the image before, or lie elsewhere"
+            faults.append(Fault(path, what, f"`{tiles}` brings all onto the pixels of the image before", "size"))
 
 
 def _border_note(root: Path, size: tuple[int, int]) -> str:

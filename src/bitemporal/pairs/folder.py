@@ -1,7 +1,10 @@
 """A folder of pairs: its layout, its pairs, and the pixels of one pair."""
 
 import copy
+import glob
+import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.errors import DataError, LabelError, OptionError
-from bitemporal.imagery.decode import FileFault, decode
+from bitemporal.imagery.decode import Decoded, FileFault, decode
 from bitemporal.imagery.label_rules import LabelDecoding, LabelOptions
 from bitemporal.imagery.labels import read_mask
 from bitemporal.imagery.masks import IGNORE
@@ -262,7 +265,10 @@ class PairFolder:
             LabelError: When the label values cannot be decoded, or what they mean is not resolved yet.
         """
         label = None if pair.label is None else self.load_label(pair)
-        before, after = (self.load_image(path) for path in (pair.before, pair.after))
+        files = [decode(path, self.bands) for path in (pair.before, pair.after)]
+        if unlike := unit_fault(*files):
+            raise unlike
+        before, after = (to_channels(decoded, self.image_range) for decoded in files)
         images = {"before": before, "after": after} | ({} if label is None else {"label": label})
         if fault := size_fault(pair.before, {name: image.shape[:2] for name, image in images.items()}):
             raise fault
@@ -305,6 +311,34 @@ def _pairs(split: str, listings: dict[str, Listing]) -> list[Pair]:
         )
         for stem in sorted(before.keys() & after.keys() - shared)
     ]
+
+
+def unit_fault(before: Decoded, after: Decoded) -> FileFault | None:
+    """What is wrong where tags of scale and offset of one date alone give the values of a pair two units.
+
+    An offset alone is applied, as the other date has none; floats are taken for physical.
+    """
+    if (before.scaling is None) == (after.scaling is None):
+        return None
+    tagged, bare = (before, after) if after.scaling is None else (after, before)
+    scaling = tagged.scaling or ()
+    if all(scale == 1 for scale, _ in scaling) or bare.samples.dtype.kind == "f":
+        return None
+    words = f"x {scaling[0][0]:g} {scaling[0][1]:+g}"
+    what = f"has no scale and offset, but {tagged.path} has ({words}), so that their values differ in unit"
+    if bare.format != "TIFF" or not bare.path.is_file():
+        return FileFault(bare.path, what, "store both dates in the same unit")
+    files = json.dumps(f"{glob.escape(str(bare.path.parent.absolute()))}/*{bare.path.suffix}")
+    code = (
+        "import glob, rasterio as r; "
+        f'[(setattr(d, "scales", ({scaling[0][0]!r},) * d.count), setattr(d, "offsets", (0,) * d.count), d.close()) '
+        f'for d in (r.open(f, "r+") for f in glob.glob({files}))]'
+    )
+    return FileFault(
+        bare.path,
+        what,
+        f"if all files there have the same scale and no offset, `python -c {shlex.quote(code)}` says so in their tags",
+    )
 
 
 def size_fault(path: Path, sizes: Mapping[str, tuple[int, ...]]) -> FileFault | None:

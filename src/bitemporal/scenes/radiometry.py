@@ -9,6 +9,7 @@ import numpy as np
 from bitemporal.errors import DataError
 from bitemporal.imagery.borders import LEAST_BORDER, zero_border
 from bitemporal.imagery.physical import UNSCALED, Scaling, to_physical
+from bitemporal.imagery.scale import ValueRange, mostly_clipped
 from bitemporal.scenes.sources import Source
 from bitemporal.scenes.values import Look
 
@@ -24,6 +25,23 @@ def warn_of_values(before: Source, after: Source, looks: tuple[Look, Look]) -> N
     borders = map(_border_notes, (before, after), looks)
     for note in (*_scaling_notes(before, after), *itertools.chain.from_iterable(borders)):
         warnings.warn(note, UserWarning, stacklevel=3)
+
+
+def warn_of_range(before: Source, after: Source, looks: tuple[Look, Look], ranges: ValueRange) -> None:
+    """Warn (``UserWarning``) of a range that leaves most of a date black or white.
+
+    Args:
+        before: Date 1.
+        after: Date 2.
+        looks: A look at each of them.
+        ranges: Values of each channel that become 0 and 255.
+    """
+    numbers = [number for pair in (ranges if len({*ranges}) > 1 else ranges[:1]) for number in pair]
+    for source, seen in zip((before, after), looks, strict=True):
+        if note := mostly_clipped(np.moveaxis(seen.samples, 0, -1), numbers, seen.valid):
+            low, high = (f"{value:.4g}" for value in np.percentile(seen.samples[:, seen.valid], (1, 99)))
+            most = f", such as --image-range {low},{high} (image_range=({low}, {high}))" if low != high else ""
+            warnings.warn(f"{source.describe()}: {note}{most}", UserWarning, stacklevel=3)
 
 
 def check_units(before: Source, after: Source) -> None:

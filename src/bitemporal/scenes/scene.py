@@ -23,7 +23,7 @@ from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid
 from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs, check_outputs
-from bitemporal.scenes.radiometry import check_units, warn_of_values
+from bitemporal.scenes.radiometry import check_units, warn_of_range, warn_of_values
 from bitemporal.scenes.registration import estimate_shift
 from bitemporal.scenes.sources import Files, Source, file_state, is_remote, open_source
 from bitemporal.scenes.tiling import Tiling, axis
@@ -168,6 +168,9 @@ def open_scene(
     rows, columns = (axis(side, options.tile, options.overlap, detector.multiple) for side in (grid.height, grid.width))
     looks = look(first), look(second)
     warn_of_values(first, second, looks)
+    trained = detector.reading(options.bands).image_range
+    ranges = value_range(first, second, looks, options.image_range, trained)
+    warn_of_range(first, second, looks, ranges)
     return Scene(
         detector=detector,
         outputs=outputs,
@@ -176,7 +179,7 @@ def open_scene(
         after=second,
         grid=grid,
         tiling=Tiling(rows, columns),
-        ranges=value_range(first, second, looks, options.image_range, detector.reading(options.bands).image_range),
+        ranges=ranges,
         shift=estimate_shift(first, second) if options.register else None,
         exclusion=exclusion,
         started=started,
