@@ -5,7 +5,6 @@ the change masks of a data set. Masks of other programs are read here, one by on
 things is refused.
 """
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bitemporal.imagery.decode import BANDS, Decoded, FileFault, decode
+from bitemporal.remedies import as_typed
 
 IGNORE = 255
 """Value of a decoded mask's pixels that count nowhere (rotation padding, nodata)."""
@@ -118,7 +118,7 @@ def read_predicted_mask(path: Path) -> npt.NDArray[np.uint8]:
     ignored = without_data(mask.samples, decoded.nodata)
     changed = _changed(path, decoded, mask, ignored)
     if decoded.nodata == 0 and ignored.any() and changed.any():
-        remedy = f"if 0 is unchanged, `rio edit-info {shlex.quote(str(path))} --unset-nodata` makes it count"
+        remedy = f"if 0 is unchanged, `rio edit-info {as_typed(path)} --unset-nodata` makes it count"
         raise FileFault(path, "calls its 0 no data, so that no pixel is unchanged", remedy)
     values: npt.NDArray[np.uint8] = changed.astype(np.uint8)
     values[ignored] = IGNORE
@@ -152,7 +152,7 @@ def _changed(path: Path, decoded: Decoded, mask: MaskSamples, ignored: npt.NDArr
         if others.size and (least := others.min()) != (most := others.max()):
             among = "" if changed.all() else " and 0"
             if decoded.format == "TIFF" and (least, most) == (1, IGNORE) and np.isin(others, (1, IGNORE)).all():
-                remedy = f"if 255 is no data, `rio edit-info {shlex.quote(str(path))} --nodata 255` says so"
+                remedy = f"if 255 is no data, `rio edit-info {as_typed(path)} --nodata 255` says so"
                 raise FileFault(path, "holds 0, 1 and 255, and does not say that 255 is no data", remedy)
             raise fault(f"holds values from {least:g} to {most:g}{among}, as probabilities or class numbers do")
     elif mask.colour and decoded.mode in _COLOUR_MODES:
