@@ -171,6 +171,7 @@ SLOW = {"synthetic"}  # hundreds of pairs, and a whole scene
     "page",
     [pytest.param(page, id=page.stem, marks=[pytest.mark.full] if page.stem in SLOW else []) for page in PAGES],
 )
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 def test_everything_on_the_page_runs(page, here):
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks_of(page):

@@ -810,3 +810,16 @@ class TestRealPairs:
         assert images.label is not None and images.label.sum() == 458
         with pytest.warns(UserWarning, match="grey"):
             assert (read_image(band, (0, 3000))[..., 0] == images.before[..., 0]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1"])
+def test_arrays_of_a_pair_can_be_written_to(mode, tmp_path):
+    """As torch.from_numpy and augmentation in place expect."""
+    for name in ("A", "B", "label"):
+        (tmp_path / name).mkdir()
+        image = Image.fromarray(np.eye(8, dtype=np.uint8) * 255)
+        (image if name == "label" else image.convert(mode)).save(tmp_path / name / "0.png")
+    folder = resolve_decoding(PairFolder(tmp_path))
+    images = folder.load(folder.pairs()[0])
+    for array in (images.before, images.after, images.label):
+        assert array.flags.writeable and array.flags.c_contiguous

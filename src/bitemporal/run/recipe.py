@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from bitemporal.errors import BitemporalError, RecipeError
-from bitemporal.files import from_folder, not_there
+from bitemporal.files import from_folder, not_there, options_from_folder
 from bitemporal.imagery.scale import RGB, check_bands, check_image_range
 from bitemporal.method.car import CarPartition
 from bitemporal.models.card import ModelCard, TrainingDefaults
@@ -142,10 +142,7 @@ class TrainRecipe(PairOptions):
         fields = {field.name.rstrip("_"): field.name for field in dataclasses.fields(cls)}
         written = read_yaml(path)
         folder = _start_of_paths(Path(os.path.abspath(path)).parent, written.get("out"))
-        content = {
-            fields.get(name, name): from_folder(value, folder) if name in PATHS else value
-            for name, value in written.items()
-        }
+        content = {fields.get(name, name): value for name, value in _paths_from(folder, written).items()}
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--recipe", type=cls)
         try:
@@ -162,7 +159,14 @@ class TrainRecipe(PairOptions):
             name.rstrip("_"): list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
         }
-        return content | {name: from_folder(content[name], Path()) for name in PATHS if name in content}
+        return _paths_from(Path(), content)
+
+
+def _paths_from(folder: Path, fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a recipe with absolute paths, also in the network's options; relative ones start at a folder."""
+    paths = {name: from_folder(fields[name], folder) for name in PATHS if name in fields}
+    options = {name: options_from_folder(fields[name], folder) for name in ("model_options",) if name in fields}
+    return fields | paths | options
 
 
 def _start_of_paths(folder: Path, out: object) -> Path:

@@ -1,9 +1,11 @@
 """Whether a run may be resumed: with the recipe that it was started with, or with more steps."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from bitemporal.errors import RecipeError
+from bitemporal.files import options_from_folder
 from bitemporal.remedies import as_option, as_options, free_name
 from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT, RunFolder
 from bitemporal.run.recipe import DistillRecipe, TrainRecipe, read_yaml
@@ -26,6 +28,8 @@ def recipe_then(folder: RunFolder) -> dict[str, Any]:
         written["validation_seed"] = written.get("seed")  # which chose the validation pairs then
     if "lambda" in written:  # of `distill`
         written.setdefault("paper", False)
+    if "model_options" in written:  # whose paths started at the current folder then
+        written["model_options"] = options_from_folder(written["model_options"], Path())
     return {"validation_seed": 0, **written}
 
 
