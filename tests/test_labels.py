@@ -747,3 +747,17 @@ def test_plain_labels_are_read_as_they_are_whatever_the_training_had(tmp_path, c
     (Path(bundle) / "bundle.json").write_text(json.dumps(damaged))
     assert main(words) == 1
     assert "trained_on is malformed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_masks_that_compression_has_touched_a_little(tmp_path, capsys, ending):
+    """0, 1 and 255 alone: 1 is what compression has made of 0, and neither changed nor to be ignored."""
+    label = np.zeros((64, 64), np.uint8)
+    label[16:36, 16:40] = 255
+    for name in ("A", "B", "label"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(label).save(tmp_path / name / f"x.{ending}", quality=90 if ending == "jpg" else 60)
+    values = {*np.unique(np.asarray(Image.open(tmp_path / "label" / f"x.{ending}"))).tolist()}
+    assert len(values) > 2
+    assert list(proposals(tmp_path, capsys)) == ["--label-threshold 128"]
+    assert (decoded(tmp_path, label_threshold=128)[0] == (label == 255)).all()

@@ -801,6 +801,47 @@ def test_folders_without_a_split_to_learn_from(tmp_path, capsys):
     assert "expected a split train to learn from" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "label"),
+    [
+        ("T1_img", "T2_img", "GT_CD"),
+        ("imgA", "imgB", "change_masks"),
+        ("image_A", "image_B", "label_cd"),
+        ("before_images", "after_images", "Change Map"),
+        ("pre-img", "post-img", "binary_mask"),
+        ("old", "new", "diff"),
+    ],
+)
+def test_words_for_images_around_those_for_dates(tmp_path, before, after, label):
+    put_names(tmp_path, (before, after, label), ["x", "y"])
+    read_right(tmp_path, {"all": ["x", "y"]})
+
+
+def test_masks_of_something_else_are_no_labels_by_themselves(tmp_path):
+    put_names(tmp_path, ("A", "B", "building mask"), ["x"])
+    put(tmp_path / "maps" / "x.png", OTHER)
+    assert PairFolder(tmp_path).pairs()[0].label is None
+
+
+def test_names_of_dates_that_nobody_knows(tmp_path, capsys):
+    """The masks are told by what they hold; which date is first is left to the user."""
+    for name, kind in (("gamma", BEFORE), ("beta", AFTER), ("alpha", LABEL)):
+        put(tmp_path / name / "x.png", kind)
+    command = ["data", "check", str(tmp_path)]
+    assert main(command) == 1
+    text = capsys.readouterr().err
+    assert "that of the images before first" in text
+    assert follow_options(text, command) == [["--folders", "beta,gamma,alpha"]]
+
+
+def test_a_third_date_is_not_proposed_as_labels(tmp_path, capsys):
+    put_names(tmp_path, ("t1", "t2", "mask"), ["x"])
+    put(tmp_path / "t3" / "x.png", OTHER)
+    assert main(["data", "check", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "t3: a folder of 1 image(s) that is not used; move it elsewhere" in out and "--folders" not in out
+
+
 def test_other_dates_beside_those_that_are_read(tmp_path, capsys):
     """Two data sets in one folder: the other dates are no labels, and the remedy reads them."""
     put_names(tmp_path, ("A", "B", "label"), ["x"])

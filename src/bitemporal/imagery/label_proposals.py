@@ -148,7 +148,9 @@ def _readings(values: Sequence[float], indices: bool, blurred: bool) -> Iterator
         return
     lowest, *others = values
     whole = all(float(value).is_integer() for value in values)
-    if {1, 255} < {*values} <= {0, 1, 255}:
+    if blurred and len(values) > 2 and {*values} <= {0, 1, 255}:
+        yield _threshold(values)
+    elif {1, 255} < {*values} <= {0, 1, 255}:
         yield {"label_values": (0, 1, 255)}, "if 255 is to be ignored"
         yield {"label_threshold": 1}, "if 1 and 255 both mean changed"
     elif len(values) == 2 and whole:

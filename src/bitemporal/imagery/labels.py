@@ -60,7 +60,7 @@ class LabelObservation:
         distinct: Number of different values in the file, which may exceed those in ``counts``.
         palette: Packed colour of every palette index that occurs; empty unless the kind is ``palette``.
         bands: Values of each band with their pixels, where there are several that differ.
-        jpeg: Whether the file is compressed as JPEG.
+        jpeg: Whether the file is compressed as JPEG or WebP.
         notes: What the user should know about the file.
         tally: Changed and valid pixels under the stated decoding; ``None`` when none is stated.
         contradiction: What contradicts the stated decoding, in words.
@@ -270,7 +270,7 @@ class LabelSummary:
         counts, remedy = listed(self.pixels.items()), self._remedy("grey")
         if values == {1}:
             what = f"every pixel of all {len(grey):,} labels is 1: changed (as in 0/1) or unchanged (as in 1/2)?"
-        elif values <= {0, 1, 255}:
+        elif values <= {0, 1, 255} and not any(label.jpeg for label in grey.values()):
             what = f"the labels hold 1 and 255 ({where}):"
             if not any(label.has(1, 255) for label in grey.values()):
                 ones, full = ([path for path, label in grey.items() if label.has(value)] for value in (1, 255))
@@ -280,7 +280,7 @@ class LabelSummary:
                 )
                 remedy = f"write one coding everywhere, or {remedy}"
         elif (jpegs := sum(label.jpeg for label in grey.values())) or len(values) > _FEW:
-            why = f"JPEG compression ({jpegs:,} files)" if jpegs else "antialiasing, or more than one class"
+            why = f"JPEG or WebP compression ({jpegs:,} files)" if jpegs else "antialiasing, or more than one class"
             what = f"the labels hold {len(values)} values ({where}), which points to {why}:"
         else:
             what = f"the labels hold values of unknown meaning ({where}):"

@@ -1,7 +1,7 @@
 """Names under which data sets hold dates, labels and splits; case, ``-``, ``_`` and spaces make no difference."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 
 _DATES = (
@@ -10,6 +10,7 @@ _DATES = (
     ("a", "b"),
     ("before", "after"),
     ("pre", "post"),
+    ("old", "new"),
     ("preevent", "postevent"),
     ("predisaster", "postdisaster"),
 )
@@ -18,6 +19,8 @@ _LABELS = (
     *("change", "changes", "cd", "cm", "lbl", "changelabel", "changemask", "changemap", "cdlabel", "annotations"),
     *("buildingdamage", "maskmerge"),
 )
+_WORDS_AROUND = ("images", "image", "imgs", "img", "rgb", "photos", "tiles", "data")
+_OF_LABELS = re.compile(r"(?!(binary|maps?)+$)(labels?|masks?|gt|groundtruth|changed?|changes|diff|b?cd|binary|maps?)+")
 _LABELS_OF_DATES = (
     *((f"{label}1", f"{label}2") for label in ("label", "labels", "mask", "masks", "gt")),
     *(("labela", "labelb"), ("alabel", "blabel")),
@@ -75,9 +78,22 @@ def dates_among(names: Iterable[str]) -> list[tuple[str, str]]:
     spelt: dict[str, list[str]] = {}
     for name in given:
         spelt.setdefault(normal(name), []).append(name)
-    found = [pair for first, second in _DATES for pair in product(spelt.get(first, ()), spelt.get(second, ()))]
+    found = _dates_of(spelt)
     years = [name for name in given if re.fullmatch(r"(19|20)\d\d", name)]
-    return found or ([(years[0], years[1])] if len(years) == 2 else [])
+    if found or len(years) == 2:
+        return found or [(years[0], years[1])]
+    return _dates_of({word: own for name, own in spelt.items() for word in _without_words_around(name)})
+
+
+def _dates_of(spelt: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
+    return [pair for first, second in _DATES for pair in product(spelt.get(first, ()), spelt.get(second, ()))]
+
+
+def _without_words_around(name: str) -> Iterator[str]:
+    """What a name says beside a word for images, as ``t1`` in ``t1img`` and ``a`` in ``imagea``."""
+    for word in _WORDS_AROUND:
+        if word in (name[: len(word)], name[-len(word) :]) and name != word:
+            yield name.removeprefix(word) if name.startswith(word) else name.removesuffix(word)
 
 
 def missing_date(names: Iterable[str]) -> str | None:
@@ -93,7 +109,11 @@ def missing_date(names: Iterable[str]) -> str | None:
 def labels_among(names: Iterable[str]) -> list[str]:
     """The names that stand for change masks; ``label`` alone where it is among them."""
     given = list(names)
-    return [LABEL] if LABEL in given else [name for name in given if normal(name) in _LABELS]
+    if LABEL in given:
+        return [LABEL]
+    return [name for name in given if normal(name) in _LABELS] or [
+        name for name in given if _OF_LABELS.fullmatch(normal(name))
+    ]
 
 
 def is_label(stem: str) -> bool:

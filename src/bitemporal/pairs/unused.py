@@ -5,10 +5,13 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from bitemporal.errors import DataError
 from bitemporal.imagery.band_files import band_files
+from bitemporal.imagery.decode import decode
 from bitemporal.pairs.listing import entries, is_image, is_litter
-from bitemporal.pairs.names import DATES, LABEL, dates_among, labels_among, missing_date
+from bitemporal.pairs.names import DATE_WORDS, DATES, LABEL, dates_among, labels_among, missing_date, normal
 from bitemporal.pairs.one_pair import images_in
 from bitemporal.pairs.one_split import Found, Level, ReadingOptions, folders_option, split_at
 from bitemporal.pairs.split_lists import LIST_FOLDERS, SPLITS_CSV, find_lists, is_list
@@ -23,6 +26,7 @@ EXPECTED = (
 
 _DEPTH = 3  # of folders below the data that are searched for bands
 _BAND = re.compile(r"(^|_)B(0\d|1[0-2]|8A)\.(tiff?|jp2)$", re.IGNORECASE)
+_MOST_OF_MASKS = 3  # values
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 _PAPERS = ("readme", "read_me", "licen", "citation", "changelog", "source.json")
 
@@ -96,7 +100,9 @@ def _as_labels(path: Path, options: ReadingOptions, found: Found | None) -> str:
     """How a folder of images would be used as labels, where its stems are those of pairs."""
     dates = [] if found is None else [found.files.names[date] for date in DATES]
     stems = () if found is None else found.files.listings[DATES[0]].files
-    if options.folders or len({*dates}) < 2 or dates[0].startswith("*") or not any(s in stems for s in images_in(path)):
+    is_date = re.fullmatch(r"(t|time|date|im|img|image)?\d+", normal(path.name)) or normal(path.name) in DATE_WORDS
+    is_fit = not is_date and not options.folders and any(stem in stems for stem in images_in(path))
+    if not is_fit or len({*dates}) < 2 or dates[0].startswith("*"):
         return "; move it elsewhere if it does not belong here"
     return f"; if it holds the labels, {folders_option((*dates, path.name))} reads them"
 
@@ -186,11 +192,20 @@ def nothing_found(level: Level, options: ReadingOptions) -> str:
 def _as_in(level: Level) -> str:
     """The option that names folders of images as before, after and labels; empty where these are not two or three."""
     names = [name for name in level.folders if images_in(level.path / name)]
-    labels = labels_among(names)[:1]
+    labels = (labels_among(names) or [name for name in names if _may_hold_masks(level.path / name)])[:1]
     dates = [name for name in names if name not in labels]
     if len(dates) == 2 or (len(dates) == 3 and not labels):
-        return f", as in {folders_option((*dates, *labels))}"
+        return f", that of the images before first, as in {folders_option((*dates, *labels))}"
     return ""
+
+
+def _may_hold_masks(folder: Path) -> bool:
+    """Whether the first image of a folder has three values at most."""
+    try:
+        samples = decode(next(iter(images_in(folder).values()))).samples
+    except DataError:
+        return False
+    return samples.ndim == 2 and len(np.unique(samples)) <= _MOST_OF_MASKS
 
 
 def _others(level: Level) -> str:
