@@ -252,3 +252,38 @@ CHECKS = (wrong_commands, wrong_options, wrong_keywords, foreign_tools)
 def test_what_texts_say_to_type_exists(check):
     found = [f"{text}\n    {wrong}" for text in all_texts() for wrong in check(text)]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("check", "file", "source", "wrong"),
+    [
+        (wrong_commands, "pairs/check.py", "f'say `bitemporal data chekc {as_typed(root)}`'", "no command data chekc"),
+        (wrong_commands, "pairs/check.py", "f'`bitemporal data check {as_typed(root)} --fast`'", "has no --fast"),
+        (wrong_commands, "pairs/check.py", "'write it with `bitemporal data stats`'", "is refused"),
+        (wrong_commands, "pairs/check.py", "'`bitemporal data check x --bands`'", "is refused"),
+        (wrong_commands, "pairs/check.py", "f'`bitemporal data check {root}`'", "root is not quoted"),
+        (wrong_commands, "scenes/grids.py", "'`rio warp IN OUT`'", "placeholder IN"),
+        (wrong_options, "pairs/check.py", "'choose another --foldres a,b'", "no command"),
+        (wrong_options, "datasets/download.py", "'choose --bands 1,2,3'", "no command that can print this has --bands"),
+        (wrong_options, "pairs/check.py", "'state them by folders (--folders)'", "no value"),
+        (wrong_options, "pairs/check.py", "'--splits makes these decide'", "no value"),
+        (wrong_keywords, "pairs/check.py", "'band=(1, 2) (--bands 1,2)'", "band= is not --bands"),
+        (foreign_tools, "pairs/check.py", "'convert it with `gdal_translate -ot Float32`'", "gdal_translate"),
+    ],
+)
+def test_what_is_wrong_is_found(check, file, source, wrong):
+    (text,) = texts_of(f"text = {source}", file)
+    assert wrong in " ".join(check(text))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "text = f'`bitemporal data check {as_typed(root)} --bands 1,2,3` lists them'",
+        "text = f'say --folders {names}, or leave --splits out, or train without --pretrained'",
+        "text = 'image_range=(0, 3000) (--image-range 0,3000)'",
+        '"""A docstring, `bitemporal data chekc`."""',
+    ],
+)
+def test_what_is_right_is_not(source):
+    assert not [wrong for text in texts_of(source, "pairs/check.py") for check in CHECKS for wrong in check(text)]
