@@ -1,6 +1,7 @@
 """More steps for a run that has been started with fewer."""
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
@@ -119,6 +120,17 @@ def test_without_its_checkpoint_a_finished_stage_is_kept(tiny_pairs, tmp_path, c
     (tmp_path / "run/recipe.yaml").unlink()  # nothing tells what the run was to have
     with pytest.raises(BundleError, match=r"Restore the file from a copy, or start anew with --out .*run-3"):
         stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=8), QUIET)
+
+
+def test_without_its_best_weights_a_stage_is_trained_anew_as_the_error_says(tiny_pairs, tmp_path):
+    bundle = stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    before = (bundle / "weights.safetensors").read_bytes()
+    shutil.rmtree(bundle)
+    with pytest.raises(BundleError, match="expected the best weights of stage origin") as caught:
+        stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    Path(re.search(r"remove (\S+) to train", str(caught.value))[1]).unlink()
+    stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    assert (bundle / "weights.safetensors").read_bytes() == before
 
 
 def test_a_checkpoint_from_before_stages_could_be_extended(tiny_pairs, tmp_path):

@@ -168,6 +168,42 @@ def test_a_split_is_proposed(tmp_path, capsys):
     assert follow_options(capsys.readouterr().err, words) == [["--split", "train"], ["--split", "extra"]]
 
 
+def test_smaller_groups_are_proposed(tmp_path, capsys):
+    for i in range(6):
+        write_images(tmp_path / f"A/one_{i}.png", tmp_path / f"B/one_{i}.png")
+        write_labels(tmp_path / f"label/one_{i}.png")
+    words = ["data", "split", str(tmp_path), "-o", str(tmp_path / "my splits.csv"), "--group", "(one)_."]
+    assert main(words) == 1
+    assert follow_options(capsys.readouterr().err, words) == [["--group", ".*"]]
+    assert main(["data", "split", str(tmp_path), "-o", str(tmp_path / "my splits.csv"), "--group", ".*"]) == 0
+    assert follow_options(capsys.readouterr().out, ["data", "check", str(tmp_path)])
+
+
+def test_more_bands_than_colours_are_named(tmp_path, capsys):
+    for name in "AB":
+        (tmp_path / name).mkdir()
+        write_raster(tmp_path / name / "1.tif", ground(1, 16, 16, 4), photometric="RGB")
+    write_labels(tmp_path / "label/1.png")
+    words = ["data", "check", str(tmp_path)]
+    assert main(words) == 0
+    assert follow_options(capsys.readouterr().out, words) == [["--bands", "4,3,2"]]
+
+
+def test_processes_that_cannot_be_started_are_done_without(tmp_path, monkeypatch, capsys):
+    for i in range(2):
+        write_images(tmp_path / f"A/{i}.png", tmp_path / f"B/{i}.png")
+        write_labels(tmp_path / f"label/{i}.png")
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.Lock", full)
+    words = ["data", "check", str(tmp_path), "--workers", "2"]
+    assert main(words) == 1
+    text = capsys.readouterr().err.replace("--shm-size=1g", "")  # of Docker
+    assert follow_options(text, words) == [["--workers", "1"]]
+
+
 def test_tiles_that_are_too_large_or_too_empty(tmp_path, capsys):
     write_raster(tmp_path / "a.tif", ground(1, 40, 50))
     write_raster(tmp_path / "b.tif", np.where(np.arange(50) < 20, 0, ground(2, 40, 50)).astype(np.uint8))

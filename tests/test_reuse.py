@@ -17,7 +17,7 @@ from bitemporal.inference.bundle import read_description
 from bitemporal.report import write_report
 from bitemporal.run import reuse, stages
 from bitemporal.run.recipe import DistillRecipe
-from remedies import follow_options
+from remedies import follow_commands, follow_options
 from test_pipeline import SHORT, arguments, distill, fingerprint
 from test_training import assert_equal, under_torchrun
 
@@ -143,10 +143,14 @@ def test_what_is_no_finished_run_is_named(first, tiny_pairs, tmp_path):
     with pytest.raises(RecipeError, match=r"reuse \(None then"):  # a run cannot reuse itself
         distill(tiny_pairs, first, reuse=str(first))
     shutil.copytree(first, tmp_path / "half")
-    shutil.rmtree(tmp_path / "half/teacher-medium/bundle")
-    with pytest.raises(RecipeError, match=r"teacher-medium has not been trained to its end; .*`bitemporal distill --c"):
+    shutil.rmtree(tmp_path / "half/teacher-medium")
+    with pytest.raises(
+        RecipeError, match=r"teacher-medium has not been trained to its end; .*`bitemporal distill --c"
+    ) as caught:
         distill(tiny_pairs, tmp_path / "run", reuse=str(tmp_path / "half"))
     assert not (tmp_path / "run").exists()
+    follow_commands(str(caught.value))
+    distill(tiny_pairs, tmp_path / "run", reuse=str(tmp_path / "half"), stages="student")()
 
 
 def test_a_stage_of_another_run_is_not_replaced(first, tiny_pairs, tmp_path):

@@ -180,7 +180,7 @@ def nothing_found(level: Level, options: ReadingOptions) -> str:
     if (stems := _stems_of_pairs(level, _DEPTH)) is not None:
         return (
             f"{level.path}: found folders that hold the same images each, such as {few_of(stems)}, {EXPECTED}; say "
-            f"which is before, after and the label by suffixes={stems!r} (--suffixes {','.join(stems)})"
+            f"which is before, after and the label by {suffixes_option(stems)}"
         )
     archives = [name for name in level.files if name.lower().endswith(_ARCHIVES)]
     if archives and not level.folders:

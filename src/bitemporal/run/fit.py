@@ -31,6 +31,7 @@ from torch.optim import Optimizer
 
 import bitemporal
 from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
+from bitemporal.files import not_there
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.inference.bundle import save_bundle, write_weights
 from bitemporal.metrics import MAIN_METRICS, confusion_counts, metrics
@@ -509,6 +510,11 @@ def _finish(stage: Stage, model: ChangeModel) -> None:
     best, lengths = read_checkpoint(stage.folder.checkpoint)["best"], stage.lengths
     # where the best weights are those from before the stage was extended, the bundle has kept them
     weights = stage.folder.best if stage.folder.best.exists() else stage.folder.bundle / "weights.safetensors"
+    if not weights.is_file():
+        raise BundleError(
+            f"{not_there(weights, 'file')}; expected the best weights of stage {stage.name}: restore them from a copy, "
+            f"or remove {stage.folder.checkpoint} to train the stage anew"
+        )
     model.load_state_dict(load_file(weights))
     metadata = {
         "stage": stage.name,
