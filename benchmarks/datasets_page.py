@@ -7,7 +7,7 @@ A test fails when the page differs from what this script writes.
 
 from pathlib import Path
 
-from bitemporal.datasets.catalog import DATASETS, DatasetCard, Direct, Hub, Manual, check_command
+from bitemporal.datasets.catalog import DATASETS, DatasetCard, Direct, Hub, Manual, check_command, tiles_command
 from bitemporal.outputs import replacing
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/datasets.md"
@@ -39,14 +39,16 @@ def row(card: DatasetCard) -> str:
 
 def section(card: DatasetCard) -> str:
     """The section about one data set."""
+    size = "several sizes" if card.size == "varies" else f"{card.size} pixels"
     items = [
-        f"Pairs: {card.pairs:,} of {card.size} pixels, {card.resolution} m; {card.split_text}",
+        f"Pairs: {card.pairs:,} of {size}, {card.resolution} m; {card.split_text}",
         f"Change: {card.changes}",
         f"Licence: {card.licence}",
         f"As released: {', '.join(f'`{place}`' for place in card.layout or card.folders)}",
         f"Labels: {card.label_coding}",
         f"Read by: `{check_command(card, 'ROOT')}`",
-        *(f"`{words}` {meaning}" for words, meaning in card.ways.items()),
+        *(f"Or with `{words}`, which {meaning}" for words, meaning in card.ways.items()),
+        *([f"Cut into pairs by: `{tiles_command(card, 'ROOT')}`"] if card.tile else []),
         f"Download: {source(card)}",
         *(f"Also at {mirror}" for mirror in card.mirrors),
         *card.notes,

@@ -216,6 +216,12 @@ def check_command(card: DatasetCard, root: str | os.PathLike[str]) -> str:
     return " ".join(filter(None, ("bitemporal data check", shlex.quote(os.fspath(root)), card.options)))
 
 
+def tiles_command(card: DatasetCard, root: str | os.PathLike[str]) -> str:
+    """The command that cuts a data set of large images into pairs."""
+    place = shlex.quote(os.fspath(root))
+    return f"bitemporal data tiles {place} -o TILES --size {card.tile} {card.options}".rstrip()
+
+
 def manual_text(card: DatasetCard) -> str:
     """Where to get a data set by hand and how its files are read, as text of several lines."""
     where = card.source.text if isinstance(card.source, Manual) else " or ".join((card.url, *card.mirrors))
@@ -227,9 +233,8 @@ def manual_text(card: DatasetCard) -> str:
         *(f"  ROOT/{place}" for place in places),
         f"Pairs: {card.split_text}. Labels: {card.label_coding}.",
         f"Then run `{check_command(card, 'ROOT')}`.",
-        *(f"`{words}` {meaning}." for words, meaning in card.ways.items()),
+        *(f"Or with `{words}`, which {meaning}." for words, meaning in card.ways.items()),
     ]
     if card.tile:
-        words = f"bitemporal data tiles ROOT -o TILES --size {card.tile} {card.options}".rstrip()
-        lines.append(f"Its images are large: `{words}` cuts them into pairs of {card.tile} x {card.tile} pixels.")
+        lines.append(f"`{tiles_command(card, 'ROOT')}` cuts its images into pairs of {card.tile} x {card.tile} pixels.")
     return "\n".join(lines)
