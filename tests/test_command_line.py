@@ -133,6 +133,32 @@ def test_ranges_may_start_below_zero(option, tmp_path, capsys):
     assert str(tmp_path / "none") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("train --max-steps 3.5", "--max-steps: found 3.5, expected a whole number"),
+        ("train --lr high", "--lr: found high, expected a number"),
+        ("train --augmentation strong", "--augmentation: found strong, expected one of model, standard, changer, none"),
+        ("train --model-options 3", "--model-options: found 3, expected a mapping, as in '{name: value}'"),
+        ("distill --teachers none", "--teachers: found none, expected one of all, part"),
+        ("predict a b -o c --bundle d --tta flip", "--tta: found flip, expected one of flips, rotations, flips-rota"),
+        ("data synth x --cars a", "--cars: found a, expected numbers in brackets, as in '[a, b]'"),
+        ("completion fish", "shell: found fish, expected one of bash, zsh"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_in_plain_words(words, line, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split())
+    assert f"error: {line}" in capsys.readouterr().err
+
+
+def test_a_misspelt_key_of_a_file_gets_the_nearest(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("modl: tinycd\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--config", str(tmp_path / "a.yaml")])
+    assert "Option 'modl' is not accepted; did you mean model" in capsys.readouterr().err
+
+
 def test_an_interrupted_command_ends_without_a_traceback(monkeypatch, tmp_path, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

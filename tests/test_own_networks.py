@@ -71,9 +71,15 @@ def test_the_entry_points_of_an_installed_package_are_imported(module):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("none_such", ["none_such", "No module named"]),
+        ("none_such", ["there is no module none_such; expected one of the current folder"]),
+        ("broken.none_such", ["broken.none_such fails", "ZeroDivisionError: division by zero, broken.py line 2"]),
+        ("needs", ["needs fails where it is imported", "No module named 'none_such'", "needs.py line 1", "install"]),
+        ("./broken", ["./broken is no name of a module", "nets/my_networks.py"]),
+        ("my-networks", ["my-networks is no name of a module"]),
+        ("syntax.py", ["SyntaxError", "syntax.py, line 1"]),
         ("none_such.py", ["none_such.py", "no such file"]),
-        ("broken.py", ["broken.py", "ZeroDivisionError"]),
+        ("breken.py", ["breken.py: no such file", "did you mean", "broken.py"]),
+        ("broken.py", ["broken.py", "ZeroDivisionError", "broken.py line 2"]),
         ("json.py", ["json.py", "rename the file"]),
     ],
 )
@@ -81,7 +87,9 @@ def test_what_cannot_be_imported_is_one_line(name, words, module, monkeypatch, c
     monkeypatch.setenv(MODULES_VARIABLE, "")
     monkeypatch.chdir(module)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (module / "broken.py").write_text("1 / 0\n")
+    (module / "broken.py").write_text("\n1 / 0\n")
+    (module / "needs.py").write_text("import none_such\n")
+    (module / "syntax.py").write_text("def f(:\n")
     (module / "json.py").write_text("")
     assert main(["models", "--import", name]) == 1
     said = capsys.readouterr().err

@@ -3,11 +3,13 @@
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from bitemporal.errors import OptionError
+from bitemporal.files import not_there
 
 ENTRY_POINTS = "bitemporal.models"
 """Group of entry points under which an installed package names modules that register networks."""
@@ -44,11 +46,20 @@ def _import_all(names: Sequence[str]) -> None:
     for name in names:
         try:
             _import(name)
+        except OptionError:
+            raise
         except Exception as error:  # whatever the user's code raises
             raise OptionError(
-                f"import: {name} cannot be imported ({type(error).__name__}: {error}); expected a module of the "
-                "current folder or of an installed package, or a file that ends in .py"
+                f"import: {name} fails where it is imported ({type(error).__name__}: {error}{_line(error)}); "
+                "correct it, or install what it needs (--verbose shows the whole traceback)"
             ) from error
+
+
+def _line(error: Exception) -> str:
+    """File and line that raised an error, unless its text says so, or nothing of the user's did."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    raised_here = last.filename.startswith("<") or last.filename == __file__
+    return "" if isinstance(error, SyntaxError) or raised_here else f", {Path(last.filename).name} line {last.lineno}"
 
 
 def names_modules() -> bool:
@@ -82,10 +93,23 @@ def _import(name: str) -> None:
         here = os.getcwd()
         if here not in sys.path:  # last: nothing installed is hidden
             sys.path.append(here)
-        importlib.import_module(name)
+        if not all(word.isidentifier() for word in name.split(".")):
+            raise OptionError(
+                f"import: {name} is no name of a module; expected one, as in my_networks, or a file that ends in .py, "
+                "as in nets/my_networks.py"
+            )
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):  # one that it imports
+                raise
+            raise OptionError(
+                f"import: there is no module {error.name}; expected one of the current folder ({here}) or of an "
+                "installed package, or a file that ends in .py"
+            ) from error
         return
     if not path.is_file():
-        raise FileNotFoundError(f"{path.absolute()}: no such file")
+        raise OptionError(f"import: {not_there(path, 'file')}; expected a Python file: correct the path")
     # under its plain name and from its own folder, so that other processes find its classes
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))

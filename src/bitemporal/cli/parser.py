@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import itertools
 import re
+import types
 import typing
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,13 @@ from bitemporal.files import from_folder, not_there, options_from_folder
 T = TypeVar("T")
 
 _PLURALS = {int: "integers", float: "numbers", str: "names"}
+_SINGULARS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    bool: "true or false",
+    dict: "a mapping, as in '{name: value}'",
+}
 _MORE_NAMES = {"output": ("-o", "--out")}
 
 
@@ -83,12 +91,32 @@ class _OptionFile(ActionConfigFile):
 
 
 class _Parser(ArgumentParser):
-    """Names the nearest options where one is unknown."""
+    """Names the nearest options where one is unknown, and says in plain words which values an option takes."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
         known = [name for name in self._option_string_actions if name.startswith("--")]
-        super().error(message + (did_you_mean(nearest(unknown[1], known)) if unknown else ""), ex)
+        if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", message):
+            message += did_you_mean(nearest(unknown[1], known))
+        elif unknown := re.match(r".*Option '([^']+)' is not accepted", message, re.DOTALL):  # a key of a file
+            message += did_you_mean(nearest(unknown[1], [action.dest for action in self._actions]))
+        elif wrong := re.search(r'Parser key "([^"]+)":.*(?:Got|Given) value: (.*)', message, re.DOTALL):
+            actions = {action.dest: action for action in self._actions}
+            action = actions[wrong[1]]
+            name = action.option_strings[0] if action.option_strings else action.dest
+            message = f"{name}: found {wrong[2]}, expected {_words(action._typehint)}"
+        super().error(message, ex)
+
+
+def _words(hint: Any) -> str:  # noqa: ANN401  an annotation
+    """What people call the values of a type."""
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(map(_words, kinds))
+    if typing.get_origin(hint) is list:
+        return f"{_PLURALS[kinds[0]]} in brackets, as in '[a, b]'"
+    return _SINGULARS.get(typing.get_origin(hint) or hint, str(hint))
 
 
 def make_parser(prog: str, *functions: Callable[..., Any]) -> ArgumentParser:

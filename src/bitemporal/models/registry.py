@@ -105,7 +105,7 @@ def list_models(pattern: str = "*") -> list[str]:
 def unknown_model(name: str, known: Collection[str]) -> UnknownModelError:
     """The error for a name that no network has."""
     near = difflib.get_close_matches(str(name).lower().replace("-", "_"), known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(known))}."
+    hint = f"did you mean {' or '.join(near)}?" if near else "`bitemporal models` lists all."
     return UnknownModelError(
         f"model {name!r} is not registered; {hint} A network of your own is registered by its module: "
         "--import my_module (BITEMPORAL_IMPORT=my_module in Python)"
