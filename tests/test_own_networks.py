@@ -78,7 +78,7 @@ def test_the_entry_points_of_an_installed_package_are_imported(module):
         ("my-networks", ["my-networks is no name of a module"]),
         ("syntax.py", ["SyntaxError", "syntax.py, line 1"]),
         ("none_such.py", ["none_such.py", "no such file"]),
-        ("breken.py", ["breken.py: no such file", "did you mean", "broken.py"]),
+        ("breken.py", ["breken.py: no such file", "correct the path"]),
         ("broken.py", ["broken.py", "ZeroDivisionError", "broken.py line 2"]),
         ("json.py", ["json.py", "rename the file"]),
     ],

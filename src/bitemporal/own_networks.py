@@ -9,7 +9,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from bitemporal.errors import OptionError
-from bitemporal.files import not_there
 
 ENTRY_POINTS = "bitemporal.models"
 """Group of entry points under which an installed package names modules that register networks."""
@@ -109,7 +108,7 @@ def _import(name: str) -> None:
             ) from error
         return
     if not path.is_file():
-        raise OptionError(f"import: {not_there(path, 'file')}; expected a Python file: correct the path")
+        raise OptionError(f"import: {path.absolute()}: no such file; expected a Python file: correct the path")
     # under its plain name and from its own folder, so that other processes find its classes
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))

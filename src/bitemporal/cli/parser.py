@@ -103,7 +103,8 @@ class _Parser(ArgumentParser):
             actions = {action.dest: action for action in self._actions}
             action = actions[wrong[1]]
             name = action.option_strings[0] if action.option_strings else action.dest
-            message = f"{name}: found {wrong[2]}, expected {_words(action._typehint)}"
+            hint = getattr(action, "_typehint", action.type)
+            message = f"{name}: found {wrong[2]}, expected {_words(hint)}"
         super().error(message, ex)
 
 
