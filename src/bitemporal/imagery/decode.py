@@ -15,6 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
 from bitemporal.imagery.band_files import band_files
+from bitemporal.imagery.colours import places_of_colours
 from bitemporal.imagery.physical import UNSCALED, Scaling, to_physical
 from bitemporal.imagery.quiet import ignore_missing_places, open_image
 
@@ -159,7 +160,8 @@ def _decode_bands(folder: Path, files: Sequence[Path], bands: Sequence[int] | No
     """
     if bands is not None:
         _check_bands(folder, bands, len(files))
-    numbers = range(1, len(files) + 1) if bands is None else bands
+    colours = places_of_colours([file.stem for file in files]) if bands is None else None
+    numbers = bands or [place + 1 for place in colours or range(len(files))]
     read = {number: decode(files[number - 1]) for number in dict.fromkeys(numbers)}
     for one in read.values():
         if one.samples.ndim != 2:
@@ -176,9 +178,13 @@ def _decode_bands(folder: Path, files: Sequence[Path], bands: Sequence[int] | No
             f"read those alone, --bands {','.join(map(str, same))} (bands={same}){tiles}",
         )
     samples = np.stack([read[number].samples for number in numbers], axis=-1)
-    notes = tuple(dict.fromkeys(note for one in read.values() for note in one.notes))
+    notes = dict.fromkeys(note for one in read.values() for note in one.notes)
+    if colours:
+        named = ", ".join(read[number].path.stem.rpartition("_")[2] for number in numbers)
+        notes[f"{len(files)} bands in files of their own, of which {named} are used; --bands chooses others"] = None
+    mode = "RGB" if colours else BANDS
     depth, placed = max(one.depth for one in read.values()), any(one.georeferenced for one in read.values())
-    return Decoded(folder, samples, BANDS, "TIFF", depth, placed, notes, None if bands is None else tuple(bands))
+    return Decoded(folder, samples, mode, "TIFF", depth, placed, (*notes,), None if bands is None else tuple(bands))
 
 
 def _pillow_keeps_all(image: Image.Image) -> bool:
