@@ -761,3 +761,13 @@ def test_masks_that_compression_has_touched_a_little(tmp_path, capsys, ending):
     assert len(values) > 2
     assert list(proposals(tmp_path, capsys)) == ["--label-threshold 128"]
     assert (decoded(tmp_path, label_threshold=128)[0] == (label == 255)).all()
+
+
+def test_a_threshold_lies_between_all_values(tmp_path, capsys):
+    """Probabilities, of which each pixel has one of its own: more than a check keeps."""
+    levels = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    for name in ("A", "B", "label"):
+        (tmp_path / name).mkdir()
+        image = Image.fromarray(levels) if name == "label" else Image.new("RGB", (64, 64))
+        image.save(tmp_path / name / ("x.tif" if name == "label" else "x.png"))
+    assert list(proposals(tmp_path, capsys)) == ["--label-threshold 0.5"]

@@ -845,6 +845,13 @@ def test_names_of_dates_that_nobody_knows(tmp_path, capsys):
     assert follow_options(text, command) == [["--folders", "beta,gamma,alpha"]]
 
 
+@pytest.mark.parametrize("part", ["A", "label"])
+def test_a_part_of_the_pairs_names_the_folder_around(tmp_path, part):
+    put_names(tmp_path, ("A", "B", "label"), ["x", "y"])
+    with pytest.raises(DataError, match=rf"{part} is a part of the pairs in {tmp_path}: name that folder"):
+        PairFolder(tmp_path / part)
+
+
 def test_a_third_date_is_not_proposed_as_labels(tmp_path, capsys):
     put_names(tmp_path, ("t1", "t2", "mask"), ["x"])
     put(tmp_path / "t3" / "x.png", OTHER)

@@ -379,7 +379,7 @@ def _observed(label: LabelValues, stated: LabelDecoding) -> LabelObservation:
     seen = LabelObservation(
         size=(height, width),
         kind=label.kind,
-        counts=tuple(counts[:KEPT]),
+        counts=_kept(counts),
         distinct=len(counts),
         palette={index: colour for index, colour in label.palette.items() if index in dict(counts)},
         bands=label.bands,
@@ -391,6 +391,16 @@ def _observed(label: LabelValues, stated: LabelDecoding) -> LabelObservation:
         return seen
     contradiction = _contradiction(label, counts, stated)
     return replace(seen, tally=(0, 0) if contradiction else stated.tally(counts), contradiction=contradiction)
+
+
+def _kept(counts: Counts) -> tuple[tuple[float, int], ...]:
+    """The most frequent values, and the least and the greatest one, between which a threshold may lie."""
+    if len(counts) <= KEPT:
+        return tuple(counts)
+    numbers = [pair for pair in counts if pair[0] == pair[0]]
+    least, greatest = min(numbers), max(numbers)
+    most = tuple(counts[: KEPT - 2])
+    return (*most, *(pair for pair in (least, greatest) if pair not in most))
 
 
 def _readable(label: LabelValues, decoding: LabelDecoding) -> bool:

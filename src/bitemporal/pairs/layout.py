@@ -91,13 +91,24 @@ def find_layout(
     options = ReadingOptions(folders, Suffixes.of_option(suffixes), None if splits is None else Path(splits))
     layout = _find(Level.of(root), options, _DEPTH)
     if layout is None:
-        raise DataError(nothing_found(Level.of(root), options))
+        raise DataError(nothing_found(Level.of(root), options) + _above(root, options))
     lists = read_lists(layout.lists) if splits is None else read_stated(splits)
     layout = _listed(layout, root, lists, stated=splits is not None)
     layout.notes = [*_described(layout), *layout.notes]
     if papers := [name for name in Level.of(root).files if is_paper(name)]:
         layout.notes.append(f"{few_of(papers)} left aside, as read-me, licence or the like")
     return layout
+
+
+def _above(folder: Path, options: ReadingOptions) -> str:
+    """The folder around one that holds one date, or the labels; empty where it is not such a folder."""
+    around = Path(os.path.abspath(folder)).parent
+    try:
+        found = in_folders(Level.of(around), options)
+    except DataError:
+        return ""
+    own = found is not None and folder.absolute().name in found.used
+    return f"; {folder.absolute().name} is a part of the pairs in {around}: name that folder" if own else ""
 
 
 def _find(level: Level, options: ReadingOptions, depth: int) -> Layout | None:
