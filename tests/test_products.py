@@ -404,3 +404,26 @@ def test_probabilities_whose_pixels_are_turned_give_a_map_on_the_same_pixels(tur
     inside[7:20, 8:32] = True
     assert (read(tmp_path / "d.tif") == np.where(inside, expected, 255)).all()
     assert part.valid_pixels == inside.sum()
+
+
+def test_nothing_that_is_left_names_what_leaves_it_out(pair, tmp_path):
+    everything = write_raster(tmp_path / "m.tif", np.ones((1, *SHAPE), np.uint8))
+    between = write_area(tmp_path / "t.gpkg", at((1, 1), (1.1, 1), (1.1, 1.1)))
+    for options in ({"mask": [str(everything)]}, {"within": str(between)}):
+        with pytest.raises(DataError, match="left out by within or mask"):
+            predict_scene(NetworkDetector(pointwise()), *pair, tmp_path / "c.tif", **options)
+    with pytest.raises(DataError, match=r"t.gpkg is a vector file.*within"):
+        predict_scene(NetworkDetector(pointwise()), *pair, tmp_path / "c.tif", mask=[str(between)])
+
+
+def test_areas_with_holes_and_of_several_parts_keep_the_pixels_whose_centre_they_cover(pair, tmp_path):
+    outer, hole = ((35, 15), (70, 15), (70, 40), (35, 40)), ((45, 22), (55, 22), (55, 27), (45, 27))
+    part = ((100, 60), (110, 60), (110, 70), (100, 70))
+    ring, inner, other = ([TRANSFORM @ corner for corner in corners] for corners in (outer, hole, part))
+    area = write_area(
+        tmp_path / "a.gpkg", shapely.MultiPolygon([shapely.Polygon(ring, [inner]), shapely.Polygon(other)])
+    )
+    predict_scene(NetworkDetector(pointwise()), *pair, tmp_path / "c.tif", within=str(area))
+    expected = np.zeros(SHAPE, bool)
+    expected[15:40, 35:70], expected[22:27, 45:55], expected[60:70, 100:110] = True, False, True
+    assert ((read(tmp_path / "c.tif") != 255) == (expected & (read(pair[0]) != 0) & (read(pair[1]) != 0))).all()

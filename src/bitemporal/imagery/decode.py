@@ -45,7 +45,8 @@ _REDUCED_OR_MASK = 5  # bits of _SUBFILE: the page is an overview, or a mask
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113  # TIFF tags
 _SCALED = re.compile(r'role="(scale|offset)"')  # in the tag above
 _WEBP = 50001  # a compression that Pillow's wheels lack, and complain of on standard error
-_GEOREFERENCE = 33550, 34264  # GeoTIFF tags ModelPixelScale and ModelTransformation
+_GEOREFERENCE = 33550, 33922, 34264, 50844
+"""GeoTIFF tags ModelPixelScale, ModelTiepoint (control points), ModelTransformation, and the coefficients of GDAL."""
 _CONVERT = "keep what counts of them, such as the amplitude of complex numbers, in a file of integers or floats"
 _RESTORE = "restore the file from its source, or remove its pair"
 _NO_DECODER = re.compile(r"codec|compression scheme|not supported|unsupported|not configured", re.IGNORECASE)

@@ -29,7 +29,7 @@ from bitemporal.remedies import as_typed
 from bitemporal.scenes.geometry import Grid, is_placed_by_points, north_up, place, side_by_side, warped_to
 from bitemporal.scenes.options import PlaceOptions
 from bitemporal.scenes.sources import open_raster, unreadable_pixels
-from bitemporal.scenes.vectors import PolygonsOnGrid
+from bitemporal.scenes.vectors import VECTORS, PolygonsOnGrid
 
 
 def _without_crs(path: str | os.PathLike[str]) -> str:
@@ -57,6 +57,11 @@ class RasterOnGrid(ExitStack):
         self.name = f"{option}: {path}"
         if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
             raise DataError(f"{option}: {not_there(path, 'file')}; expected a raster: correct the path")
+        if Path(path).suffix.lower() in VECTORS:
+            raise DataError(
+                f"{self.name} is a vector file; expected a raster of one band: burn its polygons into one (rasterio: "
+                "features.rasterize); those of an area to keep are the option within"
+            )
         dataset = self.enter_context(closing(open_raster(os.fspath(path))))
         bands = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha]
         if band is not None:

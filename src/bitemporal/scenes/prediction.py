@@ -190,9 +190,10 @@ def _predict_tiles(scene: Scene, folder: Path, bar: Progress) -> tuple[list[Jour
         task = bar.add_task(name, total=scene.tiling.across.count, completed=journal.strips)
         predict_strips(scene, detector, journal, lambda: bar.advance(task))
         if not journal.tallies[ANSWERED]:
+            left_out = " and not left out by within or mask" if scene.exclusion else ""
             raise DataError(
-                f"{scene.before.describe()} and {scene.after.describe()}: have no pixel that is valid on both dates; "
-                "check nodata, and that they show the same place"
+                f"{scene.before.describe()} and {scene.after.describe()}: have no pixel that is valid on both dates"
+                f"{left_out}; check nodata{', within and mask' if scene.exclusion else ''}, and that they show one place"
             )
         return journal
 
