@@ -193,7 +193,7 @@ def _predict_tiles(scene: Scene, folder: Path, bar: Progress) -> tuple[list[Jour
             left_out = " and not left out by within or mask" if scene.exclusion else ""
             raise DataError(
                 f"{scene.before.describe()} and {scene.after.describe()}: have no pixel that is valid on both dates"
-                f"{left_out}; check nodata{', within and mask' if scene.exclusion else ''}, and that they show one place"
+                f"{left_out}; check {'within, mask and ' if scene.exclusion else ''}nodata, and that they show one place"
             )
         return journal
 
