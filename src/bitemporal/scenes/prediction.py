@@ -190,10 +190,12 @@ def _predict_tiles(scene: Scene, folder: Path, bar: Progress) -> tuple[list[Jour
         task = bar.add_task(name, total=scene.tiling.across.count, completed=journal.strips)
         predict_strips(scene, detector, journal, lambda: bar.advance(task))
         if not journal.tallies[ANSWERED]:
-            left_out = " and not left out by within or mask" if scene.exclusion else ""
+            left_out, options = (
+                (" and not left out by within or mask", "within, mask and ") if scene.exclusion else ("", "")
+            )
             raise DataError(
                 f"{scene.before.describe()} and {scene.after.describe()}: have no pixel that is valid on both dates"
-                f"{left_out}; check {'within, mask and ' if scene.exclusion else ''}nodata, and that they show one place"
+                f"{left_out}; check {options}nodata, and that they show the same place"
             )
         return journal
 
