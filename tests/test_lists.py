@@ -129,11 +129,13 @@ def test_json_of_each_split(tmp_path, coco):
     assert splits_of(tmp_path)[0] == SPLITS
 
 
-def test_tables_that_name_no_pair_are_no_lists(tmp_path):
+@pytest.mark.parametrize("name", ["train.csv", "results/test.txt"])
+def test_files_that_name_no_pair_are_no_lists(tmp_path, name):
     put_images(tmp_path, ["a", "b"])
-    (tmp_path / "train.csv").write_text("step,loss\n1,0.5\n2,0.4\n")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("step,loss\n1,0.5\n2,0.4\n")
     splits, check = splits_of(tmp_path)
-    assert splits == {"all": ["a", "b"]} and any("train.csv not used" in warning for warning in check.warnings)
+    assert splits == {"all": ["a", "b"]} and any(f"{name} not used" in warning for warning in check.warnings)
 
 
 def test_what_is_wrong_is_said_once(tmp_path, capsys):

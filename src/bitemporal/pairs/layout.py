@@ -33,7 +33,7 @@ from bitemporal.pairs.one_split import (
     read_roles,
     split_at,
 )
-from bitemporal.pairs.split_lists import SPLITS_CSV, SplitList, find_lists, is_plain_list, read_lists, read_stated
+from bitemporal.pairs.split_lists import SPLITS_CSV, SplitList, find_lists, is_surely_list, read_lists, read_stated
 from bitemporal.pairs.suffixes import Suffixes
 from bitemporal.pairs.trees import date_trees, label_trees, of_stems
 from bitemporal.pairs.unused import EXPECTED, few_of, half_a_split, is_paper, nothing_found, unused
@@ -277,7 +277,8 @@ def _refuse_both(level: Level, found: Found, options: ReadingOptions) -> None:
 def _listed(layout: Layout, root: Path, lists: list[SplitList], stated: bool) -> Layout:
     """The same pairs in the splits that lists name.
 
-    Tables that are not stated and name no pair at all are something else, such as the losses of a training.
+    Tables, and files in folders that are not named after lists, are something else where they are not stated and name
+    no pair at all, such as the losses of a training.
     """
     if not lists:
         return layout
@@ -300,7 +301,11 @@ def _listed(layout: Layout, root: Path, lists: list[SplitList], stated: bool) ->
     own = {name: next(iter(known)) for name, known in file_stems.items() if len(known) == 1}
     assigned = assign(lists, stems, suffixes, own)
     shown = ", ".join(dict.fromkeys(_shown(one.path, root) for one in lists))
-    if not stated and not any(assigned.sources.values()) and not any(is_plain_list(one.path) for one in lists):
+    if (
+        not stated
+        and not any(assigned.sources.values())
+        and not any(is_surely_list(one.path, layout.place) for one in lists)
+    ):
         layout.warnings.append(f"{shown} not used, as no line names a pair; move elsewhere what does not belong here")
         return layout
     splits = {split: _gathered(layout, assigned.sources[split]) for split in in_split_order(assigned.sources)}

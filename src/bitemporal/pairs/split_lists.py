@@ -78,9 +78,16 @@ def is_list(name: str) -> bool:
     return name.lower() in _TABLES or (known and split_of_list(stem) is not None)
 
 
-def is_plain_list(path: Path) -> bool:
-    """Whether a file is a list of names and not a table, which may hold anything."""
-    return path.name.lower() in _TABLES or path.suffix.lower() in _ENDINGS[0]
+def is_surely_list(path: Path, place: Path) -> bool:
+    """Whether a file of ``find_lists`` can be nothing else, by its name and the folder that it is in.
+
+    Args:
+        path: The file.
+        place: The folder of the pairs.
+    """
+    named = path.name.lower() in _TABLES or path.suffix.lower() in _ENDINGS[0]
+    folders = {folder.name.lower() for folder in (path.parent, path.parent.parent)}
+    return named and (path.parent == place or not folders.isdisjoint(LIST_FOLDERS))
 
 
 def _lists_in(place: Path) -> list[Path]:
