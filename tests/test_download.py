@@ -648,6 +648,7 @@ def test_the_command_reports_what_was_found(tmp_path, hub, small_card, capsys):
     assert main(["data", "download", "jl1-cd", "-o", str(tmp_path / "set")]) == 0
     printed = capsys.readouterr().out
     assert "train: 4 pairs" in printed and "test: 2 pairs" in printed and "never from test" in printed
+    assert f"`bitemporal data check {tmp_path / 'set'} --label-values 0,255`" in printed
     small_card.splits["train"] = 5
     assert main(["data", "download", "jl1-cd", "-o", str(tmp_path / "again")]) == 1
     assert "differs from the card: train: found 4 pairs, expected 5" in capsys.readouterr().out
