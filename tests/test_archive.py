@@ -18,7 +18,7 @@ from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.models import create_model
 from bitemporal.scenes import archive as archives
-from bitemporal.scenes.archive import ATTEMPTS, Plan, SceneWorker, predict_archive
+from bitemporal.scenes.archive import ATTEMPTS, Plan, SceneStatus, SceneWorker, predict_archive
 from bitemporal.scenes.manifest import SceneFiles, read_manifest
 from bitemporal.scenes.options import SceneOptions
 from scene_files import ground, write_raster
@@ -224,6 +224,9 @@ def test_a_scene_that_kills_every_process_is_given_up(archive, tmp_path, monkeyp
             future.set_exception(BrokenProcessPool())
             return future
 
+        def signs(self):
+            return 0
+
         def stop(self):
             pass
 
@@ -234,6 +237,43 @@ def test_a_scene_that_kills_every_process_is_given_up(archive, tmp_path, monkeyp
     ]  # fmt: skip
     assert sorted(tried) == ["a"] * ATTEMPTS + ["b"] * ATTEMPTS
     assert "its process died" in statuses[0].error
+
+
+def test_a_scene_whose_process_hangs_fails_and_the_others_are_done(archive, tmp_path, monkeypatch):
+    """Its process is ended, and another one takes the next scene."""
+    stopped = []
+    monkeypatch.setattr(archives, "SPAN", 0.001)
+    monkeypatch.setattr(archives.Watch, "is_over", lambda watch: watch._sign() == "hangs")
+
+    class Worker:
+        scene = ""
+
+        def submit(self, scene):
+            self.scene, future = scene.id, Future()
+            if scene.id != "b":
+                future.set_result(SceneStatus(scene.id, "done"))
+            return future
+
+        def signs(self):
+            return "hangs" if self.scene == "b" else 1
+
+        def stop(self):
+            stopped.append(self.scene)
+
+    monkeypatch.setattr(archives, "_process", lambda _: Worker())
+    statuses = predict_archive(plan(archive, tmp_path), [SceneFiles(name) for name in "abc"])
+    assert [(status.id, status.status) for status in statuses] == [("a", "done"), ("b", "failed"), ("c", "done")]
+    assert "no sign of life for 30 minutes from its process" in statuses[1].error
+    assert stopped[0] == "b"
+
+
+def test_a_scene_gives_signs_of_life(archive, tmp_path, monkeypatch):
+    signs = []
+    monkeypatch.setattr("bitemporal.scenes.strips.sign_of_life", lambda: signs.append("strip"))
+    monkeypatch.setattr("bitemporal.scenes.products.sign_of_life", lambda: signs.append("product"))
+    status = SceneWorker(plan(archive, tmp_path)).predict(read_manifest(archive / "scenes.csv")[0])
+    assert status.status == "done"
+    assert signs.count("strip") > 1 and signs.count("product") > 2
 
 
 def test_manifests_of_every_form_name_the_same_scenes(tmp_path):

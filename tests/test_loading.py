@@ -1,6 +1,7 @@
 """Loaders: every sample is a function of the seed and its running number, whatever loads it."""
 
 import errno
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from bitemporal import train, workers
 from bitemporal.errors import DataError, OptionError
 from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 from bitemporal.pairs.batch import Batch
+from bitemporal.run import fit, loading
 from bitemporal.run.loading import TrainingSamples, ValidationPairs, training_loader, validation_loader
 from bitemporal.run.processes import make_fabric
 from bitemporal.run.recipe import TrainRecipe
@@ -153,6 +156,68 @@ def test_a_loading_process_that_is_killed_stops_the_run_with_the_remedy(tiny_pai
     source = samples(tiny_pairs)
     with pytest.raises(OptionError, match=r"2 loading processes.*worker.*use fewer .--workers 0"):
         batches(Killed(source.folder, source.pairs, "none", 32, 0), workers=2)
+
+
+class Frozen(TrainingSamples):
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if number:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().__getitem__(number)
+
+
+@pytest.fixture
+def short_spans(monkeypatch):
+    monkeypatch.setattr(loading, "SPAN", 0.1)
+    monkeypatch.setattr(workers, "SPAN", 0.1)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # for the end of its processes
+
+
+def test_loading_processes_that_hang_stop_the_run_with_the_remedy(tiny_pairs, short_spans, monkeypatch):
+    monkeypatch.setattr(workers, "SPANS", 3)
+    source = samples(tiny_pairs)
+    with pytest.raises(OptionError, match=r"no sign of life for .* from 2 loading processes.*drive.*command again"):
+        batches(Frozen(source.folder, source.pairs, "none", 32, 0), workers=2)
+    for child in multiprocessing.active_children():
+        child.join(30)
+        assert not child.is_alive()
+
+
+def test_loading_processes_that_take_long_are_waited_for(tiny_pairs, short_spans, monkeypatch):
+    def wake(_: object) -> bool:
+        for child in multiprocessing.active_children():
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGCONT)
+        return False
+
+    monkeypatch.setattr(loading.Watch, "is_over", wake)
+    source = samples(tiny_pairs)
+    late = batches(Frozen(source.folder, source.pairs, "none", 32, 0), workers=2)
+    for one, two in zip(batches(source), late, strict=True):
+        assert_same(one, two)
+
+
+def test_a_loading_process_that_dies_during_a_step_is_one_line(tiny_pairs, tmp_path, monkeypatch):
+    """The next batches are made then: torch interrupts the step, wherever it is."""
+
+    def step(*_: object) -> None:
+        while True:  # until the signal comes
+            pass
+
+    monkeypatch.setattr(fit, "training_step", step)
+    monkeypatch.setattr(fit.Stage, "samples", lambda stage, card: DyingLater(stage.pairs, stage.train, "none", 32, 0))
+    recipe = TrainRecipe(
+        model="test_tinycd", data=str(tiny_pairs), out=str(tmp_path / "r"), max_steps=8, batch_size=2, crop_size=32,
+        workers=1,
+    )  # fmt: skip
+    with pytest.raises(OptionError, match=r"1 loading processes.*DataLoader worker.*use fewer .--workers 0"):
+        train(recipe)
+
+
+class DyingLater(TrainingSamples):
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if number >= 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(number)
 
 
 def test_a_bug_in_a_loading_process_is_not_taken_for_a_lack_of_memory(tiny_pairs):

@@ -1,8 +1,9 @@
-"""Other processes of this machine that take a share of the work."""
+"""Other processes of this machine that take a share of the work; which may die, or hang."""
 
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -10,6 +11,80 @@ from bitemporal.errors import OptionError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+SPAN = 60.0
+"""Seconds to wait for a sign of life at a time."""
+
+SPANS = 30
+"""So many spans without a sign of life, and a process hangs. They are counted, as time alone says little: this whole
+program may have been suspended for hours, its processes with it."""
+
+
+_signs: Any = None
+"""Counter of this process's signs of life, in memory that it shares with the one that started it; else ``None``."""
+
+
+def sign_of_life() -> None:
+    """Let whoever watches this process know that it gets on; to be called from within long work."""
+    if _signs is not None:
+        _signs.value += 1
+
+
+def _count_signs(signs: Any, initializer: Callable[..., object], initargs: tuple[Any, ...]) -> None:  # noqa: ANN401  a C int
+    global _signs
+    _signs = signs
+    initializer(*initargs)
+
+
+class Process:
+    """One process that does one piece of work after another, and tells of its life meanwhile."""
+
+    def __init__(self, remedy: str, initializer: Callable[..., object], *initargs: Any) -> None:  # noqa: ANN401
+        """Prepare to start it, with its first work.
+
+        Args:
+            remedy: How to do without it.
+            initializer: Called in it first.
+            *initargs: Arguments of that call.
+
+        Raises:
+            OptionError: When this machine cannot start any.
+        """
+        self._signs = multiprocessing.get_context("spawn").Value("Q", lock=False)
+        self._pool = process_pool(1, remedy, initializer=_count_signs, initargs=(self._signs, initializer, initargs))
+
+    def submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+        """Have it call a function, which calls ``sign_of_life``."""
+        return self._pool.submit(function, item)
+
+    def signs(self) -> int:
+        """How many signs of life it has given."""
+        return int(self._signs.value)
+
+    def stop(self) -> None:
+        """End it at once."""
+        stop_processes(self._pool)
+
+
+class Watch:
+    """Tells processes that hang from those that take long."""
+
+    def __init__(self, sign: Callable[[], object]) -> None:
+        """Begin to watch.
+
+        Args:
+            sign: Gives another value after every sign of life.
+        """
+        self._sign, self._last, self._since, self._silent = sign, sign(), time.monotonic(), 0
+
+    def is_over(self) -> bool:
+        """Whether there was no sign for so long that there will be none; to be asked after every span."""
+        sign, now = self._sign(), time.monotonic()
+        if sign != self._last:
+            self._last, self._since, self._silent = sign, now, 0
+        elif now - self._since > SPAN / 2:
+            self._since, self._silent = now, self._silent + 1
+        return self._silent >= SPANS
 
 
 def check_processes(remedy: str) -> None:
@@ -55,6 +130,26 @@ def process_pool(workers: int, remedy: str = "use --workers 1", **settings: Any)
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), **settings)
 
 
+def stop_processes(pool: ProcessPoolExecutor) -> None:
+    """End a pool at once, with all that its processes do: one that hangs would never end by itself."""
+    for process in list((pool._processes or {}).values()):  # kill_workers() from Python 3.14 on
+        process.kill()
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def hanging(processes: str) -> OptionError:
+    """The error for processes that are alive, but do nothing.
+
+    Args:
+        processes: What they are called.
+    """
+    return OptionError(
+        f"workers: no sign of life for {SPAN * SPANS / 60:.0f} minutes from {processes}; most often they wait for a "
+        "network drive that no longer answers, or were stopped from outside. Make sure that the files can be read, and "
+        "start the same command again"
+    )
+
+
 def map_in_processes(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, chunk: int
 ) -> Iterator[Result]:
@@ -67,18 +162,39 @@ def map_in_processes(
         chunk: Items that a process takes at once.
 
     Raises:
-        OptionError: When processes cannot be started, or one dies.
+        OptionError: When processes cannot be started, or one dies, or all hang.
     """
     if workers == 1 or len(items) < 2:
         yield from map(function, items)
         return
     pool = process_pool(workers)
     try:
-        yield from pool.map(function, items, chunksize=chunk)
+        starts = range(0, len(items), chunk)
+        parts = [pool.submit(_results, function, items[start : start + chunk]) for start in starts]
+        for part in parts:
+            yield from _wait_for(part, parts, f"{workers} processes")
+        pool.shutdown()
     except BrokenProcessPool as error:
         raise OptionError(
             f"workers: one of {workers} processes died ({error}), most often for lack of memory; use fewer (workers=1, "
             "--workers 1). A script that asks for several must start under `if __name__ == '__main__':`"
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        stop_processes(pool)
+
+
+def _results(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]
+
+
+def _wait_for(part: Future[list[Result]], parts: Sequence[Future[list[Result]]], processes: str) -> list[Result]:
+    """Results of a part, unless no part at all ends any more."""
+    watch = Watch(lambda: sum(other.done() for other in parts))
+    while True:
+        try:
+            return part.result(SPAN)
+        except TimeoutError:
+            if part.done():  # raised by the function
+                raise
+        if watch.is_over():
+            raise hanging(processes)

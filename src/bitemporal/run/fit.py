@@ -43,7 +43,14 @@ from bitemporal.run.data import training_images
 from bitemporal.run.folder import StageFolder
 from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.lengths import is_trained, trained_steps
-from bitemporal.run.loading import TrainingSamples, ValidationPairs, derive_seed, training_loader, validation_loader
+from bitemporal.run.loading import (
+    TrainingSamples,
+    ValidationPairs,
+    derive_seed,
+    loading_processes,
+    training_loader,
+    validation_loader,
+)
 from bitemporal.run.processes import (
     errors_of_started_processes,
     is_first_process,
@@ -257,7 +264,7 @@ def fit(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None 
         loggers = Loggers(stage.folder.path)
     # with autocast's cache, both dates share a copy of each weight in half precision, and their gradients add up there
     uncached = torch.autocast("cpu", enabled=False, cache_enabled=False)
-    with uncached, progress if fabric.is_global_zero else nullcontext():
+    with uncached, loading_processes(recipe.workers), progress if fabric.is_global_zero else nullcontext():
         for batch in training:
             # by the step's number, so that a resumed run draws what an uninterrupted one draws
             torch.manual_seed(derive_seed(stage.seed, "step", step, fabric.global_rank))

@@ -7,6 +7,7 @@ loading processes.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Generic, Literal, TypeVar
@@ -20,7 +21,7 @@ from bitemporal.errors import BitemporalError, OptionError
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.pairs.batch import Batch
 from bitemporal.run.augmentation import augment
-from bitemporal.workers import check_processes
+from bitemporal.workers import SPAN, Watch, check_processes, hanging
 
 T = TypeVar("T")
 
@@ -99,6 +100,29 @@ class _Items(Dataset[Any]):
             return fault
 
 
+def _lost(workers: int, error: Exception) -> OptionError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return OptionError(
+        f"workers: {workers} loading processes cannot be kept running ({reason.strip()}), most often for lack of "
+        "memory; use fewer (--workers 0 needs none)"
+    )
+
+
+@contextmanager
+def loading_processes(workers: int) -> Iterator[None]:
+    """What is done with items while loading processes make the next ones.
+
+    Raises:
+        OptionError: When one of them dies: torch interrupts whatever the main thread is doing then.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise _lost(workers, error) from error
+
+
 @dataclass(frozen=True)
 class Loader(Generic[T]):
     """Items made of samples, in loading processes that start with the first pass and stay.
@@ -125,6 +149,7 @@ class Loader(Generic[T]):
             sampler=self.numbers,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            timeout=SPAN if self.workers else 0,
         )
 
     def __iter__(self) -> Iterator[T]:
@@ -132,10 +157,10 @@ class Loader(Generic[T]):
 
         Raises:
             BitemporalError: When the files of a sample cannot be used.
-            OptionError: When a loading process cannot be started, or dies.
+            OptionError: When a loading process cannot be started, dies or hangs.
         """
         try:
-            for item in self._loader:
+            for item in self._watched():
                 if isinstance(item, BitemporalError):
                     raise item
                 yield item
@@ -143,11 +168,36 @@ class Loader(Generic[T]):
         except (RuntimeError, OSError) as error:
             if not self.workers or str(error).startswith("Caught "):  # nothing of the kind: raised by a sample
                 raise
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise OptionError(
-                f"workers: {self.workers} loading processes cannot be kept running ({reason}), most often for lack of "
-                "memory; use fewer (--workers 0 needs none)"
-            ) from error
+            raise _lost(self.workers, error) from error
+
+    def _watched(self) -> Iterator[Any]:
+        """Give the items of one pass, unless loading processes hang."""
+        given = 0
+        watch = Watch(lambda: given)
+        items = None
+        while True:
+            try:
+                items = iter(self._loader) if items is None else items
+                item = next(items)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader timed out"):
+                    raise
+                if items is None or watch.is_over():  # at the beginning of a pass, processes that stay are idle
+                    self._stop()
+                    raise hanging(f"{self.workers} loading processes") from error
+            else:
+                given += 1
+                yield item
+
+    def _stop(self) -> None:
+        """End the loading processes; one that is frozen heeds no other way."""
+        iterator: Any = self._loader._iterator
+        processes = list(iterator._workers)
+        iterator._shutdown_workers()
+        for process in processes:
+            process.kill()
 
 
 def _collate(samples: list[tuple[Tensor, Tensor]]) -> Batch:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,7 +27,7 @@ from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs
 from bitemporal.scenes.prediction import predict_unless_finished
 from bitemporal.scenes.sources import is_remote
-from bitemporal.workers import process_pool
+from bitemporal.workers import SPAN, Process, Watch, hanging
 
 Engine = Literal["local", "ray"]
 Status = Literal["done", "skipped", "failed"]
@@ -215,29 +216,46 @@ class _Worker(NamedTuple):
 
     Attributes:
         submit: Predicts a scene. The future has an exception only if the worker died, or could not start.
-        stop: Frees what the worker holds.
+        signs: Gives another number whenever the worker has got on.
+        stop: Ends the worker, and frees what it holds.
     """
 
     submit: Callable[[SceneFiles], Future[SceneStatus]]
+    signs: Callable[[], int]
     stop: Callable[[], None]
+
+
+class _Job(NamedTuple):
+    """The scene of a worker."""
+
+    worker: _Worker
+    place: int
+    attempt: int
+    watch: Watch
 
 
 def _spread(
     scenes: Sequence[SceneFiles], start: Callable[[], _Worker], workers: int
 ) -> Iterator[tuple[int, SceneStatus]]:
-    """Predict scenes on several workers, with the place of each; if a worker dies, only an attempt is lost."""
+    """Predict scenes on several workers, with the place of each; if one dies or hangs, only an attempt is lost."""
     waiting = [(place, 1) for place in reversed(range(len(scenes)))]
     idle = [start() for _ in range(min(workers, len(scenes)))]
-    running: dict[Future[SceneStatus], tuple[_Worker, int, int]] = {}
+    running: dict[Future[SceneStatus], _Job] = {}
     try:
         while waiting or running:
             while waiting and idle:
                 (place, attempt), worker = waiting.pop(), idle.pop()
-                running[worker.submit(scenes[place])] = (worker, place, attempt)
+                running[worker.submit(scenes[place])] = _Job(worker, place, attempt, Watch(worker.signs))
             while idle:  # no scene waits: make room for workers that could not start yet
                 idle.pop().stop()
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                worker, place, attempt = running.pop(future)
+            ended = wait(running, SPAN, FIRST_COMPLETED).done
+            for future in [future for future, job in running.items() if job.watch.is_over() and future not in ended]:
+                worker, place, attempt, _ = running.pop(future)
+                worker.stop()
+                idle.append(start())
+                yield place, SceneStatus(scenes[place].id, "failed", attempts=attempt, error=str(hanging("its process")))
+            for future in ended:
+                worker, place, attempt, _ = running.pop(future)
                 if (death := future.exception()) is None:
                     idle.append(worker)
                     yield place, replace(future.result(), attempts=max(attempt, future.result().attempts))
@@ -251,14 +269,14 @@ def _spread(
                     problem = f"its process died each time ({reason}); check memory and devices"
                     yield place, SceneStatus(scenes[place].id, "failed", attempts=attempt, error=problem)
     finally:
-        for worker in (*idle, *(worker for worker, _, _ in running.values())):
+        for worker in (*idle, *(job.worker for job in running.values())):
             worker.stop()
 
 
 def _process(plan: Plan) -> _Worker:
     """A worker in its own process, which starts with the first scene."""
-    pool = process_pool(1, "free its space", initializer=_load, initargs=(plan,))
-    return _Worker(lambda scene: pool.submit(_predict, scene), partial(pool.shutdown, wait=False, cancel_futures=True))
+    process = Process("free its space", _load, plan)
+    return _Worker(partial(process.submit, _predict), process.signs, process.stop)
 
 
 _loaded: SceneWorker | None = None
@@ -295,6 +313,7 @@ def _ray_actors(plan: Plan) -> Callable[[], _Worker]:
 
     def start() -> _Worker:
         handle = actor.remote(plan)
-        return _Worker(lambda scene: handle.predict.remote(scene).future(), partial(ray.kill, handle))
+        # Ray itself watches its nodes
+        return _Worker(lambda scene: handle.predict.remote(scene).future(), count().__next__, partial(ray.kill, handle))
 
     return start

@@ -17,6 +17,7 @@ from bitemporal.scenes.outputs import CHANGED, NO_DATA, RED, UNCHANGED, style, s
 from bitemporal.scenes.pictures import write_quicklook
 from bitemporal.scenes.polygons import write_polygons
 from bitemporal.scenes.rasters import new_raster, row_windows, write_cog
+from bitemporal.workers import sign_of_life
 
 _COLOURS = {UNCHANGED: (255, 255, 255, 255), CHANGED: (*RED, 255)}  # GeoTIFF allows only no data to be transparent
 
@@ -48,6 +49,7 @@ class Products:
             file.parent.mkdir(exist_ok=True)
             file.unlink(missing_ok=True)
             yield file
+            sign_of_life()
             self.files[file] = target
             # files that differ after the dot alone have one style: polygons', as a mask has its colours in itself
             style_target = style_of(target) if kind else None
@@ -121,4 +123,5 @@ def _write_mask(path: Path, probability: Path, drawing: Drawing) -> Products:
             rows = slice(window.row_off, window.row_off + window.height)
             products.changed[rows] = (mask == CHANGED).sum(axis=1)
             products.valid[rows] = (mask != NO_DATA).sum(axis=1)
+            sign_of_life()
     return products

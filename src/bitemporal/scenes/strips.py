@@ -21,6 +21,7 @@ from bitemporal.scenes.journal import Journal
 from bitemporal.scenes.scene import Scene
 from bitemporal.scenes.tiling import Blend
 from bitemporal.scenes.values import scale_channels
+from bitemporal.workers import sign_of_life
 
 ANSWERED, SKIPPED = "tiles answered", "tiles skipped"
 """Names among the tallies of tiles; all other names are CAR parts."""
@@ -103,6 +104,7 @@ def _answer_strip(
             [torch.from_numpy(tile.after) for _, tile in batch],
             [torch.from_numpy(tile.valid) for _, tile in batch],
         )
+        sign_of_life()
         for (index, _), answer in zip(batch, answers, strict=True):
             blend.add(index, answer.probability[0].to("cpu", torch.float32).numpy())
             tallies[ANSWERED] += 1

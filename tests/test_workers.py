@@ -1,0 +1,122 @@
+"""Other processes: what they do comes in order, and one that dies or hangs ends with an error, not for ever."""
+
+import multiprocessing
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from bitemporal import workers
+from bitemporal.errors import OptionError
+from bitemporal.workers import Process, Watch, map_in_processes, sign_of_life
+
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state of a process is read from /proc")
+
+
+def children_are_stopped() -> bool:
+    """Whether all processes that this one has started are frozen (proc(5): T is stopped by a signal)."""
+    children = multiprocessing.active_children()
+    states = [Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] for child in children]
+    return bool(states) and set(states) == {"T"}
+
+
+def assert_all_end() -> None:
+    """No process is left that this one would wait for when it ends."""
+    for child in multiprocessing.active_children():
+        child.join(30)
+        assert not child.is_alive()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Processes hang as soon as all of them are stopped."""
+    monkeypatch.setattr(workers, "SPAN", 0.05)
+    monkeypatch.setattr(Watch, "is_over", lambda _: children_are_stopped())
+
+
+def test_results_come_in_order():
+    assert list(map_in_processes(abs, range(-50, 50), 2, 8)) == [*range(50, 0, -1), *range(50)]
+
+
+@linux
+def test_processes_that_hang_are_ended_with_the_remedy(impatient):
+    with pytest.raises(OptionError, match=r"workers: no sign of life for .* minutes from 2 processes.*drive.*again"):
+        list(map_in_processes(signal.raise_signal, [signal.SIGSTOP] * 2, 2, 1))
+    assert_all_end()
+
+
+def test_a_process_that_is_killed_is_an_error_with_the_remedy():
+    with pytest.raises(OptionError, match=r"workers: one of 2 processes died.*memory; use fewer .workers=1, --workers"):
+        list(map_in_processes(signal.raise_signal, [signal.SIGKILL] * 2, 2, 1))
+
+
+@pytest.mark.parametrize("error", [OSError, TimeoutError])
+def test_an_error_of_the_function_is_raised_as_it_is(error):
+    missing = "/nowhere/at/all"
+    if error is OSError:
+        with pytest.raises(FileNotFoundError, match=missing):
+            list(map_in_processes(Path.stat, [Path(missing)] * 2, 2, 1))
+    else:
+        with pytest.raises(TimeoutError, match="of a drive"):
+            list(map_in_processes(raise_timeout, [1, 2], 2, 1))
+
+
+def raise_timeout(_: int) -> None:
+    raise TimeoutError("of a drive")
+
+
+def test_no_process_stays_when_its_results_are_no_longer_wanted():
+    results = map_in_processes(abs, range(100), 2, 1)
+    assert next(results) == 0
+    results.close()
+    assert_all_end()
+
+
+def test_silence_is_counted_in_spans(monkeypatch):
+    clock, signs = [0.0], [0]
+    monkeypatch.setattr(workers.time, "monotonic", lambda: clock[0])
+    watch = Watch(lambda: signs[0])
+
+    def after(seconds: float) -> bool:
+        clock[0] += seconds
+        return watch.is_over()
+
+    assert not any(after(workers.SPAN) for _ in range(workers.SPANS - 1))
+    assert after(workers.SPAN)
+    signs[0] += 1
+    assert not after(workers.SPAN)  # it lives
+    assert not any(after(workers.SPAN) for _ in range(workers.SPANS - 1))
+    assert after(workers.SPAN)
+    watch = Watch(lambda: 0)
+    assert not after(1000 * workers.SPAN)  # suspended together with this program, for hours
+    assert not any(after(workers.SPAN / 100) for _ in range(10 * workers.SPANS))  # asked often: no span has passed
+
+
+def give_signs(count: int) -> int:
+    for _ in range(count):
+        sign_of_life()
+    return count
+
+
+def test_a_process_tells_of_its_life():
+    process = Process("do without", int)
+    try:
+        assert process.submit(give_signs, 3).result() == 3
+        assert process.signs() == 3
+        sign_of_life()  # in this process, which no one watches
+        assert process.signs() == 3
+    finally:
+        process.stop()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_process_is_stopped_while_it_works():
+    process = Process("do without", int)
+    frozen = process.submit(signal.raise_signal, signal.SIGSTOP)
+    process.submit(abs, 1)
+    while not multiprocessing.active_children():  # it starts with its first work
+        pass
+    process.stop()
+    with pytest.raises(BaseException):  # noqa: B017  broken or cancelled, as the moment decides
+        frozen.result(60)
