@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from bitemporal.errors import BitemporalError, OptionError
 from bitemporal.pairs import Pair, PairFolder
@@ -192,12 +193,14 @@ class Loader(Generic[T]):
                 yield item
 
     def _stop(self) -> None:
-        """End the loading processes; one that is frozen heeds no other way."""
+        """End the loading processes at once: torch would wait for each of them, and for locks that they hold."""
         iterator: Any = self._loader._iterator
-        processes = list(iterator._workers)
-        iterator._shutdown_workers()
-        for process in processes:
+        signal_handling._remove_worker_pids(id(iterator))  # their end is no fault
+        iterator._worker_pids_set, iterator._shutdown = False, True
+        for process in iterator._workers:
             process.kill()
+        for queue in iterator._index_queues:
+            queue.cancel_join_thread()
 
 
 def _collate(samples: list[tuple[Tensor, Tensor]]) -> Batch:
