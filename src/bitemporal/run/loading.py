@@ -195,7 +195,8 @@ class Loader(Generic[T]):
     def _stop(self) -> None:
         """End the loading processes at once: torch would wait for each of them, and for locks that they hold."""
         iterator: Any = self._loader._iterator
-        signal_handling._remove_worker_pids(id(iterator))  # their end is no fault
+        signals: Any = signal_handling
+        signals._remove_worker_pids(id(iterator))  # their end is no fault
         iterator._worker_pids_set, iterator._shutdown = False, True
         for process in iterator._workers:
             process.kill()

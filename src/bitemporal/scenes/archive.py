@@ -253,7 +253,10 @@ def _spread(
                 worker, place, attempt, _ = running.pop(future)
                 worker.stop()
                 idle.append(start())
-                yield place, SceneStatus(scenes[place].id, "failed", attempts=attempt, error=str(hanging("its process")))
+                yield (
+                    place,
+                    SceneStatus(scenes[place].id, "failed", attempts=attempt, error=str(hanging("its process"))),
+                )
             for future in ended:
                 worker, place, attempt, _ = running.pop(future)
                 if (death := future.exception()) is None:
