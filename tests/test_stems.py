@@ -45,6 +45,26 @@ def test_files_of_one_pair_are_found(tmp_path, case):
         assert images.after[0, 0, 0] == 100 + number and images.label[0, 0] == (number >= 9)
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("images/pre_{}", "images/post_{}", "label/{}"),
+        ("before_{}", "after_{}", "mask_{}"),
+        ("imgs/T1-a_{}", "imgs/T2-a_{}", "imgs/label-a_{}"),
+    ],
+)
+def test_words_before_the_stems_of_one_folder(tmp_path, places):
+    for number in range(3):
+        for place, value in zip(places, (0, 100, 255 * (number > 1)), strict=True):
+            put(tmp_path / f"{place.format(number)}.png", value + number * (value < 200))
+    folder = PairFolder(tmp_path, label_threshold=100)
+    assert not check_pairs(folder).faults and len(folder) == 3
+    for number, pair in enumerate(folder.pairs()):
+        images = folder.load(pair)
+        assert (images.before[0, 0, 0], images.after[0, 0, 0]) == (number, 100 + number)
+        assert images.label[0, 0] == (number > 1)
+
+
 def test_one_pair_is_enough_for_a_word(tmp_path):
     put_pairs(tmp_path, ("x", "x", "x_mask"), [9])
     assert len(PairFolder(tmp_path).pairs()) == 1 and PairFolder(tmp_path).pairs()[0].label is not None

@@ -352,7 +352,9 @@ def _described(layout: Layout) -> Iterator[str]:
         for role, listing in files.listings.items():
             if listing.matched:
                 matched.setdefault(listing.matched, []).append(files.names[role])
-        named += [f"in {' and '.join(names)} {how}" for how, names in matched.items()]
+        for how, names in matched.items():
+            places = " and ".join(dict.fromkeys(names))
+            named.append(how if places == "." else f"in {places} {how}")
         ways.setdefault(", ".join(named), []).append(split)
     for way, splits in ways.items():
         if way:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import takewhile
 
 from bitemporal.pairs.listing import Listing
-from bitemporal.pairs.names import DATE_ENDINGS, LABEL_ENDINGS, normal
+from bitemporal.pairs.names import DATE_ENDINGS, DATE_WORDS, LABEL_ENDINGS, normal
 
 _SEPARATORS = "_-. "
 _ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
@@ -45,6 +45,19 @@ def match_prefixes(before: Listing, after: Listing) -> tuple[Listing, Listing]:
         if all(begins) and _rests(before, begins[0]) & _rests(after, begins[1]):
             return _without_prefix(before, begins[0]), _without_prefix(after, begins[1])
     return before, after
+
+
+def words_at_the_end(listing: Listing) -> Listing:
+    """The files of a folder by stems whose word for a date or for labels stands at the end: ``pre_x`` as ``x_pre``."""
+    names = {}
+    for stem in listing.files:
+        end = next((i for i, letter in enumerate(stem) if letter in _SEPARATORS), 0)
+        word = normal(stem[:end])
+        if len(word) > 1 and (word in DATE_WORDS or word in LABEL_ENDINGS) and stem[end + 1 :]:
+            names[stem] = f"{stem[end + 1 :]}{stem[end]}{stem[:end]}"
+    if not names or len({*names.values(), *(listing.files.keys() - names.keys())}) < len(listing.files):
+        return listing
+    return _renamed(listing, names, "such words stand before the stem")
 
 
 def match_labels(labels: Listing, known: Collection[str]) -> Listing:

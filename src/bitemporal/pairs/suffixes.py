@@ -13,7 +13,7 @@ from pathlib import Path
 from bitemporal.errors import OptionError
 from bitemporal.pairs.listing import Listing
 from bitemporal.pairs.names import DATE_ENDINGS, DATES, LABEL, LABEL_ENDINGS, normal
-from bitemporal.pairs.stems import match_prefixes, match_spelling
+from bitemporal.pairs.stems import match_prefixes, match_spelling, words_at_the_end
 from bitemporal.remedies import as_option
 
 _SEPARATORS = "_-. "
@@ -258,15 +258,19 @@ def part_folder(listing: Listing, stated: Suffixes | None) -> tuple[Suffixes, di
 
     Returns:
         The suffixes, and the files under the names ``A``, ``B`` and, if any, ``label``, by the stems of pairs; ``None``
-        when the stems have no such ends, or some stem has none of them.
+        when the stems have no such ends, or beginnings, or some stem has none of them.
     """
     suffixes = _stated(stated, listing.files) if stated else _known_suffixes(listing)
     if suffixes is None:
+        listing = words_at_the_end(listing)
+        suffixes = _known_suffixes(listing)
+    if suffixes is None:
         return None
+    how = listing.matched
     listing = suffixes.at_the_end(listing)
     ends = dict(zip((*DATES, LABEL), (suffixes.before, suffixes.after, suffixes.label), strict=True))
     by_length = sorted((len(end), role, end) for role, end in ends.items() if end is not None)
-    parted = {role: Listing() for _, role, _ in by_length}
+    parted = {role: Listing(matched=how) for _, role, _ in by_length}
     for stem, path in listing.files.items():
         # the longest end decides: _post_target ends in _target, and so would x_target end in nothing
         fits = next(((role, n) for n, role, end in reversed(by_length) if stem.endswith(end) and stem != end), None)
