@@ -223,13 +223,15 @@ def _compare_places(pair: Pair, faults: list[Fault], notes: list[tuple[str, Path
             what = "shows another place of the ground than the image before"
             faults.append(Fault(path, what, "correct the georeference that is wrong, or remove the pair", "size"))
         elif found == "unlike":
-            label = "" if pair.label is None or pair.label_after else f" --label {as_typed(pair.label)}"
-            tiles = f"bitemporal data tiles {as_typed(pair.before)} {as_typed(pair.after)}{label}"
-            tiles += (
-                f" -o {as_typed(free_name(f'{pair.stem}-tiles'))} --size {min(*first.shape, _TILE)} --minimum-valid 0"
+            output = as_typed(free_name(f"{pair.stem}-tiles"))
+            command = (
+                f"bitemporal data tiles {as_typed(pair.before)} {as_typed(pair.after)} -o {output} "
+                f"--size {min(*first.shape, _TILE)} --minimum-valid 0"
             )
+            if pair.label is not None and pair.label_after is None:
+                command += f" --label {as_typed(pair.label)}"
             what = "has pixels on the ground that are turned against those of the image before, or lie elsewhere"
-            faults.append(Fault(path, what, f"`{tiles}` brings all onto the pixels of the image before", "size"))
+            faults.append(Fault(path, what, f"`{command}` brings all onto the pixels of the image before", "size"))
 
 
 def _border_note(root: Path, size: tuple[int, int]) -> str:
