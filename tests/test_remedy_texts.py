@@ -32,8 +32,9 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 QUOTED = re.compile(r"^(as_typed|as_option|as_options|shlex\.quote|\w+\.check_command)\(|:[.\d]*[dgf]$")
 QUOTED_BEFORE = {
     "cli/evaluate.py": {"how_to_check"},
+    "datasets/catalog.py": {"card.tile", "card.options"},
     "imagery/decode.py": {"first"},
-    "pairs/check.py": {"tiles", "output", "min(*size, _TILE)"},
+    "pairs/check.py": {"tiles", "output", "label", "min(*size, _TILE)"},
     "run/reproduction.py": {"dataset"},
     "run/scores.py": {"command", "' '.join([bundle, data, *stated])", "split", "output"},
     "scenes/exclusion.py": {"crs"},
@@ -159,10 +160,16 @@ def modules_of(command: str) -> frozenset[str]:
     return frozenset(seen | {other for other in MODULES if other.rpartition(".")[0] in seen and "cli" not in other})
 
 
+def stands_for(inserted: re.Match[str]) -> str:
+    """Words in place of what is put into a command."""
+    return "1 1" if "join" in inserted[1] else "" if inserted[1] in ("card.options", "label") else "1"
+
+
 def wrong_commands(text: Text) -> Iterator[str]:
     """What is wrong with the commands that a text has in backticks, or consists of."""
     commands = SHELL.findall(text.text)
-    if re.match("bitemporal [a-z]", text.text) and OPEN in text.text and "`" not in text.text:
+    is_begun = re.match("bitemporal [a-z]", text.text) and OPEN in text.text and "`" not in text.text
+    if is_begun:  # and what follows, such as further options, is added to it
         commands.append(text.text)
     for command in commands:
         if any(text.file == file and part in f"`{command}`" for file, part in USAGE):
@@ -170,11 +177,12 @@ def wrong_commands(text: Text) -> Iterator[str]:
         for part in INSERTED.findall(command):
             if not QUOTED.search(part) and part not in QUOTED_BEFORE.get(text.file, ()):
                 yield f"{part} is not quoted for a shell in `{command}`"
-        plain = INSERTED.sub(lambda match: "1 1" if "join" in match[1] else "1", command)
+        plain = INSERTED.sub(stands_for, command)
         if placeholder := re.search(r"(?<![\w:.'])[A-Z]{2,}(?![\w:])", plain):
             yield f"placeholder {placeholder[0]} in `{command}`"
         if plain.startswith("bitemporal ") and not command.startswith(f"bitemporal {OPEN}"):
-            yield from wrong_words(shlex.split(plain)[1:])
+            wrong = wrong_words(shlex.split(plain)[1:])
+            yield from (one for one in wrong if not is_begun or "are required" not in one)
 
 
 def wrong_words(words: list[str]) -> Iterator[str]:

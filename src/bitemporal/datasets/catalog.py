@@ -5,7 +5,6 @@ The facts are in ``catalog.yaml`` next to this file.
 
 import difflib
 import os
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ import yaml
 
 from bitemporal.errors import DataError, OptionError
 from bitemporal.imagery.label_rules import LabelOptions
+from bitemporal.remedies import as_typed
 
 
 @dataclass(frozen=True)
@@ -213,13 +213,12 @@ def dataset_card(name: str) -> DatasetCard:
 
 def check_command(card: DatasetCard, root: str | os.PathLike[str]) -> str:
     """The command that checks a data set, with the options that read it."""
-    return " ".join(filter(None, ("bitemporal data check", shlex.quote(os.fspath(root)), card.options)))
+    return " ".join(filter(None, ("bitemporal data check", as_typed(root), card.options)))
 
 
 def tiles_command(card: DatasetCard, root: str | os.PathLike[str]) -> str:
     """The command that cuts a data set of large images into pairs."""
-    place = shlex.quote(os.fspath(root))
-    return f"bitemporal data tiles {place} -o TILES --size {card.tile} {card.options}".rstrip()
+    return f"bitemporal data tiles {as_typed(root)} -o tiles --size {card.tile} {card.options}".rstrip()
 
 
 def manual_text(card: DatasetCard) -> str:
