@@ -11,6 +11,7 @@ from bitemporal.cli.data_stats import save_histogram
 from bitemporal.cli.main import main
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs.partition import read_partition
+from conftest import write_pair
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 needs_shared = [
@@ -77,6 +78,21 @@ def test_check_of_a_faulty_set(tmp_path, capsys):
         "  -> ",
     ):
         assert words in out, out
+
+
+def test_one_fault_of_many_files_is_said_once(tmp_path, capsys):
+    shape = (8, 8, 3)
+    for i in range(9):
+        write_pair(tmp_path, "train", f"p{i}", np.zeros(shape, np.uint8), np.ones(shape, np.uint8), np.eye(8))
+        if i:
+            (tmp_path / f"train/B/p{i}.png").unlink()
+    assert main(["data", "check", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert f"{tmp_path}: 16 faults" in said  # image and label of each of 8 pairs
+    assert [f"A/p{i}.png: has no partner in B" in said for i in range(1, 9)] == [True] * 3 + [False] * 5
+    assert "  and 5 more files: has no partner in B\n" in said
+    assert main(["data", "check", str(tmp_path), "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)["faults"]) == 16
 
 
 def test_check_with_label_options(tmp_path, capsys):

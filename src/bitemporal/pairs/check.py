@@ -34,6 +34,7 @@ _MOST_WORKERS = 8  # reading from one disk gains nothing beyond
 _CHUNK = 32
 _TILE = 256  # pixels of the side of proposed tiles
 _BORDER_PIXELS = 256
+_NAMED = 3  # files named of those with the same fault
 
 FaultKind = Literal["folder", "partner", "duplicate", "unlabelled", "file", "size", "label", "list"]
 """What is wrong: folder, no images in it; partner, a file without its counterparts; duplicate, several files of one
@@ -105,14 +106,22 @@ class FolderCheck:
         return f"FolderCheck({str(self.root)!r}, {', '.join(f'{len(found):,} {what}' for found, what in counts)})"
 
     def report(self) -> str:
-        """All faults in words, those with one remedy together."""
+        """All faults in words, those with one remedy together; of many files with the same fault, the first ones."""
         groups: dict[tuple[FaultKind, str], list[Fault]] = {}
         for fault in self.faults:
             groups.setdefault((fault.kind, fault.remedy), []).append(fault)
         count = len(self.faults)
         lines = [f"{self.root}: {count} {'fault' if count == 1 else 'faults'}"]
         for (_, remedy), faults in groups.items():
-            lines += [f"  {shown(fault.path, self.root)}: {fault.what}" for fault in faults]
+            same: dict[str, list[Path]] = {}
+            for fault in faults:
+                same.setdefault(fault.what, []).append(fault.path)
+            for what, paths in same.items():
+                # a line in place of one file would save nothing
+                named = paths if len(paths) <= _NAMED + 1 else paths[:_NAMED]
+                lines += [f"  {shown(path, self.root)}: {what}" for path in named]
+                if more := len(paths) - len(named):
+                    lines.append(f"  and {more:,} more files: {what}")
             lines.append(f"    -> {remedy}")
         return "\n".join(lines)
 
