@@ -34,7 +34,7 @@ QUOTED_BEFORE = {
     "cli/evaluate.py": {"how_to_check"},
     "datasets/catalog.py": {"card.tile", "card.options"},
     "imagery/decode.py": {"first"},
-    "pairs/check.py": {"tiles", "output", "label", "min(*size, _TILE)"},
+    "pairs/check.py": {"tiles", "command", "output", "min(*size, _TILE)", "min(*first.shape, _TILE)"},
     "run/reproduction.py": {"dataset"},
     "run/scores.py": {"command", "' '.join([bundle, data, *stated])", "split", "output"},
     "scenes/exclusion.py": {"crs"},
