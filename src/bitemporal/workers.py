@@ -1,13 +1,19 @@
 """Other processes of this machine that take a share of the work; which may die, or hang."""
 
 import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, NoReturn, TypeVar
 
 from bitemporal.errors import OptionError
+
+_INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -126,8 +132,42 @@ def process_pool(workers: int, remedy: str = "use --workers 1", **settings: Any)
         OptionError: When this machine cannot start any.
     """
     check_processes(remedy)
-    # forking a process that already runs torch's threads can hang
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), **settings)
+    beginning = settings.pop("initializer", None), settings.pop("initargs", ())
+    return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_begin, initargs=beginning, **settings)
+
+
+class _Process(SpawnProcess):
+    """A process that Ctrl-C does not reach while it starts, where it would answer with a traceback."""
+
+    def start(self) -> None:
+        resource_tracker.ensure_running()  # starting it would let the signal through again
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Context(SpawnContext):
+    """Processes that are spawned: forking one that already runs torch's threads can hang."""
+
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        Process = _Process
+
+
+def _begin(initializer: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
+    """From here on Ctrl-C ends a process, in silence, as the one that started it says what happened."""
+    if initializer is not None:
+        initializer(*arguments)
+    signal.signal(signal.SIGINT, _end)
+    if hasattr(signal, "pthread_sigmask"):
+        if signal.SIGINT in signal.sigpending():  # raised from here, the executor would print it
+            os._exit(_INTERRUPTED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(_INTERRUPTED)
 
 
 def stop_processes(pool: ProcessPoolExecutor) -> None:
