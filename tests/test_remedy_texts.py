@@ -29,12 +29,12 @@ INSERTED = re.compile(rf"{OPEN}([^{CLOSE}]*){CLOSE}")
 SHELL = re.compile(r"`((?:bitemporal|rio|python|pip) [^`]+)`")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
-QUOTED = re.compile(r"^(as_typed|as_option|as_options|shlex\.quote|\w+\.check_command)\(|:[.\d]*[dgf]$")
+QUOTED = re.compile(r"^(min|max|len|as_typed|as_option|as_options|shlex\.quote|\w+\.check_command)\(|:[.\d]*[dgf]$")
 QUOTED_BEFORE = {
     "cli/evaluate.py": {"how_to_check"},
     "datasets/catalog.py": {"card.tile", "card.options"},
     "imagery/decode.py": {"first"},
-    "pairs/check.py": {"tiles", "command", "output", "min(*size, _TILE)", "min(*first.shape, _TILE)"},
+    "pairs/check.py": {"tiles", "command", "output", "label"},
     "run/reproduction.py": {"dataset"},
     "run/scores.py": {"command", "' '.join([bundle, data, *stated])", "split", "output"},
     "scenes/exclusion.py": {"crs"},
