@@ -568,6 +568,24 @@ def test_a_reader_that_ends_does_not_end_the_command(end, tiny_pairs, tmp_path):
     assert "Broken" not in (getattr(done, other) or "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["--help"], ["data", "check", "--help"]])
+def test_output_that_cannot_be_written_is_one_line(words):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bitemporal", *words], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "standard output cannot be written" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_output_is_no_fault(closed):
+    command = f"exec {sys.executable} -m bitemporal models {closed}>&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+
+
 def test_results_as_json(tiny_pairs, tmp_path, capsys):
     assert main(["data", "check", str(tiny_pairs), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -133,23 +133,42 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 
 class _Stream(io.FileIO):
-    """A stream that drops what no one reads any more, so that a command behind ``| head`` still ends its work."""
+    """A stream that drops what no one reads any more, so that a command behind ``| head`` still ends its work.
+
+    So it does where the disk of its file is full; that is a fault, which is kept.
+    """
+
+    fault: OSError | None = None
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self.fault = error
             with open(os.devnull, "wb") as nothing:
                 os.dup2(nothing.fileno(), self.fileno())
             return memoryview(data).nbytes
 
 
+def flush_output() -> bool:
+    """Write what was printed; ``False``, with a line that says why, when it could not be written whole."""
+    sys.stdout.flush()
+    fault = getattr(getattr(sys.stdout.buffer, "raw", None), "fault", None)
+    if fault is not None:
+        print(f"bitemporal: standard output cannot be written ({fault}); free space there", file=sys.stderr)
+    return fault is None
+
+
 def outlive_readers() -> None:
-    """Let this process go on when the reader of its output ends."""
+    """Let this process go on when the reader of its output ends, or there is none."""
     for name in ("stdout", "stderr"):
         stream: TextIO | None = getattr(sys, name)
-        if stream is None or stream is not getattr(sys, f"__{name}__"):
-            continue  # no output at all, or caught by a program around this one
+        if stream is None:  # closed by the shell; else the next file opened would take its place
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            continue
+        if stream is not getattr(sys, f"__{name}__"):
+            continue  # caught by a program around this one
         stream.flush()
         buffer = io.BufferedWriter(_Stream(stream.fileno(), "wb", closefd=False))
         lines = stream.isatty() or name == "stderr"

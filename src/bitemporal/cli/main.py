@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bitemporal.cli.dispatch import which_predict
-from bitemporal.cli.execution import INTERRUPTED, CommonOptions, execute, outlive_readers
+from bitemporal.cli.execution import INTERRUPTED, CommonOptions, execute, flush_output, outlive_readers
 from bitemporal.cli.parser import call, make_parser
 from bitemporal.cli.words import arrange, commands_meant, did_you_mean, nearest
 from bitemporal.errors import BitemporalError
@@ -52,9 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
             return _run(arguments)
         outlive_readers()
         try:
-            return _run(sys.argv[1:])
-        finally:
-            sys.stdout.flush()
+            status = _run(sys.argv[1:])
+        except SystemExit as ended:  # of help and typing errors
+            status = ended.code if isinstance(ended.code, int) else 1
+        return status if flush_output() else status or 1
     except KeyboardInterrupt:  # before a command runs, as while its module is imported
         print("bitemporal: interrupted", file=sys.stderr)
         return INTERRUPTED
