@@ -722,13 +722,13 @@ def test_everything_that_is_not_used_is_named(tmp_path, capsys):
 
 def test_litter_and_papers_are_not_named(tmp_path):
     put_names(tmp_path, ("A", "B", "label"), ["x"])
-    for name in (".DS_Store", "Thumbs.db", "README.md", "LICENSE", "source.json"):
+    for name in (".DS_Store", "Thumbs.db", "README.md", "LICENSE", "source.json", "synthetic.json"):
         (tmp_path / name).write_text("x")
     for name in ("__MACOSX", "@eaDir", "System Volume Information", "A/@eaDir", "A/.ipynb_checkpoints"):
         (tmp_path / name).mkdir()
     folder = PairFolder(tmp_path)
     assert not check_pairs(folder).warnings
-    assert folder.notes == ("LICENSE, README.md, source.json left aside, as read-me, licence or the like",)
+    assert folder.notes == ("LICENSE, README.md left aside, as read-me, licence or the like",)
 
 
 def test_a_folder_around_the_data_is_looked_through(tmp_path, capsys):

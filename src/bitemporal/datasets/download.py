@@ -22,6 +22,7 @@ from bitemporal.datasets.catalog import Archive, DatasetCard, Direct, Hub, Manua
 from bitemporal.datasets.layout import SplitFolders, compare_with_card, find_splits
 from bitemporal.datasets.unpack import archive_stem, check_space, is_archive, safe_extract
 from bitemporal.errors import DataError, DownloadError, OptionError
+from bitemporal.imagery.training_images import SOURCE
 from bitemporal.outputs import check_new_folder
 from bitemporal.pairs.listing import is_litter
 
@@ -203,7 +204,7 @@ def _arrange(card: DatasetCard, staging: Path, folder: Path, origin: dict[str, A
         "pairs": {split: folders.pairs for split, folders in splits.items()},
         "differs": compare_with_card(card, splits),
     }
-    (arranged / "source.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (arranged / SOURCE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if folder.exists():
         folder.rmdir()
     arranged.rename(folder)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # rasterio is an extra
 SYNTHETIC = "synthetic.json"
 """File in the folder of synthetic pairs and scenes that holds how they were made."""
 
+SOURCE = "source.json"
+"""File in the folder of a downloaded data set that holds where it is from."""
+
 SYNTHETIC_SCENE = "synthetic scene by bitemporal"
 """Description in the header of the rasters of synthetic scenes."""
 

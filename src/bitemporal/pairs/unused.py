@@ -10,6 +10,7 @@ import numpy as np
 from bitemporal.errors import DataError
 from bitemporal.imagery.band_files import band_files
 from bitemporal.imagery.decode import decode
+from bitemporal.imagery.training_images import SOURCE, SYNTHETIC
 from bitemporal.pairs.listing import entries, is_image, is_litter
 from bitemporal.pairs.names import DATE_WORDS, DATES, LABEL, dates_among, labels_among, missing_date, normal
 from bitemporal.pairs.one_pair import images_in
@@ -28,7 +29,8 @@ _DEPTH = 3  # of folders below the data that are searched for bands
 _BAND = re.compile(r"(^|_)B(0\d|1[0-2]|8A)\.(tiff?|jp2)$", re.IGNORECASE)
 _MOST_OF_MASKS = 3  # values
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
-_PAPERS = ("readme", "read_me", "licen", "citation", "changelog", "source.json")
+_PAPERS = ("readme", "read_me", "licen", "citation", "changelog")
+_OWN = (SYNTHETIC, SOURCE)  # records of `data synth` and `data download`
 
 
 def unused(
@@ -116,7 +118,7 @@ def _unused_lists(folder: Path, names: Sequence[str], options: ReadingOptions) -
             f"{folder}: {', '.join(lists)} not used, as folders or other lists say which pair is in which split; "
             + (f"--splits {as_typed(place)} makes these decide" if place else "move them elsewhere")
         )
-    rest = [name for name in names if name not in lists and not is_litter(name) and not is_paper(name)]
+    rest = [name for name in names if name not in lists and name not in _OWN and not is_litter(name) and not is_paper(name)]
     if rest:
         yield (
             f"{folder}: {', '.join(rest[:3])}{', ...' if rest[3:] else ''} not used, being neither image nor the list "
@@ -125,7 +127,7 @@ def _unused_lists(folder: Path, names: Sequence[str], options: ReadingOptions) -
 
 
 def is_paper(name: str) -> bool:
-    """Whether a file is what accompanies any data set: read-me, licence, the record of a download."""
+    """Whether a file is what accompanies any data set: read-me, licence or the like."""
     return name.lower().startswith(_PAPERS)
 
 
