@@ -118,7 +118,8 @@ def _unused_lists(folder: Path, names: Sequence[str], options: ReadingOptions) -
             f"{folder}: {', '.join(lists)} not used, as folders or other lists say which pair is in which split; "
             + (f"--splits {as_typed(place)} makes these decide" if place else "move them elsewhere")
         )
-    rest = [name for name in names if name not in lists and name not in _OWN and not is_litter(name) and not is_paper(name)]
+    known = {*lists, *_OWN}
+    rest = [name for name in names if name not in known and not is_litter(name) and not is_paper(name)]
     if rest:
         yield (
             f"{folder}: {', '.join(rest[:3])}{', ...' if rest[3:] else ''} not used, being neither image nor the list "
