@@ -1,7 +1,9 @@
 """Other processes: what they do comes in order, and one that dies or hangs ends with an error, not for ever."""
 
 import multiprocessing
+import os
 import signal
+import subprocess
 import sys
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -10,7 +12,10 @@ import pytest
 
 from bitemporal import workers
 from bitemporal.errors import OptionError
-from bitemporal.workers import Process, Watch, map_in_processes, sign_of_life
+from bitemporal.pairs import PairFolder, check_pairs
+from bitemporal.run.recipe import TrainRecipe
+from bitemporal.run.stages import train
+from bitemporal.workers import Process, Watch, check_workers, cpus, map_in_processes, sign_of_life
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the state of a process is read from /proc")
 
@@ -120,3 +125,90 @@ def test_a_process_is_stopped_while_it_works():
     process.stop()
     with pytest.raises(BaseException):  # noqa: B017  broken or cancelled, as the moment decides
         frozen.result(60)
+
+
+STARTERS = {
+    "pool": """for _ in map_in_processes(hold, [write] * 2, 2, 1): pass""",
+    "process of an archive": """Process("", int).submit(hold, write).result()""",
+    "loading processes": """next(iter(Loader([write] * 2, [[0], [1]], hold, 2)))""",
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a pipe that processes inherit")
+@pytest.mark.parametrize("starter", STARTERS)
+def test_processes_end_with_the_one_that_started_them(starter, tmp_path):
+    """Every process holds an end of one pipe; its reader sees the end of the last of them."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time\n"
+        "from bitemporal.run.loading import Loader\n"
+        "from bitemporal.workers import Process, map_in_processes\n"
+        f"write = {str(pipe)!r}\n"
+        "def hold(path):\n"
+        "    end = os.open(path if isinstance(path, str) else path[0], os.O_WRONLY)\n"
+        "    os.write(end, b'.')\n"
+        "    time.sleep(1000)\n"
+        f"if __name__ == '__main__':\n    {STARTERS[starter]}"
+    )
+    with subprocess.Popen([sys.executable, script]) as process, pipe.open("rb", buffering=0) as read:
+        try:
+            assert read.read(1) == b"."
+        finally:
+            process.kill()
+        assert wait([read], 30)
+        while read.read(1):
+            assert wait([read], 30)
+
+
+def test_a_library_call_starts_no_process_unasked(tmp_path, tiny_pairs, monkeypatch):
+    """The script has no guard: a process that it started would run it again, and die of it."""
+    from bitemporal.pairs import check
+
+    monkeypatch.setattr(multiprocessing.Process, "start", lambda _: pytest.fail("a process"))
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", lambda _: pytest.fail("a process"))
+    monkeypatch.setattr(multiprocessing.get_context("fork").Process, "start", lambda _: pytest.fail("a process"))
+    monkeypatch.setattr(check, "_SMALL", 1)
+    check_pairs(PairFolder(tiny_pairs))
+    recipe = TrainRecipe(
+        model="test_tinycd", data=str(tiny_pairs), out=str(tmp_path), max_steps=1, batch_size=1, crop_size=32
+    )
+    train(recipe)
+    assert recipe.of_command().workers == 2
+
+
+def test_a_command_takes_processes_for_a_large_folder(tiny_pairs, monkeypatch):
+    from bitemporal.pairs import check
+
+    monkeypatch.setattr(check, "_SMALL", 1)
+    monkeypatch.setattr(check, "cpus", lambda: 3)
+    monkeypatch.setattr(workers, "_unasked", True)
+    taken = []
+    monkeypatch.setattr(
+        check, "map_in_processes", lambda read, pairs, count, _: taken.append(count) or map(read, pairs)
+    )
+    check_pairs(PairFolder(tiny_pairs))
+    assert taken == [3]
+
+
+def test_more_processes_than_can_be_meant_are_refused_before_any_work(monkeypatch):
+    check_workers(32)
+    with pytest.raises(OptionError, match=rf"found 100000, expected 1 to .* processes.*use --workers {cpus()}"):
+        check_workers(100_000)
+    with pytest.raises(OptionError, match="found 0, expected 1 to"):
+        check_workers(0)
+    check_workers(0, least=0)
+    monkeypatch.setattr(workers, "cpus", lambda: 64)
+    check_workers(256)
+    with pytest.raises(OptionError, match="1 to 256"):
+        check_workers(257)
+
+
+def test_a_system_without_room_for_a_process_is_an_error_with_the_remedy(monkeypatch):
+    def no_room(*_):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(workers.SpawnProcess, "start", no_room)
+    with pytest.raises(OptionError, match=r"workers: 2 processes cannot be started.*unavailable.*--workers 1"):
+        list(map_in_processes(abs, [1, 2], 2, 1))

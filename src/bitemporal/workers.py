@@ -3,11 +3,14 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, NoReturn, TypeVar
 
@@ -93,6 +96,62 @@ class Watch:
         return self._silent >= SPANS
 
 
+_LEAST_LIMIT, _PER_CORE = 32, 4
+
+_unasked = False
+
+
+def allow_processes() -> None:
+    """Let work start processes that no one asked for by number: this is a command, not somebody's own script.
+
+    A script without ``if __name__ == "__main__":`` would be run again in each of them.
+    """
+    global _unasked
+    _unasked = True
+
+
+def processes_unasked() -> bool:
+    """Whether work may start processes that no one asked for by number."""
+    return _unasked
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # what a container or batch system grants; Linux only
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def check_workers(workers: int, least: int = 1) -> None:
+    """Refuse a number of processes of this machine that cannot be meant, before any work.
+
+    Args:
+        workers: The number.
+        least: The lowest one that makes sense.
+
+    Raises:
+        OptionError: When it is lower, or higher than the machine can be expected to run.
+    """
+    most = max(_LEAST_LIMIT, _PER_CORE * cpus())
+    if not least <= workers <= most:
+        raise OptionError(
+            f"workers: found {workers}, expected {least} to {most} processes ({_PER_CORE} per core of this machine, or "
+            f"{_LEAST_LIMIT}); use --workers {max(least, min(workers, cpus()))}"
+        )
+
+
+def end_with_parent(*_: object) -> None:
+    """From now on this process ends with the one that started it, however that one ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        watch = partial(_end_after, parent.sentinel)
+        threading.Thread(target=watch, name="end with parent", daemon=True).start()
+
+
+def _end_after(sentinel: int) -> NoReturn:
+    wait([sentinel])
+    os._exit(1)  # no one is left who would read a word of it
+
+
 def check_processes(remedy: str) -> None:
     """Refuse to start processes that could not talk to each other: their locks need a little shared memory.
 
@@ -157,6 +216,7 @@ class _Context(SpawnContext):
 
 def _begin(initializer: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
     """From here on Ctrl-C ends a process, in silence, as the one that started it says what happened."""
+    end_with_parent()
     if initializer is not None:
         initializer(*arguments)
     signal.signal(signal.SIGINT, _end)
@@ -204,13 +264,19 @@ def map_in_processes(
     Raises:
         OptionError: When processes cannot be started, or one dies, or all hang.
     """
+    check_workers(workers)
     if workers == 1 or len(items) < 2:
         yield from map(function, items)
         return
     pool = process_pool(workers)
     try:
         starts = range(0, len(items), chunk)
-        parts = [pool.submit(_results, function, items[start : start + chunk]) for start in starts]
+        try:
+            parts = [pool.submit(_results, function, items[start : start + chunk]) for start in starts]
+        except OSError as error:  # the system has no room for one more
+            raise OptionError(
+                f"workers: {workers} processes cannot be started ({error}); use fewer (workers=1, --workers 1)"
+            ) from error
         for part in parts:
             yield from _wait_for(part, parts, f"{workers} processes")
         pool.shutdown()

@@ -1,6 +1,5 @@
 """``bitemporal data synth``."""
 
-import os
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +8,7 @@ from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
 from bitemporal.outputs import check_new_folder
 from bitemporal.synthetic import CarDistribution, ChangeKind, write_folder, write_scene
+from bitemporal.workers import cpus
 
 
 def _split_sizes(pairs: int) -> dict[str, int]:
@@ -70,7 +70,7 @@ def synth(
         return Outcome({"before": before, "after": after, "label": label})
     sizes = _split_sizes(pairs)
     shares = CarDistribution(unchanged, small, medium, large, full)
-    processes = workers if workers is not None else max(1, min(os.cpu_count() or 1, pairs // 8))
+    processes = workers if workers is not None else max(1, min(cpus(), pairs // 8))
     write_folder(root, sizes, size, seed, cars or shares, gsd, kinds, processes, progress=console.is_terminal)
     counts = ", ".join(f"{count} {split}" for split, count in sizes.items())
     console.print(f"{root}: {counts} pairs of {size} x {size} pixels, seed {seed}", soft_wrap=True)

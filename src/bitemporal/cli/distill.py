@@ -21,7 +21,7 @@ def distill(*, recipe: DistillRecipe) -> Outcome:
     from bitemporal.run.processes import is_first_process
     from bitemporal.run.stages import DistillationRun
 
-    DistillationRun(recipe)()
+    DistillationRun(recipe.of_command())()
     run = RunFolder(recipe.out)
     if not is_first_process():
         return Outcome(None)

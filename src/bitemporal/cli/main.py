@@ -12,6 +12,7 @@ from bitemporal.cli.execution import INTERRUPTED, CommonOptions, execute, flush_
 from bitemporal.cli.parser import call, make_parser
 from bitemporal.cli.words import arrange, commands_meant, did_you_mean, nearest
 from bitemporal.errors import BitemporalError
+from bitemporal.workers import allow_processes
 
 COMMANDS: dict[str, str] = {
     "data check": "bitemporal.cli.data_check:check",
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         if arguments is not None:
             return _run(arguments)
         outlive_readers()
+        allow_processes()
         try:
             status = _run(sys.argv[1:])
         except SystemExit as ended:  # of help and typing errors

@@ -17,7 +17,7 @@ def train(*, recipe: TrainRecipe) -> Outcome:
     from bitemporal.run import stages  # here, as in every command: options are explained without torch
     from bitemporal.run.processes import is_first_process
 
-    bundle = stages.train(recipe)
+    bundle = stages.train(recipe.of_command())
     if not is_first_process():
         return Outcome(None)
     print(bundle)

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from bitemporal.errors import DataError, LabelError, OptionError
+from bitemporal.errors import DataError, LabelError
 from bitemporal.imagery.borders import LEAST_BORDER, zero_border
 from bitemporal.imagery.decode import Decoded, FileFault, decode
 from bitemporal.imagery.label_rules import LabelDecoding
@@ -27,7 +27,7 @@ from bitemporal.pairs.partition import PartitionRow
 from bitemporal.pairs.repeated import SAME_DATES, digest_of, in_several_splits
 from bitemporal.pairs.unused import few_of
 from bitemporal.remedies import as_typed, free_name
-from bitemporal.workers import map_in_processes, processes_available
+from bitemporal.workers import check_workers, cpus, map_in_processes, processes_available, processes_unasked
 
 _SMALL = 2000  # pairs below which starting processes costs more than it saves
 _MOST_WORKERS = 8  # reading from one disk gains nothing beyond
@@ -261,15 +261,10 @@ def _has_zero_border(decoded: Decoded) -> bool:
     return LEAST_BORDER <= share < 1 and share * zero.size >= _BORDER_PIXELS
 
 
-def _cpus() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # what a container or batch system grants; Linux only
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def _readings(pairs: Sequence[Pair], read: Callable[[Pair], _Reading], workers: int | None) -> Iterator[_Reading]:
     """Readings in the order of the pairs."""
-    several = len(pairs) >= _SMALL and processes_available()
-    count = workers or (min(_cpus(), _MOST_WORKERS) if several else 1)
+    several = processes_unasked() and len(pairs) >= _SMALL and processes_available()
+    count = workers or (min(cpus(), _MOST_WORKERS) if several else 1)
     return map_in_processes(read, pairs, count, _CHUNK)
 
 
@@ -290,19 +285,20 @@ def check_pairs(
 
     Args:
         folder: The folder; it is not changed. ``folder.with_decoding(check.decoding)`` decodes labels as found here.
-        workers: Processes; the result is the same for any number. ``None`` takes one for a small folder, else as
-            many as there are CPUs, at most 8. A script that asks for several must start under
-            ``if __name__ == "__main__":``.
+        workers: Processes; the result is the same for any number. ``None`` starts none, except in a
+            command: there a large folder takes one per CPU, at most 8. A script that asks for several must start
+            under ``if __name__ == "__main__":``.
         progress: Show a progress bar, on a terminal.
         images: Read the images too; otherwise only the labels, which is all that CAR needs.
         splits: Read these splits only.
 
     Raises:
         DataError: When there is no such split.
-        OptionError: When ``workers`` is below 1, or processes cannot be started or die.
+        OptionError: When ``workers`` is below 1 or far above the number of CPUs, or processes cannot be started, or
+            die.
     """
-    if workers is not None and workers < 1:
-        raise OptionError(f"workers: found {workers}, expected at least 1, or nothing for as many as fit")
+    if workers is not None:
+        check_workers(workers)
     chosen = folder.chosen(splits)
     check = FolderCheck(folder.root, warnings=list(folder.warnings))
     check.faults += [Fault.of(fault, "list") for split, fault in folder.list_faults if split in chosen]

@@ -61,6 +61,7 @@ from bitemporal.run.processes import (
 )
 from bitemporal.run.progress import Loggers, MetricsTable, StageProgress
 from bitemporal.run.recipe import TrainRecipe
+from bitemporal.workers import check_workers, end_with_parent
 
 _VALIDATIONS_PER_STAGE = 20
 _ROWS_PER_VALIDATION = 5
@@ -137,7 +138,9 @@ def check_fit(recipe: TrainRecipe, name: str, card: ModelCard) -> None:
     Raises:
         RecipeError: When a field does not suit the network; the text names it.
         DeviceError: When the machine lacks what a field asks for.
+        OptionError: When there would be more loading processes than the machine can be expected to run.
     """
+    check_workers(recipe.workers or 0, least=0)
     cuda = torch.cuda.is_available()
     if recipe.precision == "fp16" and not cuda:
         raise DeviceError("precision: fp16 needs a CUDA device, and there is none; use bf16 or fp32")
@@ -214,7 +217,8 @@ def _train(stage: Stage, build: Callable[[], Learner], console: Console) -> None
             # as an argument of its own the learner is copied, or processes would share one set of weights
             launch: Callable[..., None] = fabric.launch
             with errors_of_started_processes():
-                launch(partial(fit, stage=stage, console=shown), learner)
+                trained = fit if shown is not None else _fit_in_own_process
+                launch(partial(trained, stage=stage, console=shown), learner)
         except KeyboardInterrupt:
             console.print(
                 f"{stage.name}: run the same command again, and the run resumes at step {resume_step(stage.folder)}",
@@ -223,6 +227,11 @@ def _train(stage: Stage, build: Callable[[], Learner], console: Console) -> None
             raise
     if is_first_process():
         _finish(stage, learner.model)
+
+
+def _fit_in_own_process(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None) -> None:
+    end_with_parent()
+    fit(fabric, learner, stage, console)
 
 
 def fit(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None = None) -> None:
@@ -250,7 +259,7 @@ def fit(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None 
 
     loading = {
         "batch_size": optimisation.training.batch_size,
-        "workers": recipe.workers,
+        "workers": recipe.workers or 0,
         "rank": fabric.global_rank,
         "world_size": fabric.world_size,
     }
@@ -264,7 +273,7 @@ def fit(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None 
         loggers = Loggers(stage.folder.path)
     # with autocast's cache, both dates share a copy of each weight in half precision, and their gradients add up there
     uncached = torch.autocast("cpu", enabled=False, cache_enabled=False)
-    with uncached, loading_processes(recipe.workers), progress if fabric.is_global_zero else nullcontext():
+    with uncached, loading_processes(recipe.workers or 0), progress if fabric.is_global_zero else nullcontext():
         for batch in training:
             # by the step's number, so that a resumed run draws what an uninterrupted one draws
             torch.manual_seed(derive_seed(stage.seed, "step", step, fabric.global_rank))

@@ -22,7 +22,7 @@ from bitemporal.errors import BitemporalError, OptionError
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.pairs.batch import Batch
 from bitemporal.run.augmentation import augment
-from bitemporal.workers import SPAN, Watch, check_processes, hanging
+from bitemporal.workers import SPAN, Watch, check_processes, end_with_parent, hanging
 
 T = TypeVar("T")
 
@@ -151,6 +151,7 @@ class Loader(Generic[T]):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             timeout=SPAN if self.workers else 0,
+            worker_init_fn=end_with_parent,
         )
 
     def __iter__(self) -> Iterator[T]:

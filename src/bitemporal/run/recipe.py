@@ -29,6 +29,8 @@ _PAPER = {"teacher_start": "scratch", "teachers": "part", "criterion": "mse"}
 _PAPER_OPTIONS = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in _PAPER.items())
 _DEFAULTS = {"teachers": "all", "criterion": "kl"}
 
+_COMMAND_WORKERS = 2
+
 STAGES = ("origin", "teachers", "control", "student", "verdict")
 """Stages of a distillation run, in order."""
 
@@ -57,7 +59,7 @@ class TrainRecipe(PairOptions):
         augmentation: The model's own recipe, standard, changer, or none.
         precision: Arithmetic of the forward and backward pass.
         devices: Number of devices (GPUs where there are any, else CPU processes).
-        workers: Processes per device that load pairs.
+        workers: Processes per device that load pairs; when left out, 2 in a command, and none in Python.
         seed: Seed of weights, sampling, augmentation and dropout.
         validation_share: Share of the training pairs set aside for validation when there is no val split.
         validation_seed: Seed of the choice of those pairs; runs of several seeds then have the same ones.
@@ -78,7 +80,7 @@ class TrainRecipe(PairOptions):
     augmentation: Literal["model", "standard", "changer", "none"] = "model"
     precision: Precision = "fp32"
     devices: int = 1
-    workers: int = 2
+    workers: int | None = None
     seed: int = 0
     validation_share: float = 0.1
     validation_seed: int = 0
@@ -101,6 +103,10 @@ class TrainRecipe(PairOptions):
             raise RecipeError(
                 f"batch_size: {self.batch_size} pairs do not divide over {self.devices} devices; give a multiple"
             )
+
+    def of_command(self) -> Self:
+        """The recipe as a command runs it: with loading processes, where it does not say how many."""
+        return self if self.workers is not None else dataclasses.replace(self, workers=_COMMAND_WORKERS)
 
     @property
     def channels(self) -> int:

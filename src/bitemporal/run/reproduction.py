@@ -197,7 +197,7 @@ def estimate_cost(recipe: DistillRecipe, dataset: str) -> Cost:
             augment(torch.stack([first, second]), label, card.training.augmentation, size)
 
     step_s, forward_s, loading_s = (_seconds(work) * per_device / probed for work in (step, forward, load))
-    slowest = max(step_s, loading_s / max(1, recipe.workers))
+    slowest = max(step_s, loading_s / max(1, recipe.workers or 0))
     validation = forward_s * benchmark.validation_pairs / per_device
     half = recipe.max_steps // 2
 

@@ -177,7 +177,7 @@ class DistillationRun(TrainingRun):
             first_step=0,
             steps=min(-(-CALIBRATION_SAMPLES // size), stage.lengths[0]),  # the same after an extension
             batch_size=size,
-            workers=self.recipe.workers,
+            workers=self.recipe.workers or 0,
         )
         teachers.shifts = calibrate(teachers.networks, (batch.to(device) for batch in batches))
         teachers.to(torch.device("cpu"))  # each process of the stage moves them to a device of its own

@@ -27,7 +27,7 @@ from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs
 from bitemporal.scenes.prediction import predict_unless_finished
 from bitemporal.scenes.sources import is_remote
-from bitemporal.workers import SPAN, Process, Watch, hanging
+from bitemporal.workers import SPAN, Process, Watch, check_workers, hanging
 
 Engine = Literal["local", "ray"]
 Status = Literal["done", "skipped", "failed"]
@@ -122,7 +122,9 @@ def predict_archive(
         BitemporalError: When the detector cannot be used.
         MissingExtraError: When Ray is not installed.
     """
-    if workers < 1:
+    if engine == "local":
+        check_workers(workers)
+    elif workers < 1:
         raise OptionError(f"workers: found {workers}, expected at least 1")
     scenes = with_own_folders(scenes)
     table = Path(plan.out).resolve() / "status.csv"

@@ -19,7 +19,7 @@ from bitemporal.imagery.training_images import SYNTHETIC, SYNTHETIC_SCENE
 from bitemporal.outputs import replacing, unwritable
 from bitemporal.synthetic.changes import ChangeKind
 from bitemporal.synthetic.pair import CarDistribution, make_pair, make_scene
-from bitemporal.workers import map_in_processes
+from bitemporal.workers import check_workers, map_in_processes
 
 GENERATOR = 1
 """Increases whenever equal settings would give different pairs than before."""
@@ -119,8 +119,9 @@ def write_folder(
         raise OptionError(f"pairs: found {pairs}, expected the number of pairs by split, at least one in all")
     if not isinstance(cars, CarDistribution) and (not cars or any(not 0 <= car <= 1 for car in cars)):
         raise OptionError(f"cars: found {list(cars)}, expected change area ratios in [0, 1]")
-    if seed < 0 or workers < 1:
-        raise OptionError(f"seed, workers: found {seed} and {workers}, expected at least 0 and at least 1")
+    if seed < 0:
+        raise OptionError(f"seed: found {seed}, expected at least 0")
+    check_workers(workers)
     target = Path(root)
     settings: dict[str, Any] = {
         "generator": GENERATOR,
