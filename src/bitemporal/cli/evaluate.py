@@ -40,6 +40,7 @@ def evaluate(
     block: int = 1024,
     within: str | None = None,
     mask: list[str] | None = None,
+    allow_vrt: bool = False,
     name: str | None = None,
     seed: int | None = None,
     output: str | None = None,
@@ -73,6 +74,8 @@ def evaluate(
         block: Side in pixels of the blocks of a raster.
         within: Vector file with the polygons of the area of interest; pixels of a raster outside are left out.
         mask: Rasters of one band, such as cloud masks; pixels of a raster are left out where any of them is not 0.
+        allow_vrt: Let VRTs among these rasters read files outside of their own folder, and addresses; and open formats
+            that may name other files, such as HDF5. For files that you trust alone.
         name: The detector's name in comparisons; results of one name and different seeds are replicates. By default
             the network and its stage.
         seed: The seed that the detector was trained with; by default the one in the bundle.
@@ -89,7 +92,7 @@ def evaluate(
     show = sys.stderr.isatty()
     console = Console(highlight=False, markup=False)
     is_raster = _is_raster(bundle)
-    _check_options_of_rasters(bundle, is_raster, split=split, within=within, mask=mask)
+    _check_options_of_rasters(bundle, is_raster, split=split, within=within, mask=mask, allow_vrt=allow_vrt or None)
     if is_raster:
         of_pairs = [field.name for field in fields(PairOptions) if field not in fields(LabelOptions)]
         pair_options.refuse(f"{bundle} is a raster", of_pairs)
@@ -97,7 +100,7 @@ def evaluate(
 
         result = evaluate_raster(
             bundle, data, partition=partition, settings=settings, block=block, within=within, mask=mask,
-            labels=pair_options, progress=show,
+            labels=pair_options, allow_vrt=allow_vrt, progress=show,
         )  # fmt: skip
     else:
         folder, how_to_check = pair_options.pair_folder(data), pair_options.check_command(data)

@@ -54,6 +54,7 @@ def evaluate_raster(
     within: str | None = None,
     mask: list[str] | None = None,
     labels: LabelOptions | None = None,
+    allow_vrt: bool = False,
     progress: bool = False,
 ) -> Result:
     """Compare a predicted raster with labels on its pixels, window by window.
@@ -72,6 +73,7 @@ def evaluate_raster(
         within: Vector file with the area of interest.
         mask: Rasters that mark pixels to leave out where they are not 0.
         labels: What the values of a label raster mean; by default, what they show.
+        allow_vrt: Whether rasters may read whatever they name: files outside of their own folder, and addresses.
         progress: Show a progress bar.
 
     Returns:
@@ -89,11 +91,13 @@ def evaluate_raster(
     if not path.exists():
         raise DataError(f"{not_there(path, 'file')}; expected a predicted raster: correct the path")
     with gdal_settings(), ExitStack() as files:
-        predicted = files.enter_context(open_raster(os.fspath(prediction)))
+        predicted = files.enter_context(open_raster(os.fspath(prediction), allow_vrt))
         grid = grid_of(predicted, os.fspath(prediction))
         is_probability = _check_bands(predicted, path)
-        exclusion = files.enter_context(Exclusion.of(PlaceOptions(within=within, mask=mask), grid).open())
-        truth = _open_label(Path(label), predicted, grid, stated, files)
+        exclusion = files.enter_context(
+            Exclusion.of(PlaceOptions(within=within, mask=mask, allow_vrt=allow_vrt), grid).open()
+        )
+        truth = _open_label(Path(label), predicted, grid, stated, allow_vrt, files)
         windows = [
             Window(x, y, min(block, grid.width - x), min(block, grid.height - y))
             for y in range(0, grid.height, block)
@@ -192,6 +196,7 @@ def _open_label(
     predicted: DatasetReader,
     grid: Grid,
     stated: LabelOptions,
+    allow_vrt: bool,
     files: ExitStack,
 ) -> _Polygons | _Raster:
     if path.is_dir():
@@ -205,7 +210,7 @@ def _open_label(
     for name in ("changed_colours", "unchanged_colours"):
         if getattr(stated, name) is not None:
             raise OptionError(f"{name}: does not apply to a label raster, whose one band holds numbers; leave it out")
-    raster = files.enter_context(RasterOnGrid(path, grid, "label", stated.label_band))
+    raster = files.enter_context(RasterOnGrid(path, grid, "label", stated.label_band, allow_vrt))
     raster.check_overlap()
     return _Raster(raster, stated.decoding())
 

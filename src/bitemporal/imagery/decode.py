@@ -16,6 +16,7 @@ from bitemporal.errors import DataError
 from bitemporal.files import not_there
 from bitemporal.imagery.band_files import band_files
 from bitemporal.imagery.colours import places_of_colours
+from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.physical import UNSCALED, Scaling, to_physical
 from bitemporal.imagery.quiet import ignore_missing_places, open_image
 
@@ -373,12 +374,12 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
         FileFault: When the file is larger than ``MAX_PIXELS``, damaged, has no such band, or holds no real numbers.
     """
     try:
-        import rasterio
+        import rasterio  # noqa: F401  only whether it is there
     except ImportError:
         raise without from None
     ignore_missing_places()
     try:
-        with rasterio.open(path, driver="GTiff" if kind == "TIFF" else kind) as source:
+        with open_dataset(path, formats=["GTiff" if kind == "TIFF" else kind]) as source:
             _check_size(path, source.height, source.width)
             if bands is not None:
                 _check_bands(path, bands, source.count)
@@ -387,7 +388,7 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
             scaling = tuple((source.scales[band - 1], source.offsets[band - 1]) for band in bands or source.indexes)
             mode = BANDS if bands is not None else _mode([colour.name for colour in source.colorinterp])
             georeferenced, nodata = source.crs is not None, source.nodata
-    except FileFault:
+    except DataError:
         raise
     except Exception as error:  # as Pillow's, GDAL's errors on damaged data are of many types
         reason = str(error.__cause__ or error)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.quiet import ignore_missing_places
 
 _ENDINGS = (".tif", ".tiff")
@@ -74,13 +75,12 @@ def place_of(path: Path) -> Place | None:
     if path.suffix.lower() not in _ENDINGS:
         return None
     try:
-        import rasterio
         from rasterio.errors import RasterioError
     except ModuleNotFoundError:
         return None
     ignore_missing_places()
     try:
-        with rasterio.open(path) as source:
+        with open_dataset(path) as source:
             if source.crs is None or source.transform.is_identity:
                 return None
             return Place(source.crs.to_wkt(), tuple(source.transform)[:6], source.shape)

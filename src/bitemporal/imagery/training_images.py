@@ -11,6 +11,7 @@ from bitemporal.errors import OptionError
 from bitemporal.imagery.band_files import band_files
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.label_rules import LabelDecoding, LabelOptions
+from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.quiet import ignore_missing_places, open_image
 
 if TYPE_CHECKING:  # rasterio is an extra
@@ -218,11 +219,11 @@ def is_synthetic(path: Path) -> bool:
 def file_pixel_size(path: Path) -> float | None:
     """Metres of a pixel on the ground, of a GeoTIFF; ``None`` where it does not say, or without rasterio."""
     try:
-        import rasterio
+        import rasterio  # noqa: F401  only whether it is there
     except ImportError:
         return None
     ignore_missing_places()
-    with rasterio.open(path) as source:
+    with open_dataset(path) as source:
         return pixel_size(source.crs, source.transform, source.width, source.height)
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 import bitemporal
 from bitemporal.errors import DataError
+from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.places import Place, place_of
 from bitemporal.outputs import replacing
 
@@ -63,7 +64,7 @@ def write_placed(
     for image in images:
         if place_of(image) is None:
             continue
-        with rasterio.open(image) as source:
+        with open_dataset(image) as source:
             used = source.indexes if bands is None else bands
             # GDAL takes the fourth of four bands for alpha, whatever it holds
             alpha_used = bands is not None and any(source.colorinterp[band - 1] == ColorInterp.alpha for band in used)
@@ -96,7 +97,5 @@ def is_placed_mask(path: Path) -> bool:
     Raises:
         OSError: When it cannot be read.
     """
-    import rasterio
-
-    with rasterio.open(path) as source:
+    with open_dataset(path) as source:
         return str(source.tags().get(_SOFTWARE, "")).startswith("bitemporal")

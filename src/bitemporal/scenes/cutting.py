@@ -93,12 +93,12 @@ def cut_scene(
         label_options.refuse("no label is given")
     check_new_folder(output)
     with gdal_settings(), replacing_folder(output) as folder:
-        sources, grid = _open_dates(before, after, nodata)
+        sources, grid = _open_dates(before, after, nodata, options.allow_vrt)
         tiles = Tiles({})
         with ExitStack() as stack:
             reader = None
             if label is not None:
-                reader = _label_reader(Path(label), grid, label_options, stack)
+                reader = _label_reader(Path(label), grid, label_options, options.allow_vrt, stack)
             _cut(sources, grid, reader, folder, Path(before).stem, options, tiles, blocks=True)
         _refuse_nothing(tiles, f"{before}: {grid.describe()}", options)
     return tiles
@@ -125,7 +125,7 @@ def cut_pairs(
     tiles = Tiles({})
     with gdal_settings(), replacing_folder(output) as target:
         for pair in folder.pairs():
-            sources, grid = _open_dates(pair.before, pair.after, nodata)
+            sources, grid = _open_dates(pair.before, pair.after, nodata, options.allow_vrt)
             reader = None
             if pair.label is not None:
                 mask = folder.load_label(pair)
@@ -142,29 +142,29 @@ def cut_pairs(
 
 
 def _open_dates(
-    before: str | os.PathLike[str], after: str | os.PathLike[str], nodata: float | None
+    before: str | os.PathLike[str], after: str | os.PathLike[str], nodata: float | None, allow_vrt: bool
 ) -> tuple[list[Source], Grid]:
     """Both dates, and the pixels of the first."""
     refuse_other_bands((Path(before), Path(after)))
-    first, second = _open_date(before, "before", nodata), _open_date(after, "after", nodata)
+    first, second = (_open_date(path, name, nodata, allow_vrt) for path, name in ((before, "before"), (after, "after")))
     return [first, second], common_grid(first, second)
 
 
-def _open_date(path: str | os.PathLike[str], name: str, nodata: float | None) -> Source:
+def _open_date(path: str | os.PathLike[str], name: str, nodata: float | None, allow_vrt: bool) -> Source:
     """One date with all its bands but alpha; a folder of files with one band each is one date."""
     if files := band_files(Path(path)):
-        return open_source(files, name, None, nodata, len(files))
-    with open_image(os.fspath(path)) as dataset:
+        return open_source(files, name, None, nodata, len(files), allow_vrt=allow_vrt)
+    with open_image(os.fspath(path), allow_vrt) as dataset:
         kept = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind.name != "alpha"]
-    return open_source(path, name, kept, nodata, len(kept))
+    return open_source(path, name, kept, nodata, len(kept), allow_vrt=allow_vrt)
 
 
-def _label_reader(path: Path, grid: Grid, options: LabelOptions, stack: ExitStack) -> LabelReader:
+def _label_reader(path: Path, grid: Grid, options: LabelOptions, allow_vrt: bool, stack: ExitStack) -> LabelReader:
     if path.suffix.lower() in VECTORS:
         options.refuse(f"{path} is a vector file, whose polygons are what has changed")
         polygons = PolygonsOnGrid(path, grid, "label", may_be_empty=True)
         return lambda window: polygons.covers(window).astype(np.uint8)
-    raster = stack.enter_context(RasterOnGrid(path, grid, "label", options.label_band))
+    raster = stack.enter_context(RasterOnGrid(path, grid, "label", options.label_band, allow_vrt))
     raster.check_overlap()
     decoding = options.decoding()
     if decoding.source == "found":

@@ -41,7 +41,9 @@ def _without_crs(path: str | os.PathLike[str]) -> str:
 class RasterOnGrid(ExitStack):
     """One band of a raster on the pixels of a grid, by the nearest pixel. Every thread needs its own."""
 
-    def __init__(self, path: str | os.PathLike[str], grid: Grid, option: str, band: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], grid: Grid, option: str, band: int | None = None, allow_vrt: bool = False
+    ) -> None:
         """Open the file.
 
         Args:
@@ -49,6 +51,7 @@ class RasterOnGrid(ExitStack):
             grid: The pixels.
             option: What the file was given as, for messages.
             band: The band that is read, from 1, of a file with several.
+            allow_vrt: Whether it may read whatever it names; see ``open_dataset``.
 
         Raises:
             DataError: When it cannot be used.
@@ -62,7 +65,7 @@ class RasterOnGrid(ExitStack):
                 f"{self.name} is a vector file; expected a raster of one band: burn its polygons into one (rasterio: "
                 "features.rasterize); those of an area to keep are the option within"
             )
-        dataset = self.enter_context(closing(open_raster(os.fspath(path))))
+        dataset = self.enter_context(closing(open_raster(os.fspath(path), allow_vrt)))
         bands = [band for band, kind in enumerate(dataset.colorinterp, start=1) if kind != ColorInterp.alpha]
         if band is not None:
             bands = [number for number in bands if number == band] or bands
@@ -171,11 +174,13 @@ class Exclusion:
         grid: The pixels.
         area: Area of interest; everything without one.
         masks: Rasters that mark pixels to leave out.
+        allow_vrt: Whether these may read whatever they name.
     """
 
     grid: Grid
     area: PolygonsOnGrid | None = None
     masks: tuple[str, ...] = ()
+    allow_vrt: bool = False
 
     @classmethod
     def of(cls, options: PlaceOptions, grid: Grid) -> "Exclusion":
@@ -187,9 +192,9 @@ class Exclusion:
         area = None if options.within is None else PolygonsOnGrid(options.within, grid, "within")
         masks = tuple(options.mask or ())
         for mask in masks:
-            with RasterOnGrid(mask, grid, "mask") as raster:
+            with RasterOnGrid(mask, grid, "mask", allow_vrt=options.allow_vrt) as raster:
                 raster.check_overlap()
-        return cls(grid, area, masks)
+        return cls(grid, area, masks, options.allow_vrt)
 
     def __bool__(self) -> bool:
         """Whether anything is left out."""
@@ -208,7 +213,8 @@ class OpenExclusion(ExitStack):
         super().__init__()
         self._area = exclusion.area
         self._masks: Sequence[RasterOnGrid] = [
-            self.enter_context(RasterOnGrid(mask, exclusion.grid, "mask")) for mask in exclusion.masks
+            self.enter_context(RasterOnGrid(mask, exclusion.grid, "mask", allow_vrt=exclusion.allow_vrt))
+            for mask in exclusion.masks
         ]
 
     def inside(self, window: Window, shape: tuple[int, int] | None = None) -> npt.NDArray[np.bool_]:

@@ -173,7 +173,7 @@ class DateOnGrid(ExitStack):
         self._files: dict[str, DatasetReader | WarpedVRT] = {}
         self._aligned = None if shift or source.nodata is not None else _alignment(source.grid, grid)
         for path in source.files:
-            opened = self.enter_context(open_image(path))
+            opened = self.enter_context(open_image(path, source.allow_vrt))
             dataset = self.enter_context(on_grid(source.grid, opened, path, source.nodata))
             self._files[path] = dataset if self._aligned else self._warped(dataset, shift)
 

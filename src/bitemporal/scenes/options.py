@@ -48,10 +48,13 @@ class PlaceOptions:
             centre lies outside are left out.
         mask: Rasters of one band, such as cloud masks, of one date or of each; pixels are left out where any of them
             is not 0.
+        allow_vrt: Let VRTs read files outside of their own folder, and addresses; and open formats that may name other
+            files, such as HDF5. For files that you trust alone.
     """
 
     within: str | None = None
     mask: list[str] | None = None
+    allow_vrt: bool = False
 
     def __post_init__(self) -> None:
         """Take paths of any kind, and one mask by itself."""
@@ -145,11 +148,14 @@ class TileOptions:
         stride: Pixels from one tile to the next; the size by default, so that tiles do not overlap.
         minimum_valid: Least share of a tile's pixels that have data on both dates, and in the label. With 1, tiles
             with any pixel without data are left out, and no pixel of a label has to be ignored.
+        allow_vrt: Let VRTs read files outside of their own folder, and addresses; and open formats that may name other
+            files, such as HDF5. For files that you trust alone.
     """
 
     size: int = 256
     stride: int | None = None
     minimum_valid: float = 1.0
+    allow_vrt: bool = False
 
     def __post_init__(self) -> None:
         """Check the values.

@@ -86,8 +86,8 @@ class Scene:
         return {
             "version": __version__,
             "detector": self.detector.identity(),
-            "before": [file_state(file) for file in self.before.files],
-            "after": [file_state(file) for file in self.after.files],
+            "before": [file_state(file, self.options.allow_vrt) for file in self.before.files],
+            "after": [file_state(file, self.options.allow_vrt) for file in self.after.files],
             "channels": [[[file, band] for file, band in source.channels] for source in (self.before, self.after)],
             "scaling": [source.scaling for source in (self.before, self.after)],
             "nodata": [source.nodata for source in (self.before, self.after)],
@@ -97,7 +97,7 @@ class Scene:
             "tiling": asdict(self.tiling),
             "options": asdict(self.options),
             "area": None if self.exclusion.area is None else self.exclusion.area.digest,
-            "masks": [file_state(file) for file in self.exclusion.masks],
+            "masks": [file_state(file, self.options.allow_vrt) for file in self.exclusion.masks],
         }
 
     @cached_property
@@ -196,7 +196,9 @@ def _open_date(detector: Detector, files: Files, name: str, options: SceneOption
     bands = detector.reading(options.bands).bands
     stated = None if options.bands is None else bands  # one band that fills all channels is repeated
     scaling = options.before_scaling if name == "before" else options.after_scaling
-    source = open_source(files, name, stated, options.nodata, detector.channels, bands, catalogue, scaling)
+    source = open_source(
+        files, name, stated, options.nodata, detector.channels, bands, catalogue, scaling, options.allow_vrt
+    )
     for note in source.notes:
         warnings.warn(note, UserWarning, stacklevel=2)
     if detector.trained_on is not None and name == "before":

@@ -19,6 +19,7 @@ from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
 from bitemporal.imagery.colours import RED_GREEN_BLUE
 from bitemporal.imagery.decode import choose_bands, choose_channels
+from bitemporal.imagery.opening import is_address, open_dataset
 from bitemporal.imagery.physical import UNSCALED, Scaling
 from bitemporal.imagery.quiet import ignore_missing_places
 from bitemporal.imagery.scale import RGB
@@ -57,6 +58,7 @@ class Source:
         notes: What the user should know about how it is read.
         bits: Bits of a value, where its type holds more.
         is_stated: Whether scale and offset are stated by an option.
+        allow_vrt: Whether its files may read whatever they name; see ``open_dataset``.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Source:
     notes: tuple[str, ...] = ()
     bits: int | None = None
     is_stated: bool = False
+    allow_vrt: bool = False
 
     @property
     def value_type(self) -> str:
@@ -87,17 +90,17 @@ class Source:
 
 def is_remote(files: Sequence[str]) -> bool:
     """Whether any of the files is read over a network."""
-    return any("://" in file or file.startswith("/vsi") for file in files)
+    return any(map(is_address, files))
 
 
-def open_raster(path: str) -> DatasetReader:
-    """Open a raster for reading.
+def open_raster(path: str, allow_vrt: bool = False) -> DatasetReader:
+    """Open a raster for reading; see ``open_dataset``.
 
     Raises:
-        DataError: When GDAL cannot.
+        DataError: When GDAL cannot, or it names files outside of its folder.
     """
     try:
-        return rasterio.open(path)
+        return open_dataset(path, allow_vrt)
     except RasterioError as error:
         if not is_remote([path]) and not Path(path).is_file():
             raise DataError(
@@ -106,17 +109,22 @@ def open_raster(path: str) -> DatasetReader:
         raise DataError(
             f"{path}: cannot be opened as a raster ({str(error).splitlines()[0]}); expected a file that GDAL reads, "
             "such as a GeoTIFF: restore or fetch it again"
+            + (
+                ""
+                if allow_vrt
+                else "; formats that may name other files, such as HDF5, are read with --allow-vrt alone"
+            )
         ) from error
 
 
 @contextmanager
-def open_image(path: str) -> Iterator[DatasetReader]:
+def open_image(path: str, allow_vrt: bool = False) -> Iterator[DatasetReader]:
     """Open a raster whose values are compared: one with a palette by its colours.
 
     Raises:
-        DataError: When GDAL cannot.
+        DataError: See ``open_raster``.
     """
-    with closing(open_raster(path)) as dataset:
+    with closing(open_raster(path, allow_vrt)) as dataset:
         if not is_palette(dataset):
             yield dataset
         else:
@@ -132,9 +140,9 @@ def unreadable_pixels(name: object, error: Exception) -> DataError:
     )
 
 
-def file_state(file: str) -> list[Any]:
+def file_state(file: str, allow_vrt: bool = False) -> list[Any]:
     """A file, with those that it names (VRT) or that belong to it, and what shows that they have changed."""
-    with open_raster(file) as dataset:
+    with open_raster(file, allow_vrt) as dataset:
         parts = [file, *sorted(dataset.files)]
     states = [(path, path.stat()) for path in map(Path, dict.fromkeys(parts)) if path.is_file()]
     return [file, *([str(path.resolve()), state.st_size, state.st_mtime_ns] for path, state in states)]
@@ -149,6 +157,7 @@ def open_source(
     usual: Sequence[int] | None = None,
     stated: Stated | None = None,
     scaling: Sequence[float] | None = None,
+    allow_vrt: bool = False,
 ) -> Source:
     """Open one date and check that it can be used.
 
@@ -162,6 +171,7 @@ def open_source(
         usual: Bands of a single raster where none are chosen: those that the detector was trained on.
         stated: What a catalogue says about bands of the files.
         scaling: Scale and offset, or such a pair for each channel, instead of what files and catalogue say.
+        allow_vrt: Whether files may read whatever they name; see ``open_dataset``.
 
     Raises:
         DataError: When a file cannot be used, or the files of one date do not belong together.
@@ -180,7 +190,7 @@ def open_source(
     grids: dict[str, Grid] = {}
     notes: list[str] = []
     for path in paths:
-        with open_image(path) as dataset:
+        with open_image(path, allow_vrt) as dataset:
             if dataset.name != path and dataset.driver == "VRT":
                 notes.append(f"{path}: has a palette, whose colours are used")
             chosen = _bands(dataset, path, bands, channels, alone=len(paths) == 1)
@@ -236,6 +246,7 @@ def open_source(
         tuple(notes),
         bits,
         is_stated=scaling is not None,
+        allow_vrt=allow_vrt,
     )
 
 

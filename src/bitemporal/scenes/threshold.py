@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from rasterio.errors import RasterioError
 
 from bitemporal import __version__
@@ -101,11 +100,11 @@ def threshold_scene(
     started = time.perf_counter()
     with gdal_settings():
         path = os.fspath(probability)
-        grid, tags = _probability_raster(path)
+        grid, tags = _probability_raster(path, map_options.allow_vrt)
         exclusion = Exclusion.of(map_options, grid)
         dates = None
         if before is not None and after is not None:
-            dates = _dates(before, after, grid, tags, date_options or DateOptions())
+            dates = _dates(before, after, grid, tags, date_options or DateOptions(), map_options.allow_vrt)
         files = () if dates is None else (*dates.before.files, *dates.after.files)
         check_outputs(outputs, (path, *files, *map_options.exclusion_files()), has_areas(grid.crs))
         drawing = Drawing(outputs, map_options, grid, _new_tags(tags, map_options), exclusion, dates)
@@ -114,7 +113,7 @@ def threshold_scene(
                 checked = folder / "threshold" / "probability.tif"
                 shutil.rmtree(checked.parent, ignore_errors=True)  # of a run that was killed
                 checked.parent.mkdir()
-                _copy(path, checked, grid)
+                _copy(path, checked, grid, map_options.allow_vrt)
                 products = make_products(drawing, checked, checked.parent)
                 if not products.valid.sum():
                     raise DataError(
@@ -133,11 +132,11 @@ def threshold_scene(
     return result
 
 
-def _probability_raster(path: str) -> tuple[Grid, dict[str, str]]:
+def _probability_raster(path: str, allow_vrt: bool) -> tuple[Grid, dict[str, str]]:
     """The pixels and the tags of a raster of probabilities."""
     if "://" not in path and not path.startswith("/vsi") and not Path(path).exists():
         raise DataError(f"probability: {not_there(path, 'file')}; expected a raster: correct the path")
-    with open_raster(path) as dataset:
+    with open_raster(path, allow_vrt) as dataset:
         if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind != "f":
             found = f"{dataset.count} band(s) of {dataset.dtypes[0]}"
             raise DataError(
@@ -147,14 +146,14 @@ def _probability_raster(path: str) -> tuple[Grid, dict[str, str]]:
         return grid_of(dataset, path), dataset.tags()
 
 
-def _copy(source: str, target: Path, grid: Grid) -> None:
+def _copy(source: str, target: Path, grid: Grid, allow_vrt: bool) -> None:
     """Write probabilities as a plain float32 raster with NaN where there are none, and check them on the way.
 
     Raises:
         DataError: When one lies outside [0, 1], or cannot be read.
         OSError: When the copy cannot be written.
     """
-    with rasterio.open(source) as raster, new_raster(target, grid, "float32", np.nan, {}) as copy:
+    with open_raster(source, allow_vrt) as raster, new_raster(target, grid, "float32", np.nan, {}) as copy:
         for window in row_windows(raster):
             try:
                 values = raster.read(1, window=window)
@@ -170,12 +169,14 @@ def _copy(source: str, target: Path, grid: Grid) -> None:
             copy.write(values.astype(np.float32), 1, window=window)
 
 
-def _dates(before: Files, after: Files, grid: Grid, tags: Mapping[str, str], options: DateOptions) -> Dates:
+def _dates(
+    before: Files, after: Files, grid: Grid, tags: Mapping[str, str], options: DateOptions, allow_vrt: bool
+) -> Dates:
     """Both dates, for the picture: with the bands, the range and the shift that the probabilities' tags name."""
     noted_bands = [[int(band) for band in _BAND.findall(tags.get(date, ""))] or None for date in ("BEFORE", "AFTER")]
     channels = len(noted_bands[0] or range(RGB))
     first, second = (
-        open_source(files, name, options.bands, options.nodata, channels, usual, scaling=scaling)
+        open_source(files, name, options.bands, options.nodata, channels, usual, scaling=scaling, allow_vrt=allow_vrt)
         for files, name, usual, scaling in zip(
             (before, after),
             ("before", "after"),
@@ -240,10 +241,10 @@ def _summary(
         "grid": drawing.grid.summary(),
         "settings": {
             "version": __version__,
-            "probability": file_state(path),
+            "probability": file_state(path, drawing.options.allow_vrt),
             "tags": dict(tags),
             "options": asdict(drawing.options),
             "area": None if drawing.exclusion.area is None else drawing.exclusion.area.digest,
-            "masks": [file_state(file) for file in drawing.exclusion.masks],
+            "masks": [file_state(file, drawing.options.allow_vrt) for file in drawing.exclusion.masks],
         },
     }

@@ -45,7 +45,9 @@ def look(source: Source) -> Look:
     """
     grid = source.grid
     with DateOnGrid(source, grid) as date:
-        if max(grid.width, grid.height) > _SIDE and not all(map(_has_overviews, source.files)):
+        if max(grid.width, grid.height) > _SIDE and not all(
+            _has_overviews(file, source.allow_vrt) for file in source.files
+        ):
             windows = windows_on(grid, 8, _SIDE // 8)
             reads = [date.read(window) for window in windows]
             if sum(int(valid.sum()) for _, valid in reads) >= _FEW:  # else what is valid lies between them
@@ -118,8 +120,8 @@ def value_range(
     return tuple((float(a), float(b) if b > a else float(a) + 1.0) for a, b in zip(low, high, strict=True))
 
 
-def _has_overviews(path: str) -> bool:
-    with open_raster(path) as dataset:
+def _has_overviews(path: str, allow_vrt: bool) -> bool:
+    with open_raster(path, allow_vrt) as dataset:
         return bool(dataset.overviews(1))
 
 
