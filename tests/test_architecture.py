@@ -18,7 +18,7 @@ PACKAGE = Path(bitemporal.__file__).parent
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
-    {"errors", "tables", "remedies", "_lazy", "_torchvision"},
+    {"errors", "tables", "remedies", "texts", "_lazy", "_torchvision"},
     {"files", "own_networks", "workers"},
     {"outputs"},
     {"imagery"},

@@ -16,6 +16,7 @@ from bitemporal.errors import BitemporalError
 from bitemporal.files import without_nan
 from bitemporal.own_networks import remember_modules
 from bitemporal.remedies import as_option
+from bitemporal.texts import harmless, harmless_in_terminal
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -83,7 +84,7 @@ def _outcome(name: str, command: Callable[[], Outcome], options: CommonOptions, 
             raise
         if options.verbose:
             traceback.print_exc()
-        print(f"{name}: {found}", file=sys.stderr)
+        print(f"{name}: {harmless(found)}", file=sys.stderr)
         return Outcome(None, 1)
 
 
@@ -123,7 +124,11 @@ def _warnings_in_one_line() -> Iterator[None]:
     def one_line(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        return f"warning: {message}\n" if category is UserWarning else usual(message, category, filename, lineno, line)
+        return (
+            f"warning: {harmless(str(message))}\n"
+            if category is UserWarning
+            else usual(message, category, filename, lineno, line)
+        )
 
     warnings.formatwarning = one_line
     try:
@@ -151,6 +156,20 @@ class _Stream(io.FileIO):
             return memoryview(data).nbytes
 
 
+class _Terminal(io.TextIOWrapper):
+    """Printed text in which no file name acts on the terminal.
+
+    Colours and progress bars are this program's own; it draws them on terminals alone.
+    """
+
+    def write(self, text: str, /) -> int:
+        if self.isatty():
+            super().write(harmless_in_terminal(text, progress=self.fileno() == 2))
+        else:
+            super().write(harmless(text))
+        return len(text)
+
+
 def flush_output() -> bool:
     """Write what was printed; ``False``, with a line that says why, when it could not be written whole."""
     sys.stdout.flush()
@@ -172,5 +191,5 @@ def outlive_readers() -> None:
         stream.flush()
         buffer = io.BufferedWriter(_Stream(stream.fileno(), "wb", closefd=False))
         lines = stream.isatty() or name == "stderr"
-        kept = io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=lines)
+        kept = _Terminal(buffer, stream.encoding, stream.errors, line_buffering=lines)
         setattr(sys, name, kept)

@@ -4,6 +4,7 @@ import sys
 
 from bitemporal.cli.detector import DetectorOptions
 from bitemporal.cli.outcome import Outcome
+from bitemporal.texts import harmless
 
 
 def predict(
@@ -58,11 +59,11 @@ def predict(
     )
     print(f"{len(report.masks)} mask(s) written to {output}")
     for note in report.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {harmless(note)}", file=sys.stderr)
     if report.faults:
         print(f"{len(report.faults)} fault(s), the images concerned were left out:", file=sys.stderr)
     for fault in report.faults:
-        print(f"  {fault}", file=sys.stderr)
+        print(f"  {harmless(str(fault))}", file=sys.stderr)
     return Outcome(
         {"masks": report.masks, "notes": report.notes, "faults": [str(fault) for fault in report.faults]},
         status=1 if report.faults else 0,

@@ -10,6 +10,7 @@ from bitemporal.cli.detector import DetectorOptions
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
 from bitemporal.tables import make_table, print_table
+from bitemporal.texts import harmless
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ def predict_archive(
     )
     failed = [status for status in statuses if status.status == "failed"]
     for status in failed:
-        print(f"{status.id}: {status.error}", file=sys.stderr)
+        print(harmless(f"{status.id}: {status.error}"), file=sys.stderr)
     done = len(statuses) - len(failed)
     print(f"{done} of {len(statuses)} scenes in {output}; status.csv there lists them all")
     if merge is not None and done:

@@ -18,6 +18,7 @@ from bitemporal.method.car import CarPartition
 from bitemporal.metrics import AVERAGINGS, METRICS, Counts, image_metric, metrics
 from bitemporal.outputs import replacing
 from bitemporal.tables import per_cent
+from bitemporal.texts import as_cell, from_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,7 +177,9 @@ class Evaluation:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(_COLUMNS)
             for stem, car, part, sent_to, numbers in rows:
-                writer.writerow([stem, "" if np.isnan(car) else repr(car), part, sent_to or "", *numbers])
+                writer.writerow(
+                    [as_cell(stem), "" if np.isnan(car) else repr(car), as_cell(part), as_cell(sent_to or ""), *numbers]
+                )
 
 
 def read_confusions(
@@ -198,7 +201,8 @@ def read_confusions(
             rows = list(csv.DictReader(stream))
         numbers = np.array([[int(row[name]) for name in (*_CONFUSION, *_BOUNDARY, *_OBJECTS)] for row in rows])
         cars = np.array([float(row["car"] or "nan") for row in rows])
-        stems, sent_to = tuple(row["stem"] for row in rows), tuple(row["sent_to"] or None for row in rows)
+        stems = tuple(from_cell(row["stem"]) for row in rows)
+        sent_to = tuple(from_cell(row["sent_to"]) or None for row in rows)
         if not rows or (numbers < 0).any():
             raise ValueError("no pair, or a count below 0")
         if len(set(stems)) < len(stems) or ((cars < 0) | (cars > 1)).any() or tuple(rows[0]) != _COLUMNS:

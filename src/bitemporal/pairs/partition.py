@@ -11,6 +11,7 @@ import numpy as np
 from bitemporal.errors import PartitionError
 from bitemporal.files import not_there
 from bitemporal.outputs import replacing
+from bitemporal.texts import as_cell, from_cell
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ def write_partition(path: str | os.PathLike[str], rows: Sequence[PartitionRow]) 
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["split", "stem", "car", "part"])
         for row in rows:
-            writer.writerow([row.split, row.stem, "" if np.isnan(row.car) else repr(float(row.car)), row.part])
+            car = "" if np.isnan(row.car) else repr(float(row.car))
+            writer.writerow([as_cell(row.split), as_cell(row.stem), car, as_cell(row.part)])
 
 
 def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
@@ -66,5 +68,5 @@ def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
                 raise PartitionError(
                     f"{source}, line {reader.line_num}: car is {line['car']!r}, expected a number in [0, 1] or nothing"
                 )
-            rows.append(PartitionRow(line["split"], line["stem"], car, line["part"]))
+            rows.append(PartitionRow(from_cell(line["split"]), from_cell(line["stem"]), car, from_cell(line["part"])))
     return rows

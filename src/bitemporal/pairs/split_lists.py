@@ -1,6 +1,7 @@
 """Lists of pairs by split: text, CSV or JSON files with the names of one split, and tables of all splits."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from bitemporal.outputs import replacing
 from bitemporal.pairs.listing import entries, is_image
 from bitemporal.pairs.names import DATE_WORDS, normal, split_name, split_of_list
 from bitemporal.pairs.partition import PartitionRow
+from bitemporal.texts import as_cell, from_cell
 
 LIST_FOLDERS = ("list", "lists", "splits", "split", "imagesets", "txt")
 """Folders in which data sets keep their lists, in lower case."""
@@ -165,7 +167,7 @@ def _read(path: Path) -> str:
 def _of_table(path: Path, text: str) -> Iterator[SplitList]:
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     found = list(reader.fieldnames or ())
     columns = {column: _column(found, spelt) for column, spelt in _SPELT.items()}
     if missing := [column for column, name in columns.items() if name is None]:
@@ -174,7 +176,7 @@ def _of_table(path: Path, text: str) -> Iterator[SplitList]:
             f"{' and '.join(missing)} missing: name the columns so"
         )
     for row in reader:
-        split, stem = ((row[columns[column] or ""] or "").strip() for column in _COLUMNS)
+        split, stem = (from_cell((row[columns[column] or ""] or "").strip()) for column in _COLUMNS)
         if split and stem:
             yield SplitList(path, split_name(split) or split, [stem])
 
@@ -190,7 +192,9 @@ def write_split(path: str | os.PathLike[str], rows: Iterable[PartitionRow]) -> N
     ):
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        writer.writerows(sorted({(row.split, row.stem) for row in rows}))
+        writer.writerows(
+            (as_cell(split), as_cell(stem)) for split, stem in sorted({(row.split, row.stem) for row in rows})
+        )
 
 
 def _column(found: Sequence[str], spelt: Sequence[str]) -> str | None:

@@ -19,6 +19,7 @@ from bitemporal.report.sections import sections
 from bitemporal.run.folder import CONTROL, STUDENT
 from bitemporal.run.recipe import DistillRecipe
 from bitemporal.tables import per_cent
+from bitemporal.texts import harmless
 
 _TITLE = "bitemporal report</title>"
 _HEAD = 2000
@@ -57,7 +58,7 @@ def write_report(
     template = resources.files("bitemporal.report").joinpath("report.html.j2").read_text(encoding="utf-8")
     text = environment.from_string(template).render(sections(finished), gallery=cards, gallery_missing=missing)
     with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")  # file names need not be valid text
+        temporary.write_text(harmless(text), encoding="utf-8", errors="replace")  # file names need not be valid text
     if missing:
         reason = f"{target}: shows no pictures: {missing}".encode(errors="backslashreplace").decode()
         warnings.warn(reason, UserWarning, stacklevel=2)

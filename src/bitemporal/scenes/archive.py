@@ -27,6 +27,7 @@ from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.outputs import Outputs
 from bitemporal.scenes.prediction import predict_unless_finished
 from bitemporal.scenes.sources import is_remote
+from bitemporal.texts import as_cell
 from bitemporal.workers import SPAN, Process, Watch, check_workers, hanging
 
 Engine = Literal["local", "ray"]
@@ -154,7 +155,8 @@ def predict_archive(
         report(status)
         with replacing(table) as temporary:
             ended = [statuses[place] for place in sorted(statuses)]
-            pandas.DataFrame(ended).to_csv(temporary, index=False)
+            rows = pandas.DataFrame(ended)
+            rows.map(lambda value: as_cell(value) if isinstance(value, str) else value).to_csv(temporary, index=False)
     if target is not None:
         finished = [scene for place, scene in enumerate(scenes) if statuses[place].status != "failed"]
         if finished:

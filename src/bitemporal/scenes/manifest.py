@@ -100,7 +100,13 @@ def with_own_folders(scenes: Sequence[SceneFiles]) -> list[SceneFiles]:
     kept = []
     for scene in scenes:
         same = groups[scene.id]
-        if not scene.id or scene.id != Path(scene.id).name or scene.id.startswith(".") or "\\" in scene.id:
+        if (
+            not scene.id
+            or scene.id != Path(scene.id).name
+            or scene.id.startswith(".")
+            or "\\" in scene.id
+            or not scene.id.isprintable()
+        ):
             fault = f"the id {scene.id!r} cannot name a folder; use letters, digits, - and _"
             kept.append(replace(scene, error=scene.error or fault))
         elif len(same) == 1:

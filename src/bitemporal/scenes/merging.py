@@ -17,6 +17,7 @@ from bitemporal.scenes.journal import work_folder
 from bitemporal.scenes.manifest import SceneFiles
 from bitemporal.scenes.outputs import FORMATS, publish, style, style_of
 from bitemporal.scenes.polygons import write_table
+from bitemporal.scenes.vector_files import check_vector
 
 
 def check_merge(merge: str | os.PathLike[str], polygons: str | None, scenes: Sequence[SceneFiles], out: Path) -> Path:
@@ -57,8 +58,9 @@ def _is_merged(path: Path) -> bool:
         if path.suffix.lower() == ".parquet":
             names = set(pyarrow.parquet.read_schema(path).names)
         else:
+            check_vector(path)
             names = set(pyogrio.read_info(path, layer=0)["fields"])
-    except (DataSourceError, ValueError, OSError):
+    except (DataError, DataSourceError, ValueError, OSError):
         return False
     return {"scene", "before_date", "after_date", "confidence"} <= names
 
@@ -115,6 +117,7 @@ def _read(scene: SceneFiles, path: Path) -> geopandas.GeoDataFrame:
         if path.suffix.lower() == ".parquet":
             table = geopandas.read_parquet(path)
         else:
+            check_vector(path)
             table = geopandas.read_file(path, engine="pyogrio", layer=path.stem if path.suffix == ".gpkg" else 0)
     except (DataSourceError, ValueError, OSError) as error:
         raise DataError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from bitemporal.errors import OptionError
+from bitemporal.texts import harmless
 
 GridChoice = Literal["before", "intersection", "union"]
 Routing = Literal["tile", "scene"]
@@ -71,7 +72,11 @@ class PlaceOptions:
     def exclusion_tags(self) -> dict[str, str]:
         """Tags of rasters that name these files."""
         named = {"WITHIN": [self.within] if self.within else [], "MASK": self.mask or []}
-        return {tag: ", ".join(Path(file).name for file in files) for tag, files in named.items() if files}
+        return {
+            tag: ", ".join(harmless(Path(file).name, lines=False) for file in files)
+            for tag, files in named.items()
+            if files
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

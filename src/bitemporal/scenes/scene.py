@@ -28,6 +28,7 @@ from bitemporal.scenes.registration import estimate_shift
 from bitemporal.scenes.sources import Files, Source, file_state, is_remote, open_source
 from bitemporal.scenes.tiling import Tiling, axis
 from bitemporal.scenes.values import look, value_range
+from bitemporal.texts import harmless
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class Scene:
         tags = {
             "SOFTWARE": f"bitemporal {__version__}",
             "DETECTOR": json.dumps(self.settings["detector"]),
-            "BEFORE": ", ".join(f"{Path(file).name}:{band}" for file, band in self.before.channels),
-            "AFTER": ", ".join(f"{Path(file).name}:{band}" for file, band in self.after.channels),
+            "BEFORE": _named(self.before),
+            "AFTER": _named(self.after),
             "SCALE_OFFSET": json.dumps([source.scaling for source in (self.before, self.after)]),
             "VALUE_RANGE": json.dumps(self.ranges),
             "THRESHOLD": f"{self.options.threshold:g}",
@@ -125,6 +126,11 @@ class Scene:
         if self.shift is not None:
             tags["SHIFT"] = f"{self.shift.columns:+.2f} columns, {self.shift.rows:+.2f} rows"
         return tags | self.options.exclusion_tags()
+
+
+def _named(source: Source) -> str:
+    """Files and bands for a tag."""
+    return ", ".join(f"{harmless(Path(file).name, lines=False)}:{band}" for file, band in source.channels)
 
 
 def open_scene(

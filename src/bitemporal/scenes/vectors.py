@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
 from bitemporal.scenes.geometry import Grid
+from bitemporal.scenes.vector_files import JSON, check_vector, read_geojson
 
 VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".parquet")
 """Endings of the vector files that are read."""
@@ -94,8 +95,12 @@ def _read(path: Path, option: str) -> geopandas.GeoDataFrame:
     if not path.is_file():
         raise DataError(f"{option}: {not_there(path, 'file')}; expected a vector file: correct the path")
     try:
-        if path.suffix.lower() == ".parquet":
+        kind = path.suffix.lower()
+        check_vector(path)
+        if kind == ".parquet":
             table = geopandas.read_parquet(path)
+        elif kind in JSON:
+            table = read_geojson(path)
         else:
             layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
             if len(layers) > 1:
@@ -105,7 +110,7 @@ def _read(path: Path, option: str) -> geopandas.GeoDataFrame:
                 )
             # named, as a GeoPackage may hold tables without shapes too, such as the styles of QGIS
             table = geopandas.read_file(path, engine="pyogrio", layer=layers[0] if layers else None, columns=[])
-    except (DataSourceError, DataLayerError, ValueError, OSError) as error:
+    except (DataSourceError, DataLayerError, ValueError, OSError, RecursionError) as error:
         raise DataError(
             f"{option}: {path}: cannot be read as a vector file ({str(error).splitlines()[0]}); expected GeoPackage, "
             "GeoJSON, shapefile or GeoParquet: write it again"
