@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = (
     {"errors", "tables", "remedies", "texts", "_lazy", "_torchvision"},
     {"files", "own_networks", "workers"},
-    {"outputs"},
+    {"outputs", "reading"},
     {"imagery"},
     {"pairs"},
     {"synthetic", "datasets"},

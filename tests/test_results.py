@@ -196,14 +196,14 @@ def test_results_that_cannot_be_used_are_errors_in_words(data, tmp_path):
     counts = result_of(data, NetworkDetector(pointwise())).write(path)
     whole, table = path.read_text(), counts.read_text()
     for text, message in (
-        ("{", "cannot be read as JSON"),
+        ("{", "cannot be read .it is no JSON"),
         ("[]", "format is 'list'"),
         ('{"format": 99}', "format is 99, .*format 2"),
         ('{"format": 2}', "lacks a part of a result"),
-        (whole.replace('"threshold": 0.5,', "", 1), "lacks a part of a result .*protocol without threshold"),
-        (whole.replace('"seed": 0', '"seed": "0"'), "lacks a part of a result .*seed '0'"),
+        (whole.replace('"threshold": 0.5,', "", 1), "protocol without threshold.*lacks a part of a result"),
+        (whole.replace('"seed": 0', '"seed": "0"'), "seed '0'.*lacks a part of a result"),
         (whole.replace('"seed": 0', '"seed": -7'), "lacks a part of a result .*seed"),
-        (whole.replace('"pairs": 12', '"pairs": "12"', 1), "lacks a part of a result .*pairs '12'"),
+        (whole.replace('"pairs": 12', '"pairs": "12"', 1), "pairs '12'.*lacks a part of a result"),
         (whole.replace('"confusions": {', '"confusions": null, "x": {'), "lacks a part of a result"),
         (whole.replace('"unchanged": [', '"unchanged": [1, '), "three times 100 numbers"),
     ):

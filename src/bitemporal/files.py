@@ -1,8 +1,7 @@
-"""Paths and JSON: what to say of a path that is not there, and values that JSON does not know."""
+"""Paths, text and JSON: what to say of a path that is not there, and values that JSON does not know."""
 
 import codecs
 import difflib
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -89,17 +88,6 @@ def text_of(raw: bytes) -> str:
     if max(zeros) > len(raw) // 4:  # every other byte, without a mark
         return raw.decode("utf-16-be" if zeros[0] > zeros[1] else "utf-16-le", "replace")
     return raw.decode("utf-8-sig", "surrogateescape")
-
-
-def json_keys(path: Path) -> set[str]:
-    """Names of the values of a JSON file, none where it holds no object.
-
-    Raises:
-        OSError: When it cannot be read.
-        ValueError: When it is no JSON.
-    """
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return set(content) if isinstance(content, dict) else set()
 
 
 def without_nan(value: object) -> object:

@@ -6,8 +6,8 @@ from pathlib import Path
 from bitemporal import evaluation
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import DataError, OptionError
-from bitemporal.files import json_keys
 from bitemporal.outputs import check_output, write_json
+from bitemporal.reading import json_keys
 from bitemporal.run.folder import RunFolder
 from bitemporal.run.scores import check_run, how_to_score, read_scores
 from bitemporal.tables import print_table

@@ -5,7 +5,8 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
+from bitemporal.errors import RecipeError
+from bitemporal.reading import read_yaml, reading
 
 
 def which_predict(words: Sequence[str]) -> str:
@@ -19,8 +20,8 @@ def which_predict(words: Sequence[str]) -> str:
     for names in (["--config"], ["--manifest"], ["--before"], ["--after"], ["-o", "--out", "--output"]):
         parser.add_argument(*names, dest=names[-1].lstrip("-"), nargs="?", default=argparse.SUPPRESS)
     given = vars(parser.parse_known_args(words)[0])
-    with contextlib.suppress(OSError, TypeError, ValueError, yaml.YAMLError):  # the command reports a bad file
-        given = yaml.safe_load(Path(given.get("config", "")).read_text(encoding="utf-8")) | given
+    with contextlib.suppress(RecipeError), reading("--config", RecipeError, ""):  # the command reports a bad file
+        given = read_yaml(Path(given.get("config", ""))) | given
     if given.get("manifest"):
         return "predict-archive"
     is_geotiff = Path(str(given.get("output"))).suffix.lower() in (".tif", ".tiff")

@@ -18,7 +18,9 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse._actions import ActionConfigFile
 
 from bitemporal.cli.words import did_you_mean, nearest
+from bitemporal.errors import RecipeError
 from bitemporal.files import from_folder, not_there, options_from_folder
+from bitemporal.reading import read_yaml, reading
 
 T = TypeVar("T")
 
@@ -58,9 +60,10 @@ class _OptionFile(ActionConfigFile):
         if not file.is_file():
             raise TypeError(f"{not_there(file, 'file')}; expected a YAML file of options")
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise TypeError(f"{file}: cannot be read as YAML ({error})") from error
+            with reading(file, RecipeError, "expected options and their values in YAML"):
+                content = read_yaml(file)
+        except RecipeError as error:
+            raise TypeError(str(error)) from error
         if not isinstance(content, dict):
             raise TypeError(f"{file}: holds {type(content).__name__}, expected options and their values")
         names = _NAMES_IN_A_FOLDER.get(parser.prog.rpartition(" ")[2], set())

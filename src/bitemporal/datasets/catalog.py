@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
-
 from bitemporal.errors import DataError, OptionError
 from bitemporal.imagery.label_rules import LabelOptions
+from bitemporal.reading import read_yaml, reading
 from bitemporal.remedies import as_typed
 
 
@@ -168,8 +167,8 @@ def read_catalog(path: str | os.PathLike[str]) -> dict[str, DatasetCard]:
     Raises:
         DataError: When a field is unknown or missing; the text names the file, the data set and the field.
     """
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    return {name: _card(f"{path}: {name}", name, fields) for name, fields in content.items()}
+    with reading(Path(path), DataError, "expected the fields of each data set's card in YAML; correct it"):
+        return {str(n): _card(f"{path}: {n}", str(n), fields) for n, fields in read_yaml(Path(path)).items()}
 
 
 def _card(where: str, name: str, fields: dict[str, Any]) -> DatasetCard:

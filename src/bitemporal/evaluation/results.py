@@ -1,7 +1,6 @@
 """Results: scores of a detector, the protocol they were taken under, and the files that hold both."""
 
 import hashlib
-import json
 import os
 import subprocess
 from collections.abc import Sequence
@@ -17,11 +16,11 @@ from bitemporal.errors import DataError, OptionError, PartitionError
 from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import describe_curves
 from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, are_confusions, read_confusions
-from bitemporal.files import json_keys, not_there
 from bitemporal.inference.options import Augmentation, check_tiles
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import METRIC_VERSION
 from bitemporal.outputs import check_output, write_json
+from bitemporal.reading import json_keys, read_json, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -269,40 +268,38 @@ def read_result(path: str | os.PathLike[str]) -> Result:
     """
     source = Path(path)
     expected = "expected a result that evaluate has written"
-    try:
-        content = json.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{not_there(source, 'file')}; {expected}") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{source}: cannot be read as JSON ({error}); {expected}") from error
+    with reading(source, DataError, expected):
+        content = read_json(source)
     version = content.get("format") if isinstance(content, dict) else type(content).__name__
     if version != FORMAT:
         raise DataError(f"{source}: format is {version!r}, {expected} of format {FORMAT}; evaluate again")
     try:
-        protocol = _read_protocol(content["protocol"])
-        partition = CarPartition(protocol.car_thresholds)
-        curves = content["probabilities"]
-        probabilities = None if curves is None else _read_probabilities(curves["counts"])
-        counts = source.with_name(Path(content["confusions"]["file"]).name)
-        digest = content["confusions"]["sha256"]
-        name, seed, origin = _of(content, "name", str), _of(content, "seed", int | None), _of(content, "origin", dict)
-        check_seed(seed)
-    except (KeyError, TypeError, ValueError, AttributeError, PartitionError, OptionError) as error:
-        raise DataError(
-            f"{source}: lacks a part of a result ({type(error).__name__}: {error}); evaluate again"
-        ) from error
+        with reading(source, DataError, "lacks a part of a result: evaluate again"):
+            protocol = _read_protocol(content["protocol"])
+            partition = CarPartition(protocol.car_thresholds)
+            curves = content["probabilities"]
+            probabilities = None if curves is None else _read_probabilities(curves["counts"])
+            counts = source.with_name(Path(content["confusions"]["file"]).name)
+            digest = content["confusions"]["sha256"]
+            name, seed = _of(content, "name", str), _of(content, "seed", int | None)
+            origin, unlabelled = _of(content, "origin", dict), int(content.get("unlabelled_pairs_left_out", 0))
+            check_seed(seed)
+    except (PartitionError, OptionError) as error:
+        raise DataError(f"{source}: lacks a part of a result ({error}); evaluate again") from error
     if protocol.metric_version != METRIC_VERSION:
         raise DataError(
             f"{source}: has metrics of version {protocol.metric_version}, expected {METRIC_VERSION}, which counts "
             "differently; evaluate again"
         )
     evaluation = read_confusions(counts, partition, probabilities)
-    if hashlib.sha256(counts.read_bytes()).hexdigest() != digest or len(evaluation.stems) != protocol.pairs:
+    with reading(counts, DataError, "it belongs next to the result that names it; evaluate again"):
+        found = hashlib.sha256(counts.read_bytes()).hexdigest()
+    if found != digest or len(evaluation.stems) != protocol.pairs:
         raise DataError(
             f"{counts}: is not the file that was written with {source}, which expects {protocol.pairs} pairs and "
             f"SHA-256 {digest}; evaluate again"
         )
-    evaluation = replace(evaluation, unlabelled=content.get("unlabelled_pairs_left_out", 0))
+    evaluation = replace(evaluation, unlabelled=unlabelled)
     return Result(name, protocol, evaluation, seed, origin, source)
 
 

@@ -17,6 +17,7 @@ from bitemporal.evaluation.counting import FATES, OBJECT_SIZES, SIZE_NAMES, TOLE
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import AVERAGINGS, METRICS, Counts, image_metric, metrics
 from bitemporal.outputs import replacing
+from bitemporal.reading import reading
 from bitemporal.tables import per_cent
 from bitemporal.texts import as_cell, from_cell
 
@@ -196,7 +197,8 @@ def read_confusions(
         DataError: When the file is missing or holds something else.
     """
     source = Path(path)
-    try:
+    expected = f"expected the columns {','.join(_COLUMNS)}, next to the result that names them; evaluate again"
+    with reading(source, DataError, expected):
         with source.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
             rows = list(csv.DictReader(stream))
         numbers = np.array([[int(row[name]) for name in (*_CONFUSION, *_BOUNDARY, *_OBJECTS)] for row in rows])
@@ -207,15 +209,6 @@ def read_confusions(
             raise ValueError("no pair, or a count below 0")
         if len(set(stems)) < len(stems) or ((cars < 0) | (cars > 1)).any() or tuple(rows[0]) != _COLUMNS:
             raise ValueError("a stem that occurs twice, a CAR outside [0, 1], or other columns")
-    except OSError as error:
-        raise DataError(
-            f"{source}: cannot be read ({error}); it belongs next to the result that names it; evaluate again"
-        ) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{source}: found something other than counts of pairs ({type(error).__name__}: {error}), expected the "
-            f"columns {','.join(_COLUMNS)}; evaluate again"
-        ) from error
     return Evaluation(
         stems=stems,
         counts=numbers[:, :4],

@@ -4,7 +4,6 @@ The bundle of a network is ``bundle.json`` and ``weights.safetensors``. The bund
 ``bundle.json`` and a sub-folder for each network: ``origin``, and one named after the part of each teacher.
 """
 
-import json
 import math
 import os
 import shutil
@@ -24,6 +23,7 @@ from bitemporal.method.origin_partition import check_teachers
 from bitemporal.models import ChangeModel, Normalisation, create_model
 from bitemporal.models.registry import registering_module
 from bitemporal.outputs import replacing, replacing_folder, write_json
+from bitemporal.reading import read_json, reading
 
 NETWORK_BUNDLE = "network"
 ORIGIN_PARTITION_BUNDLE = "origin-partition"
@@ -96,17 +96,15 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         inside = sorted({str(file.parent) for rule in _BELOW for file in Path(folder).glob(rule)})
         remedy = f"; give {' or '.join(inside)}" if inside else ""
         raise BundleError(f"{not_there(path, 'file')}; expected a bundle folder, as training writes it{remedy}")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        kind, version = description["kind"], int(description["format"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise BundleError(f"{path}: not the description of a bundle ({error!r}); write the bundle again") from error
+    with reading(path, BundleError, "expected the description of a bundle; write or fetch the bundle again"):
+        description = dict(read_json(path))
+        kind, version = str(description["kind"]), int(description["format"])
     if kind not in FORMATS or version > FORMATS[kind]:
         known = " and ".join(f"{name!r} up to format {newest}" for name, newest in FORMATS.items())
         raise BundleError(
             f"{path}: found kind {kind!r} of format {version}; this version reads {known}; update bitemporal"
         )
-    return dict(description)
+    return description
 
 
 def _normalisation(stored: dict[str, Any], channels: int) -> Normalisation:
@@ -124,11 +122,8 @@ def read_training_images(folder: str | os.PathLike[str]) -> TrainingImages | Non
         BundleError: When the description is damaged.
     """
     stored = read_description(folder).get("trained_on")
-    try:
+    with reading(Path(folder) / "bundle.json", BundleError, "trained_on is malformed; write or fetch the bundle again"):
         return None if stored is None else TrainingImages.of_json(stored)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        path = Path(folder) / "bundle.json"
-        raise BundleError(f"{path}: trained_on is malformed ({error!r}); write or fetch the bundle again") from error
 
 
 def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
@@ -143,21 +138,24 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
             f"{folder}: found a bundle of {description['kind']}, expected one network; use "
             f"`bitemporal.load({str(folder)!r})`"
         )
-    weights = Path(folder) / "weights.safetensors"
+    path, weights = (Path(folder) / name for name in ("bundle.json", "weights.safetensors"))
+    remedy = "write or fetch the bundle again"
     try:
-        model = create_model(description["model"], pretrained=False, **description["config"])
-        model.load_state_dict(load_file(weights))
-        # the values it was trained with, whatever the card says by now
-        normalisation = _normalisation(description["normalisation"], model.config["in_channels"])
-        model.card = replace(model.card, normalisation=normalisation)
+        with reading(path, BundleError, f"expected a network that this version builds; {remedy}"):
+            model = create_model(description["model"], pretrained=False, **description["config"])
+            # the values it was trained with, whatever the card says by now
+            normalisation = _normalisation(description["normalisation"], model.config["in_channels"])
+            model.card = replace(model.card, normalisation=normalisation)
     except UnknownModelError as error:
         # the bundle of a network of one's own says which module registers it
         module = str(description.get("module") or "my_module")
         raise BundleError(f"{folder}: {str(error).replace('my_module', module)}") from error
-    except FileNotFoundError as error:
-        raise BundleError(f"{not_there(weights, 'file')}; fetch or copy the whole bundle again") from error
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError, BitemporalError) as error:
-        raise BundleError(f"{weights}: cannot be loaded ({error}); write or fetch the bundle again") from error
+    except BundleError:
+        raise
+    except BitemporalError as error:
+        raise BundleError(f"{path}: its network cannot be built ({error}); {remedy}") from error
+    with reading(weights, BundleError, f"expected the weights of that network; {remedy}"):
+        model.load_state_dict(load_file(weights))
     return model.eval()
 
 
@@ -211,13 +209,15 @@ def read_origin_partition(folder: str | os.PathLike[str]) -> tuple[CarPartition,
         BundleError: When its description is damaged.
     """
     description = read_description(folder)
+    path = Path(folder) / "bundle.json"
     try:
-        partition = CarPartition(tuple(float(threshold) for threshold in description["thresholds"]))
-        # format 1 called the teachers specialists
-        teachers = tuple(description["specialists" if int(description["format"]) == 1 else "teachers"])
-        check_teachers(teachers, partition)
-    except (KeyError, TypeError, ValueError, PartitionError) as error:
+        with reading(path, BundleError, "thresholds or teachers are malformed: write the bundle again"):
+            partition = CarPartition(tuple(float(threshold) for threshold in description["thresholds"]))
+            # format 1 called the teachers specialists
+            teachers = tuple(map(str, description["specialists" if int(description["format"]) == 1 else "teachers"]))
+            check_teachers(teachers, partition)
+    except PartitionError as error:
         raise BundleError(
-            f"{Path(folder) / 'bundle.json'}: thresholds or teachers are malformed ({error!r}); write the bundle again"
+            f"{path}: its thresholds or teachers are malformed ({error}); write the bundle again"
         ) from error
     return partition, teachers

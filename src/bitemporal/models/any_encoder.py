@@ -27,6 +27,7 @@ from bitemporal.files import not_there
 from bitemporal.models.base import Normalisation
 from bitemporal.models.encoders import TIMM_HUB, fetch_weights, without_expected_noise
 from bitemporal.models.layers import has_batch_norm, rescaled_levels
+from bitemporal.reading import reading
 
 WeightsFile = str | os.PathLike[str]
 
@@ -274,17 +275,12 @@ def read_weights(path: WeightsFile) -> dict[str, Tensor]:
     file = Path(path)
     if not file.is_file():
         raise WeightsError(f"{not_there(file, 'file')}; expected the weights of an encoder (.safetensors, .pth)")
-    try:
+    # files with code in them are refused by torch
+    with reading(file, WeightsError, "expected a safetensors file, or a file of torch.save that holds tensors only"):
         if file.suffix == ".safetensors":
             content: object = load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    # damaged files, and files with code in them, raise all kinds of errors
-    except Exception as error:
-        raise WeightsError(
-            f"{file}: cannot be read as weights ({type(error).__name__}: {error}); expected a safetensors file, or "
-            f"a file of torch.save that holds tensors only"
-        ) from error
     while isinstance(content, Mapping):
         inner = next((content[key] for key in ("state_dict", "model") if key in content), None)
         if inner is None:

@@ -5,6 +5,7 @@ import fnmatch
 import importlib
 import inspect
 import pkgutil
+import reprlib
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from bitemporal.errors import OptionError, UnknownModelError, WeightsError
 from bitemporal.models.card import ModelCard
 from bitemporal.own_networks import import_entry_points, import_named_modules, names_modules
+from bitemporal.reading import reading
 
 if TYPE_CHECKING:
     from bitemporal.models.base import ChangeModel
@@ -173,7 +175,11 @@ def create_model(
         )
     # networks without weights do not have this argument
     weights = {"pretrained": True} if pretrained else {}
-    model = build(in_channels=in_channels, **weights, **options)
+    if options:  # of a recipe, a bundle or the command line: values of any kind
+        with reading(f"model {name!r}", OptionError, f"its options {reprlib.repr(options)} are unusable; correct them"):
+            model = build(in_channels=in_channels, **weights, **options)
+    else:
+        model = build(in_channels=in_channels, **weights)
     model.name = name
     card = model.card_of(card)
     model.card = replace(card, normalisation=card.normalisation.of_channels(in_channels))

@@ -11,6 +11,7 @@ import numpy as np
 from bitemporal.errors import PartitionError
 from bitemporal.files import not_there
 from bitemporal.outputs import replacing
+from bitemporal.reading import reading
 from bitemporal.texts import as_cell, from_cell
 
 
@@ -48,7 +49,10 @@ def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
     if not source.is_file():
         raise PartitionError(f"{not_there(source, 'file')}; expected the table that data stats, and every run, writes")
     # spreadsheets put a mark before the first column
-    with source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+    with (
+        reading(source, PartitionError, "expected split,stem,car,part; write the file again, as data stats does"),
+        source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream,
+    ):
         reader = csv.DictReader(stream)
         missing = {"split", "stem", "car", "part"} - set(reader.fieldnames or ())
         if missing:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from bitemporal.outputs import replacing
 from bitemporal.pairs.listing import entries, is_image
 from bitemporal.pairs.names import DATE_WORDS, normal, split_name, split_of_list
 from bitemporal.pairs.partition import PartitionRow
+from bitemporal.reading import parse_json, reading
 from bitemporal.texts import as_cell, from_cell
 
 LIST_FOLDERS = ("list", "lists", "splits", "split", "imagesets", "txt")
@@ -141,7 +141,8 @@ def read_lists(paths: Sequence[Path]) -> list[SplitList]:
         if path.suffix.lower() == ".json":
             lists += _of_json(path, text)
         elif is_table:
-            lists += _of_table(path, text)
+            with reading(path, DataError, f"expected a table with the columns {','.join(_COLUMNS)}; correct it"):
+                lists += _of_table(path, text)
         else:
             names = text.strip().splitlines()
             if len(names) == 1 and not any(map(is_image, names[0].split(","))):  # OSCD has all in one line
@@ -154,14 +155,11 @@ def read_lists(paths: Sequence[Path]) -> list[SplitList]:
 
 
 def _read(path: Path) -> str:
-    try:
+    what = f"a list of pairs: a CSV with the columns {','.join(_COLUMNS)}, or a text file with a name per line"
+    if not path.exists():
+        raise DataError(f"{not_there(path, 'file or folder')}, expected {what}")
+    with reading(path, DataError, f"expected {what}"):
         return text_of(path.read_bytes())
-    except OSError as error:
-        found = f"{path}: cannot be read ({error.strerror})" if path.exists() else not_there(path, "file or folder")
-        raise DataError(
-            f"{found}, expected a list of pairs: a CSV with the columns {','.join(_COLUMNS)}, or a text file with a "
-            "name per line"
-        ) from error
 
 
 def _of_table(path: Path, text: str) -> Iterator[SplitList]:
@@ -205,10 +203,8 @@ def _column(found: Sequence[str], spelt: Sequence[str]) -> str | None:
 
 def _of_json(path: Path, text: str) -> Iterator[SplitList]:
     """A list of names, or objects with names, of one split; or an object with such a list for each split."""
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}), expected a list of names; correct it") from error
+    with reading(path, DataError, "expected a list of names in JSON; correct it"):
+        content = parse_json(text)
     if isinstance(content, dict) and any(split_name(str(key)) for key in content):
         for key, value in content.items():
             if split := split_name(str(key)):

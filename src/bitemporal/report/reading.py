@@ -11,6 +11,7 @@ from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation import Comparison, Result, compare
 from bitemporal.inference.bundle import read_description, read_origin_partition
 from bitemporal.pairs.partition import read_partition
+from bitemporal.reading import reading
 from bitemporal.remedies import as_typed
 from bitemporal.run.folder import CONTROL, O_P, ORIGIN, RunFolder, StageFolder
 from bitemporal.run.scores import check_run, how_to_score, is_distillation, read_scores
@@ -143,7 +144,7 @@ def read_curve(path: Path) -> list[tuple[int, float, float, float]]:
     """
     remedy = "restore it from a copy, or remove the file and do without its curve"
     rows = []
-    try:
+    with reading(path, DataError, f"expected a table in CSV; {remedy}"):
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
             if missing := [name for name in _CURVES if name not in (reader.fieldnames or ())]:
@@ -154,11 +155,9 @@ def read_curve(path: Path) -> list[tuple[int, float, float, float]]:
                 try:
                     miou, val_loss = (float(row.get(name) or math.nan) for name in ("val_miou", "val_loss"))
                     rows.append((int(row["step"]), float(row["loss"]), miou, val_loss))
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     values = ", ".join(f"{name} {row[name]!r}" for name in _CURVES)
                     raise DataError(
                         f"{path}, line {reader.line_num}: found {values}, expected numbers; {remedy}"
                     ) from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error}), expected a table in CSV; {remedy}") from error
     return rows

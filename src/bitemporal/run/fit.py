@@ -39,6 +39,7 @@ from bitemporal.models import ChangeModel, ModelCard
 from bitemporal.outputs import clear_leftovers, replacing
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.pairs.batch import Batch
+from bitemporal.reading import reading
 from bitemporal.run.data import training_images
 from bitemporal.run.folder import StageFolder
 from bitemporal.run.learner import Learner, Optimisation
@@ -446,6 +447,8 @@ class _Losses:
 CHECKPOINT_FORMAT = 2
 """Version of ``last.ckpt``; the first one was a checkpoint of PyTorch Lightning."""
 
+_ANEW = "remove it to train this stage anew, or restore it from a copy"
+
 
 def _save_best(fabric: Fabric, folder: StageFolder, model: ChangeModel) -> None:
     if fabric.is_global_zero:
@@ -483,19 +486,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         BundleError: When the file is damaged, or was written by an earlier version.
     """
-    try:
+    with reading(path, BundleError, f"expected the checkpoint of a run; {_ANEW}"):
         content = dict(torch.load(path, map_location="cpu", weights_only=True))
         known = content.get("format")
-    except Exception as error:  # the bytes of a damaged file make the reader raise anything
-        raise BundleError(
-            f"{path}: found a damaged file ({type(error).__name__}), expected the checkpoint of a run; remove it to "
-            "train this stage anew, or restore it from a copy"
-        ) from error
     if known != CHECKPOINT_FORMAT:
         raise BundleError(
             f"{path}: found a checkpoint of another version of bitemporal, expected format {CHECKPOINT_FORMAT}; finish "
             "the stage with the version that wrote it, or remove the file to train the stage anew"
         )
+    with reading(path, BundleError, f"expected the checkpoint of a run; {_ANEW}"):
+        whole = isinstance(content["step"], int) and {"score", "step", "metrics"} <= content["best"].keys()
+        if not whole or not all(isinstance(content[name], dict) for name in ("model", "optimiser", "precision")):
+            raise ValueError("a part of it is of another kind")
     return content
 
 
@@ -515,9 +517,10 @@ def _resume(
     if not folder.checkpoint.exists():
         return 0, {"score": -math.inf, "step": -1, "metrics": {}}
     content = read_checkpoint(folder.checkpoint)
-    model.load_state_dict(content["model"])
-    optimiser.load_state_dict(content["optimiser"])
-    fabric.strategy.precision.load_state_dict(content["precision"])
+    with reading(folder.checkpoint, BundleError, f"expected the checkpoint of {model.name}; {_ANEW}"):
+        model.load_state_dict(content["model"])
+        optimiser.load_state_dict(content["optimiser"])
+        fabric.strategy.precision.load_state_dict(content["precision"])
     return content["step"], content["best"]
 
 
@@ -531,7 +534,9 @@ def _finish(stage: Stage, model: ChangeModel) -> None:
             f"{not_there(weights, 'file')}; expected the best weights of stage {stage.name}: restore them from a copy, "
             f"or remove {stage.folder.checkpoint} to train the stage anew"
         )
-    model.load_state_dict(load_file(weights))
+    remedy = f"restore it from a copy, or remove it and {stage.folder.checkpoint} to train the stage anew"
+    with reading(weights, BundleError, f"expected the best weights of stage {stage.name}: {remedy}"):
+        model.load_state_dict(load_file(weights))
     metadata = {
         "stage": stage.name,
         "steps": stage.steps,

@@ -13,7 +13,9 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bitemporal.errors import DataError
 from bitemporal.outputs import replacing, unwritable
+from bitemporal.reading import reading
 
 
 class MetricsTable:
@@ -30,10 +32,11 @@ class MetricsTable:
         if step == 0:
             self.path.unlink()
             return
-        with self.path.open(newline="", encoding="utf-8") as stream:
+        remedy = "expected a table in CSV; restore it from a copy, or remove the file and do without its curve"
+        with reading(self.path, DataError, remedy), self.path.open(newline="", encoding="utf-8") as stream:
             header, *rows = csv.reader(stream)
-        # the last row is cut short where the machine itself has stopped
-        kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= step]
+            # the last row is cut short where the machine itself has stopped
+            kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= step]
         with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([header, *kept])
 

@@ -12,12 +12,14 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from bitemporal.errors import BitemporalError, RecipeError
-from bitemporal.files import from_folder, not_there, options_from_folder
+from bitemporal.files import from_folder, options_from_folder
 from bitemporal.imagery.scale import RGB, check_bands, check_image_range
 from bitemporal.method.car import CarPartition
 from bitemporal.models.card import ModelCard, TrainingDefaults
 from bitemporal.outputs import replacing
 from bitemporal.pairs import PairOptions
+from bitemporal.reading import read_yaml as read_yaml_file
+from bitemporal.reading import reading
 from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT
 
 if TYPE_CHECKING:
@@ -151,12 +153,12 @@ class TrainRecipe(PairOptions):
         content = {fields.get(name, name): value for name, value in _paths_from(folder, written).items()}
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--recipe", type=cls)
+        remedy = "restore the file from a copy"
         try:
-            recipe: Self = parser.instantiate_classes(parser.parse_object({"recipe": content})).recipe
+            with reading(Path(path), RecipeError, f"expected a recipe of this version; {remedy}"):
+                recipe: Self = parser.instantiate_classes(parser.parse_object({"recipe": content})).recipe
         except (ArgumentError, BitemporalError) as error:
-            raise RecipeError(
-                f"{path}: not a recipe of this version ({error}); restore the file from a copy"
-            ) from error
+            raise RecipeError(f"{path}: not a recipe of this version ({error}); {remedy}") from error
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -312,12 +314,11 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         RecipeError: When the file is missing, or does not hold named values in YAML.
     """
-    try:
-        return dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise RecipeError(f"{not_there(path, 'file')}; expected a recipe in YAML") from None
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
-        raise RecipeError(f"{path}: not a recipe in YAML ({error}); restore it from a copy or remove it") from error
+    with reading(Path(path), RecipeError, "expected a recipe in YAML; restore it from a copy or remove it"):
+        content = read_yaml_file(Path(path))
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds {type(content).__name__}, not named values")
+        return {str(name): value for name, value in content.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from bitemporal.interop.opencd.pickled import code_names, load_inert, outline, s
 from bitemporal.interop.opencd.projects import Recognised, in_opencd_names, recognise
 from bitemporal.models import ChangeModel, create_model, model_card
 from bitemporal.models.facts import all_facts
+from bitemporal.reading import reading
 
 Part = Literal["student", "small", "medium", "large"]
 
@@ -351,10 +351,8 @@ def _load(path: Path) -> object:
     if not path.is_file():
         raise WeightsError(f"{not_there(path, 'file')}; expected a checkpoint (.pth, .pt, .ckpt, .safetensors)")
     if path.suffix == ".safetensors" or _begins_as_safetensors(path):
-        try:
+        with reading(path, WeightsError, "it is not a safetensors file, or is damaged. Fetch it again"):
             return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path}: is not a safetensors file, or is damaged ({error}). Fetch it again") from error
     try:
         return load_inert(path, list(_LOG_NAMES))
     except pickle.UnpicklingError as error:

@@ -1,0 +1,184 @@
+"""The one boundary where a damaged file becomes an error of ours that names it; the content of JSON and YAML."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bitemporal.errors import BitemporalError
+from bitemporal.files import not_there
+
+_FROM_DAMAGE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, BufferError),
+    *(RuntimeError, MemoryError, AssertionError),  # a RecursionError is a RuntimeError
+)
+"""What readers of files raise at damaged bytes, and checks of their content at values of another kind."""
+
+_READERS = {
+    *("_csv", "_lzma", "_pickle", "pickle", "struct", "tarfile", "zipfile", "zlib"),
+    *("PIL", "pyarrow", "pyogrio", "pyproj", "rasterio", "safetensors", "shapely", "torch", "yaml"),
+}
+"""Modules whose own errors are a damaged file's."""
+
+_LONGEST_REASON = 160
+"""Characters of a library's text that an error of ours repeats."""
+
+
+@contextmanager
+def reading(path: object, failure: type[BitemporalError], expected: str) -> Iterator[None]:
+    """Turn whatever a damaged file does to its reader into an error of ours that names the file.
+
+    The block holds the reading of the file and of its fields alone, so that no fault of this package hides in it.
+    Errors of ours pass.
+
+    Args:
+        path: The file, as the error names it; perhaps behind the name of an option.
+        failure: Class of the error.
+        expected: What should stand there, and the remedy.
+
+    Raises:
+        BitemporalError: Of the class ``failure``, with the library's own error as its cause.
+    """
+    try:
+        yield
+    except BitemporalError:
+        raise
+    except FileNotFoundError as error:
+        found = not_there(path, "file") if isinstance(path, str | Path) else f"{path}: no such file"
+        raise failure(f"{found}; {expected}") from error
+    except Exception as error:
+        if not isinstance(error, _FROM_DAMAGE) and type(error).__module__.partition(".")[0] not in _READERS:
+            raise
+        raise failure(f"{path}: cannot be read ({why(error)}); {expected}") from error
+
+
+def why(error: BaseException) -> str:
+    """What an error says, in one line that can be printed."""
+    match error:
+        case OSError(strerror=str(reason)) if reason:
+            text = reason
+        case RecursionError():
+            text = "it is nested too deeply"
+        case MemoryError():
+            text = "it asks for more memory than there is"
+        case KeyError(args=(name,)):
+            text = f"it has no {name!r}"
+        case json.JSONDecodeError():
+            text = f"it is no JSON: {error}"
+        case OverflowError():
+            text = f"it holds a number beyond all bounds: {error}"
+        case _:
+            text = " ".join(str(error).split()) or type(error).__name__
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: _LONGEST_REASON + 1])
+    return shown if len(text) <= _LONGEST_REASON else f"{shown[:_LONGEST_REASON]}..."
+
+
+_MOST_BYTES = 2**28
+_MOST_YAML_NODES = 100_000
+_DEEPEST = 100
+"""Bounds of JSON and YAML: bytes of a file, values in YAML with its aliases written out, lists within lists."""
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
+    """The content of a JSON file; within ``reading``.
+
+    Raises:
+        OSError: When it cannot be read.
+        ValueError: When it is no JSON, too large or too deep, or holds text that is none.
+        RecursionError: When it is far too deep.
+    """
+    return parse_json(_bytes_of(path))
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401  whatever it holds
+    """The content of JSON; raises what ``read_json`` raises."""
+    content = json.loads(text)
+    _check_values(content)
+    return content
+
+
+def read_yaml(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
+    """The content of a YAML file, of plain types; within ``reading``.
+
+    Raises:
+        OSError: When it cannot be read.
+        ValueError: When it is too large or too deep, also with its aliases written out, or holds text that is none.
+        yaml.YAMLError: When it is no YAML.
+        RecursionError: When it is far too deep.
+    """
+    loader = yaml.SafeLoader(_bytes_of(path).decode("utf-8-sig"))
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_nodes(node)
+        content = loader.construct_document(node)
+    finally:
+        loader.dispose()
+    _check_values(content)
+    return content
+
+
+def json_keys(path: Path) -> set[str]:
+    """Names of the values of a JSON file, none where it holds no object.
+
+    Raises:
+        OSError: When it cannot be read.
+        ValueError: When it is no JSON.
+        RecursionError: When it is far too deep.
+    """
+    content = read_json(path)
+    return set(content) if isinstance(content, dict) else set()
+
+
+def _bytes_of(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        raw = stream.read(_MOST_BYTES + 1)
+    if len(raw) > _MOST_BYTES:
+        raise ValueError(f"it is larger than {_MOST_BYTES // 2**20} MiB")
+    return raw
+
+
+def _check_nodes(root: yaml.Node) -> None:
+    """Count what aliases stand for before anything is made of it: a few lines can stand for billions of values."""
+    stack, seen = [(root, 1)], 0
+    while stack:
+        node, depth = stack.pop()
+        seen += 1
+        if seen > _MOST_YAML_NODES or depth > _DEEPEST:
+            raise ValueError(
+                f"it is nested deeper than {_DEEPEST} levels, or has more than {_MOST_YAML_NODES:,} values with its "
+                "aliases written out"
+            )
+        if isinstance(node, yaml.MappingNode):
+            stack += ((part, depth + 1) for pair in node.value for part in pair)
+        elif isinstance(node, yaml.SequenceNode):
+            stack += ((part, depth + 1) for part in node.value)
+
+
+def _check_values(content: object) -> None:
+    """Refuse what later steps could not print, compare or write: very deep lists, and text that no file can hold."""
+    stack = [(content, 1)]
+    while stack:
+        value, depth = stack.pop()
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
+        if isinstance(value, str):
+            # names of files that are no valid text stand as surrogates from DC80 to DCFF
+            if "\0" in value or not _is_text(value):
+                raise ValueError(f"it holds the text {value[:50]!a}, which is none")
+        elif isinstance(value, dict):
+            stack += ((part, depth + 1) for pair in value.items() for part in pair)
+        elif isinstance(value, list | tuple | set):
+            stack += ((part, depth + 1) for part in value)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True

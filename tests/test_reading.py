@@ -1,0 +1,137 @@
+"""The boundary where damaged files become errors of ours, and the bounds of JSON and YAML."""
+
+import csv
+import json
+import pickle
+import struct
+import zipfile
+import zlib
+
+import pytest
+import yaml
+
+from bitemporal.errors import BundleError, DataError
+from bitemporal.reading import read_json, read_yaml, reading
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(OSError("a"), ValueError("a"), KeyError("a"), TypeError("a"), IndexError("a"), AttributeError("a")),
+        *(EOFError(), OverflowError("a"), RecursionError("a"), MemoryError(), RuntimeError("a")),
+        *(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a"), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "a")),
+        *(zipfile.BadZipFile("a"), pickle.UnpicklingError("a"), struct.error("a"), zlib.error("a"), csv.Error("a")),
+        *(yaml.YAMLError("a"), yaml.scanner.ScannerError()),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_readers_raise_becomes_an_error_that_names_the_file(tmp_path, error):
+    path = tmp_path / "x.json"
+    with pytest.raises(BundleError) as raised, reading(path, BundleError, "expected a bundle"):
+        raise error
+    assert str(raised.value).startswith(f"{path}: cannot be read (")
+    assert str(raised.value).endswith("); expected a bundle")
+    assert raised.value.__cause__ is error
+    assert "()" not in str(raised.value)
+
+
+def test_errors_of_libraries_are_known_by_their_module(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    safetensors = pytest.importorskip("safetensors")
+    for error in (rasterio.errors.RasterioError("a"), safetensors.SafetensorError("a")):
+        assert not isinstance(error, OSError | ValueError | RuntimeError)
+        with pytest.raises(DataError, match="x: cannot be read"), reading("x", DataError, "expected y"):
+            raise error
+
+
+def test_errors_of_ours_and_faults_of_the_program_pass():
+    for error in (BundleError("a"), NameError("a"), ImportError("a"), KeyboardInterrupt(), StopIteration()):
+        with pytest.raises(type(error)) as raised, reading("x", DataError, "expected y"):
+            raise error
+        assert raised.value is error or isinstance(error, StopIteration)
+
+
+def test_the_reason_is_one_line_of_printable_text_of_bounded_length():
+    with pytest.raises(DataError) as raised, reading("x", DataError, "y"):
+        raise ValueError("a\n\x1b[31mb\ud800 " + "c" * 10_000)
+    text = str(raised.value)
+    assert text.isprintable() and len(text) < 400
+    assert "a \\x1b[31mb\\ud800 c" in text
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
+    (tmp_path / "name.json").touch()
+    with pytest.raises(DataError, match=r"nane.json: no such file \(did you mean .*name.json\?\); expected y"):
+        with reading(tmp_path / "nane.json", DataError, "expected y"):
+            read_json(tmp_path / "nane.json")
+
+
+DAMAGED_JSON = {
+    "brackets": "[" * 20_000,
+    "objects": '{"a":' * 20_000,
+    "just too deep": "[" * 101 + "]" * 101,
+    "surrogate": '{"a": "\\ud800"}',
+    "surrogate key": '{"\\udfff": 1}',
+    "null character": '"a\\u0000b"',
+    "empty": "",
+    "bytes": b"\xff\xfe\x00",
+    "digits": "1" * 5000,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_JSON)
+def test_json_that_later_steps_could_not_bear_is_refused(tmp_path, name):
+    path, text = tmp_path / "x.json", DAMAGED_JSON[name]
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=r"x\.json: cannot be read"), reading(path, DataError, "expected y"):
+        read_json(path)
+
+
+def test_ordinary_json_and_names_that_are_no_utf8_are_read(tmp_path):
+    path = tmp_path / "x.json"
+    content = {
+        "deep": json.loads("[" * 90 + "]" * 90),
+        "name": b"caf\xe9".decode("utf-8", "surrogateescape"),
+        "n": None,
+    }
+    path.write_text(json.dumps(content))
+    assert read_json(path) == content
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
+)
+DAMAGED_YAML = {
+    "billion laughs": LAUGHS,
+    "billion laughs by merging": "a0: &a0 {x: 1}\n"
+    + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 10)),
+    "it holds itself": "a: &a [*a]",
+    "brackets": "[" * 20_000,
+    "braces": "{a: " * 5_000,
+    "indents": "\n".join(" " * n + "a:" for n in range(2_000)),
+    "dashes": "- " * 5_000,
+    "surrogate": '"\\ud800"',
+    "date": "a: 2001-99-99",
+    "unknown tag": "!!python/object/apply:os.system [ls]",
+    "two documents": "a: 1\n---\nb: 2\n",
+    "bytes": b"\x80\x81",
+    "digits": "a: " + "1" * 5000,
+    "key": "{[a]: 1}",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_YAML)
+def test_yaml_that_later_steps_could_not_bear_is_refused(tmp_path, name):
+    path, text = tmp_path / "x.yaml", DAMAGED_YAML[name]
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=r"x\.yaml: cannot be read"), reading(path, DataError, "expected y"):
+        read_yaml(path)
+
+
+def test_yaml_is_what_pyyaml_reads_with_aliases_and_merging(tmp_path):
+    path = tmp_path / "x.yaml"
+    text = "a: &a {x: 1, y: [1.5, true, null, 2020-01-01]}\nb: *a\nc: {<<: *a, z: é}\n"
+    path.write_text(text)
+    assert read_yaml(path) == yaml.safe_load(text)
+    path.write_text("")
+    assert read_yaml(path) is None
