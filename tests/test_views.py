@@ -66,7 +66,7 @@ def test_without_pandas_the_extra_is_named(result, monkeypatch):
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(MissingExtraError, match=r"pip install bitemporal\[geo\]"):
+    with pytest.raises(MissingExtraError, match=r"bitemporal\[geo\]"):
         result.to_frame()
 
 
