@@ -1,13 +1,19 @@
-"""Paths, text and JSON: what to say of a path that is not there, and values that JSON does not know."""
+"""Paths and text: what to say of a path that is not there, what a file is and holds, and values that JSON does not know."""
 
 import codecs
 import difflib
+import functools
+import hashlib
 import math
 import os
-from collections.abc import Mapping
+import stat
+import time
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
 
 _NAMES_SEEN = 10_000
 """So many names of a folder are compared with the one that is missing."""
@@ -43,6 +49,61 @@ def _near_names(folder: Path, name: str) -> list[str]:
     except OSError:
         return []
     return [names[near] for near in difflib.get_close_matches(name.casefold(), names)]
+
+
+def special_file(path: str | os.PathLike[str]) -> str:
+    """What a path is that is neither file nor folder, such as ``a pipe``; empty where it is one, or is not there.
+
+    Opening a pipe would wait for ever, and a device may never end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return ""
+    names = (
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
+    return next((name for is_one, name in names if is_one(mode)), "")
+
+
+_SETTLED = 2.0
+"""Seconds after which a file that is changed again shows it by its time: file systems count in steps."""
+
+
+def once_a_state(function: Callable[..., T]) -> Callable[..., T]:
+    """Remember what a function says of a file until its size, time or inode change; errors are not remembered.
+
+    Args:
+        function: Takes a path, and other arguments that can be keys.
+    """
+
+    @functools.lru_cache(maxsize=2**16)
+    def remembered(state: tuple[int, ...], path: Path, *others: object) -> T:
+        return function(path, *others)
+
+    @functools.wraps(function)
+    def asked(path: Path, *others: object) -> T:
+        found = os.stat(path)
+        if abs(time.time() - max(found.st_mtime, found.st_ctime)) < _SETTLED:
+            return function(path, *others)
+        state = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        return remembered(state, path, *others)
+
+    return asked
+
+
+@once_a_state
+def sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits; the file is read once while it stays as it is.
+
+    Raises:
+        OSError: When it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def from_folder(value: object, folder: Path) -> object:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 from rich.progress import track
@@ -32,7 +31,7 @@ from bitemporal.remedies import as_typed
 from bitemporal.scenes.exclusion import Exclusion, RasterOnGrid
 from bitemporal.scenes.geometry import Grid, grid_of
 from bitemporal.scenes.options import PlaceOptions
-from bitemporal.scenes.sources import gdal_settings, open_raster, unreadable_pixels
+from bitemporal.scenes.sources import gdal_settings, open_raster, reading_pixels
 from bitemporal.scenes.vectors import VECTORS, PolygonsOnGrid
 
 BLOCK = 1024
@@ -159,11 +158,9 @@ def _check_bands(dataset: DatasetReader, path: Path) -> bool:
 
 def _read(dataset: DatasetReader, path: Path, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Values of a prediction, and where it has any."""
-    try:
+    with reading_pixels(path):
         values = dataset.read(1, window=window)
         valid = dataset.read_masks(1, window=window) > 0
-    except RasterioError as error:
-        raise unreadable_pixels(path, error) from error
     return values, valid & np.isfinite(values)
 
 

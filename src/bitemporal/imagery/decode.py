@@ -19,6 +19,8 @@ from bitemporal.imagery.colours import places_of_colours
 from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.physical import UNSCALED, Scaling, to_physical
 from bitemporal.imagery.quiet import ignore_missing_places, open_image
+from bitemporal.imagery.tiff_layout import Incomplete, tiff_layout
+from bitemporal.imagery.whole import check_whole
 
 BANDS = "bands"
 """Mode of images whose bands are no known colours."""
@@ -37,12 +39,16 @@ SUFFIXES = {
 MAX_PIXELS = 512_000_000
 """Most pixels of one image; the largest published scene of the field (WHU-CD, 32507 x 15354) has 499 million."""
 
+MAX_BYTES = 3 * MAX_PIXELS
+"""Most bytes of one image after decoding: as many as the largest in colours of 8 bits has."""
+
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes of grey images with more than 8 bits per sample."""
 
 _FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))
 _SUBFILE, _BITS, _COMPRESSION, _ORIENTATION, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 259, 274, 277, 339  # TIFF tags
 _REDUCED_OR_MASK = 5  # bits of _SUBFILE: the page is an overview, or a mask
+_PAGES = 64  # of a TIFF that are looked at; each overview halves the image
 _GDAL_METADATA, _GDAL_NODATA = 42112, 42113  # TIFF tags
 _SCALED = re.compile(r'role="(scale|offset)"')  # in the tag above
 _WEBP = 50001  # a compression that Pillow's wheels lack, and complain of on standard error
@@ -130,18 +136,20 @@ def decode(path: Path, bands: Sequence[int] | None = None) -> Decoded:
             a palette image are red, green and blue.
 
     Raises:
-        FileFault: When the file is missing, no image, larger than ``MAX_PIXELS``, damaged or truncated, or has no such
-            band; or when files of bands differ in size, or hold several.
+        FileFault: When the file is missing, no image, larger than ``MAX_PIXELS`` or ``MAX_BYTES``, damaged or
+            truncated, or has no such band; or when files of bands differ in size, or hold several.
     """
     if files := band_files(path) if path.is_dir() else []:
         return _decode_bands(path, files, bands)
     image = _open(path)
     if image is None:
+        _refuse_incomplete(path)
         return _decode_with_rasterio(path, bands, "TIFF", _needs_rasterio(path, "is a TIFF that cannot be read"))
     with image:
-        _check_size(path, image.height, image.width)
+        _check_size(path, image.height, image.width, len(image.getbands()) * (_depth(image) + 7) // 8)
+        _refuse_incomplete(path)
         try:
-            if _pillow_keeps_all(image):
+            if _pillow_keeps_all(image) and not (image.format == "TIFF" and _is_sparse(path)):
                 return _decode_with_pillow(path, bands, image)
             fault = _needs_rasterio(path, f"holds {_stored(image)}, which cannot be read")
         except FileFault:
@@ -152,6 +160,26 @@ def decode(path: Path, bands: Sequence[int] | None = None) -> Decoded:
             # a TIFF may only use a compression that Pillow lacks
             fault = _needs_rasterio(path, f"is damaged or truncated, or cannot be read ({error})")
     return _decode_with_rasterio(path, bands, image.format or "", fault)
+
+
+def _refuse_incomplete(path: Path) -> None:
+    """Refuse a file that lacks pixels, before it is decoded.
+
+    Raises:
+        FileFault: Saying what is missing.
+    """
+    try:
+        check_whole(path)
+    except Incomplete as error:
+        raise FileFault(path, f"is damaged or truncated ({error})", _RESTORE) from None
+    except OSError as error:
+        raise FileFault(path, f"cannot be opened ({error.strerror or error})", "make the file readable") from None
+
+
+def _is_sparse(path: Path) -> bool:
+    """Whether a TIFF leaves blocks out; Pillow would read the beginning of the file in their place."""
+    layout = tiff_layout(path)
+    return layout is not None and layout.is_sparse
 
 
 def _decode_bands(folder: Path, files: Sequence[Path], bands: Sequence[int] | None) -> Decoded:
@@ -304,14 +332,23 @@ def _begins_as_tiff(path: Path) -> bool:
         return stream.read(2) in (b"II", b"MM")
 
 
-def _check_size(path: Path, height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise FileFault(
-            path,
-            f"claims {height} x {width} pixels ({height * width / 1e6:.0f} Mpx), more than the "
-            f"{MAX_PIXELS // 10**6} Mpx that are accepted (a decompression bomb?)",
-            "cut the scene into tiles",
-        )
+def _check_size(path: Path, height: int, width: int, bytes_per_pixel: int) -> None:
+    """Refuse images that are too large to be decoded whole, by their header.
+
+    Raises:
+        FileFault: Saying what the header claims.
+    """
+    pixels, size = height * width, height * width * bytes_per_pixel
+    found, most = f"{pixels / 1e6:.0f} Mpx", f"{MAX_PIXELS // 10**6} Mpx"
+    if pixels <= MAX_PIXELS:
+        if size <= MAX_BYTES:
+            return
+        found, most = f"{size / 1e9:.1f} GB when decoded", f"{MAX_BYTES / 1e9:.1f} GB"
+    raise FileFault(
+        path,
+        f"claims {height} x {width} pixels ({found}), more than the {most} that are accepted (a decompression bomb?)",
+        "cut the scene into tiles",
+    )
 
 
 def _depth(image: Image.Image) -> int:
@@ -329,7 +366,7 @@ def _notes(image: Image.Image, path: Path) -> tuple[str, ...]:
     """What the header says that a user should know."""
     notes = _content_notes(path, "JPEG" if image.format == "MPO" else image.format or "")  # a JPEG with a preview
     tags = getattr(image, "tag_v2", None)
-    if _frames(image) > 1:
+    if _has_several(image):
         notes.append("several frames or pages, of which the first is used")
     if (image.getexif() if tags is None else tags).get(_ORIENTATION, 1) not in (0, 1):
         # a label carries no such tag, so following it in photographs alone would misalign the two
@@ -338,17 +375,21 @@ def _notes(image: Image.Image, path: Path) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _frames(image: Image.Image) -> int:
-    """Frames or pages with pixels of their own; overviews and masks in a TIFF have none."""
-    frames: int = getattr(image, "n_frames", 1)
-    if frames == 1 or not isinstance(image, TiffImageFile):
-        return frames
+def _has_several(image: Image.Image) -> bool:
+    """Whether there are several frames or pages with pixels of their own; overviews and masks in a TIFF have none."""
+    if not isinstance(image, TiffImageFile):
+        return getattr(image, "n_frames", 1) > 1
     own = 0
-    for frame in range(frames):
-        image.seek(frame)
-        own += not image.tag_v2.get(_SUBFILE, 0) & _REDUCED_OR_MASK
+    try:
+        for page in range(_PAGES):
+            image.seek(page)
+            own += not image.tag_v2.get(_SUBFILE, 0) & _REDUCED_OR_MASK
+            if own > 1:
+                break
+    except EOFError:  # there are no more
+        pass
     image.seek(0)
-    return own
+    return own > 1
 
 
 def _content_notes(path: Path, content: str) -> list[str]:
@@ -380,10 +421,11 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
     ignore_missing_places()
     try:
         with open_dataset(path, formats=["GTiff" if kind == "TIFF" else kind]) as source:
-            _check_size(path, source.height, source.width)
             if bands is not None:
                 _check_bands(path, bands, source.count)
-            types = sorted({source.dtypes[band - 1] for band in bands or source.indexes})
+            dtypes = [source.dtypes[band - 1] for band in bands or source.indexes]
+            types = sorted({*dtypes})
+            _check_size(path, source.height, source.width, len(dtypes) * max(map(_bytes, types)))
             samples: npt.NDArray[Any] = source.read(None if bands is None else list(bands))
             scaling = tuple((source.scales[band - 1], source.offsets[band - 1]) for band in bands or source.indexes)
             mode = BANDS if bands is not None else _mode([colour.name for colour in source.colorinterp])
@@ -424,6 +466,11 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
         nodata,
         tuple(scaling) if is_scaled else None,
     )
+
+
+def _bytes(dtype: str) -> int:
+    """Bytes of a sample; numpy has no complex integers."""
+    return 8 if dtype.startswith("complex_") else np.dtype(dtype).itemsize
 
 
 def _mode(colours: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ from bitemporal.imagery.masks import without_data
 from bitemporal.remedies import as_typed
 from bitemporal.scenes.geometry import Grid, is_placed_by_points, north_up, place, side_by_side, warped_to
 from bitemporal.scenes.options import PlaceOptions
-from bitemporal.scenes.sources import open_raster, unreadable_pixels
+from bitemporal.scenes.sources import open_raster, reading_pixels
 from bitemporal.scenes.vectors import VECTORS, PolygonsOnGrid
 
 
@@ -116,11 +116,9 @@ class RasterOnGrid(ExitStack):
             DataError: When pixels cannot be read.
         """
         shape = shape or (int(window.height), int(window.width))
-        try:
+        with reading_pixels(self.name):
             values = self._warped.read(self._band, window=window, out_shape=shape)
             inside = self._warped.dataset_mask(window=window, out_shape=shape) > 0
-        except RasterioError as error:
-            raise unreadable_pixels(self.name, error) from error
         return values, inside
 
     def read_label(

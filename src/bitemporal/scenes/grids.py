@@ -23,7 +23,7 @@ from bitemporal.imagery.physical import to_physical
 from bitemporal.remedies import as_typed, free_name
 from bitemporal.scenes.geometry import Grid, on_grid, side_by_side, warped_to
 from bitemporal.scenes.options import GridChoice
-from bitemporal.scenes.sources import Source, is_remote, open_image, unreadable_pixels
+from bitemporal.scenes.sources import Source, is_remote, open_image, reading_pixels
 
 _ALIGNED = 1e-3
 """Grids that lie less than this part of a pixel apart count as aligned."""
@@ -208,12 +208,10 @@ class DateOnGrid(ExitStack):
         for path, dataset in self._files.items():
             indices = [i for i, (file, _) in enumerate(self.source.channels) if file == path]
             bands = [self.source.channels[i][1] for i in indices]
-            try:
+            with reading_pixels(path):
                 values = dataset.read(bands, window=inside, out_shape=(len(bands), *size))
                 if self._aligned is None or _marks_nodata(dataset, bands):
                     valid[target] &= dataset.dataset_mask(window=inside, out_shape=size) > 0
-            except RasterioError as error:
-                raise unreadable_pixels(path, error) from error
             samples[(indices, *target)] = values
         valid &= np.isfinite(samples).all(axis=0)
         if self.source.scaling is not None:

@@ -23,6 +23,8 @@ from bitemporal.imagery.opening import is_address, open_dataset
 from bitemporal.imagery.physical import UNSCALED, Scaling
 from bitemporal.imagery.quiet import ignore_missing_places
 from bitemporal.imagery.scale import RGB
+from bitemporal.imagery.tiff_layout import Incomplete
+from bitemporal.imagery.whole import check_layout, refusing_damage
 from bitemporal.remedies import as_typed, free_name
 from bitemporal.scenes.bands import Band, Stated, describe_band, in_order, scaling_of
 from bitemporal.scenes.geometry import Grid, north_up, place
@@ -97,10 +99,10 @@ def open_raster(path: str, allow_vrt: bool = False) -> DatasetReader:
     """Open a raster for reading; see ``open_dataset``.
 
     Raises:
-        DataError: When GDAL cannot, or it names files outside of its folder.
+        DataError: When GDAL cannot, it names files outside of its folder, or blocks of pixels are missing.
     """
     try:
-        return open_dataset(path, allow_vrt)
+        dataset = open_dataset(path, allow_vrt)
     except RasterioError as error:
         if not is_remote([path]) and not Path(path).is_file():
             raise DataError(
@@ -115,6 +117,13 @@ def open_raster(path: str, allow_vrt: bool = False) -> DatasetReader:
                 else "; formats that may name other files, such as HDF5, are read with --allow-vrt alone"
             )
         ) from error
+    for file in filter(os.path.isfile, dataset.files):  # those that it names (VRT) or that belong to it, too
+        try:
+            check_layout(Path(file))
+        except Incomplete as error:
+            dataset.close()
+            raise unreadable_pixels(file, error) from error
+    return dataset
 
 
 @contextmanager
@@ -138,6 +147,23 @@ def unreadable_pixels(name: object, error: Exception) -> DataError:
     return DataError(
         f"{name}: its pixels cannot be read ({cause}); it is damaged or truncated: restore or fetch it again"
     )
+
+
+@contextmanager
+def reading_pixels(name: object) -> Iterator[None]:
+    """Read pixels in this block, and refuse what GDAL refuses or libjpeg warns of.
+
+    Args:
+        name: What to call the file.
+
+    Raises:
+        DataError: When pixels cannot be read, or some of them are missing.
+    """
+    try:
+        with refusing_damage():
+            yield
+    except (RasterioError, Incomplete) as error:
+        raise unreadable_pixels(name, error) from error
 
 
 def file_state(file: str, allow_vrt: bool = False) -> list[Any]:

@@ -37,7 +37,7 @@ from bitemporal.scenes.sources import (
     gdal_settings,
     open_raster,
     open_source,
-    unreadable_pixels,
+    reading_pixels,
 )
 from bitemporal.scenes.values import look, value_range
 
@@ -155,11 +155,9 @@ def _copy(source: str, target: Path, grid: Grid, allow_vrt: bool) -> None:
     """
     with open_raster(source, allow_vrt) as raster, new_raster(target, grid, "float32", np.nan, {}) as copy:
         for window in row_windows(raster):
-            try:
+            with reading_pixels(f"probability: {source}"):
                 values = raster.read(1, window=window)
                 values[raster.read_masks(1, window=window) == 0] = np.nan
-            except RasterioError as error:
-                raise unreadable_pixels(f"probability: {source}", error) from error
             strange = values[(values < 0) | (values > 1)]
             if strange.size:
                 raise DataError(
