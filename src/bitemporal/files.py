@@ -1,4 +1,4 @@
-"""Paths and text: what to say of a path that is not there, what a file is and holds, and values that JSON does not know."""
+"""Paths and text: what to say of a path that is not there, what a file is and holds, what JSON does not know."""
 
 import codecs
 import difflib
