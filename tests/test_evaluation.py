@@ -243,7 +243,7 @@ def test_a_result_that_cannot_be_written(data, tmp_path):
     folder = folder_of(data)
     result = evaluate(load(tmp_path / "bundle", "cpu"), folder, folder.pairs("test"))
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match=r"scores\.confusions\.csv"):
+    with pytest.raises(OutputError, match=r"scores\.json: cannot be written"):
         written(result, tmp_path / "file" / "scores.json")
 
 

@@ -251,7 +251,7 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path, capsys):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures/a.png").write_bytes(b"mine")
     assert run(tmp_path / "x.pth", "--model", "fc_ef", "-o", tmp_path / "pictures") == 1
-    assert "exists and is not a bundle; choose another" in capsys.readouterr().err
+    assert "exists and is not a bundle by bitemporal, or holds other files as well" in capsys.readouterr().err
     assert (tmp_path / "pictures/a.png").read_bytes() == b"mine"
 
 

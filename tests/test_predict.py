@@ -108,12 +108,12 @@ def test_predict_needs_no_label_and_answers_pairs_of_different_sizes(bundles):
         ("A/x.png", "B", "m.png", [], "a folder"),
         ("A/x.png", "B/y.png", "m.png", [], "B/y.png: no such file or folder (did you mean "),
         ("A", "B", "A", [], "inputs"),
-        ("photographs", "B", "photographs", [], "inputs"),
+        ("photographs", "B", "photographs", [], "never written to"),
         ("A", "B", "B", [], "inputs"),
         ("A", "B", "out", ["--probability", "A"], "inputs"),
         ("A", "B", "out", ["--probability", "out"], "probability"),
         ("A", "B", "A/x.png", [], "expected a folder"),
-        ("A", "B", "label", [], "label/x.png exists and is no mask by bitemporal"),
+        ("A", "B", "label", [], "label/x.png exists and is not a mask by bitemporal"),
         ("A", "B", "out", ["--probability", "label"], "label/x.png exists"),
         ("A/x.png", "B/x.png", "label/x.png", [], "label/x.png exists"),
         ("A/x.png", "B/x.png", "notes.png", [], "notes.png exists"),
@@ -229,7 +229,7 @@ def test_tiles_in_different_places_and_files_of_others_stay_untouched(bundles, t
     write_raster(bundles / "out" / "0.tif", np.zeros((1, 3, 3), np.uint8))
     label = (bundles / "out" / "0.tif").read_bytes()
     assert main(words) == 1
-    assert "0.tif exists and is no mask by bitemporal" in capsys.readouterr().err
+    assert "0.tif exists and is not a mask by bitemporal" in capsys.readouterr().err
     assert (bundles / "out" / "0.tif").read_bytes() == label
 
 

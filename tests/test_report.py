@@ -248,9 +248,9 @@ def test_what_is_no_report_is_not_overwritten(run, tmp_path, capsys):
         assert "shows no pictures" in capsys.readouterr().err
     theirs.write_text("<title>A page</title>")
     for path, words in (
-        (theirs, "exists and is no report"),
+        (theirs, "exists and is not a report"),
         (run / "recipe.yaml", "expected a name that ends in .html"),
-        (tmp_path, "found the folder"),
+        (tmp_path, "is a folder, expected the name of a report"),
     ):
         assert main(["report", str(run), "-o", str(path)]) == 1
         assert words in capsys.readouterr().err

@@ -406,7 +406,7 @@ def test_evaluate_and_compare_on_the_command_line(data, tmp_path, capsys):
     assert "different protocols (tile size: none and 16; stride" in capsys.readouterr().err
     before = Path(files[2]).read_bytes()
     assert main(["compare", *files, "-o", files[2]]) == 1
-    assert "c.json exists and is no comparison" in capsys.readouterr().err
+    assert "c.json is one of the inputs" in capsys.readouterr().err
     assert Path(files[2]).read_bytes() == before
     save_bundle(tmp_path / "d", convolutional(0), {"stage": "student", "seed": 1})
     options = ["--name", name, "-o", str(tmp_path / "d.json")]
@@ -437,12 +437,12 @@ def test_what_an_evaluation_or_comparison_did_not_write_is_not_overwritten(data,
     theirs.write_bytes(content)
     for words in ([*evaluating, str(theirs)], ["compare", str(ours), str(ours), "-o", str(theirs)]):
         assert main(words) == 1
-        assert f"output: {theirs} exists and is no" in capsys.readouterr().err
+        assert f"output: {theirs} exists and is not a" in capsys.readouterr().err
         assert theirs.read_bytes() == content
     counts = tmp_path / "new.confusions.csv"
     counts.write_bytes(content)
     assert main([*evaluating, str(tmp_path / "new.json")]) == 1
-    assert f"output: {counts} exists and is no table" in capsys.readouterr().err
+    assert f"output: {counts} exists and is not a table" in capsys.readouterr().err
     assert counts.read_bytes() == content and not (tmp_path / "new.json").exists()
     for words in ([*evaluating, str(tmp_path / "new")], ["compare", str(ours), str(ours), "-o", str(tmp_path / "new")]):
         assert main(words) == 1

@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,20 +42,57 @@ class Kind:
     Attributes:
         name: What it is called, with its article: ``a result of an evaluation``.
         is_ours: Whether an existing file, or folder, is an earlier output of this kind, from its content; one that
-            it cannot read (``OSError``, ``ValueError``) is none.
+            it cannot read is none.
         endings: Ends that its name may have, such as ``.json``; of a folder none.
+        members: Of a folder, which is replaced as a whole: patterns of the files in it, such as ``*/bundle.json``. A
+            folder with any other file in it is never replaced, as that file would be lost.
     """
 
     name: str
     is_ours: Callable[[Path], bool]
     endings: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
 
     def stands_at(self, path: Path) -> bool:
         """Whether an earlier output of this kind stands there."""
         try:
             return self.is_ours(path)
-        except (OSError, ValueError, RecursionError):
+        except Exception:  # the bytes of another file can make a reader raise anything
             return False
+
+    def may_replace(self, path: Path) -> bool:
+        """Whether what stands there may be replaced when the user says so: any file, but no folder of other files."""
+        if self.endings:
+            return True
+        return self.holds_no_other(path)
+
+    def holds_no_other(self, folder: Path) -> bool:
+        """Whether a folder, which is no link, has files of the members' names alone."""
+        if folder.is_symlink() or not folder.is_dir():
+            return False
+        below = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+        return all(any(_matches(path, pattern) for pattern in self.members) for path in below)
+
+
+def _matches(path: Path, pattern: str) -> bool:
+    """Whether a relative path is one of a pattern's, part by part; before Python 3.13, ``Path`` matches ends alone."""
+    return len(path.parts) == pattern.count("/") + 1 and path.match(pattern)
+
+
+NEW_FOLDER = Kind("an empty folder", lambda path: path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
+"""A folder that must be new, or empty."""
+
+_READ_BY_COMMAND: ContextVar[tuple[Path, ...]] = ContextVar("_READ_BY_COMMAND", default=())
+
+
+@contextmanager
+def also_read(paths: Iterable[str | os.PathLike[str]]) -> Iterator[None]:
+    """Let every ``check_outputs`` of the block know of files that the command itself reads, such as ``--config``."""
+    before = _READ_BY_COMMAND.set((*_READ_BY_COMMAND.get(), *map(Path, paths)))
+    try:
+        yield
+    finally:
+        _READ_BY_COMMAND.reset(before)
 
 
 @dataclass(frozen=True)
@@ -65,11 +103,13 @@ class Output:
         option: The option or argument that names it.
         path: Where.
         kind: Its kind.
+        remedy: What to do instead where it cannot be written.
     """
 
     option: str
     path: Path
     kind: Kind
+    remedy: str = "choose another name"
 
 
 def check_outputs(outputs: Iterable[Output], reads: Iterable[str | os.PathLike[str]], overwrite: bool = False) -> None:
@@ -86,38 +126,57 @@ def check_outputs(outputs: Iterable[Output], reads: Iterable[str | os.PathLike[s
     Raises:
         OutputError: Naming the option and the remedy.
     """
-    read = [Path(path) for path in reads]
-    files = {identity for path in read if (identity := _identity(path)) is not None}
-    folders = [path.resolve() for path in read if path.is_dir()]
-    read_files = [path.resolve() for path in read]
-    seen: dict[Path, str] = {}
     planned = list(outputs)
+    read = [*map(Path, reads), *_READ_BY_COMMAND.get()]
+    standing = any(os.path.lexists(output.path) for output in planned)
+    files = {identity for path in read if (identity := _identity(path)) is not None} if standing else set()
+    folders = [path.resolve() for path in read if path.is_dir()]
+    seen: dict[Path, str] = {}
     for output in planned:
         option, path, kind = output.option, output.path, output.kind
         real = path.resolve()
-        if kind.endings:
-            if path.is_dir():
-                raise OutputError(f"{option}: {path} is a folder, expected the name of {kind.name}")
-            if path.suffix.lower() not in kind.endings:
-                raise OutputError(f"{option}: found {path}, expected a name that ends in {' or '.join(kind.endings)}")
-        if _identity(path) in files or real in read_files:
-            raise OutputError(f"{option}: {path} is one of the inputs, which are never changed; choose another name")
+        _check_name(output)
+        if _identity(path) in files:
+            raise OutputError(f"{option}: {path} is one of the inputs, which are never changed; {output.remedy}")
         for folder in folders:
             if real.is_relative_to(folder):
                 raise OutputError(
-                    f"{option}: {path} lies inside {folder}, which is read and never written to; choose another folder"
+                    f"{option}: {path} lies inside {folder}, which is read and never written to; {output.remedy}"
                 )
-        if not kind.endings and (inside := next((file for file in read_files if file.is_relative_to(real)), None)):
-            raise OutputError(f"{option}: {path} holds {inside}, which is read; choose another folder")
+        if not kind.endings and (inside := next((file for file in read if file.resolve().is_relative_to(real)), None)):
+            raise OutputError(f"{option}: {path} holds {inside}, which is read; {output.remedy}")
         if (other := seen.setdefault(real, option)) != option:
             raise OutputError(f"{option}: {path} is where the {other} goes; choose another name")
         _check_parent(option, path)
-        if not overwrite and os.path.lexists(path) and not kind.stands_at(path):
-            raise OutputError(
-                f"{option}: {path} exists and is not {kind.name} by bitemporal; it is not replaced: choose another "
-                "name, move it, or add --overwrite (overwrite=True in Python)"
-            )
+        if os.path.lexists(path) and not kind.stands_at(path):
+            _check_replaceable(output, overwrite)
     clear_leftovers(output.path for output in planned)
+
+
+def _check_name(output: Output) -> None:
+    option, path, kind = output.option, output.path, output.kind
+    endings = " or ".join(kind.endings)
+    if kind.endings and path.is_dir():
+        raise OutputError(f"{option}: {path} is a folder, expected the name of {kind.name}, which ends in {endings}")
+    if kind.endings and path.suffix.lower() not in kind.endings:
+        raise OutputError(f"{option}: found {path}, expected a name that ends in {endings}")
+
+
+def _check_replaceable(output: Output, overwrite: bool) -> None:
+    """Refuse to replace what is there, and no earlier output, unless the user says so and nothing else is lost."""
+    option, path, kind = output.option, output.path, output.kind
+    if kind is NEW_FOLDER:
+        raise OutputError(f"{option}: {path} exists and is not an empty folder; remove it, or {output.remedy}")
+    if not kind.may_replace(path):
+        raise OutputError(
+            f"{option}: {path} exists and is not {kind.name} by bitemporal, or holds other files as well; it is not "
+            f"replaced: {output.remedy}, or move it"
+        )
+    if not overwrite:
+        raise OutputError(
+            f"{option}: {path} exists and is not {kind.name} by bitemporal; it is not replaced: "
+            f"{output.remedy}, move it, or add --overwrite (overwrite=True in Python)"
+        )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -208,7 +267,10 @@ def locked(target: Path) -> Iterator[None]:
     Raises:
         OutputError: When another run holds the lock, or it cannot be made.
     """
-    lock = target.with_name(f".{_shortened(target.name)}.lock")
+    lock = Path(os.path.realpath(target.parent)) / f".{_shortened(target.name)}.lock"
+    if lock in _LOCKS.get():
+        yield
+        return
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = _try_lock(lock)
@@ -216,12 +278,38 @@ def locked(target: Path) -> Iterator[None]:
         raise unwritable(target, error) from error
     if held is None:
         raise OutputError(f"{target}: another run is writing it; wait until it ends, or choose another output")
+    before = _LOCKS.set(_LOCKS.get() | {lock})
     try:
         yield
     finally:
+        _LOCKS.reset(before)
         with suppress(OSError):  # while it is held: who comes next makes a new one
             lock.unlink()
-        os.close(held)
+        _close(held)
+
+
+_LOCKS: ContextVar[frozenset[Path]] = ContextVar("_LOCKS", default=frozenset())
+"""Locks that the running block holds: it may take one again."""
+
+_HELD: set[int] = set()
+"""Descriptors with a lock. Forked processes, as those that load data, must not keep it when this one is killed."""
+
+
+def _let_go() -> None:
+    for descriptor in _HELD:
+        with suppress(OSError):
+            os.close(descriptor)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _close(descriptor: int) -> None:
+    if descriptor in _HELD:
+        _HELD.remove(descriptor)
+        os.close(descriptor)
 
 
 def _try_lock(lock: Path) -> int | None:
@@ -233,6 +321,7 @@ def _try_lock(lock: Path) -> int | None:
             return None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(held), lock.stat()):
+                _HELD.add(held)
                 return held
         os.close(held)  # its holder removed it between the two steps: that file locks nothing any more
 
@@ -255,18 +344,45 @@ def _shortened(name: str) -> str:
     return os.fsdecode(os.fsencode(name)[:_LONGEST_NAME])
 
 
-def _is_abandoned(path: Path) -> bool:
-    """Whether the process that wrote a temporary file or folder has ended: it held a lock on it."""
-    if fcntl is None:
-        return False
+@contextmanager
+def _abandoned(path: Path) -> Iterator[bool]:
+    """Whether the process that wrote a temporary file or folder has ended, for the block: it held a lock on it."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
-        return False
+        yield False
+        return
     try:
-        return _flock(descriptor)
+        yield fcntl is not None and _flock(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _make_temporary(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """A new temporary file or folder next to a target, and a descriptor that holds its lock.
+
+    Args:
+        target: The target.
+        make: Makes it, and opens it.
+    """
+    while True:
+        temporary = _temporary_name(target, "tmp")
+        held = make(temporary)
+        # another process may have found it before it was locked, and taken it for a leftover
+        with suppress(FileNotFoundError):
+            if _flock(held) and os.path.samestat(os.fstat(held), temporary.stat()):
+                _HELD.add(held)
+                return temporary, held
+        os.close(held)
+
+
+def _make_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
+def _make_folder(path: Path) -> int:
+    path.mkdir()
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _remove(path: Path) -> None:
@@ -296,14 +412,15 @@ def clear_leftovers(targets: Iterable[Path]) -> None:
         except OSError:
             continue
         for path, match in found:
-            if match["target"] not in expected or not _is_abandoned(path):
+            if match["target"] not in expected:
                 continue
-            target = folder / match["target"]
-            if match["ending"] == "old" and not os.path.lexists(target):
-                with suppress(OSError):
-                    path.rename(target)
-            else:
-                _remove(path)
+            with _abandoned(path) as abandoned:
+                target = folder / match["target"]
+                if abandoned and match["ending"] == "old" and not os.path.lexists(target):
+                    with suppress(OSError):
+                        path.rename(target)
+                elif abandoned:
+                    _remove(path)
 
 
 @contextmanager
@@ -321,13 +438,11 @@ def replacing(path: str | os.PathLike[str], *failures: type[Exception]) -> Itera
         OutputError: When it cannot be written; nothing is left behind then.
     """
     target = Path(os.path.realpath(path))
-    temporary = _temporary_name(target, "tmp")
     refusals: tuple[type[Exception], ...] = (OSError, *failures)
-    held: int | None = None
+    temporary, held = None, -1
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        held = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        _flock(held)
+        temporary, held = _make_temporary(target, _make_file)
         granted = os.fstat(held).st_mode
         yield temporary
         with temporary.open("rb+") as stream:
@@ -339,10 +454,10 @@ def replacing(path: str | os.PathLike[str], *failures: type[Exception]) -> Itera
     except refusals as error:
         raise unwritable(target, error) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if held is not None:
-            os.close(held)
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            _close(held)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -366,15 +481,12 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: When it cannot be written; nothing is left behind then.
     """
     target = Path(os.path.realpath(path))
-    temporary, old = (_temporary_name(target, kind) for kind in ("tmp", "old"))
-    held: int | None = None
+    old = _temporary_name(target, "old")
+    temporary, held = None, -1
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers([target])
-        temporary.mkdir()
-        if fcntl is not None:
-            held = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-            _flock(held)
+        temporary, held = _make_temporary(target, _make_folder)
         yield temporary
         if not target.exists():
             temporary.rename(target)
@@ -391,10 +503,10 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OutputError as error:  # of a file in the temporary folder, which no one can find
         raise OutputError(str(error).replace(str(temporary), str(target))) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # after an exchange: what stood there before
-        shutil.rmtree(old, ignore_errors=True)
-        if held is not None:
-            os.close(held)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)  # after an exchange: what stood there before
+            shutil.rmtree(old, ignore_errors=True)
+            _close(held)
 
 
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100

@@ -6,14 +6,17 @@ from pathlib import Path
 from bitemporal import evaluation
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import DataError, OptionError
-from bitemporal.outputs import check_output, write_json
-from bitemporal.reading import json_keys
+from bitemporal.evaluation.comparison import COMPARISON
+from bitemporal.evaluation.results import counts_file
+from bitemporal.outputs import Output, check_outputs, write_json
 from bitemporal.run.folder import RunFolder
 from bitemporal.run.scores import check_run, how_to_score, read_scores
 from bitemporal.tables import print_table
 
 
-def compare(results: list[str], /, *, baseline: str | None = None, output: str | None = None) -> Outcome:
+def compare(
+    results: list[str], /, *, baseline: str | None = None, output: str | None = None, overwrite: bool = False
+) -> Outcome:
     """Compare detectors that were evaluated under one protocol: scores and differences, with 95 % intervals.
 
     Results of one name and different seeds are replicates of one detector. Intervals are bootstrapped over the pairs,
@@ -27,12 +30,15 @@ def compare(results: list[str], /, *, baseline: str | None = None, output: str |
         results: Files that `bitemporal evaluate -o` wrote, or run folders.
         baseline: Name of the detector that the others are compared with; by default that of the first result.
         output: JSON file to write everything to. An earlier comparison is replaced, another file refused.
+        overwrite: Replace also a file that is no earlier comparison; never the results that are read.
     """
     found = _read(results)
     if len(found) < 2:
         raise OptionError(f"results: found {len(found)}, expected at least two: files, or run folders")
     if output is not None:
-        check_output(output, ".json", lambda path: {"baseline", "detectors"} <= json_keys(path), "comparison")
+        files = [result.file for result in found if result.file is not None]
+        read = [*files, *map(counts_file, files)]
+        check_outputs([Output("output", Path(output), COMPARISON)], read, overwrite)
     comparison = evaluation.compare(found, baseline)
     for table in evaluation.comparison_tables(comparison):
         print_table(table)

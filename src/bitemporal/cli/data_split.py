@@ -1,6 +1,5 @@
 """``bitemporal data split``."""
 
-import csv
 import math
 import sys
 from collections import Counter
@@ -11,12 +10,12 @@ from rich.table import Table
 
 from bitemporal.cli.outcome import Outcome
 from bitemporal.method.car import CarPartition
-from bitemporal.outputs import check_output
+from bitemporal.outputs import Output, check_outputs
 from bitemporal.pairs import PairOptions, check_pairs
 from bitemporal.pairs.division import Group, describe_groups, divide, find_groups, group_by, undivided
 from bitemporal.pairs.names import SPLITS
 from bitemporal.pairs.partition import PartitionRow
-from bitemporal.pairs.split_lists import write_split
+from bitemporal.pairs.split_lists import DIVISION, write_split
 from bitemporal.remedies import as_typed
 from bitemporal.tables import make_table, print_table
 
@@ -35,6 +34,7 @@ def split(
     thresholds: tuple[float, ...] | None = None,
     pair_options: PairOptions,
     workers: int | None = None,
+    overwrite: bool = False,
 ) -> Outcome:
     """Divide the pairs of a folder into train, val and test, and write the division to a CSV file.
 
@@ -53,10 +53,11 @@ def split(
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts.
         pair_options: How the files of the pairs are read.
         workers: Processes that read files; as many as fit the folder and the machine when left out.
+        overwrite: Replace also a file that is no earlier division; never one that is read.
     """
-    check_output(output, ".csv", _is_division, "division into splits")
     partition = CarPartition.of_options(parts, thresholds) or CarPartition()
     folder = pair_options.pair_folder(path)
+    check_outputs([Output("output", Path(output), DIVISION)], folder.files(), overwrite)
     check = check_pairs(folder, workers, progress=sys.stderr.isatty(), images=False)
     check.refuse_label_faults()
     measured = check.rows(partition.part)
@@ -72,11 +73,6 @@ def split(
     print_table(_overview(rows, partition, together))
     print(f"written to {output}; use it by --splits {as_typed(output)}")
     return Outcome({"division": output, "pairs": Counter(row.split for row in rows), "groups": found})
-
-
-def _is_division(path: Path) -> bool:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return next(csv.reader(stream), []) == ["split", "stem"]
 
 
 def _overview(rows: Sequence[PartitionRow], partition: CarPartition, group: Group) -> Table:

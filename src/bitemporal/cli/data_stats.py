@@ -11,16 +11,20 @@ import numpy.typing as npt
 from rich.table import Table
 
 from bitemporal.cli.outcome import Outcome
+from bitemporal.imagery.marks import is_marked, mark
 from bitemporal.method.car import PAPER_THRESHOLDS, CarPartition
-from bitemporal.outputs import check_output_folder, replacing
+from bitemporal.outputs import Kind, Output, check_outputs, replacing
 from bitemporal.pairs import FolderCheck, PairOptions, check_pairs
-from bitemporal.pairs.partition import write_partition
+from bitemporal.pairs.partition import PARTITION, write_partition
 from bitemporal.tables import make_table, print_table
 
 Cars = npt.NDArray[np.float64]
 
 _QUANTILES = {0: "min", 5: "5 %", 25: "25 %", 50: "median", 75: "75 %", 95: "95 %", 100: "max"}
 _LEAST = 1e-4  # left end of the picture's logarithmic axis
+_TITLE = "change area ratios"
+_HISTOGRAM = Kind("a histogram of CAR", lambda path: is_marked(path, _TITLE), (".png",))
+_REMEDY = "choose another folder"
 _BINS = np.array([-_LEAST, 0.0, *np.geomspace(_LEAST, 1.0, 41)])  # CAR 0, rarer than the least, and the others
 
 
@@ -33,6 +37,7 @@ def stats(
     thresholds: tuple[float, ...] | None = None,
     pair_options: PairOptions,
     workers: int | None = None,
+    overwrite: bool = False,
 ) -> Outcome:
     """Show how change is distributed over the pairs, and write their partition by change area ratio (CAR).
 
@@ -48,13 +53,15 @@ def stats(
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of the paper's.
         pair_options: How the files of the pairs are read.
         workers: Processes that read files; as many as fit the folder and the machine when left out.
+        overwrite: Replace also files of these names that are no earlier output; never one that is read.
     """
-    target = Path(output)
-    check_output_folder("output", target, Path(path))
+    table, picture = Path(output, "partition.csv"), Path(output, "car_histogram.png")
+    written = [Output("output", table, PARTITION, _REMEDY), Output("output", picture, _HISTOGRAM, _REMEDY)]
     given: CarPartition | None = None
     if parts is None or parts in PAPER_THRESHOLDS or thresholds is not None:
         given = CarPartition.of_options(parts, thresholds) or CarPartition()
     folder = pair_options.pair_folder(path)
+    check_outputs(written, [folder.root, *folder.files()], overwrite)
     check = check_pairs(folder, workers, progress=sys.stderr.isatty(), images=False)
     check.refuse_label_faults()
     cars = {
@@ -83,11 +90,11 @@ def stats(
         if partition is not None:
             print(f"\npairs per part at {name}: {partition.describe()}")
             print_table(_parts(partition, cars))
-    written = given or equal
-    write_partition(target / "partition.csv", check.rows(written.part))
-    save_histogram(target / "car_histogram.png", cars, given, equal)
+    chosen = given or equal
+    write_partition(table, check.rows(chosen.part))
+    save_histogram(picture, cars, given, equal)
     print(
-        f"\nwritten to {target}: partition.csv ({len(check.records):,} pairs, {written.describe()}), car_histogram.png"
+        f"\nwritten to {output}: partition.csv ({len(check.records):,} pairs, {chosen.describe()}), car_histogram.png"
     )
     return Outcome(
         {
@@ -111,8 +118,8 @@ def stats(
                 for title, partition in named.items()
                 if partition is not None
             },
-            "partition": target / "partition.csv",
-            "histogram": target / "car_histogram.png",
+            "partition": table,
+            "histogram": picture,
         }
     )
 
@@ -197,4 +204,4 @@ def save_histogram(
     lines = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))  # one for all lines of a name
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", frameon=False)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+        figure.savefig(temporary, format="png", dpi=150, metadata=mark(_TITLE))

@@ -6,9 +6,11 @@ from rich.console import Console
 
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
-from bitemporal.outputs import check_new_folder
+from bitemporal.outputs import NEW_FOLDER, Kind, Output, check_outputs, locked, replacing_folder
 from bitemporal.synthetic import CarDistribution, ChangeKind, write_folder, write_scene
 from bitemporal.workers import cpus
+
+_SCENE = Kind("an empty folder", NEW_FOLDER.is_ours, members=("before.tif", "after.tif", "label.tif"))
 
 
 def _split_sizes(pairs: int) -> dict[str, int]:
@@ -34,6 +36,7 @@ def synth(
     gsd: float = 0.5,
     scene: int | None = None,
     workers: int | None = None,
+    overwrite: bool = False,
 ) -> Outcome:
     """Make synthetic pairs of images with exact change masks.
 
@@ -59,19 +62,34 @@ def synth(
         scene: Write one georeferenced scene with sides of this many pixels instead of pairs: before.tif, after.tif and
             label.tif. Needs the extra geo. Its CAR is the first of --cars, 0.05 by default.
         workers: Processes to use; all cores by default.
+        overwrite: Replace also a set with other settings, or another scene; never a folder that holds any other file.
     """
     console = Console()
     if scene is not None:
-        check_new_folder(root)
         car = cars[0] if cars else 0.05
-        before, after, label = (root / name for name in ("before.tif", "after.tif", "label.tif"))
-        write_scene(before, after, label, seed, scene, scene, car, gsd, kinds)
+        with locked(root):
+            check_outputs([Output("root", root, _SCENE, "choose another folder")], (), overwrite)
+            with replacing_folder(root) as folder:
+                first, second, mask = (folder / name for name in _SCENE.members)
+                write_scene(first, second, mask, seed, scene, scene, car, gsd, kinds)
+        before, after, label = (root / name for name in _SCENE.members)
         console.print(f"{root}: one scene of {scene} x {scene} pixels, seed {seed}", soft_wrap=True)
         return Outcome({"before": before, "after": after, "label": label})
     sizes = _split_sizes(pairs)
     shares = CarDistribution(unchanged, small, medium, large, full)
     processes = workers if workers is not None else max(1, min(cpus(), pairs // 8))
-    write_folder(root, sizes, size, seed, cars or shares, gsd, kinds, processes, progress=console.is_terminal)
+    write_folder(
+        root,
+        sizes,
+        size,
+        seed,
+        cars or shares,
+        gsd,
+        kinds,
+        processes,
+        progress=console.is_terminal,
+        overwrite=overwrite,
+    )
     counts = ", ".join(f"{count} {split}" for split, count in sizes.items())
     console.print(f"{root}: {counts} pairs of {size} x {size} pixels, seed {seed}", soft_wrap=True)
     return Outcome({"folder": root, "pairs": sizes})

@@ -7,7 +7,7 @@ from bitemporal.run.folder import RunFolder
 from bitemporal.run.recipe import DistillRecipe
 
 
-def distill(*, recipe: DistillRecipe) -> Outcome:
+def distill(*, recipe: DistillRecipe, overwrite: bool = False) -> Outcome:
     """Train origin, teachers, control and student, and compare them with Origin-Partition.
 
     A run that was killed resumes when it is started again with the same options: finished stages are skipped, and the
@@ -17,11 +17,12 @@ def distill(*, recipe: DistillRecipe) -> Outcome:
 
     Args:
         recipe: What is trained, on which pairs, and how.
+        overwrite: Replace also files that are no earlier state of this run; never recipe.yaml, or what is read.
     """
+    from bitemporal.run import stages
     from bitemporal.run.processes import is_first_process
-    from bitemporal.run.stages import DistillationRun
 
-    DistillationRun(recipe.of_command())()
+    stages.distill(recipe.of_command(), overwrite=overwrite)
     run = RunFolder(recipe.out)
     if not is_first_process():
         return Outcome(None)

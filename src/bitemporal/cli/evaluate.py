@@ -1,6 +1,8 @@
 """``bitemporal evaluate``."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +14,13 @@ from bitemporal.cli.detector import PredictionOptions
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import DataError, OptionError
 from bitemporal.evaluation import MaskSettings, Result
-from bitemporal.evaluation.results import check_result_output, check_seed
+from bitemporal.evaluation.results import check_seed, result_outputs
 from bitemporal.imagery import LabelOptions
 from bitemporal.imagery.decode import SUFFIXES
 from bitemporal.method.car import CarPartition
+from bitemporal.outputs import check_outputs, locked
 from bitemporal.pairs import PairFolder, PairOptions, check_pairs
+from bitemporal.run.folder import RunFolder
 from bitemporal.tables import print_table
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ def evaluate(
     name: str | None = None,
     seed: int | None = None,
     output: str | None = None,
+    overwrite: bool = False,
 ) -> Outcome:
     """Compare a detector's masks, or a predicted raster, with labels: the metrics over all pairs and by CAR part.
 
@@ -81,9 +86,8 @@ def evaluate(
         seed: The seed that the detector was trained with; by default the one in the bundle.
         output: JSON file to write: protocol, metrics, intervals; the counts of every pair go to a CSV file next to it.
             Earlier results are replaced, other files refused.
+        overwrite: Replace also files that are no earlier result; never one that is read.
     """
-    if output is not None:
-        check_result_output(output)
     check_seed(seed)
     partition = CarPartition.of_options(parts, thresholds)
     settings = MaskSettings(
@@ -91,37 +95,50 @@ def evaluate(
     )
     show = sys.stderr.isatty()
     console = Console(highlight=False, markup=False)
-    is_raster = _is_raster(bundle)
-    _check_options_of_rasters(bundle, is_raster, split=split, within=within, mask=mask, allow_vrt=allow_vrt or None)
-    if is_raster:
-        of_pairs = [field.name for field in fields(PairOptions) if field not in fields(LabelOptions)]
-        pair_options.refuse(f"{bundle} is a raster", of_pairs)
-        from bitemporal.evaluation.rasters import evaluate_raster  # needs the extra for rasters
+    with _writing(output, [bundle, data, pair_options.splits, within, *(mask or [])], overwrite):
+        is_raster = _is_raster(bundle)
+        _check_options_of_rasters(bundle, is_raster, split=split, within=within, mask=mask, allow_vrt=allow_vrt or None)
+        if is_raster:
+            of_pairs = [field.name for field in fields(PairOptions) if field not in fields(LabelOptions)]
+            pair_options.refuse(f"{bundle} is a raster", of_pairs)
+            from bitemporal.evaluation.rasters import evaluate_raster  # needs the extra for rasters
 
-        result = evaluate_raster(
-            bundle, data, partition=partition, settings=settings, block=block, within=within, mask=mask,
-            labels=pair_options, allow_vrt=allow_vrt, progress=show,
-        )  # fmt: skip
-    else:
-        folder, how_to_check = pair_options.pair_folder(data), pair_options.check_command(data)
-        chosen = _choose_split(folder) if split is None else split
-        pairs = folder.pairs(chosen)
-        if _is_mask_folder(bundle):
-            folder = _checked(folder, chosen, how_to_check, console)
-            result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, settings)
+            result = evaluate_raster(
+                bundle, data, partition=partition, settings=settings, block=block, within=within, mask=mask,
+                labels=pair_options, allow_vrt=allow_vrt, progress=show,
+            )  # fmt: skip
         else:
-            from bitemporal.inference import compose
+            folder, how_to_check = pair_options.pair_folder(data), pair_options.check_command(data)
+            chosen = _choose_split(folder) if split is None else split
+            pairs = folder.pairs(chosen)
+            if _is_mask_folder(bundle):
+                folder = _checked(folder, chosen, how_to_check, console)
+                result = evaluation.evaluate_masks(bundle, folder, pairs, partition, show, settings)
+            else:
+                from bitemporal.inference import compose
 
-            detector = compose([bundle], prediction.device, prediction.tta, prediction.scales, tile, stride)
-            folder = _checked(evaluation.folder_for(detector, folder), chosen, how_to_check, console, detector)
-            result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
-    stated = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
-    result = result.named(**_describe(bundle) | stated, source=bundle)
-    _show(result, bundle, data, console)
-    if output is not None:
-        counts = result.write(output)
-        console.print(f"written to {output} and {counts}", soft_wrap=True)
+                detector = compose([bundle], prediction.device, prediction.tta, prediction.scales, tile, stride)
+                folder = _checked(evaluation.folder_for(detector, folder), chosen, how_to_check, console, detector)
+                result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
+        stated = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
+        result = result.named(**_describe(bundle) | stated, source=bundle)
+        _show(result, bundle, data, console)
+        if output is not None:
+            counts = result.write(output, overwrite)
+            console.print(f"written to {output} and {counts}", soft_wrap=True)
     return Outcome(result.to_json())
+
+
+@contextmanager
+def _writing(output: str | None, reads: list[str | None], overwrite: bool) -> Iterator[None]:
+    """Check where the result goes before the work, and keep other runs from it, and from the run that it is of."""
+    if output is None:
+        yield
+        return
+    run = RunFolder.of_scores(output)
+    with locked(Path(output)) if run is None else run.locked():
+        check_outputs(result_outputs(output), filter(None, reads), overwrite)
+        yield
 
 
 def _show(result: Result, bundle: str, data: str, console: Console) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from bitemporal import __version__
 from bitemporal.cli.outcome import Outcome
-from bitemporal.errors import OutputError
+from bitemporal.outputs import Output, check_outputs, locked
 from bitemporal.remedies import as_typed, free_name
 
 Part = Literal["student", "small", "medium", "large"]
@@ -17,7 +17,9 @@ _SHOWN = 10
 """So many names are shown at most."""
 
 
-def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part = "student") -> Outcome:
+def import_checkpoint(
+    checkpoint: str, /, *, model: str, output: str, part: Part = "student", overwrite: bool = False
+) -> Outcome:
     """Turn a checkpoint of Open-CD, MTKD-CD, SNUNet or bitemporal itself into a bundle.
 
     No code from the file is run, also where a whole network was pickled. The state dict is found under its usual names
@@ -30,22 +32,20 @@ def import_checkpoint(checkpoint: str, /, *, model: str, output: str, part: Part
     Args:
         checkpoint: File of torch.save (.pth, .pt, .ckpt), or .safetensors.
         model: Name of the same network here; `bitemporal models` lists them.
-        output: Bundle folder to write; a bundle there is replaced.
+        output: Bundle folder to write; a bundle there is replaced, a folder with other files refused.
         part: Network to take from a distillation checkpoint: student, or the small, medium or large teacher.
+        overwrite: Replace also a folder that is no bundle, but has files of the names of a bundle's alone.
     """
-    from bitemporal.inference.bundle import save_bundle
+    from bitemporal.inference.bundle import BUNDLE, save_bundle
     from bitemporal.interop.opencd import import_network
 
-    folder, free = Path(output), as_typed(free_name(output))
-    if folder.exists() and not (folder / "bundle.json").is_file():
-        raise OutputError(f"{output}: exists and is not a bundle; choose another folder, -o {free}")
-    if Path(checkpoint).resolve().is_relative_to(folder.resolve()):
-        raise OutputError(
-            f"{output}: holds {checkpoint} itself, and would be replaced; choose another folder, -o {free}"
-        )
-    imported = import_network(checkpoint, model, part)
-    metadata = {"imported": imported.provenance, "bitemporal": __version__}
-    save_bundle(folder, imported.model, metadata)
+    folder = Path(output)
+    remedy = f"choose another folder, --output {as_typed(free_name(output))}"
+    with locked(folder):
+        check_outputs([Output("output", folder, BUNDLE, remedy)], [checkpoint], overwrite)
+        imported = import_network(checkpoint, model, part)
+        metadata = {"imported": imported.provenance, "bitemporal": __version__}
+        save_bundle(folder, imported.model, metadata, overwrite=overwrite)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"{imported.entries} entries of {checkpoint} ({part}) are {model}; bundle: {output}")
     if imported.unused:

@@ -12,6 +12,7 @@ from bitemporal.cli.execution import INTERRUPTED, CommonOptions, execute, flush_
 from bitemporal.cli.parser import call, make_parser
 from bitemporal.cli.words import arrange, commands_meant, did_you_mean, nearest
 from bitemporal.errors import BitemporalError
+from bitemporal.outputs import also_read
 from bitemporal.workers import allow_processes
 
 COMMANDS: dict[str, str] = {
@@ -94,7 +95,9 @@ def _run(words: list[str]) -> int:
         return 1
     parser = make_parser(f"bitemporal {command}", function, CommonOptions)
     values = parser.parse_args(arrange(parser, rest[1:]))
-    return execute(f"bitemporal {command}", partial(call, function, values), call(CommonOptions, values), vars(values))
+    options = call(CommonOptions, values)
+    with also_read([*parser.option_files, *(name for name in options.import_ if name.endswith(".py"))]):
+        return execute(f"bitemporal {command}", partial(call, function, values), options, vars(values))
 
 
 def _refusal(command: str, words: list[str]) -> str:

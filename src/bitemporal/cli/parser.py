@@ -66,6 +66,8 @@ class _OptionFile(ActionConfigFile):
             raise TypeError(str(error)) from error
         if not isinstance(content, dict):
             raise TypeError(f"{file}: holds {type(content).__name__}, expected options and their values")
+        if isinstance(parser, _Parser):
+            parser.option_files.append(file)
         names = _NAMES_IN_A_FOLDER.get(parser.prog.rpartition(" ")[2], set())
         several = {action.dest for action in parser._actions if action.nargs == "+"}
         resolved = {
@@ -94,7 +96,15 @@ class _OptionFile(ActionConfigFile):
 
 
 class _Parser(ArgumentParser):
-    """Names the nearest options where one is unknown, and says in plain words which values an option takes."""
+    """Names the nearest options where one is unknown, and says in plain words which values an option takes.
+
+    Attributes:
+        option_files: The files of options that it has read.
+    """
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401  those of jsonargparse
+        self.option_files: list[Path] = []
+        super().__init__(**settings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         known = [name for name in self._option_string_actions if name.startswith("--")]
@@ -123,7 +133,7 @@ def _words(hint: Any) -> str:  # noqa: ANN401  an annotation
     return _SINGULARS.get(typing.get_origin(hint) or hint, str(hint))
 
 
-def make_parser(prog: str, *functions: Callable[..., Any]) -> ArgumentParser:
+def make_parser(prog: str, *functions: Callable[..., Any]) -> _Parser:
     """Make the parser of a function's command line and of its YAML file (``--config``).
 
     Positional-only parameters become positional arguments, all others options. A parameter that is a dataclass becomes

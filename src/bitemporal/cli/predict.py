@@ -19,6 +19,7 @@ def predict(
     suffixes: tuple[str, ...] | None = None,
     bands: tuple[int, ...] | None = None,
     image_range: tuple[float, ...] | None = None,
+    overwrite: bool = False,
 ) -> Outcome:
     """Write the change mask of two images, or of every pair in two folders of images.
 
@@ -39,6 +40,7 @@ def predict(
             that it was trained on.
         image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each channel, for images of more
             than 8 bits; by default those that it was trained on.
+        overwrite: Replace also files that bitemporal did not write; never an image that is read.
 
     Returns:
         Status 1 when some pair could not be predicted.
@@ -56,6 +58,7 @@ def predict(
         bands=bands,
         image_range=image_range,
         progress=sys.stderr.isatty(),
+        overwrite=overwrite,
     )
     print(f"{len(report.masks)} mask(s) written to {output}")
     for note in report.notes:

@@ -6,7 +6,15 @@ import warnings
 from bitemporal.cli.outcome import Outcome
 
 
-def report(run: str, /, *, data: str | None = None, no_imagery: bool = False, output: str | None = None) -> Outcome:
+def report(
+    run: str,
+    /,
+    *,
+    data: str | None = None,
+    no_imagery: bool = False,
+    output: str | None = None,
+    overwrite: bool = False,
+) -> Outcome:
     """Write the results of a run as one HTML file that needs no network.
 
     Of `bitemporal distill`: verdict, scores with intervals, by CAR part and decile, training curves, routing,
@@ -19,13 +27,14 @@ def report(run: str, /, *, data: str | None = None, no_imagery: bool = False, ou
         data: Folder of the pairs, if it is no longer where the recipe says.
         no_imagery: Leave before and after out, for data whose terms forbid passing imagery on.
         output: HTML file; RUN/report.html by default. An earlier report is replaced, another file refused.
+        overwrite: Replace also a file that is no earlier report.
     """
     from bitemporal.report import write_report
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
-        written = write_report(run, output, data, imagery=not no_imagery)
+        written = write_report(run, output, data, imagery=not no_imagery, overwrite=overwrite)
     for warning in said:
         print(warning.message, file=sys.stderr)
     print(written)

@@ -21,6 +21,7 @@ def reproduce(
     run: RunOptions,
     estimate: bool = False,
     dry_run: bool = False,
+    overwrite: bool = False,
 ) -> Outcome:
     """Repeat the paper's experiment with one network, at full length, and compare with its published scores.
 
@@ -34,9 +35,10 @@ def reproduce(
         estimate: Only estimate how long the run takes; train nothing.
         dry_run: Run every stage for two steps on a few tiny synthetic pairs, in a temporary folder. The scores mean
             nothing.
+        overwrite: Replace also files that are no earlier state of this run; never recipe.yaml, or what is read.
     """
     from bitemporal.run import reproduction
-    from bitemporal.run.stages import DistillationRun
+    from bitemporal.run.stages import distill
 
     if estimate and dry_run:
         raise OptionError("estimate: found together with dry_run, expected one of the two; drop one")
@@ -52,7 +54,7 @@ def reproduce(
     cost = reproduction.estimate_cost(recipe, dataset)
     print(cost)
     print_table(reproduction.cost_table(cost))
-    scores = None if estimate else DistillationRun(recipe)()  # under torchrun, one process has them
+    scores = None if estimate else distill(recipe, overwrite=overwrite)  # under torchrun, one process has them
     if scores:
         print_table(reproduction.paper_table(scores, recipe, dataset))
     return Outcome({"cost": asdict(cost), "scores": _as_json(scores or {})})

@@ -4,7 +4,7 @@ from bitemporal.cli.outcome import Outcome
 from bitemporal.run.recipe import TrainRecipe
 
 
-def train(*, recipe: TrainRecipe) -> Outcome:
+def train(*, recipe: TrainRecipe, overwrite: bool = False) -> Outcome:
     """Train one network on all training pairs.
 
     A run that was killed resumes from its last validation when it is started again with the same options, and ends
@@ -13,11 +13,12 @@ def train(*, recipe: TrainRecipe) -> Outcome:
 
     Args:
         recipe: What is trained, on which pairs, and how.
+        overwrite: Replace also files that are no earlier state of this run; never recipe.yaml, or what is read.
     """
     from bitemporal.run import stages  # here, as in every command: options are explained without torch
     from bitemporal.run.processes import is_first_process
 
-    bundle = stages.train(recipe.of_command())
+    bundle = stages.train(recipe.of_command(), overwrite=overwrite)
     if not is_first_process():
         return Outcome(None)
     print(bundle)

@@ -12,7 +12,12 @@ from bitemporal.evaluation.bootstrap import Estimate, Replicates, Resampling, di
 from bitemporal.evaluation.results import Result, check_comparable
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import AVERAGINGS, METRICS, Averaging
+from bitemporal.outputs import Kind
+from bitemporal.reading import json_keys
 from bitemporal.remedies import as_option
+
+COMPARISON = Kind("a comparison", lambda path: {"baseline", "detectors"} <= json_keys(path), (".json",))
+"""The JSON file of a comparison."""
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,28 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from bitemporal.imagery.marks import is_marked, mark
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.imagery.scale import to_picture
 from bitemporal.inference import Detector
 from bitemporal.method.car import change_area_ratio
-from bitemporal.outputs import replacing
+from bitemporal.outputs import Kind, Output, check_outputs, replacing
 from bitemporal.pairs import Pair, PairFolder
 
 _HIT, _QUIET, _MISSED, _FALSE, _IGNORED = (255, 255, 255), (0, 0, 0), (220, 50, 47), (38, 120, 210), (128, 128, 128)
 _LEGEND = {"changed, found": _HIT, "unchanged": _QUIET, "missed": _MISSED, "false alarm": _FALSE}
 _CELL_INCHES = 1.5
+
+_TITLE = "masks of detectors"
+OVERVIEW = Kind("a picture of masks", lambda path: is_marked(path, _TITLE), (".png",))
+"""What ``draw_masks`` writes."""
 
 
 def coloured_errors(mask: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -55,6 +61,7 @@ def draw_masks(
     folder: PairFolder,
     pairs: Sequence[Pair],
     imagery: bool = True,
+    overwrite: bool = False,
 ) -> None:
     """Draw pairs with their truth and the mask of each detector, one row per pair.
 
@@ -64,7 +71,12 @@ def draw_masks(
         folder: Reads the pairs.
         pairs: Labelled pairs to show.
         imagery: Show before and after too. Leave them out for data whose terms forbid passing imagery on.
+        overwrite: Replace also a file that is no earlier picture of this kind.
+
+    Raises:
+        OutputError: When it would replace another file, or cannot be written.
     """
+    check_outputs([Output("path", Path(path), OVERVIEW)], [folder.root], overwrite)
     titles = [*(("before", "after") if imagery else ()), "truth", *detectors]
     figure = Figure(figsize=(_CELL_INCHES * len(titles), _CELL_INCHES * len(pairs) + 0.6), layout="constrained")
     axes = figure.subplots(len(pairs), len(titles), squeeze=False)
@@ -85,7 +97,7 @@ def draw_masks(
         axis.set_title(title, fontsize=9)
     add_legend(figure)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        figure.savefig(temporary, format="png", dpi=120, metadata=mark(_TITLE))
 
 
 def add_legend(figure: Figure) -> None:

@@ -19,7 +19,7 @@ from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, are_confusions
 from bitemporal.inference.options import Augmentation, check_tiles
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import METRIC_VERSION
-from bitemporal.outputs import check_output, write_json
+from bitemporal.outputs import Kind, Output, check_outputs, locked, write_json
 from bitemporal.reading import json_keys, read_json, reading
 
 if TYPE_CHECKING:
@@ -197,25 +197,27 @@ class Result:
         """Check the seed."""
         check_seed(self.seed)
 
-    def write(self, path: str | os.PathLike[str]) -> Path:
+    def write(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write the result and, next to it, the counts of every pair.
 
         Args:
             path: JSON file, ``.json``; the counts go to a CSV file of the same name that ends in ``.confusions.csv``
                 instead. NaN is written as null.
+            overwrite: Replace also files that are no earlier result.
 
         Returns:
             The CSV file.
 
         Raises:
-            OutputError: When a file cannot be written.
-            OutputError: When the name has another ending, or a file that is no earlier result would be replaced.
+            OutputError: When a file cannot be written, the name has another ending, a file that is no earlier result
+                would be replaced, or another run is writing this one.
         """
-        check_result_output(path)
-        target, counts = Path(path), _counts_file(Path(path))
-        self.evaluation.write_confusions(counts)
-        digest = hashlib.sha256(counts.read_bytes()).hexdigest()
-        write_json(target, self.to_json() | {"confusions": {"file": counts.name, "sha256": digest}})
+        target, counts = Path(path), counts_file(Path(path))
+        with locked(target):  # two files, which belong together
+            check_outputs(result_outputs(path), (), overwrite)
+            self.evaluation.write_confusions(counts)
+            digest = hashlib.sha256(counts.read_bytes()).hexdigest()
+            write_json(target, self.to_json() | {"confusions": {"file": counts.name, "sha256": digest}})
         return counts
 
     def to_json(self) -> dict[str, Any]:
@@ -235,19 +237,25 @@ class Result:
         }
 
 
-def _counts_file(result: Path) -> Path:
-    return result.with_name(result.name[: -len(".json")] + ".confusions.csv")
+def counts_file(result: Path) -> Path:
+    """The file of the counts of every pair, next to that of a result."""
+    return result.with_name(f"{result.stem}.confusions.csv")
 
 
-def check_result_output(path: str | os.PathLike[str]) -> None:
-    """Refuse a file for a result, before anything is computed, if another file would be lost.
+_RESULT = Kind("a result of an evaluation", lambda path: {"protocol", "confusions"} <= json_keys(path), (".json",))
+_COUNTS = Kind("a table of an evaluation's counts", are_confusions, (".csv",))
 
-    Raises:
-        OutputError: When the name does not end in ``.json``, or a file there is no earlier result or no table of its
-            counts.
+
+def result_outputs(path: str | os.PathLike[str], option: str = "output", remedy: str = Output.remedy) -> list[Output]:
+    """The files that a result is written to.
+
+    Args:
+        path: The JSON file.
+        option: The option or argument that names it.
+        remedy: What to do instead where it cannot be written.
     """
-    check_output(path, ".json", lambda found: {"protocol", "confusions"} <= json_keys(found), "result of an evaluation")
-    check_output(_counts_file(Path(path)), ".csv", are_confusions, "table of an evaluation's counts")
+    counts = Output(option, counts_file(Path(path)), _COUNTS, remedy)
+    return [Output(option, Path(path), _RESULT, remedy), counts]
 
 
 def check_seed(seed: int | None) -> None:

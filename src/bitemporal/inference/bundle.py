@@ -7,7 +7,8 @@ The bundle of a network is ``bundle.json`` and ``weights.safetensors``. The bund
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from bitemporal.method.car import CarPartition
 from bitemporal.method.origin_partition import check_teachers
 from bitemporal.models import ChangeModel, Normalisation, create_model
 from bitemporal.models.registry import registering_module
-from bitemporal.outputs import replacing, replacing_folder, write_json
-from bitemporal.reading import read_json, reading
+from bitemporal.outputs import Kind, Output, check_outputs, locked, replacing, replacing_folder, write_json
+from bitemporal.reading import json_keys, read_json, reading
 
 NETWORK_BUNDLE = "network"
 ORIGIN_PARTITION_BUNDLE = "origin-partition"
@@ -37,15 +38,35 @@ ORIGIN = "origin"
 _BELOW = ("bundle/bundle.json", "*/bundle/bundle.json")  # bundles below the folder of a stage, or of a run
 
 
-def write_weights(path: str | os.PathLike[str], model: ChangeModel) -> None:
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder is a bundle of any kind, and holds nothing else; or is empty."""
+    if not BUNDLE.holds_no_other(folder):
+        return False
+    return not any(folder.iterdir()) or {"format", "kind"} <= json_keys(folder / "bundle.json")
+
+
+BUNDLE = Kind(
+    "a bundle",
+    _is_bundle,
+    members=("bundle.json", "weights.safetensors", "*/bundle.json", "*/weights.safetensors"),
+)
+"""The folder of a network or of Origin-Partition."""
+
+
+def write_weights(path: str | os.PathLike[str], model: ChangeModel, metadata: dict[str, str] | None = None) -> None:
     """Write the weights of a network; the file appears whole or not at all.
+
+    Args:
+        path: File to write.
+        model: The network.
+        metadata: Texts for the header of the file.
 
     Raises:
         OutputError: When it cannot be written.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(path, SafetensorError) as temporary:
-        save_file(weights, temporary)
+        save_file(weights, temporary, metadata)
 
 
 def save_bundle(
@@ -53,6 +74,7 @@ def save_bundle(
     model: ChangeModel,
     metadata: dict[str, Any] | None = None,
     trained_on: TrainingImages | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a network as a bundle; the folder appears whole or not at all.
 
@@ -62,11 +84,12 @@ def save_bundle(
         metadata: Anything else worth keeping with it (data, scores, version); JSON types only.
         trained_on: The images that it was trained on. Whoever loads the bundle reads images by the same bands and
             range.
+        overwrite: Replace also a folder that is no bundle, but has files of the names of a bundle's alone.
 
     Raises:
-        OutputError: When it cannot be written.
+        OutputError: When it cannot be written, or the folder holds something else.
     """
-    with replacing_folder(folder) as target:
+    with _new_bundle(folder, (), overwrite) as target:
         write_weights(target / "weights.safetensors", model)
         description = {
             "format": FORMATS[NETWORK_BUNDLE],
@@ -79,6 +102,14 @@ def save_bundle(
             "metadata": metadata or {},
         }
         write_json(target / "bundle.json", description)
+
+
+@contextmanager
+def _new_bundle(folder: str | os.PathLike[str], reads: Iterable[Path], overwrite: bool) -> Iterator[Path]:
+    with locked(Path(folder)):
+        check_outputs([Output("folder", Path(folder), BUNDLE, "choose another folder")], reads, overwrite)
+        with replacing_folder(folder) as target:
+            yield target
 
 
 def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -165,6 +196,7 @@ def save_origin_partition(
     teacher_bundles: Mapping[str, str | os.PathLike[str]],
     partition: CarPartition,
     metadata: dict[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write an Origin-Partition detector as one self-contained bundle; the folder appears whole or not at all.
 
@@ -174,8 +206,10 @@ def save_origin_partition(
         teacher_bundles: Bundles of the teachers by the name of their part, copied; parts may be missing.
         partition: Which CAR belongs to which part.
         metadata: Anything else worth keeping with it; JSON types only.
+        overwrite: Replace also a folder that is no bundle, but has files of the names of a bundle's alone.
 
     Raises:
+        OutputError: When it cannot be written, or the folder holds something else.
         PartitionError: When a teacher's name is not a part of the partition.
         BundleError: When a bundle is missing or is not that of a network.
     """
@@ -186,7 +220,7 @@ def save_origin_partition(
         if kind != NETWORK_BUNDLE or not (source / "weights.safetensors").is_file():
             raise BundleError(f"{source}: found {kind}, expected one network with its weights.safetensors")
 
-    with replacing_folder(folder) as target:
+    with _new_bundle(folder, sources.values(), overwrite) as target:
         for name, source in sources.items():
             (target / name).mkdir()
             for file in ("bundle.json", "weights.safetensors"):

@@ -5,7 +5,7 @@ Masks are written as PNG; in folders, those of GeoTIFFs with a place on the grou
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,13 @@ from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.files import not_there
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.inputs import Reading
+from bitemporal.imagery.marks import is_marked, mark
 from bitemporal.imagery.places import Place
 from bitemporal.imagery.scale import image_notes, to_channels
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference.detector import Detector, check_detector
 from bitemporal.inference.places import NO_DATA, is_placed_mask, place_of_pair, write_placed
-from bitemporal.outputs import check_output, replacing
+from bitemporal.outputs import Kind, Output, check_outputs, replacing
 from bitemporal.pairs.folder import size_fault, unit_fault
 from bitemporal.pairs.listing import Listing, list_images, shared_stem
 from bitemporal.pairs.suffixes import Suffixes, match_folders, suffixes_option, telling_ends
@@ -71,6 +72,7 @@ def predict_files(
     bands: tuple[int, ...] | None = None,
     image_range: tuple[float, ...] | None = None,
     progress: bool = False,
+    overwrite: bool = False,
 ) -> FilesReport:
     """Write the mask of one pair, or the masks of two folders of images with equal stems.
 
@@ -92,6 +94,7 @@ def predict_files(
         image_range: Values that map to 0 and 255, or such a pair for each channel, for images of more than 8 bits; by
             default those that it was trained on.
         progress: Show a progress bar.
+        overwrite: Replace also files that bitemporal did not write; never an image that is read.
 
     Returns:
         What was written and what was not; in folders, a fault in one pair does not stop the others.
@@ -122,7 +125,9 @@ def predict_files(
         if suffixes is not None:
             raise OptionError("suffixes: tell the images of two folders apart, found two images; leave the option out")
         jobs = [_Job(first, second, masks, maps)]
-    _refuse_overwriting(jobs, (first, second))
+    check_outputs(
+        _outputs_of(jobs), (first, second, *(path for job in jobs for path in (job.before, job.after))), overwrite
+    )
     written: list[Path] = []
     noted: dict[str, list[Path]] = defaultdict(list)
     batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
@@ -194,27 +199,16 @@ def _first(listing: Listing) -> str:
     return next((path.name for path in listing.files.values()), "no image")
 
 
-def _refuse_overwriting(jobs: Sequence[_Job], inputs: tuple[Path, Path]) -> None:
-    """Refuse before anything is written.
+_MASK = Kind("a mask", is_marked, (".png",))
+_PLACED_MASK = Kind("a mask", is_placed_mask, (".tif",))
 
-    Raises:
-        OutputError: When an output is an input, two outputs are the same file, masks would be written among the
-            images, a name does not end in .png, or a file that bitemporal did not write, such as a label, would be
-            replaced.
-    """
-    paths = {*inputs, *(path for job in jobs for path in (job.before, job.after))}
-    # inodes also reveal links, and names that differ only in case
-    identities = {(path.stat().st_dev, path.stat().st_ino) for path in paths if path.exists()}
-    outputs = [path for job in jobs for path in (job.mask, job.probability) if path is not None]
-    folders = {path.parent for path in outputs} if inputs[0].is_dir() else set()
-    for path in [*folders, *outputs]:
-        if path.exists() and (path.stat().st_dev, path.stat().st_ino) in identities:
-            raise OutputError(f"output: {path} is one of the inputs, which are never overwritten; choose another place")
-    for path in outputs:
-        ending = path.suffix if inputs[0].is_dir() else ".png"
-        check_output(path, ending, is_placed_mask if ending == ".tif" else _is_ours, "mask by bitemporal")
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise OutputError(f"probability: {outputs[1]} is where the mask goes; choose another place")
+
+def _outputs_of(jobs: Sequence[_Job]) -> Iterator[Output]:
+    for job in jobs:
+        kind = _MASK if job.place is None else _PLACED_MASK
+        yield Output("output", job.mask, kind)
+        if job.probability is not None:
+            yield Output("probability", job.probability, kind)
 
 
 def _read_pair(
@@ -257,19 +251,9 @@ def _predict_batch(
     return [job.mask for job, _, _ in pairs]
 
 
-_SIGNATURE = "Software", "bitemporal"
-"""Keyword and text that mark a PNG as ours (PNG specification, 11.3.3.2: keyword Software)."""
-_HEAD = 200
-"""Bytes at the start of a PNG that contain the mark, which follows the header."""
-
-
-def _is_ours(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return b"tEXt%s\0%s" % tuple(map(str.encode, _SIGNATURE)) in stream.read(_HEAD)
-
-
 def _write_png(values: npt.NDArray[np.uint8], path: Path) -> None:
     signed = PngInfo()
-    signed.add_text(*_SIGNATURE)
+    for keyword, text in mark().items():
+        signed.add_text(keyword, text)
     with replacing(path) as temporary:
         Image.fromarray(values).save(temporary, format="PNG", pnginfo=signed)

@@ -21,6 +21,7 @@ from bitemporal.imagery.scale import check_bands, check_image_range, to_channels
 from bitemporal.pairs.layout import find_layout
 from bitemporal.pairs.listing import Listing
 from bitemporal.pairs.names import DATES, LABEL, LABEL_AFTER
+from bitemporal.pairs.split_lists import SPLITS_CSV
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ class PairFolder:
         layout = find_layout(self.root, folders, suffixes, splits)
         self._folders = {split: files.folder for split, files in layout.splits.items()}
         self._names = {split: files.names for split, files in layout.splits.items()}
+        self._lists = Path(splits) if splits is not None else self.root / SPLITS_CSV
         self.splits: tuple[str, ...] = tuple(layout.splits)
         self.listings: dict[str, dict[str, Listing]] = {s: files.listings for s, files in layout.splits.items()}
         self.notes, self.warnings = tuple(layout.notes), tuple(layout.warnings)
@@ -216,6 +218,11 @@ class PairFolder:
         changed.label_options = options
         changed._state()
         return changed
+
+    def files(self) -> list[Path]:
+        """Every file that is read: images, labels, and the lists that say which pair is in which split."""
+        own = (path for pair in self for path in (pair.before, pair.after, pair.label, pair.label_after))
+        return [*(path for path in own if path is not None), self._lists]
 
     def split_folder(self, split: str) -> Path:
         """Where a split's folders of images are."""

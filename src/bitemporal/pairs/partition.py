@@ -10,9 +10,11 @@ import numpy as np
 
 from bitemporal.errors import PartitionError
 from bitemporal.files import not_there
-from bitemporal.outputs import replacing
+from bitemporal.outputs import Kind, replacing
 from bitemporal.reading import reading
 from bitemporal.texts import as_cell, from_cell
+
+_COLUMNS = ["split", "stem", "car", "part"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,15 @@ class PartitionRow:
     part: str
 
 
+def _is_partition(path: Path) -> bool:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        return next(csv.reader(stream), []) == _COLUMNS
+
+
+PARTITION = Kind("a partition by CAR", _is_partition, (".csv",))
+"""What ``write_partition`` writes."""
+
+
 def write_partition(path: str | os.PathLike[str], rows: Sequence[PartitionRow]) -> None:
     """Write a ``partition.csv`` (split, stem, car, part); the file appears whole or not at all."""
     # file names need not be valid text
@@ -33,7 +44,7 @@ def write_partition(path: str | os.PathLike[str], rows: Sequence[PartitionRow]) 
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["split", "stem", "car", "part"])
+        writer.writerow(_COLUMNS)
         for row in rows:
             car = "" if np.isnan(row.car) else repr(float(row.car))
             writer.writerow([as_cell(row.split), as_cell(row.stem), car, as_cell(row.part)])
@@ -54,7 +65,7 @@ def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
         source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream,
     ):
         reader = csv.DictReader(stream)
-        missing = {"split", "stem", "car", "part"} - set(reader.fieldnames or ())
+        missing = {*_COLUMNS} - set(reader.fieldnames or ())
         if missing:
             raise PartitionError(f"{source}: column(s) {sorted(missing)} missing, expected split,stem,car,part")
         rows = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from bitemporal.errors import DataError
 from bitemporal.files import not_there, text_of
-from bitemporal.outputs import replacing
+from bitemporal.outputs import Kind, replacing
 from bitemporal.pairs.listing import entries, is_image
 from bitemporal.pairs.names import DATE_WORDS, normal, split_name, split_of_list
 from bitemporal.pairs.partition import PartitionRow
@@ -177,6 +177,15 @@ def _of_table(path: Path, text: str) -> Iterator[SplitList]:
         split, stem = (from_cell((row[columns[column] or ""] or "").strip()) for column in _COLUMNS)
         if split and stem:
             yield SplitList(path, split_name(split) or split, [stem])
+
+
+def _is_division(path: Path) -> bool:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return next(csv.reader(stream), []) == [*_COLUMNS]
+
+
+DIVISION = Kind("a division into splits", _is_division, (".csv",))
+"""What ``write_split`` writes."""
 
 
 def write_split(path: str | os.PathLike[str], rows: Iterable[PartitionRow]) -> None:

@@ -11,10 +11,10 @@ from jinja2 import Environment, StrictUndefined
 from bitemporal.errors import BitemporalError, DataError
 from bitemporal.evaluation import hash_pairs
 from bitemporal.inference import load
-from bitemporal.outputs import check_output, replacing
+from bitemporal.outputs import Kind, Output, check_outputs, replacing
 from bitemporal.pairs import Pair, PairFolder, resolve_decoding
 from bitemporal.report.gallery import Card, choose, draw
-from bitemporal.report.reading import FinishedRun, read_run
+from bitemporal.report.reading import FinishedRun, read_run, reads_of_run
 from bitemporal.report.sections import sections
 from bitemporal.run.folder import CONTROL, STUDENT
 from bitemporal.run.recipe import DistillRecipe
@@ -31,6 +31,7 @@ def write_report(
     output: str | os.PathLike[str] | None = None,
     data: str | os.PathLike[str] | None = None,
     imagery: bool = True,
+    overwrite: bool = False,
 ) -> Path:
     """Write the report of a run.
 
@@ -39,6 +40,7 @@ def write_report(
         output: HTML file; ``report.html`` in the run folder by default.
         data: Folder of the pairs, if it is no longer where the recipe says.
         imagery: Show before and after; not for data whose terms forbid passing imagery on.
+        overwrite: Replace also a file that is no earlier report.
 
     Returns:
         The file. If pairs cannot be shown, the file and a warning say why.
@@ -50,7 +52,7 @@ def write_report(
     """
     finished = read_run(run)
     target = Path(output) if output is not None else finished.folder.report
-    check_output(target, ".html", _is_report, "report")
+    check_outputs([Output("output", target, _REPORT)], reads_of_run(finished, data), overwrite)
     cards, missing = _gallery(finished, data, imagery) if finished.results else ({}, "")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["per_cent"] = per_cent
@@ -68,6 +70,9 @@ def write_report(
 def _is_report(path: Path) -> bool:
     with path.open(encoding="utf-8", errors="replace") as stream:
         return _TITLE in stream.read(_HEAD)
+
+
+_REPORT = Kind("a report", _is_report, (".html",))
 
 
 def _gallery(run: FinishedRun, data: str | os.PathLike[str] | None, imagery: bool) -> tuple[dict[str, list[Card]], str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bitemporal.errors import DataError, RecipeError
 from bitemporal.evaluation import Comparison, Result, compare
+from bitemporal.evaluation.results import counts_file
 from bitemporal.inference.bundle import read_description, read_origin_partition
 from bitemporal.pairs.partition import read_partition
 from bitemporal.reading import reading
@@ -85,6 +86,20 @@ def read_run(path: str | os.PathLike[str]) -> FinishedRun:
         compare(list(results.values()), results[CONTROL].name if CONTROL in results else None) if results else None,
         _teachers(folder, parts),
     )
+
+
+def reads_of_run(run: FinishedRun, data: str | os.PathLike[str] | None) -> list[Path]:
+    """What a report of a run is made from.
+
+    Args:
+        run: The run.
+        data: Folder of the pairs, if it is no longer where the recipe says.
+    """
+    folder, names = run.folder, [*run.folder.finished_stages(), *run.folder.stages(), O_P]
+    results = [result.file for result in (*run.results.values(), *run.validation.values()) if result.file is not None]
+    stages = [path for stage in map(folder.stage, names) for path in (stage.bundle, stage.metrics)]
+    pairs = Path(data if data is not None else str(run.recipe.get("data")))
+    return [folder.recipe, folder.partition, *results, *map(counts_file, results), *stages, pairs]
 
 
 def _teachers(folder: RunFolder, parts: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -14,11 +14,11 @@ from rich.console import Console
 from bitemporal.errors import DataError
 from bitemporal.imagery.training_images import TrainingImages, TrainingLabels, look_at
 from bitemporal.method.car import CarPartition
-from bitemporal.outputs import check_output_folder, clear_leftovers
+from bitemporal.outputs import Output, check_outputs
 from bitemporal.pairs import FolderCheck, Pair, PairFolder, check_pairs
 from bitemporal.pairs.division import describe_groups, divide, find_groups, group_by
 from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
-from bitemporal.pairs.split_lists import read_stated, write_split
+from bitemporal.pairs.split_lists import DIVISION, read_stated, write_split
 from bitemporal.remedies import as_option, free_name
 from bitemporal.run.folder import RunFolder
 from bitemporal.run.processes import is_first_process
@@ -73,21 +73,28 @@ class RunData:
         return TEST if self.pairs.get(TEST) else VAL
 
 
-def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console) -> RunData:
+def prepare_data(recipe: TrainRecipe, run: RunFolder, console: Console, overwrite: bool = False) -> RunData:
     """Check every file, measure CAR, set validation pairs aside where there are none, and write ``partition.csv``.
+
+    Args:
+        recipe: Recipe of the run.
+        run: Its folder, whose other files ``check_run_outputs`` has looked at.
+        console: Where to say what is found.
+        overwrite: Whether a ``splits.csv`` of the user's is replaced.
 
     Raises:
         DataError: When files are faulty, there is nothing to train on, or a run would be resumed with other pairs.
-        OutputError: When the run folder lies inside the data, or is a file.
+        OutputError: When validation pairs are set aside, and a file of the user's stands where they are listed.
     """
-    check_output_folder("out", run.path, Path(recipe.data))
-    if is_first_process():
-        clear_leftovers(run.files())
     resumes = run.has_checkpoint()
     folder, check = _check(recipe, images=not resumes, console=console)  # a run that resumes has read the images before
     source = _training_split(folder)
     rows = check.rows(recipe.partition.part)
     sets_aside = VAL not in folder.splits
+    if sets_aside and is_first_process():
+        remedy = f"choose another folder, {as_option('out', str(free_name(run.path)))}"
+        read = [folder.root, *folder.files()]
+        check_outputs([Output("out", run.splits, DIVISION, remedy)], read, overwrite)
     recorded = sets_aside and resumes and run.splits.is_file()
     if recorded:
         rows = _as_recorded(rows, source, run.splits)

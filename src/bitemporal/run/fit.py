@@ -450,9 +450,13 @@ CHECKPOINT_FORMAT = 2
 _ANEW = "remove it to train this stage anew, or restore it from a copy"
 
 
+BEST_WEIGHTS = {"bitemporal": "best weights of a stage"}
+"""What the header of ``best.safetensors`` says."""
+
+
 def _save_best(fabric: Fabric, folder: StageFolder, model: ChangeModel) -> None:
     if fabric.is_global_zero:
-        write_weights(folder.best, model)
+        write_weights(folder.best, model, BEST_WEIGHTS)
 
 
 def _save(
@@ -550,4 +554,5 @@ def _finish(stage: Stage, model: ChangeModel) -> None:
     }
     if lengths[:-1]:
         metadata["extended_from"] = list(lengths[:-1])
-    save_bundle(stage.folder.bundle, model, metadata, training_images(stage.pairs, stage.train))
+    # what may be replaced has been settled before the training
+    save_bundle(stage.folder.bundle, model, metadata, training_images(stage.pairs, stage.train), overwrite=True)

@@ -9,7 +9,12 @@
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
+
+from bitemporal.outputs import locked
 
 ORIGIN, CONTROL, STUDENT = "origin", "control", "student"
 """Names of the stages with one network."""
@@ -96,6 +101,30 @@ class RunFolder:
     def scores(self, split: str, detector: str) -> Path:
         """Result file of a detector, one of ``DETECTORS``, on a split."""
         return self.path / "scores" / split / f"{detector}.json"
+
+    @classmethod
+    def of_scores(cls, path: str | os.PathLike[str]) -> Self | None:
+        """The run that a result file is written into, ``RUN/scores/SPLIT/DETECTOR.json``; ``None`` elsewhere."""
+        places = Path(os.path.abspath(path)).parents
+        if len(places) > 2 and places[1].name == "scores" and cls(places[2]).recipe.is_file():
+            return cls(places[2])
+        return None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing into the run; the lock ends with this process.
+
+        Raises:
+            OutputError: When another process holds it, or the folder cannot be written to.
+        """
+        new = not self.path.exists()
+        try:
+            with locked(self.path / "run"):
+                yield
+        finally:
+            if new:  # and nothing has come of it
+                with suppress(OSError):
+                    self.path.rmdir()
 
     def stages(self) -> list[str]:
         """Names of the stages that have begun to train, teachers between origin and control."""

@@ -170,6 +170,21 @@ class TrainRecipe(PairOptions):
         return _paths_from(Path(), content)
 
 
+def is_written_recipe(path: Path) -> bool:
+    """Whether a file is a recipe as ``to_yaml`` writes it, without comments or another hand's layout."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = read_yaml_file(path)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return False
+    known = isinstance(content, dict) and content.keys() >= _ALWAYS
+    return known and text == yaml.safe_dump(content, sort_keys=False)
+
+
+_ALWAYS = {"model", "data", "out", "max_steps", "crop_size", "precision", "seed", "validation_share"}
+"""Fields of every recipe that ``to_yaml`` has written, in this version or an earlier one."""
+
+
 def _paths_from(folder: Path, fields: dict[str, Any]) -> dict[str, Any]:
     """Fields of a recipe with absolute paths, also in the network's options; relative ones start at a folder."""
     paths = {name: from_folder(fields[name], folder) for name in PATHS if name in fields}

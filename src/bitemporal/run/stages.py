@@ -8,6 +8,7 @@ complete, and resumes another one at its ``last.ckpt``. The verdict is reached a
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT, RunFolder, teacher_s
 from bitemporal.run.learner import Learner
 from bitemporal.run.lengths import check_lengths, is_trained
 from bitemporal.run.loading import training_loader
+from bitemporal.run.outputs import check_run_outputs, writes_recipe
 from bitemporal.run.processes import is_first_process, make_fabric
 from bitemporal.run.recipe import STAGES, DistillRecipe, TrainRecipe
 from bitemporal.run.reuse import reuse_stages
@@ -36,12 +38,13 @@ from bitemporal.run.verdict import reach_verdict
 class TrainingRun:
     """A run folder with one stage: the origin."""
 
-    def __init__(self, recipe: TrainRecipe, console: Console | None = None) -> None:
+    def __init__(self, recipe: TrainRecipe, console: Console | None = None, overwrite: bool = False) -> None:
         """Open or start a run.
 
         Args:
             recipe: What to train, on what, how.
             console: Where progress is shown; standard error by default.
+            overwrite: Replace also files that are no earlier state of this run; never ``recipe.yaml``, or what is read.
 
         Raises:
             RecipeError: When the folder holds a run of another recipe, or the recipe does not suit a network.
@@ -49,16 +52,27 @@ class TrainingRun:
             OutputError: When the run folder cannot be used.
             DataError: When the pairs cannot be used.
         """
-        self.recipe, self.folder = recipe, RunFolder(recipe.out)
+        self.recipe, self.folder, self.overwrite = recipe, RunFolder(recipe.out), overwrite
         self.console = console or Console(stderr=True, quiet=not is_first_process())
         _check_networks(recipe)
-        check_same_run(recipe, self.folder)
-        check_lengths(recipe, self.folder)
-        if isinstance(recipe, DistillRecipe) and recipe.reuse is not None:
-            reuse_stages(recipe, self.folder, self.console)
-        self.data = prepare_data(recipe, self.folder, self.console)
-        if is_first_process():
-            recipe.to_yaml(self.folder.recipe)
+        with self.locked():
+            check_same_run(recipe, self.folder)
+            check_lengths(recipe, self.folder)
+            if is_first_process():
+                check_run_outputs(recipe, self.folder, overwrite)
+            if isinstance(recipe, DistillRecipe) and recipe.reuse is not None:
+                reuse_stages(recipe, self.folder, self.console)
+            self.data = prepare_data(recipe, self.folder, self.console, overwrite)
+            if is_first_process() and writes_recipe(recipe, self.folder):
+                recipe.to_yaml(self.folder.recipe)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing into the run folder, as every stage does.
+
+        Raises:
+            OutputError: When another process is writing into it.
+        """
+        return lock_of(self.recipe)
 
     def origin(self) -> Path:
         """Train the origin on all training pairs.
@@ -89,7 +103,8 @@ class TrainingRun:
     def _train(self, stage: Stage, build: Callable[[], Learner]) -> Path:
         if stage.finished:
             say(self.console, f"{stage.name}: already finished")
-        return train_stage(stage, build, self.console)
+        with self.locked():
+            return train_stage(stage, build, self.console)
 
 
 class DistillationRun(TrainingRun):
@@ -109,10 +124,11 @@ class DistillationRun(TrainingRun):
             "control": self.control,
             "student": self.student,
         }
-        for name, stage in stages.items():
-            if name in self.recipe.stage_names:
-                stage()
-        return self.verdict() if "verdict" in self.recipe.stage_names and is_first_process() else {}
+        with self.locked():
+            for name, stage in stages.items():
+                if name in self.recipe.stage_names:
+                    stage()
+            return self.verdict() if "verdict" in self.recipe.stage_names and is_first_process() else {}
 
     def teachers(self) -> None:
         """Train a teacher for each part, on the training pairs of that part alone (paper, section on O-P)."""
@@ -145,7 +161,8 @@ class DistillationRun(TrainingRun):
         Returns:
             The evaluations of origin, O-P, control and student, as far as they exist.
         """
-        return reach_verdict(self.recipe, self.folder, self.data)
+        with self.locked():
+            return reach_verdict(self.recipe, self.folder, self.data, self.overwrite)
 
     def student_learner(self) -> Learner:
         """The student as it starts: the origin's weights, its own loss, and the distillation term of its teachers."""
@@ -208,17 +225,45 @@ class DistillationRun(TrainingRun):
         return load_network(folder.bundle)
 
 
-def train(recipe: TrainRecipe, console: Console | None = None) -> Path:
+def train(recipe: TrainRecipe, console: Console | None = None, overwrite: bool = False) -> Path:
     """Train one network on all training pairs; interrupted and called again, it resumes.
 
     Args:
         recipe: How.
         console: Where progress is shown; standard error by default.
+        overwrite: See ``TrainingRun``.
 
     Returns:
         The bundle with the best weights on the validation pairs.
+
+    Raises:
+        BitemporalError: See ``TrainingRun``.
     """
-    return TrainingRun(recipe, console).origin()
+    with lock_of(recipe):
+        return TrainingRun(recipe, console, overwrite).origin()
+
+
+def distill(recipe: DistillRecipe, console: Console | None = None, overwrite: bool = False) -> dict[str, Evaluation]:
+    """Run the stages that a recipe names; interrupted and called again, it resumes.
+
+    Args:
+        recipe: How.
+        console: Where progress is shown; standard error by default.
+        overwrite: See ``TrainingRun``.
+
+    Returns:
+        See ``DistillationRun``.
+
+    Raises:
+        BitemporalError: See ``TrainingRun``.
+    """
+    with lock_of(recipe):
+        return DistillationRun(recipe, console, overwrite)()
+
+
+def lock_of(recipe: TrainRecipe) -> AbstractContextManager[None]:
+    """The lock of a run's folder, which the first of its processes holds."""
+    return RunFolder(recipe.out).locked() if is_first_process() else nullcontext()
 
 
 def _new_learner(recipe: TrainRecipe, name: str) -> Learner:

@@ -28,13 +28,16 @@ from bitemporal.tables import make_table, per_cent, print_table
 _PAIRS_SHOWN = 6
 
 
-def reach_verdict(recipe: DistillRecipe, run: RunFolder, data: RunData) -> dict[str, Evaluation]:
+def reach_verdict(
+    recipe: DistillRecipe, run: RunFolder, data: RunData, overwrite: bool = False
+) -> dict[str, Evaluation]:
     """Evaluate what has been trained on test, or on val where no labelled test split exists; write and print it.
 
     Args:
         recipe: Recipe of the run.
         run: Folder of the run.
         data: Pairs of the run.
+        overwrite: Replace also files that are no earlier output of a verdict.
 
     Returns:
         Evaluations by detector, as far as they have been trained.
@@ -45,7 +48,8 @@ def reach_verdict(recipe: DistillRecipe, run: RunFolder, data: RunData) -> dict[
     teachers = {part: run.teacher(part) for part in data.taught_parts}
     if run.stage(ORIGIN).finished and teachers and all(teacher.finished for teacher in teachers.values()):
         bundles = {part: teacher.bundle for part, teacher in teachers.items()}
-        save_origin_partition(run.stage(O_P).bundle, run.stage(ORIGIN).bundle, bundles, data.partition)
+        place, origin = run.stage(O_P).bundle, run.stage(ORIGIN).bundle
+        save_origin_partition(place, origin, bundles, data.partition, overwrite=overwrite)
     trained = [name for name in DETECTORS if run.stage(name).finished]
     if not trained:
         raise RecipeError(f"stages: nothing has been trained in {run.path}; run origin first")
@@ -54,10 +58,10 @@ def reach_verdict(recipe: DistillRecipe, run: RunFolder, data: RunData) -> dict[
         for split in dict.fromkeys((VAL, data.scored_split)):  # on val too, where thresholds may be chosen
             scores = evaluate(load(run.stage(name).bundle), data.folder, data.pairs[split], data.partition, split=split)
             results[name] = scores.named(name, _seed(run, name, recipe), model=recipe.model)
-            results[name].write(run.scores(split, name))
+            results[name].write(run.scores(split, name), overwrite)
     shown = {name: load(run.stage(name).bundle) for name in trained if name in (ORIGIN, STUDENT)}
     pairs = spread_by_car(data.folder, data.pairs[data.scored_split], _PAIRS_SHOWN)
-    draw_masks(run.overview, shown, data.folder, pairs)
+    draw_masks(run.overview, shown, data.folder, pairs, overwrite=overwrite)
     comparison = compare(list(results.values()), CONTROL if CONTROL in results else None)
     evaluations = {name: result.evaluation for name, result in results.items()}
     content = {

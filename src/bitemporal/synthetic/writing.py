@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from rich.progress import track
 
 from bitemporal.errors import MissingExtraError, OptionError, OutputError
 from bitemporal.imagery.training_images import SYNTHETIC, SYNTHETIC_SCENE
-from bitemporal.outputs import replacing, unwritable
+from bitemporal.outputs import NEW_FOLDER, Kind, Output, check_outputs, locked, replacing, replacing_folder
 from bitemporal.synthetic.changes import ChangeKind
 from bitemporal.synthetic.pair import CarDistribution, make_pair, make_scene
 from bitemporal.workers import check_workers, map_in_processes
@@ -89,6 +88,7 @@ def write_folder(
     kinds: Sequence[ChangeKind] | None = None,
     workers: int = 1,
     progress: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Write a set of pairs as ``ROOT/SPLIT/{A,B,label}/synth_00000.png``, labels 0 and 255.
 
@@ -108,6 +108,7 @@ def write_folder(
         workers: Processes to use, at least 1. With more than one, a script must call this under
             ``if __name__ == "__main__":``.
         progress: Whether to show a progress bar.
+        overwrite: Replace also a set with other settings; never a folder that holds any other file.
 
     Raises:
         OutputError: When the folder holds anything else, or cannot be written.
@@ -133,24 +134,28 @@ def write_folder(
         "kinds": None if kinds is None else sorted(set(kinds)),
     }
     chosen = None if kinds is None else tuple(sorted(set(kinds)))
-    if _already_there(target, settings):
-        return
-    partial = target.parent / f".{target.name}.{os.getpid()}.tmp"
-    jobs = _jobs(partial, pairs, size, seed, cars, gsd, chosen)
-    try:
-        for split in pairs:
-            for name in ("A", "B", "label"):
-                (partial / split / name).mkdir(parents=True)
-        _run(jobs, workers, progress)
-        (partial / SYNTHETIC).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        # replaces an empty folder, and nothing else
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    except OSError as error:
-        raise unwritable(target, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with locked(target):
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            fault = _fault(target, settings)
+            if fault is None:
+                return
+            if not (overwrite and SYNTHETIC_SET.may_replace(target)):
+                raise OutputError(fault)
+        check_outputs([Output("root", target, SYNTHETIC_SET, "choose another folder")], (), overwrite)
+        with replacing_folder(target) as folder:
+            for split in pairs:
+                for name in ("A", "B", "label"):
+                    (folder / split / name).mkdir(parents=True)
+            _run(_jobs(folder, pairs, size, seed, cars, gsd, chosen), workers, progress)
+            (folder / SYNTHETIC).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+SYNTHETIC_SET = Kind(
+    "an empty folder, or this set,",
+    NEW_FOLDER.is_ours,
+    members=(SYNTHETIC, *(f"*/{name}/synth_[0-9]*.png" for name in ("A", "B", "label"))),
+)
+"""The folder of a set: an earlier one with other settings is replaced when the user says so."""
 
 
 def _run(jobs: Sequence[_Job], workers: int, progress: bool) -> None:
@@ -161,34 +166,25 @@ def _run(jobs: Sequence[_Job], workers: int, progress: bool) -> None:
         pass
 
 
-def _already_there(target: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether a folder holds exactly the set with these settings.
-
-    Raises:
-        OutputError: When it holds anything else.
-    """
-    if not target.exists():
-        return False
+def _fault(target: Path, settings: Mapping[str, Any]) -> str | None:
+    """Why a folder, or file, is not exactly the set with these settings; ``None`` where it is."""
     if not target.is_dir():
-        raise OutputError(
-            f"{target}: found a file, expected a folder to write synthetic pairs into; choose another name"
-        )
-    if not any(target.iterdir()):
-        return False
+        return f"{target}: found a file, expected a folder to write synthetic pairs into; choose another name"
+    overwrite = ", or add --overwrite (overwrite=True in Python)" if SYNTHETIC_SET.may_replace(target) else ""
     try:
         present = json.loads((target / SYNTHETIC).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         present = None
     if not isinstance(present, dict):
-        raise OutputError(
+        return (
             f"{target}: found files but no {SYNTHETIC}, expected an empty folder or one with synthetic pairs; "
-            "choose another name, or empty it"
+            f"choose another name{overwrite}"
         )
     differing = sorted(key for key in settings.keys() | present.keys() if settings.get(key) != present.get(key))
     if differing:
-        raise OutputError(
+        return (
             f"{target}: holds a synthetic set with other settings ({', '.join(differing)} differ); "
-            "choose another name, or remove it"
+            f"choose another name{overwrite}"
         )
     expected = {
         Path(split, name, f"synth_{k:05d}.png")
@@ -199,11 +195,21 @@ def _already_there(target: Path, settings: Mapping[str, Any]) -> bool:
     files = {path.relative_to(target) for path in target.rglob("*") if path.is_file()}
     if files != expected:
         example = min(files ^ expected)
-        raise OutputError(
+        return (
             f"{target}: differs from the set that its {SYNTHETIC} describes by {len(files ^ expected)} file(s), "
-            f"such as {example}; remove the folder and write it again"
+            f"such as {example}; choose another name{overwrite}"
         )
-    return True
+    return None
+
+
+def _is_scene(path: Path) -> bool:
+    import rasterio
+
+    with rasterio.open(path) as file:
+        return str(file.tags().get("TIFFTAG_IMAGEDESCRIPTION")) == SYNTHETIC_SCENE
+
+
+_SCENE = Kind("a synthetic scene", _is_scene, (".tif", ".tiff"))
 
 
 def write_scene(
@@ -218,6 +224,7 @@ def write_scene(
     kinds: Sequence[ChangeKind] | None = None,
     epsg: int = UTM,
     origin: tuple[float, float] = ORIGIN,
+    overwrite: bool = False,
 ) -> None:
     """Write one pair as three georeferenced GeoTIFFs on one grid.
 
@@ -233,8 +240,10 @@ def write_scene(
         kinds: Kinds of change allowed.
         epsg: EPSG code of a coordinate reference system in metres.
         origin: Easting and northing of the top left corner of the top left pixel.
+        overwrite: Replace also files that are no earlier synthetic scene.
 
     Raises:
+        OutputError: When a file of another kind would be replaced, or a file cannot be written.
         MissingExtraError: When rasterio is not installed.
         OptionError: When an argument is outside its range.
     """
@@ -244,6 +253,8 @@ def write_scene(
         raise MissingExtraError(
             "writing GeoTIFFs needs rasterio, which is not installed: pip install 'bitemporal[geo]'"
         ) from error
+    written = {"before": before, "after": after, "label": label}
+    check_outputs([Output(name, Path(path), _SCENE) for name, path in written.items()], (), overwrite)
     scene = make_scene(seed, height, width, car, gsd, kinds)
     profile = {
         "driver": "GTiff",

@@ -1,0 +1,29 @@
+"""The mark in a PNG that this package has written, by which an earlier output is known from a picture of the user's."""
+
+from pathlib import Path
+
+_SOFTWARE = "bitemporal"
+_HEAD = 400
+"""Bytes at the start of a PNG that contain the mark, which follows the header."""
+
+
+def mark(title: str = "") -> dict[str, str]:
+    """Texts to write into a PNG, by their keywords (PNG specification, 11.3.3.2).
+
+    Args:
+        title: What the picture shows; masks have none.
+    """
+    return {"Software": _SOFTWARE, **({"Title": title} if title else {})}
+
+
+def is_marked(path: Path, title: str = "") -> bool:
+    """Whether a file is a PNG that this package has written, with that title.
+
+    Raises:
+        OSError: When it cannot be read.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD)
+    has_title = b"tEXtTitle\0" in head
+    texts = [f"tEXt{keyword}\0{text}".encode() for keyword, text in mark(title).items()]
+    return head.startswith(b"\x89PNG\r\n") and has_title == bool(title) and all(text in head for text in texts)
