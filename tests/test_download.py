@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from bitemporal.datasets.download import download, fetch_file
 from bitemporal.datasets.layout import compare_with_card, find_splits
 from bitemporal.datasets.unpack import ExtractLimits, is_archive, safe_extract
 from bitemporal.errors import DownloadError, OptionError, OutputError
+from bitemporal.outputs import locked
 
 OUTSIDE = b"precious"
 TAR_MODES = {".tar": "w", ".tar.gz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
@@ -691,6 +693,7 @@ def test_a_hostile_archive_from_the_hub_does_no_harm(tmp_path, hub):
     with pytest.raises(DownloadError, match="refused"):
         download("jl1-cd", tmp_path / "deep" / "deeper" / "set")
     assert list(tree(tmp_path)) == [
+        "deep/deeper/set.download/.bitemporal-download",
         "deep/deeper/set.download/.cache/huggingface/download/x.metadata",
         "deep/deeper/set.download/.gitattributes",
         "deep/deeper/set.download/set.zip",
@@ -702,6 +705,21 @@ def test_a_target_that_holds_something_is_left_alone(tmp_path, hub):
     with pytest.raises(OutputError, match="not an empty folder"):
         download("jl1-cd", tmp_path / "set")
     assert tree(tmp_path) == {"set/mine": b"mine"} and hub.revisions == []
+
+
+def test_a_folder_of_the_users_is_not_taken_for_an_unfinished_download(tmp_path, hub, small_card):
+    hub.files = WHOLE
+    write_tree(tmp_path, {"set.download/mine": b"mine"})
+    with pytest.raises(OutputError, match=r"set\.download exists and is not an unfinished download"):
+        download("jl1-cd", tmp_path / "set")
+    assert tree(tmp_path) == {"set.download/mine": b"mine"} and hub.revisions == []
+
+
+def test_two_downloads_into_one_folder_are_refused(tmp_path, hub, small_card):
+    with locked(tmp_path / "set"), ThreadPoolExecutor(1) as other:
+        with pytest.raises(OutputError, match="another run is writing it"):
+            other.submit(download, "jl1-cd", tmp_path / "set").result()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_target_is_taken(tmp_path, hub, small_card):
@@ -746,7 +764,7 @@ def test_a_direct_link_that_fails_names_the_host_and_goes_on_later(tmp_path, lev
     content = RangeServer.files.pop("val.zip")
     with pytest.raises(DownloadError, match=r"127\.0\.0\.1:\d+/val\.zip \(HTTPError: .*404(.|\n)*justchenhao"):
         download("levir-cd", tmp_path / "set")
-    assert list(tree(tmp_path)) == ["set.download/train.zip"]
+    assert list(tree(tmp_path)) == ["set.download/.bitemporal-download", "set.download/train.zip"]
     RangeServer.files["val.zip"] = content
     download("levir-cd", tmp_path / "set")
     assert [path for path, _ in RangeServer.asked].count("/train.zip") == 1

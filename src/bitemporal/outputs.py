@@ -67,8 +67,8 @@ class Kind:
         return self.holds_no_other(path)
 
     def holds_no_other(self, folder: Path) -> bool:
-        """Whether a folder, which is no link, has files of the members' names alone."""
-        if folder.is_symlink() or not folder.is_dir():
+        """Whether a folder has files of the members' names alone."""
+        if not folder.is_dir():
             return False
         below = [path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
         return all(any(_matches(path, pattern) for pattern in self.members) for path in below)

@@ -21,9 +21,9 @@ import huggingface_hub  # which imports what is asked of it
 from bitemporal.datasets.catalog import Archive, DatasetCard, Direct, Hub, Manual, dataset_card, manual_text
 from bitemporal.datasets.layout import SplitFolders, compare_with_card, find_splits
 from bitemporal.datasets.unpack import archive_stem, check_space, is_archive, safe_extract
-from bitemporal.errors import DataError, DownloadError, OptionError
+from bitemporal.errors import DataError, DownloadError, OptionError, OutputError
 from bitemporal.imagery.training_images import SOURCE
-from bitemporal.outputs import check_new_folder
+from bitemporal.outputs import NEW_FOLDER, Output, check_outputs, locked
 from bitemporal.pairs.listing import is_litter
 
 Progress = Callable[[str, int, int | None], None]
@@ -64,19 +64,42 @@ def download(
         raise DownloadError(f"{card.name} must be fetched by hand; nothing was fetched.\n{manual_text(card)}")
     if revision is not None and not isinstance(card.source, Hub):
         raise OptionError(f"revision: found {revision!r}, but {card.name} does not come from a hub; leave it out")
-    check_new_folder(folder)
     staging = folder.with_name(f"{folder.name}.download")
-    try:
-        staging.mkdir(parents=True, exist_ok=True)
-        origin = _fetch(card, card.source, revision, staging, progress)
-        _unpack_all(staging)
-        _arrange(card, staging, folder, origin)
-    except OSError as error:
-        raise DownloadError(f"{folder}: {type(error).__name__}: {error}; fix this and repeat the command") from error
-    finally:
-        if staging.exists() and not _holds_data(staging):
-            shutil.rmtree(staging)
+    with locked(folder):
+        check_outputs([Output("output", folder, NEW_FOLDER, "choose another one")], ())
+        _check_staging(staging)
+        try:
+            staging.mkdir(parents=True, exist_ok=True)
+            (staging / _MARK).write_text(f"{card.name}\n", encoding="utf-8")
+            origin = _fetch(card, card.source, revision, staging, progress)
+            _unpack_all(staging)
+            _arrange(card, staging, folder, origin)
+        except OSError as error:
+            problem = f"{folder}: {type(error).__name__}: {error}; fix this and repeat the command"
+            raise DownloadError(problem) from error
+        finally:
+            if staging.exists() and not _holds_data(staging):
+                shutil.rmtree(staging)
     return folder
+
+
+_MARK = ".bitemporal-download"
+"""File in the folder of an unfinished download, by which it is told apart from a folder of the user's."""
+
+
+def _check_staging(staging: Path) -> None:
+    """Refuse a folder of the user's, whose files would be taken for those that were fetched.
+
+    Raises:
+        OutputError: When it is one.
+    """
+    mark = staging / _MARK
+    ours = mark.is_file() or (staging.is_dir() and not staging.is_symlink() and not any(staging.iterdir()))
+    if os.path.lexists(staging) and not ours:
+        raise OutputError(
+            f"output: {staging} exists and is not an unfinished download by bitemporal, which would be gathered there; "
+            "choose another folder, or move it"
+        )
 
 
 def _holds_data(staging: Path) -> bool:
@@ -84,6 +107,7 @@ def _holds_data(staging: Path) -> bool:
     return any(
         path.is_file() and path.stat().st_size and (".cache" not in path.parts or path.suffix == ".incomplete")
         for path in staging.rglob("*")
+        if path.name != _MARK
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any, BinaryIO, cast
 
 from bitemporal.errors import BitemporalError, DownloadError
-from bitemporal.outputs import check_new_folder, replacing_folder
+from bitemporal.outputs import NEW_FOLDER, Output, check_outputs, replacing_folder
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """Endings of the archives that ``safe_extract`` can read."""
@@ -95,7 +95,7 @@ def safe_extract(
         OutputError: When ``target`` holds something.
     """
     source, folder = Path(archive), Path(target)
-    check_new_folder(folder)
+    check_outputs([Output("target", folder, NEW_FOLDER, "choose another one")], [source])
     with replacing_folder(folder) as temporary:
         try:
             _extract(source, _Writer(source, temporary, limits or ExtractLimits()))
