@@ -358,7 +358,7 @@ def test_several_files_of_one_date_are_quoted_where_semicolons_separate_the_colu
 def test_a_manifest_in_the_place_of_the_table_of_results_stays(archive, tmp_path):
     manifest = tmp_path / "status.csv"
     manifest.write_text("id,before,after\nx,b0.tif,a0.tif\n")
-    with pytest.raises(OutputError, match=r"status\.csv exists and is no table of an archive"):
+    with pytest.raises(OutputError, match=r"status\.csv is one of the inputs"):
         predict_archive(plan(archive, tmp_path), read_manifest(manifest))
     assert manifest.read_text().startswith("id,before")
 

@@ -14,8 +14,9 @@ from bitemporal.errors import DataError, OutputError
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.models import create_model
 from bitemporal.scenes.archive import Plan, SceneWorker
+from bitemporal.scenes.kinds import FIELDS, MERGED
 from bitemporal.scenes.manifest import SceneFiles, read_manifest
-from bitemporal.scenes.merging import check_merge, merge_polygons
+from bitemporal.scenes.merging import merge_polygons, merged_outputs
 from remedies import follow_options
 from scene_files import LEFT, TOP, UTM, ground, read, write_raster
 
@@ -94,7 +95,7 @@ def test_the_remedy_for_scenes_without_polygons_works(archive, tmp_path, capsys)
 
 def test_scenes_of_one_projection_keep_it_and_empty_ones_add_nothing(tmp_path):
     square = shapely.box(LEFT, TOP - 10, LEFT + 10, TOP)
-    one = {"id": [1], "pixels": [400], "confidence": [0.5]}
+    one = dict(zip(FIELDS, ([1], [100.0], [400], [0.75], [0.9], [0.5]), strict=True))
     files = []
     for ending in (".parquet", ".gpkg"):
         for name, rows in (("full", one), ("empty", {key: value[:0] for key, value in one.items()})):
@@ -108,7 +109,7 @@ def test_scenes_of_one_projection_keep_it_and_empty_ones_add_nothing(tmp_path):
         table = geopandas.read_parquet(target) if ending == ".parquet" else geopandas.read_file(target)
         assert list(table.scene) == ["full.parquet", "full.gpkg"]
         assert table.crs == (4326 if ending == ".geojson" else UTM)
-        assert check_merge(target, "areas.gpkg", [], tmp_path) == target
+        assert MERGED.stands_at(target)
     assert merge_polygons(tmp_path / "none.gpkg", files[1:2]) == 0
     bare = tmp_path / "bare.parquet"
     geopandas.GeoDataFrame(one, geometry=[square]).to_parquet(bare)
@@ -118,16 +119,24 @@ def test_scenes_of_one_projection_keep_it_and_empty_ones_add_nothing(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_merged_file_replaces_nothing_else(archive, tmp_path):
-    scenes = [SceneFiles("west")]
+def test_a_merged_file_replaces_nothing_else(archive, tmp_path, capsys):
     own = tmp_path / "own.gpkg"
     geopandas.GeoDataFrame({"name": ["x"]}, geometry=[shapely.box(0, 0, 1, 1)], crs=UTM).to_file(own)
-    with pytest.raises(OutputError, match=r"own.gpkg exists and holds no merged polygons"):
-        check_merge(own, "areas.gpkg", scenes, tmp_path)
+    before = own.read_bytes()
+    words = ["predict-archive", "--manifest", str(archive / "scenes.csv"), "--bundle", str(archive / "bundle")]
+    words += ["--out", str(tmp_path / "out"), "--polygons", "areas.gpkg", "--merge", str(own)]
+    assert main(words) == 1
+    text = capsys.readouterr().err
+    assert "own.gpkg exists and is not a file of merged polygons by bitemporal" in text
+    assert own.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--overwrite"]) == 1  # for the bad scene
+    assert MERGED.stands_at(own)
+    words[-1] = str(tmp_path / "all.csv")
+    assert main(words) == 1
+    assert "all.csv, expected a name that ends in .gpkg or" in capsys.readouterr().err
     with pytest.raises(OutputError, match=r"lies in the folder of a scene"):
-        check_merge(tmp_path / "west" / "areas.gpkg", "areas.gpkg", scenes, tmp_path)
-    with pytest.raises(OutputError, match=r"merge: found .*all.csv, expected a name that ends in .gpkg or"):
-        check_merge(tmp_path / "all.csv", "areas.gpkg", scenes, tmp_path)
+        merged_outputs(tmp_path / "west" / "areas.gpkg", "areas.gpkg", [SceneFiles("west")], tmp_path)
 
 
 def test_stac_items_bring_their_dates(tmp_path):

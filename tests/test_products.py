@@ -119,7 +119,7 @@ def test_rasters_that_hold_no_probabilities_are_refused(tmp_path):
     good = write_raster(tmp_path / "good.tif", one)
     with pytest.raises(DataError, match=f"{tmp_path}/absent.tif: no such file"):
         threshold_scene(tmp_path / "absent.tif", tmp_path / "c.tif")
-    with pytest.raises(OutputError, match=r"good.tif is one of the files that are read"):
+    with pytest.raises(OutputError, match=r"good.tif is one of the inputs, which are never changed"):
         threshold_scene(good, good)
     with pytest.raises(OptionError, match="give quicklook, before and after together"):
         threshold_scene(good, tmp_path / "c.tif", quicklook=tmp_path / "q.png")
@@ -309,7 +309,7 @@ def test_areas_and_masks_that_do_not_fit_are_refused_with_the_reason(pair, tmp_p
         with pytest.raises(DataError, match=text):
             predict_scene(NetworkDetector(model), *pair, tmp_path / "c.tif", **options)
     assert not passes.sizes
-    with pytest.raises(OutputError, match=r"first.tif is one of the files that are read"):
+    with pytest.raises(OutputError, match=r"first.tif is one of the inputs"):
         mask = write_raster(tmp_path / "first.tif", two[:1])
         predict_scene(NetworkDetector(model), *pair, mask, mask=[str(mask)])
 

@@ -1069,6 +1069,7 @@ def test_a_journal_that_is_damaged_is_begun_anew(pair, tmp_path):
 
 
 def test_what_gdal_kept_beside_an_old_map_goes_with_it(pair, tmp_path):
+    predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *pair[:2], tmp_path / "c.tif")
     (tmp_path / "c.tif.aux.xml").write_text("<PAMDataset><Metadata><MDI key='OLD'>1</MDI></Metadata></PAMDataset>")
     predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *pair[:2], tmp_path / "c.tif")
     with rasterio.open(tmp_path / "c.tif") as source:
@@ -1313,7 +1314,7 @@ def test_an_image_by_another_name_is_no_output(pair, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "link.tif").symlink_to(pair[1])
     for output in (tmp_path / "out" / ".." / "before.tif", tmp_path / "link.tif"):
-        with pytest.raises(OptionError, match="is one of the files that are read"):
+        with pytest.raises(OptionError, match="is one of the inputs"):
             predict_scene(NetworkDetector(pointwise()), *pair[:2], output)
 
 
@@ -1333,7 +1334,7 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(pair, tmp_path):
     detector = NetworkDetector(model)
     cases = [
         ({"output": tmp_path / "c.png"}, r"mask: found .*c.png, expected a name that ends in .tif"),
-        ({"output": before}, r"mask: .*before.tif is one of the files that are read"),
+        ({"output": before}, r"mask: .*before.tif is one of the inputs"),
         ({"output": tmp_path}, r"mask: found|is a folder"),
         ({"polygons": tmp_path / "c.shp"}, r"polygons: found .*c.shp, expected .*.gpkg"),
         ({"probability": tmp_path / "c.tif"}, r"probability: .*c.tif is where the mask goes; choose another name"),

@@ -95,6 +95,10 @@ def also_read(paths: Iterable[str | os.PathLike[str]]) -> Iterator[None]:
         _READ_BY_COMMAND.reset(before)
 
 
+NEW_FOLDER = Kind("an empty folder", lambda path: path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
+"""A folder that must be new, or empty."""
+
+
 @dataclass(frozen=True)
 class Output:
     """An output that a run will write.
@@ -258,11 +262,12 @@ def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path
 
 
 @contextmanager
-def locked(target: Path) -> Iterator[None]:
+def locked(target: Path, pause: Callable[[], object] | None = None) -> Iterator[None]:
     """Keep other processes and threads from writing the same output; the lock ends with the process that holds it.
 
     Args:
         target: The output. A hidden file next to it is the lock, made when missing and removed at the end.
+        pause: Called again and again while another run holds the lock, to wait for it.
 
     Raises:
         OutputError: When another run holds the lock, or it cannot be made.
@@ -272,8 +277,8 @@ def locked(target: Path) -> Iterator[None]:
         yield
         return
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        held = _try_lock(lock)
+        while (held := _try_lock(lock)) is None and pause is not None:
+            pause()
     except OSError as error:
         raise unwritable(target, error) from error
     if held is None:
@@ -312,10 +317,21 @@ def _close(descriptor: int) -> None:
         os.close(descriptor)
 
 
+_TRIES = 100
+"""How often the folder of a lock may vanish; some folders, such as ``/proc``, take no other at all."""
+
+
 def _try_lock(lock: Path) -> int | None:
     """A descriptor that holds the lock; ``None`` when someone else does."""
+    tries = 0
     while True:
-        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:  # who had made the folder removed it between the two steps
+            if (tries := tries + 1) < _TRIES:
+                continue
+            raise
         if not _flock(held):
             os.close(held)
             return None

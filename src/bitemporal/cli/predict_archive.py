@@ -21,11 +21,18 @@ class Products:
         probability: File name for the probability of change, .tif.
         polygons: File name for the changed areas, .gpkg, .parquet or .geojson.
         quicklook: File name for a picture of both dates and the changes, .png.
+        overwrite: Replace files in the places of outputs that are no earlier outputs of the same kind.
     """
 
     probability: str | None = None
     polygons: str | None = None
     quicklook: str | None = None
+    overwrite: bool = False
+
+    def names(self) -> dict[str, str]:
+        """The file names that are given, by their kind."""
+        names = {"probability": self.probability, "polygons": self.polygons, "quicklook": self.quicklook}
+        return {kind: name for kind, name in names.items() if name is not None}
 
     def __post_init__(self) -> None:
         """Check the names.
@@ -33,8 +40,8 @@ class Products:
         Raises:
             OptionError: When one is a path.
         """
-        for name, file in asdict(self).items():
-            if file is not None and Path(file).name != file:
+        for name, file in self.names().items():
+            if Path(file).name != file:
                 raise OptionError(f"{name}: found {file}, expected a file name without a folder")
 
 
@@ -80,9 +87,10 @@ def predict_archive(
         detector.device,
         detector.tta,
         detector.scales,
-        {name: file for name, file in asdict(products).items() if file is not None},
+        products.names(),
         options,
         threads,
+        products.overwrite,
     )
     statuses = scenes.predict_archive(plan, entries, engine, workers, report=_print_status, merge=merge)
     print_table(

@@ -20,6 +20,7 @@ class Products:
         polygons: Also write the changed areas, .gpkg, .parquet or .geojson.
         quicklook: Also write a picture of both dates and the changes, .png.
         summary: Also write CAR, hectares and timing, .json.
+        overwrite: Replace files in these places that are no earlier outputs of the same kind.
     """
 
     output: str
@@ -27,6 +28,7 @@ class Products:
     polygons: str | None = None
     quicklook: str | None = None
     summary: str | None = None
+    overwrite: bool = False
 
 
 def predict_scene(

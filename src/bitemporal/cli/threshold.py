@@ -16,12 +16,14 @@ class Products:
         polygons: Also write the changed areas, .gpkg, .parquet or .geojson.
         quicklook: Also write a picture of both dates and the changes, .png; needs before and after.
         summary: Also write CAR and hectares, .json.
+        overwrite: Replace files in these places that are no earlier outputs of the same kind.
     """
 
     output: str
     polygons: str | None = None
     quicklook: str | None = None
     summary: str | None = None
+    overwrite: bool = False
 
 
 def threshold(

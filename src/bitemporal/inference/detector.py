@@ -55,9 +55,11 @@ class Detector(ABC):
 
     Attributes:
         members: Detectors that it asks, if it is built from others.
+        source: Folder that it was loaded from; ``None`` where it was made from others, or in memory.
     """
 
     members: Sequence["Detector"] = ()
+    source: Path | None = None
 
     def __repr__(self) -> str:
         """The kind of detector, with its members."""
@@ -96,6 +98,12 @@ class Detector(ABC):
     def channels(self) -> int:
         """Channels of the images that it takes: those of the first member, else 3."""
         return self.members[0].channels if self.members else RGB
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders that it and its members were loaded from, which nothing is written into."""
+        own = () if self.source is None else (self.source,)
+        return (*own, *(folder for member in self.members for folder in member.folders))
 
     @property
     def trained_on(self) -> TrainingImages | None:

@@ -67,10 +67,13 @@ def load(source: str | os.PathLike[str], device: str = "auto") -> Detector:
     # building a network draws initial weights; the caller's random numbers must not change
     with torch.random.fork_rng(devices=[]):
         if read_description(folder)["kind"] != ORIGIN_PARTITION_BUNDLE:
-            return _network(folder, chosen)
-        partition, parts = read_origin_partition(folder)
-        networks = {name: _network(folder / name, chosen) for name in (ORIGIN, *parts)}
-        return OriginPartition(networks.pop(ORIGIN), networks, partition)
+            detector: Detector = _network(folder, chosen)
+        else:
+            partition, parts = read_origin_partition(folder)
+            networks = {name: _network(folder / name, chosen) for name in (ORIGIN, *parts)}
+            detector = OriginPartition(networks.pop(ORIGIN), networks, partition)
+    detector.source = folder
+    return detector
 
 
 def _network(folder: Path, device: torch.device) -> NetworkDetector:

@@ -4,30 +4,31 @@ Workers hold the detector and predict one scene after another. There are two kin
 and one loop that hands out the scenes, replaces workers that die, and tries their scenes again.
 """
 
+import csv
 import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import pandas
 import torch
 
 from bitemporal.errors import BitemporalError, MissingExtraError, OptionError
 from bitemporal.inference import Augmentation, Detector, choose_device, compose
-from bitemporal.outputs import check_output, replacing
+from bitemporal.outputs import Output, check_outputs, replacing
+from bitemporal.scenes.kinds import STATUS
 from bitemporal.scenes.manifest import SceneFiles, with_own_folders
-from bitemporal.scenes.merging import check_merge, merge_polygons
+from bitemporal.scenes.merging import merge_polygons, merged_outputs
 from bitemporal.scenes.options import SceneOptions
-from bitemporal.scenes.outputs import Outputs
+from bitemporal.scenes.outputs import Outputs, locked_together, make_outputs
 from bitemporal.scenes.prediction import predict_unless_finished
-from bitemporal.scenes.sources import is_remote
-from bitemporal.texts import as_cell
+from bitemporal.scenes.sources import files_read, gdal_settings, is_remote
+from bitemporal.texts import as_cell, from_cell
 from bitemporal.workers import SPAN, Process, Watch, check_workers, hanging
 
 Engine = Literal["local", "ray"]
@@ -77,6 +78,7 @@ class Plan:
         options: How every scene is read, predicted and drawn.
         threads: CPU threads of one worker, the same number of which gives the same bytes on every engine; ``None`` for
             the cores of this machine divided by the number of workers.
+        overwrite: Whether files in the places of outputs that are no earlier outputs of the same kind are replaced.
     """
 
     bundles: tuple[str, ...]
@@ -87,6 +89,7 @@ class Plan:
     products: Mapping[str, str] = field(default_factory=dict)
     options: SceneOptions = field(default_factory=SceneOptions)
     threads: int | None = 1
+    overwrite: bool = False
 
 
 def predict_archive(
@@ -100,7 +103,8 @@ def predict_archive(
     """Predict many scenes; a bad one never stops the rest.
 
     Every scene gets the folder ``out/ID`` with ``change.tif``, ``summary.json`` and the other products. Scenes that an
-    earlier run finished in the same way are left as they are; interrupted ones resume where they stopped.
+    earlier run finished in the same way are left as they are; interrupted ones resume where they stopped. Several runs
+    may share an output: of a scene that another one is writing, a worker waits for the end.
 
     Args:
         plan: Detector, output and options.
@@ -113,13 +117,15 @@ def predict_archive(
             ``merge_polygons``. It is made anew at the end of every run.
 
     Returns:
-        A status for every scene, in their order; ``out/status.csv`` holds the same.
+        A status for every scene, in their order; ``out/status.csv`` holds the same, and after these rows those of
+        other scenes from other runs.
 
     Raises:
         DataError: When polygons cannot be merged.
         OptionError: When there is no worker, or nothing that could be merged.
-        OutputError: When ``status.csv`` is another table there, such as the manifest, or the merged file cannot be
-            written.
+        OutputError: Before any scene is predicted, when an output of a scene is an input of any, the manifest, or an
+            output of another one, or when it would replace another file; later, when a table or the merged file cannot
+            be written.
         BitemporalError: When the detector cannot be used.
         MissingExtraError: When Ray is not installed.
     """
@@ -128,9 +134,8 @@ def predict_archive(
     elif workers < 1:
         raise OptionError(f"workers: found {workers}, expected at least 1")
     scenes = with_own_folders(scenes)
-    table = Path(plan.out).resolve() / "status.csv"
-    check_output(table, ".csv", _is_status_table, "table of an archive")
-    target = None if merge is None else check_merge(merge, plan.products.get("polygons"), scenes, Path(plan.out))
+    table = Output("output", Path(plan.out).resolve() / "status.csv", STATUS)
+    merged = [] if merge is None else merged_outputs(merge, plan.products.get("polygons"), scenes, Path(plan.out))
     # other processes and nodes start elsewhere
     bundles = tuple(str(Path(bundle).resolve()) if Path(bundle).exists() else bundle for bundle in plan.bundles)
     threads = plan.threads or max(1, (os.cpu_count() or 1) // workers)
@@ -142,6 +147,7 @@ def predict_archive(
     )
     plan = replace(plan, bundles=bundles, out=str(Path(plan.out).resolve()), options=options, threads=threads)
     compose(plan.bundles, "cpu", plan.augmentation, plan.scales)  # a detector that cannot be used fails here, once
+    _check_outputs(plan, scenes, [table, *merged])
     if engine == "ray":
         start = _ray_actors(plan)
     else:
@@ -153,21 +159,73 @@ def predict_archive(
             warnings.warn(f"{status.id}: {status.warning}", UserWarning, stacklevel=2)
         statuses[place] = status
         report(status)
-        with replacing(table) as temporary:
-            ended = [statuses[place] for place in sorted(statuses)]
-            rows = pandas.DataFrame(ended)
-            rows.map(lambda value: as_cell(value) if isinstance(value, str) else value).to_csv(temporary, index=False)
-    if target is not None:
+        same = [other for other in statuses.values() if other.id == status.id]
+        _write_status(table, scenes, same, plan.overwrite)
+    if merge is not None:
         finished = [scene for place, scene in enumerate(scenes) if statuses[place].status != "failed"]
         if finished:
             files = [Path(plan.out) / scene.id / plan.products["polygons"] for scene in finished]
-            merge_polygons(target, list(zip(finished, files, strict=True)))
+            merge_polygons(Path(merge), list(zip(finished, files, strict=True)), plan.overwrite)
     return [statuses[place] for place in range(len(scenes))]
 
 
-def _is_status_table(path: Path) -> bool:
-    with path.open(encoding="utf-8") as stream:
-        return stream.readline().startswith("id,status,")
+def _outputs(plan: Plan, scene: SceneFiles) -> Outputs:
+    """The files of a scene."""
+    folder = Path(plan.out) / scene.id
+    files = {name: str(folder / file) for name, file in plan.products.items()}
+    return make_outputs(folder / "change.tif", plan.overwrite, summary=folder / "summary.json", **files)
+
+
+def _check_outputs(plan: Plan, scenes: Sequence[SceneFiles], others: Sequence[Output]) -> None:
+    """Refuse outputs of any scene that are read for any of them, or would lose something else.
+
+    Raises:
+        OutputError: Naming the output.
+    """
+    usable = [scene for scene in scenes if not scene.error]
+    outputs = [output for scene in usable for output in _outputs(plan, scene).planned(f" of {scene.id}")]
+    inputs = {file for scene in scenes for file in (*scene.before, *scene.after, *scene.mask, scene.manifest) if file}
+    with gdal_settings():
+        files = (*sorted(inputs), *plan.options.exclusion_files(), *filter(os.path.exists, plan.bundles))
+        read = files_read(files, plan.options.allow_vrt)
+        check_outputs((*others, *outputs), read, plan.overwrite)
+
+
+def _write_status(
+    table: Output, scenes: Sequence[SceneFiles], statuses: Sequence[SceneStatus], overwrite: bool
+) -> None:
+    """Put the rows of a scene that has ended into the table, which other runs may be writing too.
+
+    Args:
+        table: The table.
+        scenes: Scenes of this run, whose rows come first.
+        statuses: What became of the scene: one row, or more where several have its id.
+        overwrite: Whether another file in its place is replaced.
+
+    Raises:
+        OutputError: When it cannot be written.
+    """
+    places: dict[str, list[int]] = {}
+    for place, scene in enumerate(scenes):
+        places.setdefault(scene.id, []).insert(0, place)
+    names = [field.name for field in fields(SceneStatus)]
+    with locked_together([table.path], wait=True):
+        check_outputs([table], (), overwrite)
+        rows: list[dict[str, Any]] = []
+        if STATUS.stands_at(table.path):
+            with table.path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+                rows = [row for row in csv.DictReader(stream) if from_cell(row["id"]) != statuses[0].id]
+        for status in statuses:
+            cells = asdict(status)
+            rows.append({name: as_cell(cell) if isinstance(cell, str) else cell for name, cell in cells.items()})
+        rows.sort(key=lambda row: waiting.pop() if (waiting := places.get(from_cell(row["id"]))) else len(scenes))
+        with (
+            replacing(table.path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+        ):
+            writer = csv.DictWriter(stream, names, lineterminator="\n", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 class SceneWorker:
@@ -183,11 +241,9 @@ class SceneWorker:
         """Predict one scene; whatever is wrong with it is part of the answer."""
         if scene.error:
             return SceneStatus(scene.id, "failed", error=scene.error)
-        folder = Path(self.plan.out) / scene.id
-        files = {name: folder / file for name, file in self.plan.products.items()}
         masks = [*(self.plan.options.mask or ()), *scene.mask]
         options = replace(self.plan.options, mask=masks or None)
-        outputs = Outputs(mask=folder / "change.tif", summary=folder / "summary.json", **files)
+        outputs = _outputs(self.plan, scene)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with warnings.catch_warnings(record=True) as caught:

@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from bitemporal.imagery.band_files import band_files, refuse_other_bands
 from bitemporal.imagery.labels import LabelSummary, observe
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.imagery.physical import Scaling
-from bitemporal.outputs import check_new_folder, replacing_folder
+from bitemporal.outputs import NEW_FOLDER, Output, check_outputs, replacing_folder
 from bitemporal.pairs import PairFolder
 from bitemporal.pairs.names import DATES, LABEL
 from bitemporal.remedies import as_option, as_typed
@@ -27,6 +27,7 @@ from bitemporal.scenes.exclusion import RasterOnGrid
 from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.grids import DateOnGrid, common_grid
 from bitemporal.scenes.options import IGNORED, TileOptions
+from bitemporal.scenes.outputs import locked_together
 from bitemporal.scenes.sources import Source, gdal_settings, open_image, open_source
 from bitemporal.scenes.vectors import VECTORS, PolygonsOnGrid
 
@@ -86,13 +87,12 @@ def cut_scene(
         DataError: When a file cannot be used, or no tile has enough data.
         LabelError: When it is not clear what the values of the label mean.
         OptionError: When it is said what the values of a label mean that has none.
-        OutputError: When the output is no new or empty folder.
+        OutputError: When the output is no new or empty folder, lies in a folder that is read, or another run makes it.
     """
     options, label_options = options or TileOptions(), label_options or LabelOptions()
     if label is None:
         label_options.refuse("no label is given")
-    check_new_folder(output)
-    with gdal_settings(), replacing_folder(output) as folder:
+    with gdal_settings(), _new_folder(Path(output), (before, after)) as folder:
         sources, grid = _open_dates(before, after, nodata, options.allow_vrt)
         tiles = Tiles({})
         with ExitStack() as stack:
@@ -118,12 +118,11 @@ def cut_pairs(
     Raises:
         DataError: When a file cannot be used, or no tile has enough data.
         LabelError: When it is not clear what the values of a label mean.
-        OutputError: When the output is no new or empty folder.
+        OutputError: When the output is no new or empty folder, lies in a folder that is read, or another run makes it.
     """
     options = options or TileOptions()
-    check_new_folder(output)
     tiles = Tiles({})
-    with gdal_settings(), replacing_folder(output) as target:
+    with gdal_settings(), _new_folder(Path(output), (folder.root,)) as target:
         for pair in folder.pairs():
             sources, grid = _open_dates(pair.before, pair.after, nodata, options.allow_vrt)
             reader = None
@@ -139,6 +138,23 @@ def cut_pairs(
             _cut(sources, grid, reader, place, pair.stem, options, tiles, split=pair.split)
         _refuse_nothing(tiles, f"{folder.root}: {len(folder.pairs())} pairs", options)
     return tiles
+
+
+@contextmanager
+def _new_folder(output: Path, reads: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
+    """A folder to fill, which becomes the output at the end.
+
+    Args:
+        output: The output.
+        reads: Files, and folders that nothing is written into.
+
+    Raises:
+        OutputError: When the output is no new or empty folder, another run makes it, or it cannot be written.
+    """
+    with locked_together([output]):
+        check_outputs([Output("output", output, NEW_FOLDER)], reads)
+        with replacing_folder(output) as folder:
+            yield folder
 
 
 def _open_dates(

@@ -5,6 +5,7 @@ A hidden folder next to the output holds ``probability.tif``, written in full be
 """
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from bitemporal.outputs import locked, replacing, unwritable
+from bitemporal.outputs import replacing, unwritable
 from bitemporal.scenes.rasters import check_blocks, new_raster, sync
 from bitemporal.scenes.scene import Scene
 
@@ -111,21 +112,21 @@ class Journal:
 
 @contextmanager
 def work_folder(output: Path) -> Iterator[Path]:
-    """Give the hidden folder next to an output, and keep other runs from writing the same output meanwhile.
+    """Give the hidden folder next to an output, which this run has locked.
 
     An empty folder is removed at the end; one with content stays, for the run that resumes.
 
     Raises:
-        OutputError: When it cannot be made, or another run holds it.
+        OutputError: When it cannot be made.
     """
-    folder = output.with_name(f".{output.name}.work")
-    with locked(output):
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise unwritable(output, error) from error
-        try:
-            yield folder
-        finally:
-            with suppress(OSError):  # a folder with content stays
-                folder.rmdir()
+    real = Path(os.path.realpath(output))
+    folder = real.with_name(f".{real.name}.work")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise unwritable(output, error) from error
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # a folder with content stays
+            folder.rmdir()

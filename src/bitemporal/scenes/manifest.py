@@ -39,6 +39,7 @@ class SceneFiles:
         stated: What a STAC manifest says about bands of the files.
         warnings: What makes a comparison of the dates doubtful.
         row: Where it stands in the manifest, for messages.
+        manifest: The manifest, which no output may replace.
     """
 
     id: str
@@ -51,6 +52,7 @@ class SceneFiles:
     stated: Stated = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     row: str = field(default="", compare=False)
+    manifest: str = field(default="", compare=False)
 
 
 def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = None) -> list[SceneFiles]:
@@ -86,7 +88,7 @@ def read_manifest(path: str | os.PathLike[str], assets: Sequence[str] | None = N
             )
     if not scenes:
         raise DataError(f"{file}: lists no scene; expected at least one")
-    return with_own_folders(scenes)
+    return with_own_folders([replace(scene, manifest=str(file)) for scene in scenes])
 
 
 def with_own_folders(scenes: Sequence[SceneFiles]) -> list[SceneFiles]:
@@ -106,6 +108,7 @@ def with_own_folders(scenes: Sequence[SceneFiles]) -> list[SceneFiles]:
             or scene.id.startswith(".")
             or "\\" in scene.id
             or not scene.id.isprintable()
+            or scene.id.casefold() == "status.csv"  # the table of results has that name
         ):
             fault = f"the id {scene.id!r} cannot name a folder; use letters, digits, - and _"
             kept.append(replace(scene, error=scene.error or fault))

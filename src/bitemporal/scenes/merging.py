@@ -7,21 +7,22 @@ from pathlib import Path
 
 import geopandas
 import pandas
-import pyarrow.parquet
-import pyogrio
 from pyogrio.errors import DataSourceError, FeatureError
 
 from bitemporal.errors import DataError, OptionError, OutputError
-from bitemporal.outputs import unwritable
+from bitemporal.outputs import Output, check_outputs, unwritable
 from bitemporal.scenes.journal import work_folder
+from bitemporal.scenes.kinds import FIELDS, MERGED, OF_SCENES, style
 from bitemporal.scenes.manifest import SceneFiles
-from bitemporal.scenes.outputs import FORMATS, publish, style, style_of
+from bitemporal.scenes.outputs import locked_together, planned, publish, style_of
 from bitemporal.scenes.polygons import write_table
 from bitemporal.scenes.vector_files import check_vector
 
 
-def check_merge(merge: str | os.PathLike[str], polygons: str | None, scenes: Sequence[SceneFiles], out: Path) -> Path:
-    """Refuse a merged file that cannot be made, before any scene is predicted.
+def merged_outputs(
+    merge: str | os.PathLike[str], polygons: str | None, scenes: Sequence[SceneFiles], out: Path
+) -> list[Output]:
+    """The merged file as an output, refused where it cannot be made.
 
     Args:
         merge: The file.
@@ -29,43 +30,19 @@ def check_merge(merge: str | os.PathLike[str], polygons: str | None, scenes: Seq
         scenes: The scenes.
         out: Folder of their folders.
 
-    Returns:
-        The file.
-
     Raises:
         OptionError: When the scenes have no polygons.
-        OutputError: When the name does not suit, or another file than an earlier one of this kind would be replaced.
+        OutputError: When it would lie in the folder of a scene.
     """
     target = Path(merge)
     if polygons is None:
         raise OptionError("merge: the scenes have no polygons that could be merged; add --polygons areas.gpkg")
-    if target.suffix.lower() not in FORMATS:
-        raise OutputError(f"merge: found {target}, expected a name that ends in {' or '.join(FORMATS)}")
-    if target.is_dir():
-        raise OutputError(f"merge: {target} is a folder; expected the name of a file")
     if target.resolve().parent in {(out / scene.id).resolve() for scene in scenes if not scene.error}:
         raise OutputError(f"merge: {target} lies in the folder of a scene; choose another place")
-    if target.exists() and not _is_merged(target):
-        raise OutputError(
-            f"merge: {target} exists and holds no merged polygons; it is not overwritten: choose another name, or move "
-            "it"
-        )
-    return target
+    return planned("merge", target, MERGED)
 
 
-def _is_merged(path: Path) -> bool:
-    try:
-        if path.suffix.lower() == ".parquet":
-            names = set(pyarrow.parquet.read_schema(path).names)
-        else:
-            check_vector(path)
-            names = set(pyogrio.read_info(path, layer=0)["fields"])
-    except (DataError, DataSourceError, ValueError, OSError):
-        return False
-    return {"scene", "before_date", "after_date", "confidence"} <= names
-
-
-def merge_polygons(target: Path, polygons: Sequence[tuple[SceneFiles, Path]]) -> int:
+def merge_polygons(target: Path, polygons: Sequence[tuple[SceneFiles, Path]], overwrite: bool = False) -> int:
     """Write the polygons of all scenes into one file, which appears whole.
 
     The fields are those of a scene's polygons (``id`` counts within a scene), after ``scene``, ``before_date`` and
@@ -74,13 +51,14 @@ def merge_polygons(target: Path, polygons: Sequence[tuple[SceneFiles, Path]]) ->
     Args:
         target: File to write; its ending chooses the format.
         polygons: The scenes, each with its file of polygons.
+        overwrite: Whether another file in its place is replaced too.
 
     Returns:
         The number of polygons.
 
     Raises:
         DataError: When a file cannot be read, or only some scenes have a place on the ground.
-        OutputError: When it cannot be written.
+        OutputError: When it cannot be written, or would replace something else.
     """
     tables = [_read(scene, path) for scene, path in polygons]
     systems = list({table.crs.to_wkt(): table.crs for table in tables if table.crs is not None}.values())
@@ -94,7 +72,8 @@ def merge_polygons(target: Path, polygons: Sequence[tuple[SceneFiles, Path]]) ->
         tables = [table.to_crs(4326) for table in tables]
     # columns of empty tables have no type
     merged = pandas.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
-    with work_folder(target) as folder:
+    with locked_together([target], wait=True), work_folder(target) as folder:
+        check_outputs(planned("merge", target, MERGED), [path for _, path in polygons], overwrite)
         shutil.rmtree(folder / "merged", ignore_errors=True)  # of a run that was killed
         file = folder / "merged" / target.name  # a GeoPackage's layer is named after the file
         try:
@@ -123,6 +102,9 @@ def _read(scene: SceneFiles, path: Path) -> geopandas.GeoDataFrame:
         raise DataError(
             f"merge: {path}: cannot be read ({str(error).splitlines()[0]}); remove it and run the same again"
         ) from error
-    for position, name in enumerate(("scene", "before_date", "after_date")):
+    for position, name in enumerate(OF_SCENES):
         table.insert(position, name, (scene.id, scene.before_date, scene.after_date)[position])
+    for name in FIELDS:
+        if name not in table:  # GeoJSON without a polygon has no field
+            table.insert(len(table.columns) - 1, name, None)
     return table

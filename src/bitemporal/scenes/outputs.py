@@ -2,14 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from importlib.resources import files
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from bitemporal.errors import OutputError
-from bitemporal.outputs import replacing
+from bitemporal.outputs import Kind, Output, check_outputs, locked, replacing
+from bitemporal.scenes import kinds
 from bitemporal.scenes.rasters import sync
+from bitemporal.workers import sign_of_life
 
 UNCHANGED, CHANGED, NO_DATA = 0, 1, 255
 
@@ -27,6 +30,7 @@ class Outputs:
         polygons: Changed areas: GeoPackage, GeoParquet or GeoJSON, by the end of the name.
         quicklook: PNG: both dates, small, and what changed.
         summary: JSON: CAR, hectares, settings, timing.
+        overwrite: Whether other files in their places are replaced too.
     """
 
     mask: Path
@@ -34,11 +38,19 @@ class Outputs:
     polygons: Path | None = None
     quicklook: Path | None = None
     summary: Path | None = None
+    overwrite: bool = False
 
     def named(self) -> dict[str, Path]:
         """The files that are asked for, by their kind."""
-        paths = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: path for name, path in paths.items() if path is not None}
+        return {name: path for name in _KINDS if (path := getattr(self, name)) is not None}
+
+    def planned(self, where: str = "") -> list[Output]:
+        """The files that are asked for, their styles, and what lies beside them.
+
+        Args:
+            where: What their names in errors end in.
+        """
+        return [output for name, path in self.named().items() for output in planned(name, path, _KINDS[name], where)]
 
 
 @dataclass(frozen=True)
@@ -62,16 +74,16 @@ class MapResult:
     polygons: int | None
 
 
-FORMATS = {".gpkg": "GPKG", ".parquet": "Parquet", ".geojson": "GeoJSON", ".json": "GeoJSON"}
-"""Formats of polygons by the ending of the file's name."""
-
-_ENDINGS = {
-    "mask": (".tif", ".tiff"),
-    "probability": (".tif", ".tiff"),
-    "polygons": tuple(FORMATS),
-    "quicklook": (".png",),
-    "summary": (".json",),
+_KINDS = {
+    "mask": kinds.MASK,
+    "probability": kinds.PROBABILITY,
+    "polygons": kinds.POLYGONS,
+    "quicklook": kinds.QUICKLOOK,
+    "summary": kinds.SUMMARY,
 }
+
+
+_WITH_STYLE = (kinds.MASK, kinds.PROBABILITY, kinds.POLYGONS, kinds.MERGED)
 
 
 def style_of(path: Path) -> Path | None:
@@ -82,50 +94,92 @@ def style_of(path: Path) -> Path | None:
     return None if path.suffix.lower() == ".gpkg" else path.with_suffix(".qml")
 
 
-def style(kind: str) -> str:
-    """The QGIS style of a kind of output."""
-    return files("bitemporal.scenes").joinpath("qgis", f"{kind}.qml").read_text(encoding="utf-8")
+def planned(option: str, path: Path, kind: Kind, where: str = "") -> list[Output]:
+    """An output with its style, if it has one, and with what other programs may keep beside it.
+
+    Args:
+        option: What names it.
+        path: Where it goes.
+        kind: Its kind.
+        where: What the names of all end in.
+    """
+    style_path = style_of(path) if kind in _WITH_STYLE else None
+    # one name for all, as several outputs may share a style
+    styles = [] if style_path is None else [Output(f"style{where}", style_path, kinds.STYLE)]
+    parts = ((beside, kinds.kind_of_sidecar(beside, path, kind)) for beside in kinds.sidecars(path))
+    return [Output(f"{option}{where}", path, kind), *styles, *(Output(f"{option}{where}", *part) for part in parts)]
 
 
-def check_outputs(outputs: Outputs, inputs: tuple[str, ...], has_place: bool) -> None:
-    """Refuse outputs that cannot be written, before anything is computed.
+def check_map(outputs: Outputs, reads: Iterable[str | os.PathLike[str]], has_place: bool) -> None:
+    """Refuse outputs of a map that would lose something of the user's, or cannot be written.
 
     Args:
         outputs: Files to write.
-        inputs: Files that are read.
+        reads: Files that are read; see ``files_read``.
         has_place: Whether the scene has a known place on the ground.
 
     Raises:
-        OutputError: When a name does not suit, two are the same, one is an input, or a folder cannot be written to.
+        OutputError: See ``bitemporal.outputs.check_outputs``; or when polygons need a place, and there is none.
     """
-    read = {Path(path).resolve() for path in inputs}
-    written: dict[Path, str] = {}
-    for name, path in outputs.named().items():
-        if path.suffix.lower() not in _ENDINGS[name]:
-            raise OutputError(f"{name}: found {path}, expected a name that ends in {' or '.join(_ENDINGS[name])}")
-        if "://" in str(path) or ":/" in str(path)[2:] or str(path).startswith("/vsi"):
-            raise OutputError(f"{name}: {path} is not a local file; write it to a local disk, then copy it there")
-        if path.is_dir():
-            raise OutputError(f"{name}: {path} is a folder; expected the name of a file")
-        if path.resolve() in read:
-            raise OutputError(f"{name}: {path} is one of the files that are read; choose another name")
-        if (other := written.setdefault(path.resolve(), name)) != name:
-            raise OutputError(f"{name}: {path} is where the {other} goes; choose another name")
-        parent = path.resolve().parent
-        existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise OutputError(
-                f"{path}: cannot be written in {existing}; choose another place, or correct its permissions"
-            )
-    if outputs.polygons is not None and FORMATS[outputs.polygons.suffix.lower()] == "GeoJSON" and not has_place:
+    check_outputs(outputs.planned(), reads, outputs.overwrite)
+    if outputs.polygons is not None and kinds.FORMATS[outputs.polygons.suffix.lower()] == "GeoJSON" and not has_place:
         raise OutputError(
             f"polygons: {outputs.polygons} is GeoJSON, which needs longitude and latitude, and the images have no CRS; "
             "choose .gpkg"
         )
 
 
+def make_outputs(output: str | os.PathLike[str], overwrite: bool, **others: str | os.PathLike[str] | None) -> Outputs:
+    """Outputs from the arguments of a call.
+
+    Args:
+        output: The mask.
+        overwrite: See ``Outputs``.
+        **others: The others, by their kind.
+
+    Raises:
+        OutputError: When one is no file of a disk.
+    """
+    named = {name: Path(path) for name, path in others.items() if path is not None}
+    outputs = Outputs(Path(output), overwrite=overwrite, **named)
+    for name, path in outputs.named().items():
+        if "://" in str(path) or ":/" in str(path)[2:] or str(path).startswith("/vsi"):
+            raise OutputError(f"{name}: {path} is not a local file; write it to a local disk, then copy it there")
+    return outputs
+
+
+@contextmanager
+def locked_together(paths: Iterable[Path], wait: bool = False) -> Iterator[None]:
+    """Keep other runs from all of these outputs, until the end; folders that are made for it go if they stay empty.
+
+    Args:
+        paths: The outputs of one run.
+        wait: Whether to wait for other runs that write one of them.
+
+    Raises:
+        OutputError: When another run writes one of them, or a folder cannot be made.
+    """
+
+    def pause() -> None:
+        sign_of_life()
+        time.sleep(0.2)
+
+    with ExitStack() as stack:
+        # in one order, or two that wait would wait for each other
+        for path in sorted({Path(os.path.realpath(path)) for path in paths}):
+            stack.callback(_remove_empty, [folder for folder in path.parents if not folder.exists()])
+            stack.enter_context(locked(path, pause if wait else None))
+        yield
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
 def publish(products: Mapping[Path, Path]) -> None:
-    """Move finished files to their places; what stood there is replaced, with what GDAL kept next to it.
+    """Move finished files to their places; what stood there is replaced, with what other programs kept next to it.
 
     Args:
         products: Target of every finished file.
@@ -134,8 +188,8 @@ def publish(products: Mapping[Path, Path]) -> None:
         OutputError: When one cannot be written.
     """
     for file, target in products.items():
-        for ending in (".aux.xml", ".ovr", ".msk"):
-            target.with_name(target.name + ending).unlink(missing_ok=True)
+        for sidecar in kinds.sidecars(target):
+            sidecar.unlink(missing_ok=True)
         with replacing(target) as temporary:
             sync(file)  # before the move: a run that is killed meanwhile leaves nothing next to the target
             shutil.move(file, temporary)

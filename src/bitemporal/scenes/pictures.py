@@ -6,11 +6,14 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rasterio.windows import Window
 
+from bitemporal import __version__
 from bitemporal.imagery.scale import to_picture
 from bitemporal.scenes.drawing import Dates
 from bitemporal.scenes.exclusion import Exclusion
+from bitemporal.scenes.kinds import SOFTWARE
 from bitemporal.scenes.outputs import CHANGED, RED
 from bitemporal.scenes.values import scale_channels
 
@@ -46,7 +49,9 @@ def write_quicklook(path: Path, mask: Path, dates: Dates, exclusion: Exclusion) 
     panels.append(np.where(changed[..., None], np.array(RED, np.uint8), grey // 2 + 120))
     gap = np.full((len(grey), _GAP, 3), 255, np.uint8)
     joined = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
-    Image.fromarray(joined).save(path, format="PNG", optimize=True)
+    made_by = PngInfo()
+    made_by.add_text(SOFTWARE, f"bitemporal {__version__}")
+    Image.fromarray(joined).save(path, format="PNG", optimize=True, pnginfo=made_by)
 
 
 def _any_changed(mask: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:

@@ -17,7 +17,8 @@ from shapely.geometry import Polygon, shape
 from bitemporal.scenes.drawing import Drawing
 from bitemporal.scenes.geography import areas, has_areas
 from bitemporal.scenes.geometry import Grid
-from bitemporal.scenes.outputs import CHANGED, FORMATS, style
+from bitemporal.scenes.kinds import FIELDS, FORMATS, style
+from bitemporal.scenes.outputs import CHANGED
 from bitemporal.scenes.rasters import row_windows
 
 _PIXELS_AT_ONCE = 4_000_000
@@ -57,15 +58,10 @@ def write_polygons(path: Path, mask: Path, probability: Path, drawing: Drawing) 
     outlines, pixels, metres = outlines[kept], pixels[kept], metres[kept]
     drawn = np.array([_smoothed(outline) for outline in outlines], object) if options.smooth else outlines
     means, maxima = _probabilities(outlines, pixels, probability)
+    numbers = np.arange(1, len(outlines) + 1)
+    confidence = np.clip((means - options.threshold) / (1 - options.threshold), 0, 1)
     table = geopandas.GeoDataFrame(
-        {
-            "id": np.arange(1, len(outlines) + 1),
-            "area_m2": metres,
-            "pixels": pixels,
-            "mean_probability": means,
-            "max_probability": maxima,
-            "confidence": np.clip((means - options.threshold) / (1 - options.threshold), 0, 1),
-        },
+        dict(zip(FIELDS, (numbers, metres, pixels, means, maxima, confidence), strict=True)),
         geometry=list(_transformed(drawn, grid.transform)),
         crs=None if grid.crs is None else grid.crs.to_wkt(),
     )

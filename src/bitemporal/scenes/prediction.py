@@ -25,7 +25,7 @@ from bitemporal.scenes.geography import hectares
 from bitemporal.scenes.grids import Shift
 from bitemporal.scenes.journal import Journal, work_folder
 from bitemporal.scenes.options import SceneOptions, make_options
-from bitemporal.scenes.outputs import MapResult, Outputs, publish
+from bitemporal.scenes.outputs import MapResult, Outputs, locked_together, make_outputs, publish
 from bitemporal.scenes.products import Products, make_products
 from bitemporal.scenes.rasters import row_windows
 from bitemporal.scenes.scene import Scene, open_scene
@@ -64,6 +64,7 @@ def predict_scene(
     polygons: str | os.PathLike[str] | None = None,
     quicklook: str | os.PathLike[str] | None = None,
     summary: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     progress: bool = False,
     **options: Any,  # noqa: ANN401  fields of SceneOptions, checked by it
 ) -> SceneResult:
@@ -85,18 +86,21 @@ def predict_scene(
         polygons: Where to write changed areas: .gpkg, .parquet (GeoParquet) or .geojson.
         quicklook: Where to write a picture of both dates and the changes: .png.
         summary: Where to write CAR, hectares and timing: .json.
+        overwrite: Whether files in these places that are no earlier outputs of the same kind are replaced. Without it
+            they are refused; what is read is refused in any case.
         progress: Show a progress bar.
         **options: Fields of ``SceneOptions``.
 
     Raises:
         DataError: When a raster cannot be used or read, or the dates do not fit.
         OptionError: When an option cannot be used.
-        OutputError: When something cannot be written. Nothing is left half-written.
+        OutputError: When something cannot be written, would replace something else, or is being written by another
+            run. Nothing is left half-written.
     """
     kinds = {"probability": probability, "polygons": polygons, "quicklook": quicklook, "summary": summary}
-    outputs = Outputs(Path(output), **{kind: Path(path) for kind, path in kinds.items() if path is not None})
-    scene_options = make_options(SceneOptions, options, kinds)
-    with gdal_settings():
+    scene_options = make_options(SceneOptions, options, ("overwrite", *kinds))
+    outputs = make_outputs(output, overwrite, **kinds)
+    with gdal_settings(), locked_together(outputs.named().values()):
         return _predict(open_scene(detector, before, after, outputs, scene_options), progress)
 
 
@@ -109,6 +113,8 @@ def predict_unless_finished(
     stated: Stated | None = None,
 ) -> tuple[bool, dict[str, Any]]:
     """Predict a scene as ``predict_scene`` does, unless an earlier run has finished it in exactly the same way.
+
+    While another run writes the same outputs, this one waits.
 
     Args:
         detector: Any detector.
@@ -127,14 +133,14 @@ def predict_unless_finished(
         OutputError: See ``predict_scene``.
     """
     assert outputs.summary is not None
-    with gdal_settings():
+    with gdal_settings(), locked_together(outputs.named().values(), wait=True):
         scene = open_scene(detector, before, after, outputs, options, stated)
         summary = _read_summary(outputs.summary)
         finished = summary.get("fingerprint") == scene.fingerprint
         if finished and all(path.is_file() for path in outputs.named().values()):
             return True, summary
         _predict(scene, progress=False)
-    return False, _read_summary(outputs.summary)
+        return False, _read_summary(outputs.summary)
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
@@ -160,6 +166,7 @@ def _predict(scene: Scene, progress: bool) -> SceneResult:
         bar.add_task("writing", total=None)
         try:
             products = make_products(scene.drawing, journals[-1].raster, journals[-1].folder)
+            scene.check_outputs()  # the work may have taken days, in which others may have put files there
             if outputs.summary is not None:  # its presence says that everything else is there
                 outputs.summary.unlink(missing_ok=True)
             publish(products.files)

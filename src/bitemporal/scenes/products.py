@@ -13,7 +13,8 @@ from rasterio.errors import RasterioError
 
 from bitemporal.outputs import unwritable
 from bitemporal.scenes.drawing import Drawing
-from bitemporal.scenes.outputs import CHANGED, NO_DATA, RED, UNCHANGED, style, style_of
+from bitemporal.scenes.kinds import style
+from bitemporal.scenes.outputs import CHANGED, NO_DATA, RED, UNCHANGED, style_of
 from bitemporal.scenes.pictures import write_quicklook
 from bitemporal.scenes.polygons import write_polygons
 from bitemporal.scenes.rasters import new_raster, row_windows, write_cog

@@ -22,10 +22,10 @@ from bitemporal.scenes.geography import has_areas
 from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.grids import DateOnGrid, Shift, common_grid
 from bitemporal.scenes.options import SceneOptions
-from bitemporal.scenes.outputs import Outputs, check_outputs
+from bitemporal.scenes.outputs import Outputs, check_map
 from bitemporal.scenes.radiometry import check_units, warn_of_range, warn_of_values
 from bitemporal.scenes.registration import estimate_shift
-from bitemporal.scenes.sources import Files, Source, file_state, is_remote, open_source
+from bitemporal.scenes.sources import Files, Source, file_state, files_read, is_remote, open_source
 from bitemporal.scenes.tiling import Tiling, axis
 from bitemporal.scenes.values import look, value_range
 from bitemporal.texts import harmless
@@ -65,6 +65,17 @@ class Scene:
     def is_remote(self) -> bool:
         """Whether any of its files is read over a network."""
         return is_remote((*self.before.files, *self.after.files))
+
+    def check_outputs(self) -> None:
+        """Refuse outputs that would lose something of the user's, or cannot be written.
+
+        Raises:
+            OutputError: See ``check_map``.
+        """
+        files = (*self.before.files, *self.after.files, *self.options.exclusion_files())
+        check_map(
+            self.outputs, [*files_read(files, self.options.allow_vrt), *self.detector.folders], has_areas(self.grid.crs)
+        )
 
     @property
     def dates(self) -> Dates:
@@ -155,7 +166,8 @@ def open_scene(
 
     Raises:
         DataError: When a raster cannot be used, or the dates do not fit.
-        OptionError: When an option or an output cannot be used.
+        OptionError: When an option cannot be used.
+        OutputError: When an output would lose something of the user's, or cannot be written.
     """
     started = time.perf_counter()
     check_detector(detector)
@@ -170,14 +182,13 @@ def open_scene(
     check_units(first, second)
     grid = common_grid(first, second, options.grid)
     exclusion = Exclusion.of(options, grid)
-    check_outputs(outputs, (*first.files, *second.files, *options.exclusion_files()), has_areas(grid.crs))
     rows, columns = (axis(side, options.tile, options.overlap, detector.multiple) for side in (grid.height, grid.width))
     looks = look(first), look(second)
     warn_of_values(first, second, looks)
     trained = detector.reading(options.bands).image_range
     ranges = value_range(first, second, looks, options.image_range, trained)
     warn_of_range(first, second, looks, ranges)
-    return Scene(
+    scene = Scene(
         detector=detector,
         outputs=outputs,
         options=options,
@@ -190,6 +201,8 @@ def open_scene(
         exclusion=exclusion,
         started=started,
     )
+    scene.check_outputs()
+    return scene
 
 
 def _open_date(detector: Detector, files: Files, name: str, options: SceneOptions, catalogue: Stated | None) -> Source:

@@ -3,8 +3,8 @@
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,32 @@ def file_state(file: str, allow_vrt: bool = False) -> list[Any]:
         parts = [file, *sorted(dataset.files)]
     states = [(path, path.stat()) for path in map(Path, dict.fromkeys(parts)) if path.is_file()]
     return [file, *([str(path.resolve()), state.st_size, state.st_mtime_ns] for path, state in states)]
+
+
+_OVER_NETWORKS = tuple(f"/vsi{name}" for name in ("curl", "s3", "gs", "az", "adls", "oss", "swift", "hdfs", "webhdfs"))
+
+
+def files_read(paths: Iterable[str | os.PathLike[str]], allow_vrt: bool = False) -> list[Path]:
+    """The local files that are read when some files are: these, what belongs to them, and what VRTs name, nested too.
+
+    Args:
+        paths: Rasters, vector files, tables or folders; a file that is no raster is read alone.
+        allow_vrt: See ``open_dataset``.
+    """
+    waiting, known = [os.fspath(path) for path in paths], dict[str, None]()
+    while waiting:
+        path = waiting.pop()
+        if path in known or "://" in path or path.startswith(_OVER_NETWORKS):
+            continue
+        known[path] = None
+        if path.startswith("/vsi"):  # an archive, or a part of a file
+            inner = Path(path.rpartition(",")[2] if "," in path else "/" + path.partition("/vsi")[2].partition("/")[2])
+            known.update((str(folder), None) for folder in (inner, *inner.parents) if folder.is_file())
+        elif Path(path).exists() and not Path(path).is_file():
+            continue
+        with suppress(DataError, RasterioError), closing(open_raster(path, allow_vrt)) as dataset:
+            waiting += dataset.files
+    return [Path(path) for path in known if not path.startswith("/vsi")]
 
 
 def open_source(

@@ -26,7 +26,7 @@ from bitemporal.scenes.geometry import Grid, grid_of
 from bitemporal.scenes.grids import Shift, common_grid
 from bitemporal.scenes.journal import work_folder
 from bitemporal.scenes.options import DateOptions, MapOptions, make_options
-from bitemporal.scenes.outputs import MapResult, Outputs, check_outputs, publish
+from bitemporal.scenes.outputs import MapResult, check_map, locked_together, make_outputs, publish
 from bitemporal.scenes.products import Products, make_products
 from bitemporal.scenes.radiometry import check_units
 from bitemporal.scenes.rasters import new_raster, row_windows
@@ -34,6 +34,7 @@ from bitemporal.scenes.sources import (
     Files,
     Source,
     file_state,
+    files_read,
     gdal_settings,
     open_raster,
     open_source,
@@ -65,6 +66,7 @@ def threshold_scene(
     polygons: str | os.PathLike[str] | None = None,
     quicklook: str | os.PathLike[str] | None = None,
     summary: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     date_options: DateOptions | None = None,
     **options: Any,  # noqa: ANN401  fields of MapOptions, checked by it
 ) -> ThresholdResult:
@@ -80,6 +82,8 @@ def threshold_scene(
         polygons: Where to write changed areas: .gpkg, .parquet (GeoParquet) or .geojson.
         quicklook: Where to write a picture of both dates and the changes: .png; needs both dates.
         summary: Where to write CAR and hectares: .json.
+        overwrite: Whether files in these places that are no earlier outputs of the same kind are replaced; see
+            ``predict_scene``.
         date_options: How the dates are read; by default with the range of values that the probabilities were predicted
             with, if their tags say so.
         **options: Fields of ``MapOptions``.
@@ -87,18 +91,19 @@ def threshold_scene(
     Raises:
         DataError: When a raster cannot be used or read, or the files do not fit.
         OptionError: When an option cannot be used.
-        OutputError: When something cannot be written. Nothing is left half-written.
+        OutputError: When something cannot be written, would replace something else, or is being written by another
+            run. Nothing is left half-written.
     """
     kinds = {"polygons": polygons, "quicklook": quicklook, "summary": summary}
-    outputs = Outputs(Path(output), **{kind: Path(path) for kind, path in kinds.items() if path is not None})
     if (quicklook is not None) != (before is not None and after is not None) or (before is None) != (after is None):
         raise OptionError(
             "quicklook: a picture needs both dates, and both dates serve the picture alone; give quicklook, before and "
             "after together, or none of them"
         )
-    map_options = make_options(MapOptions, options, kinds)
+    map_options = make_options(MapOptions, options, ("overwrite", *kinds))
+    outputs = make_outputs(output, overwrite, **kinds)
     started = time.perf_counter()
-    with gdal_settings():
+    with gdal_settings(), locked_together(outputs.named().values()):
         path = os.fspath(probability)
         grid, tags = _probability_raster(path, map_options.allow_vrt)
         exclusion = Exclusion.of(map_options, grid)
@@ -106,7 +111,8 @@ def threshold_scene(
         if before is not None and after is not None:
             dates = _dates(before, after, grid, tags, date_options or DateOptions(), map_options.allow_vrt)
         files = () if dates is None else (*dates.before.files, *dates.after.files)
-        check_outputs(outputs, (path, *files, *map_options.exclusion_files()), has_areas(grid.crs))
+        read = files_read((path, *files, *map_options.exclusion_files()), map_options.allow_vrt)
+        check_map(outputs, read, has_areas(grid.crs))
         drawing = Drawing(outputs, map_options, grid, _new_tags(tags, map_options), exclusion, dates)
         with work_folder(outputs.mask) as folder:
             try:
@@ -119,6 +125,7 @@ def threshold_scene(
                     raise DataError(
                         f"{path}: has no pixel with a probability that is not left out; check nodata, within and mask"
                     )
+                check_map(outputs, read, has_areas(grid.crs))  # others may have put files there meanwhile
                 if outputs.summary is not None:  # its presence says that everything else is there
                     outputs.summary.unlink(missing_ok=True)
                 publish(products.files)
