@@ -73,9 +73,8 @@ class Scene:
             OutputError: See ``check_map``.
         """
         files = (*self.before.files, *self.after.files, *self.options.exclusion_files())
-        check_map(
-            self.outputs, [*files_read(files, self.options.allow_vrt), *self.detector.folders], has_areas(self.grid.crs)
-        )
+        read = [*files_read(files, self.options.allow_vrt), *self.detector.folders]
+        check_map(self.outputs, read, has_areas(self.grid.crs))
 
     @property
     def dates(self) -> Dates:
