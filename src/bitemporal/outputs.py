@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -261,6 +262,18 @@ def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path
         )
 
 
+_unfinished: set[Path] = set()
+"""Temporary files and folders that this process is writing, and its locks."""
+_publishing = threading.Lock()
+
+
+def remove_unfinished() -> None:
+    """Remove what this process is writing, as it ends now; none of its threads puts an output in place any more."""
+    _publishing.acquire(timeout=1)
+    for path in sorted(_unfinished, key=lambda path: path.name.endswith(".lock")):
+        _remove(path)
+
+
 @contextmanager
 def locked(target: Path, pause: Callable[[], object] | None = None) -> Iterator[None]:
     """Keep other processes and threads from writing the same output; the lock ends with the process that holds it.
@@ -285,11 +298,13 @@ def locked(target: Path, pause: Callable[[], object] | None = None) -> Iterator[
         raise OutputError(f"{target}: another run is writing it; wait until it ends, or choose another output")
     before = _LOCKS.set(_LOCKS.get() | {lock})
     try:
+        _unfinished.add(lock)
         yield
     finally:
         _LOCKS.reset(before)
         with suppress(OSError):  # while it is held: who comes next makes a new one
             lock.unlink()
+        _unfinished.discard(lock)
         _close(held)
 
 
@@ -383,12 +398,14 @@ def _make_temporary(target: Path, make: Callable[[Path], int]) -> tuple[Path, in
     """
     while True:
         temporary = _temporary_name(target, "tmp")
+        _unfinished.add(temporary)
         held = make(temporary)
         # another process may have found it before it was locked, and taken it for a leftover
         with suppress(FileNotFoundError):
             if _flock(held) and os.path.samestat(os.fstat(held), temporary.stat()):
                 _HELD.add(held)
                 return temporary, held
+        _unfinished.discard(temporary)
         os.close(held)
 
 
@@ -465,7 +482,8 @@ def replacing(path: str | os.PathLike[str], *failures: type[Exception]) -> Itera
             os.fsync(stream.fileno())
         if temporary.stat().st_mode != granted:
             temporary.chmod(granted)
-        temporary.replace(target)
+        with _publishing:
+            temporary.replace(target)
         _sync_folder(target.parent)
     except refusals as error:
         raise unwritable(target, error) from error
@@ -473,6 +491,7 @@ def replacing(path: str | os.PathLike[str], *failures: type[Exception]) -> Itera
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+            _unfinished.discard(temporary)
             _close(held)
 
 
@@ -504,15 +523,16 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         clear_leftovers([target])
         temporary, held = _make_temporary(target, _make_folder)
         yield temporary
-        if not target.exists():
-            temporary.rename(target)
-        elif not _exchange(temporary, target):
-            target.rename(old)
-            try:
+        with _publishing:
+            if not target.exists():
                 temporary.rename(target)
-            except OSError:
-                old.rename(target)
-                raise
+            elif not _exchange(temporary, target):
+                target.rename(old)
+                try:
+                    temporary.rename(target)
+                except OSError:
+                    old.rename(target)
+                    raise
         _sync_folder(target.parent)
     except OSError as error:
         raise unwritable(target, error) from error
@@ -520,8 +540,12 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OutputError(str(error).replace(str(temporary), str(target))) from error
     finally:
         if temporary is not None:
+            if not os.path.lexists(target):  # interrupted between two renames
+                with suppress(OSError):
+                    old.rename(target)
             shutil.rmtree(temporary, ignore_errors=True)  # after an exchange: what stood there before
             shutil.rmtree(old, ignore_errors=True)
+            _unfinished.discard(temporary)
             _close(held)
 
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from bitemporal.cli import signals
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import BitemporalError
 from bitemporal.files import without_nan
@@ -20,9 +21,6 @@ from bitemporal.texts import harmless, harmless_in_terminal
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
-
-INTERRUPTED = 130
-"""What shells report for a program that Ctrl-C ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +73,10 @@ def _outcome(name: str, command: Callable[[], Outcome], options: CommonOptions, 
         remember_modules(options.import_)
         with _warnings_in_one_line():
             return command()
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return Outcome(None, INTERRUPTED)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, KeyboardInterrupt) or signals.received():  # whatever it became on its way
+            print(f"{name}: {signals.told()}", file=sys.stderr)
+            return Outcome(None, signals.status())
         found = _explanation(error, values)
         if found is None:
             raise

@@ -7,13 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from bitemporal.cli.dispatch import which_predict
-from bitemporal.cli.execution import INTERRUPTED, CommonOptions, execute, flush_output, outlive_readers
-from bitemporal.cli.parser import call, make_parser
-from bitemporal.cli.words import arrange, commands_meant, did_you_mean, nearest
-from bitemporal.errors import BitemporalError
-from bitemporal.outputs import also_read
-from bitemporal.workers import allow_processes
+from bitemporal.cli import signals
 
 COMMANDS: dict[str, str] = {
     "data check": "bitemporal.cli.data_check:check",
@@ -47,21 +41,36 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         Exit status: 0 done, 1 the command found faults or met an error of the user's, 2 unusable arguments, 130
-        interrupted.
+        interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
     """
+    if arguments is None:
+        signals.answer_signals()  # before anything that takes time is imported
     try:
-        if arguments is not None:
-            return _run(arguments)
-        outlive_readers()
-        allow_processes()
-        try:
-            status = _run(sys.argv[1:])
-        except SystemExit as ended:  # of help and typing errors
-            status = ended.code if isinstance(ended.code, int) else 1
-        return status if flush_output() else status or 1
-    except KeyboardInterrupt:  # before a command runs, as while its module is imported
-        print("bitemporal: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _run(arguments) if arguments is not None else _run_alone()
+    except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, Exception) and not signals.received():
+            raise
+        # before a command runs, as while its module is imported
+        sys.stdout.flush()
+        print(f"bitemporal: {signals.told()}", file=sys.stderr)
+        return signals.status()
+    finally:
+        if arguments is None:
+            signals.finish()
+
+
+def _run_alone() -> int:
+    """Run the command of this process."""
+    from bitemporal.cli.execution import flush_output, outlive_readers
+    from bitemporal.workers import allow_processes
+
+    outlive_readers()
+    allow_processes()
+    try:
+        status = _run(sys.argv[1:])
+    except SystemExit as ended:  # of help and typing errors
+        status = ended.code if isinstance(ended.code, int) else 1
+    return status if flush_output() else status or 1
 
 
 def _run(words: list[str]) -> int:
@@ -70,6 +79,13 @@ def _run(words: list[str]) -> int:
 
         print(__version__)
         return 0
+    from bitemporal.cli.dispatch import which_predict
+    from bitemporal.cli.execution import CommonOptions, execute
+    from bitemporal.cli.parser import call, make_parser
+    from bitemporal.cli.words import arrange
+    from bitemporal.errors import BitemporalError
+    from bitemporal.outputs import also_read
+
     if words[:1] == ["help"]:  # a habit from other programs, as is `data help` below
         words = [*words[1:], "--help"]
     group = words[0] if words and any(command.startswith(f"{words[0]} ") for command in COMMANDS) else ""
@@ -102,6 +118,8 @@ def _run(words: list[str]) -> int:
 
 def _refusal(command: str, words: list[str]) -> str:
     """Why a command line calls no command, and what may have been meant."""
+    from bitemporal.cli.words import commands_meant, did_you_mean, nearest
+
     if command.startswith("-"):
         meant = did_you_mean(nearest(command, ("--help", "--version")))
         return f"{command} is no command{meant or '; options stand behind one, as in `bitemporal models --json`'}"
