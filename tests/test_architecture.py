@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = (
     {"errors", "tables", "remedies", "texts", "_lazy", "_torchvision"},
     {"files", "own_networks", "workers"},
-    {"outputs", "reading"},
+    {"reading"},
+    {"outputs"},
     {"imagery"},
     {"pairs"},
     {"synthetic", "datasets"},

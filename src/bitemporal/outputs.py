@@ -17,8 +17,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitemporal.errors import OutputError
+from bitemporal.errors import BitemporalError, OutputError
 from bitemporal.files import without_nan
+from bitemporal.reading import reading
 
 try:
     import fcntl
@@ -253,8 +254,9 @@ def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path
     if not target.exists():
         return
     try:
-        known = ours(target)
-    except (OSError, ValueError):
+        with reading(target, OutputError, f"expected a {what}"):
+            known = ours(target)
+    except BitemporalError:
         known = False
     if not known:
         raise OutputError(

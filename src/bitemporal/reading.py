@@ -57,6 +57,8 @@ def reading(path: object, failure: type[BitemporalError], expected: str) -> Iter
 
 def why(error: BaseException) -> str:
     """What an error says, in one line that can be printed."""
+    if type(error).__module__.startswith("rasterio") and error.__cause__ is not None:  # GDAL's own words
+        error = error.__cause__
     match error:
         case OSError(strerror=str(reason)) if reason:
             text = reason

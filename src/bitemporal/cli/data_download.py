@@ -25,15 +25,15 @@ def download(name: str = "list", /, *, output: Path | None = None, revision: str
         output: Folder to make; `data/NAME` by default.
         revision: Branch, tag or commit on the hub; the newest commit by default.
     """
-    console = Console()
+    console = Console(markup=False)
     if name == "list":
         console.print(_table())
         return Outcome([_described(card) for card in DATASETS.values()])
     card = dataset_card(name)
     if isinstance(card.source, Manual):
-        console.print(escape(manual_text(card)), soft_wrap=True)
+        console.print(manual_text(card), soft_wrap=True)
         return Outcome({"by_hand": manual_text(card)}, status=1)
-    console.print(escape(f"{card.title}. Licence: {card.licence}."), soft_wrap=True)
+    console.print(f"{card.title}. Licence: {card.licence}.", soft_wrap=True)
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     # the hub client draws its own bars, which would overwrite these
     with Progress(*columns, console=console, disable=not isinstance(card.source, Direct)) as bars:
@@ -41,21 +41,19 @@ def download(name: str = "list", /, *, output: Path | None = None, revision: str
 
         def show(file: str, have: int, total: int | None) -> None:
             if file not in tasks:
-                tasks[file] = bars.add_task(file, total=total)
+                tasks[file] = bars.add_task(escape(file), total=total)
             bars.update(tasks[file], completed=have, total=total)
 
         folder = fetching.download(name, output, revision, show)
     splits = find_splits(folder)
     for split, folders in splits.items():
-        console.print(escape(f"{folder / split}: {folders.pairs:,} pairs"), soft_wrap=True)
+        console.print(f"{folder / split}: {folders.pairs:,} pairs", soft_wrap=True)
     if "val" not in splits:
         console.print("No validation split is shipped; take one from train, never from test.", soft_wrap=True)
     differences = compare_with_card(card, splits)
     for difference in differences:
-        console.print(escape(f"differs from the card: {difference}"), soft_wrap=True)
-    console.print(
-        escape(f"Labels: {card.label_coding}.\nCheck them by `{check_command(card, folder)}`."), soft_wrap=True
-    )
+        console.print(f"differs from the card: {difference}", soft_wrap=True)
+    console.print(f"Labels: {card.label_coding}.\nCheck them by `{check_command(card, folder)}`.", soft_wrap=True)
     return Outcome(
         {
             "folder": folder,

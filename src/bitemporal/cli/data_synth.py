@@ -64,7 +64,7 @@ def synth(
         workers: Processes to use; all cores by default.
         overwrite: Replace also a set with other settings, or another scene; never a folder that holds any other file.
     """
-    console = Console()
+    console = Console(markup=False)
     if scene is not None:
         car = cars[0] if cars else 0.05
         with locked(root):

@@ -189,5 +189,6 @@ def outlive_readers() -> None:
         stream.flush()
         buffer = io.BufferedWriter(_Stream(stream.fileno(), "wb", closefd=False))
         lines = stream.isatty() or name == "stderr"
-        kept = _Terminal(buffer, stream.encoding, stream.errors, line_buffering=lines)
+        # names of files need not be valid text
+        kept = _Terminal(buffer, stream.encoding, "backslashreplace", line_buffering=lines)
         setattr(sys, name, kept)

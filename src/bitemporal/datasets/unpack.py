@@ -108,6 +108,10 @@ def safe_extract(
             ) from error
 
 
+_DEEPEST = 100
+"""So many folders may lie within each other."""
+
+
 def _extract(source: Path, writer: "_Writer") -> None:
     with source.open("rb") as stream:
         head = stream.read(6)
@@ -222,6 +226,8 @@ class _Writer:
             raise self.refusal(name, "has a control character in its name")
         if parts.anchor:
             raise self.refusal(name, "has an absolute name")
+        if len(parts.parts) > _DEEPEST:
+            raise self.refusal(name[:100], f"lies more than {_DEEPEST} folders deep")
         if ".." in parts.parts:
             raise self.refusal(name, "leads out of the folder by '..'")
         path = self._root / parts.as_posix()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Incomplete(Exception):
+class Incomplete(ValueError):
     """A file lacks pixels, or what it holds was changed; the text says what was found."""
 
 

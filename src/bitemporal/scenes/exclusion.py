@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rasterio.enums import ColorInterp
-from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -25,6 +24,7 @@ from bitemporal.errors import DataError
 from bitemporal.files import not_there
 from bitemporal.imagery.label_rules import LabelDecoding
 from bitemporal.imagery.masks import without_data
+from bitemporal.reading import reading
 from bitemporal.remedies import as_typed
 from bitemporal.scenes.geometry import Grid, is_placed_by_points, north_up, place, side_by_side, warped_to
 from bitemporal.scenes.options import PlaceOptions
@@ -91,16 +91,15 @@ class RasterOnGrid(ExitStack):
             )
         self._place = grid if grid.crs is None else place(dataset, os.fspath(path))[0]
         try:
-            upright: DatasetReader | WarpedVRT = dataset
-            if placed and is_placed_by_points(dataset):
-                upright = self.enter_context(north_up(dataset, os.fspath(path), None, nearest=True))
-            # a mask may well call its 0 no data
-            self._warped = self.enter_context(closing(warped_to(grid, upright, nearest=True)))
-        except (CRSError, RasterioError) as error:
+            with reading(self.name, DataError, f"expected a place on {grid.describe()}: check its CRS and transform"):
+                upright: DatasetReader | WarpedVRT = dataset
+                if placed and is_placed_by_points(dataset):
+                    upright = self.enter_context(north_up(dataset, os.fspath(path), None, nearest=True))
+                # a mask may well call its 0 no data
+                self._warped = self.enter_context(closing(warped_to(grid, upright, nearest=True)))
+        except DataError:
             self.close()
-            raise DataError(
-                f"{self.name}: cannot be brought to {grid.describe()} ({error}); check its CRS and transform"
-            ) from error
+            raise
         self._band, self.grid = bands[0], grid
 
     def read(

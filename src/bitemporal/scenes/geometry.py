@@ -17,6 +17,7 @@ from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
 from bitemporal.errors import DataError
+from bitemporal.reading import reading
 from bitemporal.remedies import as_typed, free_name
 
 _WGS84 = CRS.from_epsg(4326)
@@ -109,8 +110,13 @@ def place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
     """The north-up grid of a raster, and why it has to be warped to lie on it; empty where it lies on it already.
 
     Raises:
-        DataError: When it is said in part only, or impossible.
+        DataError: When it is said in part only, or impossible, or cannot be read.
     """
+    with reading(path, DataError, "expected pixels with a place on the ground, or none; restore or fetch it again"):
+        return _place(dataset, path)
+
+
+def _place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
     transform, crs = dataset.transform, dataset.crs
     placed = transform != Affine.identity()
     points, points_crs = dataset.gcps

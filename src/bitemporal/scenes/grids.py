@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import array_bounds
 from rasterio.vrt import WarpedVRT
@@ -20,6 +19,7 @@ from rasterio.windows import Window
 
 from bitemporal.errors import DataError
 from bitemporal.imagery.physical import to_physical
+from bitemporal.reading import reading
 from bitemporal.remedies import as_typed, free_name
 from bitemporal.scenes.geometry import Grid, on_grid, side_by_side, warped_to
 from bitemporal.scenes.options import GridChoice
@@ -106,15 +106,11 @@ def _whole(value: float, rounding: Callable[[float], int]) -> int:
 
 def _extent_on(grid: Grid, source: Source) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of a date in pixels of a grid."""
-    grid, other = side_by_side(grid, source.grid)
-    bounds = other.bounds
-    try:
+    with reading(source.describe(), DataError, f"its extent cannot be brought to {grid.crs}: check its CRS"):
+        grid, other = side_by_side(grid, source.grid)
+        bounds = other.bounds
         if other.crs != grid.crs:
             bounds = transform_bounds(other.crs, grid.crs, *bounds, densify_pts=21)
-    except (CRSError, RasterioError) as error:
-        raise DataError(
-            f"{source.describe()}: its extent cannot be brought to {grid.crs} ({error}); check its CRS"
-        ) from error
     if not np.isfinite(bounds).all():
         raise DataError(f"{source.describe()}: its extent has no place in {grid.crs}; check its CRS and transform")
     inverse = ~grid.transform
@@ -173,9 +169,10 @@ class DateOnGrid(ExitStack):
         self._files: dict[str, DatasetReader | WarpedVRT] = {}
         self._aligned = None if shift or source.nodata is not None else _alignment(source.grid, grid)
         for path in source.files:
-            opened = self.enter_context(open_image(path, source.allow_vrt))
-            dataset = self.enter_context(on_grid(source.grid, opened, path, source.nodata))
-            self._files[path] = dataset if self._aligned else self._warped(dataset, shift)
+            with reading_pixels(path):
+                opened = self.enter_context(open_image(path, source.allow_vrt))
+                dataset = self.enter_context(on_grid(source.grid, opened, path, source.nodata))
+                self._files[path] = dataset if self._aligned else self._warped(dataset, shift)
 
     def _warped(self, dataset: DatasetReader | WarpedVRT, shift: Shift | None) -> WarpedVRT:
         """The file on the common grid, warped while it is read."""

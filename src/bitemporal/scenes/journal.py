@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,9 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from bitemporal.errors import DataError
 from bitemporal.outputs import replacing, unwritable
+from bitemporal.reading import parse_json, reading
 from bitemporal.scenes.rasters import check_blocks, new_raster, sync
 from bitemporal.scenes.scene import Scene
 
@@ -56,15 +57,17 @@ class Journal:
 
     def _resume(self) -> bool:
         """Take over what an earlier run noted; false where there is nothing that fits."""
+        notes = self.folder / "journal.npz"
         try:
-            check_blocks(self.raster)
-            with np.load(self.folder / "journal.npz", allow_pickle=False) as content:
-                if str(content["key"]) != self.key:
-                    return False
-                strips, carried, tallies = int(content["strips"]), content["carried"], str(content["tallies"])
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # absent, or damaged
+            with reading(notes, DataError, "expected the journal of a scene"):
+                check_blocks(self.raster)
+                with np.load(notes, allow_pickle=False) as content:
+                    if str(content["key"]) != self.key:
+                        return False
+                    strips, carried, tallies = int(content["strips"]), content["carried"], str(content["tallies"])
+                self.strips, self.carried, self.tallies = strips, carried, Counter(parse_json(tallies))
+        except DataError:  # absent, or damaged
             return False
-        self.strips, self.carried, self.tallies = strips, carried, Counter(json.loads(tallies))
         return True
 
     def _begin(self, scene: Scene) -> None:

@@ -1,6 +1,5 @@
 """An archive's list of scenes: csv, parquet, or a STAC item collection."""
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
 from bitemporal.imagery.scale import RGB
+from bitemporal.reading import read_json, reading
 from bitemporal.remedies import as_option
 from bitemporal.scenes.bands import Stated, StatedBand
 from bitemporal.scenes.manifest_tables import COLUMNS, read_rows
@@ -170,9 +170,12 @@ def _resolved(address: str, file: Path) -> str:
 
 
 def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        items = content["features"]
+    what = (
+        "is no STAC item collection; expected a FeatureCollection of items, as `pystac_client`'s "
+        "item_collection().save_object() writes it"
+    )
+    with reading(file, DataError, what):
+        items = read_json(file)["features"]
         tiles: dict[str, list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
         scenes = []
         for number, item in enumerate(items, start=1):
@@ -182,30 +185,26 @@ def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:
                 scenes.append(SceneFiles(str(item.get("id") or f"item-{number}"), error=str(error)))
                 continue
             tiles[tile].append((date, item))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{file}: is no STAC item collection ({error!r}); expected a FeatureCollection of items, as "
-            "`pystac_client`'s item_collection().save_object() writes it"
-        ) from error
     for tile, dated in sorted(tiles.items()):
         dated.sort(key=lambda entry: entry[0])
         (first, before), (last, after) = dated[0], dated[-1]
         try:
             if first == last:
                 raise DataError(f"{file}: the tile {tile!r} has items of one date only, {first}; expected two dates")
-            first_files, last_files = (_assets(item, assets, file) for item in (before, after))
-            stated = first_files | last_files
-            scenes.append(
-                SceneFiles(
-                    tile,
-                    tuple(first_files),
-                    tuple(last_files),
-                    before_date=first,
-                    after_date=last,
-                    stated=stated,
-                    warnings=baseline_warnings(before, after, [*stated.values()]),
+            with reading(f"{file}: the tile {tile!r}", DataError, "expected assets as STAC has them: correct them"):
+                first_files, last_files = (_assets(item, assets, file) for item in (before, after))
+                stated = first_files | last_files
+                scenes.append(
+                    SceneFiles(
+                        tile,
+                        tuple(first_files),
+                        tuple(last_files),
+                        before_date=first,
+                        after_date=last,
+                        stated=stated,
+                        warnings=baseline_warnings(before, after, [*stated.values()]),
+                    )
                 )
-            )
         except DataError as error:
             scenes.append(SceneFiles(tile, error=str(error)))
     return scenes

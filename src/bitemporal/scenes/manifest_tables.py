@@ -12,6 +12,7 @@ import pyarrow.parquet
 
 from bitemporal.errors import DataError
 from bitemporal.files import text_of
+from bitemporal.reading import reading
 
 COLUMNS = ("before", "after")
 """Columns that a manifest needs; capitals do not matter."""
@@ -53,27 +54,23 @@ def read_rows(file: Path) -> list[Row]:
         DataError: When it cannot be read, or lacks a column.
     """
     if file.suffix.lower() == ".parquet":
-        try:
+        with reading(file, DataError, "expected a parquet file"):
             table = pyarrow.parquet.read_table(file)
-        except (ValueError, OSError) as error:
-            raise DataError(f"{file}: cannot be read as parquet ({error}); expected a parquet file") from error
-        names = _check_header(file, table.column_names, "")
-        return [
-            Row(dict(zip(names, row.values(), strict=True)), f"row {number}")
-            for number, row in enumerate(table.to_pylist(), start=1)
-        ]
-    try:
+            names = _check_header(file, table.column_names, "")
+            return [
+                Row(dict(zip(names, row.values(), strict=True)), f"row {number}")
+                for number, row in enumerate(table.to_pylist(), start=1)
+            ]
+    with reading(file, DataError, "expected a table as text in UTF-8: save it as `CSV UTF-8`"):
         return _read_csv(file)
-    except (ValueError, OSError, csv.Error) as error:
-        raise DataError(
-            f"{file}: cannot be read as csv ({error}); expected text in UTF-8: save it as `CSV UTF-8`"
-        ) from error
 
 
 def _read_csv(file: Path) -> list[Row]:
     text = text_of(file.read_bytes())
     if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
         raise ValueError("it is neither UTF-8 nor UTF-16")
+    if "\0" in text:
+        raise ValueError("it holds null characters")
     every = text.splitlines(keepends=True)
     begin = next((n for n, line in enumerate(every) if line.strip() and not line.startswith(_NO_HEADER)), None)
     if begin is None:

@@ -11,6 +11,7 @@ from pyogrio.errors import DataSourceError, FeatureError
 
 from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.outputs import Output, check_outputs, unwritable
+from bitemporal.reading import reading
 from bitemporal.scenes.journal import work_folder
 from bitemporal.scenes.kinds import FIELDS, MERGED, OF_SCENES, style
 from bitemporal.scenes.manifest import SceneFiles
@@ -92,16 +93,12 @@ def merge_polygons(target: Path, polygons: Sequence[tuple[SceneFiles, Path]], ov
 
 
 def _read(scene: SceneFiles, path: Path) -> geopandas.GeoDataFrame:
-    try:
+    with reading(f"merge: {path}", DataError, "remove it and run the same again"):
         if path.suffix.lower() == ".parquet":
             table = geopandas.read_parquet(path)
         else:
             check_vector(path)
             table = geopandas.read_file(path, engine="pyogrio", layer=path.stem if path.suffix == ".gpkg" else 0)
-    except (DataSourceError, ValueError, OSError) as error:
-        raise DataError(
-            f"merge: {path}: cannot be read ({str(error).splitlines()[0]}); remove it and run the same again"
-        ) from error
     for position, name in enumerate(OF_SCENES):
         table.insert(position, name, (scene.id, scene.before_date, scene.after_date)[position])
     for name in FIELDS:

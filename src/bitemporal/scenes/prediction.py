@@ -4,7 +4,6 @@
 answers blended, strip by strip (strips.py), makes the products (products.py), and sums up.
 """
 
-import json
 import os
 import shutil
 import time
@@ -20,6 +19,7 @@ from rich.progress import Progress
 from bitemporal.errors import BitemporalError, DataError
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.outputs import unwritable, write_json
+from bitemporal.reading import read_json, reading
 from bitemporal.scenes.bands import Stated
 from bitemporal.scenes.geography import hectares
 from bitemporal.scenes.grids import Shift
@@ -146,8 +146,9 @@ def predict_unless_finished(
 def _read_summary(path: Path) -> dict[str, Any]:
     """A summary; empty where there is none that can be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with reading(path, DataError, "expected a summary"):
+            content = read_json(path)
+    except DataError:
         return {}
     return content if isinstance(content, dict) else {}
 

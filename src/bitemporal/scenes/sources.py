@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from bitemporal.errors import DataError, OptionError
@@ -23,8 +22,8 @@ from bitemporal.imagery.opening import is_address, open_dataset
 from bitemporal.imagery.physical import UNSCALED, Scaling
 from bitemporal.imagery.quiet import ignore_missing_places
 from bitemporal.imagery.scale import RGB
-from bitemporal.imagery.tiff_layout import Incomplete
 from bitemporal.imagery.whole import check_layout, refusing_damage
+from bitemporal.reading import reading
 from bitemporal.remedies import as_typed, free_name
 from bitemporal.scenes.bands import Band, Stated, describe_band, in_order, scaling_of
 from bitemporal.scenes.geometry import Grid, north_up, place
@@ -101,29 +100,22 @@ def open_raster(path: str, allow_vrt: bool = False) -> DatasetReader:
     Raises:
         DataError: When GDAL cannot, it names files outside of its folder, or blocks of pixels are missing.
     """
-    try:
+    if not is_remote([path]) and not Path(path).is_file():
+        raise DataError(f"{not_there(path, 'file')}; expected a raster that GDAL reads, such as a GeoTIFF")
+    others = "" if allow_vrt else "; formats that may name other files, such as HDF5, are read with --allow-vrt alone"
+    with reading(path, DataError, _RASTER + others):
         dataset = open_dataset(path, allow_vrt)
-    except RasterioError as error:
-        if not is_remote([path]) and not Path(path).is_file():
-            raise DataError(
-                f"{not_there(path, 'file')}; expected a raster that GDAL reads, such as a GeoTIFF"
-            ) from None
-        raise DataError(
-            f"{path}: cannot be opened as a raster ({str(error).splitlines()[0]}); expected a file that GDAL reads, "
-            "such as a GeoTIFF: restore or fetch it again"
-            + (
-                ""
-                if allow_vrt
-                else "; formats that may name other files, such as HDF5, are read with --allow-vrt alone"
-            )
-        ) from error
     for file in filter(os.path.isfile, dataset.files):  # those that it names (VRT) or that belong to it, too
         try:
-            check_layout(Path(file))
-        except Incomplete as error:
+            with reading_pixels(file):
+                check_layout(Path(file))
+        except DataError:
             dataset.close()
-            raise unreadable_pixels(file, error) from error
+            raise
     return dataset
+
+
+_RASTER = "expected a raster that GDAL reads, such as a GeoTIFF: restore or fetch it again"
 
 
 @contextmanager
@@ -134,19 +126,10 @@ def open_image(path: str, allow_vrt: bool = False) -> Iterator[DatasetReader]:
         DataError: See ``open_raster``.
     """
     with closing(open_raster(path, allow_vrt)) as dataset:
-        if not is_palette(dataset):
-            yield dataset
-        else:
-            with closing(in_colours(dataset, path)) as colours:
-                yield colours
-
-
-def unreadable_pixels(name: object, error: Exception) -> DataError:
-    """The error for a file whose pixels GDAL refuses to read."""
-    cause = str(error.__cause__ or error).splitlines()[0]
-    return DataError(
-        f"{name}: its pixels cannot be read ({cause}); it is damaged or truncated: restore or fetch it again"
-    )
+        with reading(path, DataError, _RASTER):
+            shown = in_colours(dataset, path) if is_palette(dataset) else dataset
+        with closing(shown):
+            yield shown
 
 
 @contextmanager
@@ -159,11 +142,9 @@ def reading_pixels(name: object) -> Iterator[None]:
     Raises:
         DataError: When pixels cannot be read, or some of them are missing.
     """
-    try:
-        with refusing_damage():
-            yield
-    except (RasterioError, Incomplete) as error:
-        raise unreadable_pixels(name, error) from error
+    remedy = "expected pixels, but it is damaged or truncated: restore or fetch it again"
+    with reading(name, DataError, remedy), refusing_damage():
+        yield
 
 
 def file_state(file: str, allow_vrt: bool = False) -> list[Any]:
@@ -195,7 +176,7 @@ def files_read(paths: Iterable[str | os.PathLike[str]], allow_vrt: bool = False)
             known.update((str(folder), None) for folder in (inner, *inner.parents) if folder.is_file())
         elif Path(path).exists() and not Path(path).is_file():
             continue
-        with suppress(DataError, RasterioError), closing(open_raster(path, allow_vrt)) as dataset:
+        with suppress(DataError), closing(open_raster(path, allow_vrt)) as dataset:
             waiting += dataset.files
     return [Path(path) for path in known if not path.startswith("/vsi")]
 
@@ -242,7 +223,7 @@ def open_source(
     grids: dict[str, Grid] = {}
     notes: list[str] = []
     for path in paths:
-        with open_image(path, allow_vrt) as dataset:
+        with reading(path, DataError, _RASTER), open_image(path, allow_vrt) as dataset:
             if dataset.name != path and dataset.driver == "VRT":
                 notes.append(f"{path}: has a palette, whose colours are used")
             chosen = _bands(dataset, path, bands, channels, alone=len(paths) == 1)

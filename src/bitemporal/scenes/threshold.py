@@ -1,6 +1,5 @@
 """A new map from probabilities that were predicted before: mask, polygons, picture and areas, without a network."""
 
-import json
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from bitemporal.files import not_there
 from bitemporal.imagery.physical import UNSCALED
 from bitemporal.imagery.scale import RGB
 from bitemporal.outputs import unwritable, write_json
+from bitemporal.reading import parse_json, reading
 from bitemporal.scenes.drawing import Dates, Drawing
 from bitemporal.scenes.exclusion import Exclusion
 from bitemporal.scenes.geography import has_areas, hectares
@@ -41,6 +41,8 @@ from bitemporal.scenes.sources import (
     reading_pixels,
 )
 from bitemporal.scenes.values import look, value_range
+
+_STATE = "give the file as predict-scene wrote it, or leave before, after and quicklook out"
 
 _BAND = re.compile(r":(\d+)(?=, |$)")
 """A band in the tags BEFORE and AFTER, as in ``scene.tif:3, scene.tif:2``."""
@@ -193,8 +195,9 @@ def _dates(
     check_units(first, second)
     common_grid(first, Source("probability", (), (), grid, "float32"))  # they overlap
     given = options.image_range
-    if given is None and (noted := json.loads(tags.get("VALUE_RANGE", "null"))):
-        given = tuple(value for pair in noted for value in pair)
+    with reading("probability: its tag VALUE_RANGE", DataError, f"expected pairs of numbers; {_STATE}"):
+        if given is None and (noted := parse_json(tags.get("VALUE_RANGE", "null"))):
+            given = tuple(float(value) for pair in noted for value in pair)
     looks = look(first), look(second)
     shift = [float(number) for number in re.findall(r"[-+][\d.]+", tags.get("SHIFT", ""))]
     return Dates(
@@ -206,11 +209,12 @@ def _noted_scaling(
     tags: Mapping[str, str], stated: tuple[tuple[float, ...] | None, ...]
 ) -> list[tuple[float, ...] | None]:
     """Scale and offset of each date, as stated, or else as the probabilities' tags note them."""
-    noted = json.loads(tags.get("SCALE_OFFSET", "[null, null]"))
-    known = [None if pairs is None else tuple(number for pair in pairs for number in pair) for pairs in noted]
-    if any(known):
-        known = [numbers or UNSCALED for numbers in known]
-    return [numbers or own for numbers, own in zip(stated, known, strict=True)]
+    with reading("probability: its tag SCALE_OFFSET", DataError, f"expected pairs of numbers or null; {_STATE}"):
+        noted = parse_json(tags.get("SCALE_OFFSET", "[null, null]"))
+        known = [None if pairs is None else tuple(float(n) for pair in pairs for n in pair) for pairs in noted]
+        if any(known):
+            known = [numbers or UNSCALED for numbers in known]
+        return [numbers or own for numbers, own in zip(stated, known, strict=True)]
 
 
 def _new_tags(tags: Mapping[str, str], options: MapOptions) -> dict[str, str]:

@@ -11,13 +11,13 @@ import pyogrio
 import pyproj
 import shapely
 from affine import Affine
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import CRSError
 from rasterio import features
 from rasterio.windows import Window
 
 from bitemporal.errors import DataError
 from bitemporal.files import not_there
+from bitemporal.reading import reading
 from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.vector_files import JSON, check_vector, read_geojson
 
@@ -51,8 +51,9 @@ class PolygonsOnGrid:
         """
         self.grid = grid
         table = _read(Path(path), option)
-        placed = _on_grid(table, grid, f"{option}: {path}")
-        found = np.asarray(placed.values, object)
+        with reading(f"{option}: {path}", DataError, "expected polygons with a place on the ground: write it again"):
+            placed = _on_grid(table, grid, f"{option}: {path}")
+            found = np.asarray(placed.values, object)
         if not len(found) and not may_be_empty:
             raise DataError(f"{option}: {path} holds no polygon; expected at least one: give a file that has some")
         frame = shapely.box(0, 0, grid.width, grid.height)
@@ -94,7 +95,8 @@ def _read(path: Path, option: str) -> geopandas.GeoDataFrame:
         raise DataError(f"{option}: found {path}, expected a vector file: {', '.join(VECTORS)}")
     if not path.is_file():
         raise DataError(f"{option}: {not_there(path, 'file')}; expected a vector file: correct the path")
-    try:
+    remedy = "expected GeoPackage, GeoJSON, shapefile or GeoParquet: write it again"
+    with reading(f"{option}: {path}", DataError, remedy):
         kind = path.suffix.lower()
         check_vector(path)
         if kind == ".parquet":
@@ -110,15 +112,12 @@ def _read(path: Path, option: str) -> geopandas.GeoDataFrame:
                 )
             # named, as a GeoPackage may hold tables without shapes too, such as the styles of QGIS
             table = geopandas.read_file(path, engine="pyogrio", layer=layers[0] if layers else None, columns=[])
-    except (DataSourceError, DataLayerError, ValueError, OSError, RecursionError) as error:
-        raise DataError(
-            f"{option}: {path}: cannot be read as a vector file ({str(error).splitlines()[0]}); expected GeoPackage, "
-            "GeoJSON, shapefile or GeoParquet: write it again"
-        ) from error
     if not isinstance(table, geopandas.GeoDataFrame):
         raise DataError(f"{option}: {path}: holds a table without shapes; expected polygons: give a file that has some")
-    table = table[~(table.geometry.is_empty | table.geometry.isna())]
-    if strange := sorted(set(table.geometry.geom_type) - {"Polygon", "MultiPolygon"}):
+    with reading(f"{option}: {path}", DataError, remedy):
+        table = table[~(table.geometry.is_empty | table.geometry.isna())]
+        kinds = set(table.geometry.geom_type)
+    if strange := sorted(kinds - {"Polygon", "MultiPolygon"}):
         raise DataError(
             f"{option}: {path}: holds {', '.join(strange)}; expected polygons, as only these cover pixels: leave the "
             "others out, or give them a width (geopandas: buffer)"
