@@ -6,11 +6,10 @@ from rich.console import Console
 
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
-from bitemporal.outputs import NEW_FOLDER, Kind, Output, check_outputs, locked, replacing_folder
+from bitemporal.outputs import Output, check_outputs, locked, replacing_folder
 from bitemporal.synthetic import CarDistribution, ChangeKind, write_folder, write_scene
+from bitemporal.synthetic.writing import SCENE_FOLDER
 from bitemporal.workers import cpus
-
-_SCENE = Kind("an empty folder", NEW_FOLDER.is_ours, members=("before.tif", "after.tif", "label.tif"))
 
 
 def _split_sizes(pairs: int) -> dict[str, int]:
@@ -68,11 +67,11 @@ def synth(
     if scene is not None:
         car = cars[0] if cars else 0.05
         with locked(root):
-            check_outputs([Output("root", root, _SCENE, "choose another folder")], (), overwrite)
+            check_outputs([Output("root", root, SCENE_FOLDER, "choose another folder")], (), overwrite)
             with replacing_folder(root) as folder:
-                first, second, mask = (folder / name for name in _SCENE.members)
+                first, second, mask = (folder / name for name in SCENE_FOLDER.members)
                 write_scene(first, second, mask, seed, scene, scene, car, gsd, kinds)
-        before, after, label = (root / name for name in _SCENE.members)
+        before, after, label = (root / name for name in SCENE_FOLDER.members)
         console.print(f"{root}: one scene of {scene} x {scene} pixels, seed {seed}", soft_wrap=True)
         return Outcome({"before": before, "after": after, "label": label})
     sizes = _split_sizes(pairs)

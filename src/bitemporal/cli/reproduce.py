@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
+from bitemporal.run.folder import RunFolder
 from bitemporal.run.recipe import RunOptions
 from bitemporal.tables import print_table
 
@@ -38,6 +39,7 @@ def reproduce(
         overwrite: Replace also files that are no earlier state of this run; never recipe.yaml, or what is read.
     """
     from bitemporal.run import reproduction
+    from bitemporal.run.outputs import check_run_outputs
     from bitemporal.run.stages import distill
 
     if estimate and dry_run:
@@ -50,6 +52,7 @@ def reproduce(
         return Outcome({"scores": _as_json(measured)})
     if not estimate:
         reproduction.check_data(recipe, dataset)
+        check_run_outputs(recipe, RunFolder(recipe.out), overwrite)
     print("timing a few steps at full size", flush=True)
     cost = reproduction.estimate_cost(recipe, dataset)
     print(cost)

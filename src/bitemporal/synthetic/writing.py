@@ -209,7 +209,15 @@ def _is_scene(path: Path) -> bool:
         return str(file.tags().get("TIFFTAG_IMAGEDESCRIPTION")) == SYNTHETIC_SCENE
 
 
+def _is_scene_folder(folder: Path) -> bool:
+    return SCENE_FOLDER.holds_no_other(folder) and all(map(_is_scene, folder.iterdir()))
+
+
 _SCENE = Kind("a synthetic scene", _is_scene, (".tif", ".tiff"))
+SCENE_FOLDER = Kind(
+    "the folder of a synthetic scene", _is_scene_folder, members=("before.tif", "after.tif", "label.tif")
+)
+"""What ``data synth --scene`` makes."""
 
 
 def write_scene(
