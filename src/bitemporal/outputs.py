@@ -10,16 +10,14 @@ import os
 import re
 import secrets
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitemporal.errors import BitemporalError, OutputError
+from bitemporal.errors import OutputError
 from bitemporal.files import without_nan
-from bitemporal.reading import reading
 
 try:
     import fcntl
@@ -201,67 +199,6 @@ def _check_parent(option: str, path: Path) -> None:
         raise OutputError(f"{option}: {path} cannot be written, as {existing} is not a folder; choose another place")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"{option}: {path} cannot be written in {existing}; choose another place, or its permissions")
-
-
-def check_new_folder(path: str | os.PathLike[str]) -> None:
-    """Refuse an output folder that is not new or empty.
-
-    Raises:
-        OutputError: When it holds something, or is a file or a link.
-    """
-    target = Path(path)
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise OutputError(f"{target}: exists and is not an empty folder; remove it, or choose another one")
-
-
-def check_output_folder(option: str, folder: Path, data: Path) -> None:
-    """Refuse an output folder that is a file, or lies inside the folder of the data.
-
-    Args:
-        option: Name of the option that names the folder.
-        folder: The folder, new or existing.
-        data: Folder of pairs, which is never written to.
-
-    Raises:
-        OutputError: Naming the option.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{option}: {folder} is a file, expected a folder or a new name")
-    if folder.resolve().is_relative_to(data.resolve()):
-        raise OutputError(
-            f"{option}: {folder} lies inside the data folder {data}, which is never written to; name another folder"
-        )
-
-
-def check_output(path: str | os.PathLike[str], ending: str, ours: Callable[[Path], bool], what: str) -> None:
-    """Refuse an output file that would replace something else than an earlier output of the same kind.
-
-    Args:
-        path: The file to be written.
-        ending: Extension that its name must have, such as ``.json``.
-        ours: Whether an existing file is such an output; a file that it cannot read (``OSError``, ``ValueError``) is
-            none.
-        what: What such an output is called.
-
-    Raises:
-        OutputError: When it is a folder, ends otherwise, or holds something else.
-    """
-    target = Path(path)
-    if target.is_dir():
-        raise OutputError(f"output: found the folder {target}, expected the name of a file that ends in {ending}")
-    if not target.name.lower().endswith(ending):
-        raise OutputError(f"output: found {target}, expected a name that ends in {ending}")
-    if not target.exists():
-        return
-    try:
-        with reading(target, OutputError, f"expected a {what}"):
-            known = ours(target)
-    except BitemporalError:
-        known = False
-    if not known:
-        raise OutputError(
-            f"output: {target} exists and is no {what}; it is not overwritten: choose another name, or move it"
-        )
 
 
 _unfinished: set[Path] = set()
