@@ -70,10 +70,12 @@ COMMANDS_TRIED: dict[str, list[Tried]] = {
         Tried(f"predict-scene before.tif after.tif --bundle {BUNDLE} {MAP} --probability maps.tif --summary out.json")
     ],
     "predict-archive": [
-        Tried(f"predict-archive scenes.csv --bundle {BUNDLE} -o out --polygons c.gpkg --merge all.gpkg"),
+        Tried(f"predict-archive --manifest scenes.csv --bundle {BUNDLE} -o out --polygons c.gpkg --merge all.gpkg"),
     ],
     "threshold": [Tried(f"threshold probability.tif {MAP} --threshold 0.4")],
-    "data tiles": [Tried("data tiles before.tif after.tif --label label.tif -o out --size 32", again=False)],
+    "data tiles": [
+        Tried("data tiles before.tif after.tif --label label.tif -o out --size 32", again=False, has_overwrite=False)
+    ],
     "evaluate": [Tried(f"evaluate {BUNDLE} pairs -o out.json")],
     "compare": [Tried("compare run/scores/test/control.json run/scores/test/student.json -o out.json")],
     "report": [Tried("report run -o out.html"), Tried("report run")],
