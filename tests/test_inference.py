@@ -1,8 +1,10 @@
 import json
+import math
 import os
 import pickle
 import re
 import shutil
+import subprocess
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save_file
 
 from bitemporal import create_model, list_models
 from bitemporal.errors import BundleError, DataError, DeviceError, OptionError, PartitionError, WeightsError
@@ -29,7 +32,7 @@ from bitemporal.inference import (
     loading,
     save_origin_partition,
 )
-from bitemporal.inference.bundle import save_bundle
+from bitemporal.inference.bundle import load_network, save_bundle
 from bitemporal.inference.combining import SlidingWindow
 from bitemporal.method.car import CarPartition
 from stub_networks import NORMALISATION, Passes, convolutional, images, pair_of_car, pointwise, register_stubs
@@ -493,6 +496,7 @@ def test_origin_partition_bundle_of_format_1_is_read(bundles):
     path = bundles / "op" / "bundle.json"
     description = json.loads(path.read_text())
     assert description["format"] == 2
+    del description["sha256"]  # there was none
     path.write_text(json.dumps(description | {"format": 1, "specialists": description.pop("teachers")}))
     assert "teachers" not in json.loads(path.read_text())
     assert set(load(bundles / "op", "cpu").teachers) == {"small"}
@@ -501,7 +505,9 @@ def test_origin_partition_bundle_of_format_1_is_read(bundles):
 def _edit(**fields):
     def edit(folder):
         path = folder / "bundle.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+        description = json.loads(path.read_text()) | fields
+        del description["sha256"]  # as in bundles of earlier versions: what is wrong is found without it
+        path.write_text(json.dumps(description))
 
     return edit
 
@@ -559,6 +565,86 @@ def test_damaged_bundle_is_a_clear_error(bundles, damage, kind):
     with pytest.raises(BundleError) as caught:
         load(bundles / "op" if kind == "origin-partition" else folder, "cpu")
     assert str(folder) in str(caught.value)
+
+
+def flipped(path, place=-7):
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def digest_of(path):
+    return subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+def test_bundles_carry_the_digest_of_every_file(bundles):
+    save_origin_partition(bundles / "op", bundles / "origin", {"small": bundles / "small"}, CarPartition())
+    for folder in (bundles / "small", bundles / "op"):
+        digests = json.loads((folder / "bundle.json").read_text())["sha256"]
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert digests.keys() == files
+        assert all(digests[name] == digest_of(folder / name) for name in files - {"bundle.json"})
+
+
+@pytest.mark.parametrize(
+    "name", ["small/weights.safetensors", "small/bundle.json", "origin/bundle.json", "bundle.json"]
+)
+def test_one_bit_that_has_changed_is_noticed(bundles, name):
+    save_origin_partition(bundles / "op", bundles / "origin", {"small": bundles / "small"}, CarPartition())
+    number = re.search(rb"\d(?=\.\d)", (bundles / "op" / name).read_bytes()) if name.endswith("json") else None
+    flipped(bundles / "op" / name, number.start() if number else -7)
+    with pytest.raises(BundleError, match=rf"{name}: cannot be read \(its SHA-256 is"):
+        load(bundles / "op", "cpu")
+    if "small" in name:
+        with pytest.raises(BundleError, match=r"its SHA-256 is"):
+            load(bundles / "op" / "small", "cpu")
+        with pytest.raises(BundleError, match=r"its SHA-256 is"):
+            save_origin_partition(bundles / "new", bundles / "op" / "small", {}, CarPartition())
+
+
+def without_digests(folder):
+    description = json.loads((folder / "bundle.json").read_text())
+    del description["sha256"]
+    (folder / "bundle.json").write_text(json.dumps(description))
+
+
+def test_bundles_without_digests_load_and_their_copies_have_them(bundles):
+    for name in ("origin", "small"):
+        without_digests(bundles / name)
+        load(bundles / name, "cpu")
+    save_origin_partition(bundles / "op", bundles / "origin", {"small": bundles / "small"}, CarPartition())
+    load(bundles / "op", "cpu")
+    flipped(bundles / "op" / "small" / "weights.safetensors")
+    with pytest.raises(BundleError, match=r"small/weights.safetensors: .*its SHA-256 is"):
+        load(bundles / "op", "cpu")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_no_finite_numbers_are_neither_written_nor_read(bundles, value):
+    model = load_network(bundles / "small")
+    name, weights = next((name, weights) for name, weights in model.state_dict().items() if weights.is_floating_point())
+    weights.view(-1)[0] = value
+    with pytest.raises(WeightsError, match=rf"{name} holds NaN or infinity in 1 of"):
+        save_bundle(bundles / "new", model)
+    assert not (bundles / "new").exists()
+    without_digests(bundles / "small")
+    save_file(model.state_dict(), bundles / "small" / "weights.safetensors")
+    with pytest.raises(BundleError, match=rf"weights.safetensors: cannot be read \({name} holds NaN or infinity"):
+        load(bundles / "small", "cpu")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json"])
+@pytest.mark.parametrize("has_digests", [False, True])
+def test_bundles_whose_files_are_pipes_devices_or_folders_are_refused_at_once(bundles, name, has_digests):
+    if not has_digests:
+        without_digests(bundles / "small")
+    path = bundles / "small" / name
+    for number, make in enumerate((os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero"))):
+        path.rename(bundles / f"moved{number}")
+        make(path)
+        with pytest.raises(BundleError, match=name):
+            load(bundles / "small", "cpu")
 
 
 @pytest.mark.parametrize(

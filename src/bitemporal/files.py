@@ -33,6 +33,8 @@ def not_there(path: str | os.PathLike[str], kind: Literal["file", "folder", "fil
         return f"{absolute}: is a folder, not a {kind}"
     if absolute.is_file():
         return f"{absolute}: is a file, not a {kind}"
+    if special := special_file(absolute):
+        return f"{absolute}: is {special}, not a {kind}"
     folder = next(parent for parent in absolute.parents if parent.is_dir())
     name, *below = absolute.relative_to(folder).parts
     near = [str(folder.joinpath(other, *below)) for other in _near_names(folder, name)]

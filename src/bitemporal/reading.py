@@ -1,6 +1,7 @@
 """The one boundary where a damaged file becomes an error of ours that names it; the content of JSON and YAML."""
 
 import json
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from bitemporal.errors import BitemporalError
-from bitemporal.files import not_there
+from bitemporal.files import not_there, once_a_state, special_file
 
 _FROM_DAMAGE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, BufferError),
@@ -32,7 +33,7 @@ def reading(path: object, failure: type[BitemporalError], expected: str) -> Iter
     """Turn whatever a damaged file does to its reader into an error of ours that names the file.
 
     The block holds the reading of the file and of its fields alone, so that no fault of this package hides in it.
-    Errors of ours pass.
+    Errors of ours pass. A pipe or a device is not read: it could go on for ever.
 
     Args:
         path: The file, as the error names it; perhaps behind the name of an option.
@@ -42,6 +43,8 @@ def reading(path: object, failure: type[BitemporalError], expected: str) -> Iter
     Raises:
         BitemporalError: Of the class ``failure``, with the library's own error as its cause.
     """
+    if isinstance(path, str | Path) and (kind := special_file(path)):
+        raise failure(f"{path}: is {kind}, expected a file; {expected}")
     try:
         yield
     except BitemporalError:
@@ -76,6 +79,21 @@ def why(error: BaseException) -> str:
             text = " ".join(str(error).split()) or type(error).__name__
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: _LONGEST_REASON + 1])
     return shown if len(text) <= _LONGEST_REASON else f"{shown[:_LONGEST_REASON]}..."
+
+
+@once_a_state
+def check_zip(path: Path) -> None:
+    """Refuse a file of ``torch.save`` with a wrong checksum, which torch does not look at; within ``reading``.
+
+    Raises:
+        ValueError: When a checksum is wrong; files of old versions of torch have none, and pass.
+        OSError: When it cannot be read.
+        zipfile.BadZipFile: When its table of contents is damaged.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of its part {damaged} is wrong")
 
 
 _MOST_BYTES = 2**28

@@ -1,7 +1,8 @@
 """Bundles: folders that hold a trained detector; no pickle anywhere.
 
 The bundle of a network is ``bundle.json`` and ``weights.safetensors``. The bundle of Origin-Partition is
-``bundle.json`` and a sub-folder for each network: ``origin``, and one named after the part of each teacher.
+``bundle.json`` and a sub-folder for each network: ``origin``, and one named after the part of each teacher. Digests
+of all files are in ``bundle.json``; see ``digests.py``.
 """
 
 import math
@@ -16,12 +17,14 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bitemporal.errors import BitemporalError, BundleError, PartitionError, UnknownModelError
+from bitemporal.errors import BitemporalError, BundleError, PartitionError, UnknownModelError, WeightsError
 from bitemporal.files import not_there
 from bitemporal.imagery.training_images import TrainingImages
+from bitemporal.inference.digests import DESCRIPTION, check_description, check_digest, with_digests
 from bitemporal.method.car import CarPartition
 from bitemporal.method.origin_partition import check_teachers
 from bitemporal.models import ChangeModel, Normalisation, create_model
+from bitemporal.models.finite import check_finite
 from bitemporal.models.registry import registering_module
 from bitemporal.outputs import Kind, Output, check_outputs, locked, replacing, replacing_folder, write_json
 from bitemporal.reading import json_keys, read_json, reading
@@ -34,6 +37,8 @@ FORMATS = {NETWORK_BUNDLE: 1, ORIGIN_PARTITION_BUNDLE: 2}
 
 ORIGIN = "origin"
 """Sub-folder of the origin in a bundle of Origin-Partition; the teachers' are named after their parts."""
+
+WEIGHTS = "weights.safetensors"
 
 _BELOW = ("bundle/bundle.json", "*/bundle/bundle.json")  # bundles below the folder of a stage, or of a run
 
@@ -63,8 +68,16 @@ def write_weights(path: str | os.PathLike[str], model: ChangeModel, metadata: di
 
     Raises:
         OutputError: When it cannot be written.
+        WeightsError: When a weight is NaN or infinite.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    try:
+        check_finite(weights)
+    except ValueError as error:
+        raise WeightsError(
+            f"the network is not written, as {error}; expected finite numbers: give an earlier state of it, or train "
+            "it anew with a lower lr"
+        ) from None
     with replacing(path, SafetensorError) as temporary:
         save_file(weights, temporary, metadata)
 
@@ -88,9 +101,10 @@ def save_bundle(
 
     Raises:
         OutputError: When it cannot be written, or the folder holds something else.
+        WeightsError: When a weight is NaN or infinite.
     """
     with _new_bundle(folder, (), overwrite) as target:
-        write_weights(target / "weights.safetensors", model)
+        write_weights(target / WEIGHTS, model)
         description = {
             "format": FORMATS[NETWORK_BUNDLE],
             "kind": NETWORK_BUNDLE,
@@ -101,7 +115,7 @@ def save_bundle(
             "trained_on": None if trained_on is None else trained_on.to_json(),
             "metadata": metadata or {},
         }
-        write_json(target / "bundle.json", description)
+        write_json(target / DESCRIPTION, with_digests(description, target, [WEIGHTS]))
 
 
 @contextmanager
@@ -116,7 +130,8 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read and check the ``bundle.json`` of a bundle of any kind.
 
     Raises:
-        BundleError: When the folder is not a bundle, or its format is newer than this version reads.
+        BundleError: When the folder is not a bundle, its format is newer than this version reads, or the file was
+            changed since it was written.
     """
     path = Path(folder) / "bundle.json"
     if Path(folder).is_file():
@@ -135,6 +150,7 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise BundleError(
             f"{path}: found kind {kind!r} of format {version}; this version reads {known}; update bitemporal"
         )
+    check_description(description, path)
     return description
 
 
@@ -169,7 +185,7 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
             f"{folder}: found a bundle of {description['kind']}, expected one network; use "
             f"`bitemporal.load({str(folder)!r})`"
         )
-    path, weights = (Path(folder) / name for name in ("bundle.json", "weights.safetensors"))
+    path, weights = (Path(folder) / name for name in (DESCRIPTION, WEIGHTS))
     remedy = "write or fetch the bundle again"
     try:
         with reading(path, BundleError, f"expected a network that this version builds; {remedy}"):
@@ -185,9 +201,40 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
         raise
     except BitemporalError as error:
         raise BundleError(f"{path}: its network cannot be built ({error}); {remedy}") from error
-    with reading(weights, BundleError, f"expected the weights of that network; {remedy}"):
-        model.load_state_dict(load_file(weights))
+    check_digest(description, Path(folder), WEIGHTS)
+    read_weights(model, weights, f"expected the weights of that network; {remedy}")
     return model.eval()
+
+
+def read_weights(model: ChangeModel, path: Path, expected: str) -> None:
+    """Give a network the weights of a file.
+
+    Args:
+        model: The network.
+        path: The file.
+        expected: What should stand there, and the remedy, for errors.
+
+    Raises:
+        BundleError: When it is missing or damaged, does not fit the network, or holds NaN or infinity.
+    """
+    with reading(path, BundleError, expected):
+        weights = load_file(path)
+        check_finite(weights)
+        model.load_state_dict(weights)
+
+
+def check_bundle(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the description of a network's bundle, and check its files.
+
+    Raises:
+        BundleError: When it is not the bundle of a network, or a file is missing or was changed since it was written.
+    """
+    description = read_description(folder)
+    kind = description["kind"]
+    if kind != NETWORK_BUNDLE or not (Path(folder) / WEIGHTS).is_file():
+        raise BundleError(f"{folder}: found {kind}, expected one network with its {WEIGHTS}")
+    check_digest(description, Path(folder), WEIGHTS)
+    return description
 
 
 def save_origin_partition(
@@ -211,19 +258,17 @@ def save_origin_partition(
     Raises:
         OutputError: When it cannot be written, or the folder holds something else.
         PartitionError: When a teacher's name is not a part of the partition.
-        BundleError: When a bundle is missing or is not that of a network.
+        BundleError: When a bundle is missing, damaged, or not that of a network.
     """
     check_teachers(teacher_bundles, partition)
     sources = {ORIGIN: Path(origin_bundle)} | {part: Path(path) for part, path in teacher_bundles.items()}
     for source in sources.values():
-        kind = read_description(source)["kind"]
-        if kind != NETWORK_BUNDLE or not (source / "weights.safetensors").is_file():
-            raise BundleError(f"{source}: found {kind}, expected one network with its weights.safetensors")
+        check_bundle(source)
 
     with _new_bundle(folder, sources.values(), overwrite) as target:
         for name, source in sources.items():
             (target / name).mkdir()
-            for file in ("bundle.json", "weights.safetensors"):
+            for file in (DESCRIPTION, WEIGHTS):
                 shutil.copyfile(source / file, target / name / file)
         description = {
             "format": FORMATS[ORIGIN_PARTITION_BUNDLE],
@@ -233,17 +278,18 @@ def save_origin_partition(
             "teachers": [name for name in partition.names if name in teacher_bundles],
             "metadata": metadata or {},
         }
-        write_json(target / "bundle.json", description)
+        files = [f"{name}/{file}" for name in sources for file in (DESCRIPTION, WEIGHTS)]
+        write_json(target / DESCRIPTION, with_digests(description, target, files))
 
 
 def read_origin_partition(folder: str | os.PathLike[str]) -> tuple[CarPartition, tuple[str, ...]]:
     """Partition of an Origin-Partition bundle, and the parts that have a teacher.
 
     Raises:
-        BundleError: When its description is damaged.
+        BundleError: When its description is damaged, or a file of its networks was changed since it was written.
     """
     description = read_description(folder)
-    path = Path(folder) / "bundle.json"
+    path = Path(folder) / DESCRIPTION
     try:
         with reading(path, BundleError, "thresholds or teachers are malformed: write the bundle again"):
             partition = CarPartition(tuple(float(threshold) for threshold in description["thresholds"]))
@@ -254,4 +300,7 @@ def read_origin_partition(folder: str | os.PathLike[str]) -> tuple[CarPartition,
         raise BundleError(
             f"{path}: its thresholds or teachers are malformed ({error}); write the bundle again"
         ) from error
+    for name in (ORIGIN, *teachers):
+        for file in (DESCRIPTION, WEIGHTS):
+            check_digest(description, Path(folder), f"{name}/{file}")
     return partition, teachers

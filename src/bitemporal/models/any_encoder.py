@@ -26,8 +26,9 @@ from bitemporal.errors import OptionError, WeightsError
 from bitemporal.files import not_there
 from bitemporal.models.base import Normalisation
 from bitemporal.models.encoders import TIMM_HUB, fetch_weights, without_expected_noise
+from bitemporal.models.finite import check_finite
 from bitemporal.models.layers import has_batch_norm, rescaled_levels
-from bitemporal.reading import reading
+from bitemporal.reading import check_zip, reading
 
 WeightsFile = str | os.PathLike[str]
 
@@ -270,7 +271,7 @@ def read_weights(path: WeightsFile) -> dict[str, Tensor]:
     """Read a state dict from a safetensors file, or from a file of ``torch.save`` that holds tensors only.
 
     Raises:
-        WeightsError: When the file is missing or holds no state dict.
+        WeightsError: When the file is missing or damaged, holds no state dict, or NaN or infinity.
     """
     file = Path(path)
     if not file.is_file():
@@ -280,6 +281,7 @@ def read_weights(path: WeightsFile) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             content: object = load_file(file)
         else:
+            check_zip(file)
             content = torch.load(file, map_location="cpu", weights_only=True)
     while isinstance(content, Mapping):
         inner = next((content[key] for key in ("state_dict", "model") if key in content), None)
@@ -290,7 +292,10 @@ def read_weights(path: WeightsFile) -> dict[str, Tensor]:
         raise WeightsError(
             f"{file}: found no state dict; expected names and tensors, as module.state_dict() returns them"
         )
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    weights = {str(key).removeprefix("module."): value for key, value in content.items()}
+    with reading(file, WeightsError, "expected finite weights: fetch the file again"):
+        check_finite(weights)
+    return weights
 
 
 def _weights_of_timm(whole: nn.Module, config: Mapping[str, Any], path: WeightsFile) -> dict[str, Tensor]:

@@ -25,21 +25,20 @@ import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from rich.console import Console
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import bitemporal
 from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
-from bitemporal.files import not_there
+from bitemporal.files import not_there, sha256
 from bitemporal.imagery.masks import IGNORE
-from bitemporal.inference.bundle import save_bundle, write_weights
+from bitemporal.inference.bundle import WEIGHTS, check_bundle, read_weights, save_bundle, write_weights
 from bitemporal.metrics import MAIN_METRICS, confusion_counts, metrics
 from bitemporal.models import ChangeModel, ModelCard
 from bitemporal.outputs import clear_leftovers, replacing
 from bitemporal.pairs import Pair, PairFolder
 from bitemporal.pairs.batch import Batch
-from bitemporal.reading import reading
+from bitemporal.reading import check_zip, reading
 from bitemporal.run.data import training_images
 from bitemporal.run.folder import StageFolder
 from bitemporal.run.learner import Learner, Optimisation
@@ -301,8 +300,8 @@ def fit(fabric: Fabric, learner: Learner, stage: Stage, console: Console | None 
                 score = scores["miou"] if stage.absent is None else -scores["loss"]
                 score = -math.inf if math.isnan(score) else score
                 if score >= best["score"]:  # of equal ones the later, which has been trained longer
-                    best = {"score": score, "step": step, "metrics": scores}
-                    _save_best(fabric, stage.folder, learner.model)
+                    digest = _save_best(fabric, stage.folder, learner.model)
+                    best = {"score": score, "step": step, "metrics": scores, "sha256": digest}
                 _save(fabric, stage.folder, learner.model, optimiser, step, best, lengths)
                 progress.validated(step, scores["miou"] if stage.absent is None else scores["loss"])
             progress.advance(step)
@@ -454,9 +453,12 @@ BEST_WEIGHTS = {"bitemporal": "best weights of a stage"}
 """What the header of ``best.safetensors`` says."""
 
 
-def _save_best(fabric: Fabric, folder: StageFolder, model: ChangeModel) -> None:
-    if fabric.is_global_zero:
-        write_weights(folder.best, model, BEST_WEIGHTS)
+def _save_best(fabric: Fabric, folder: StageFolder, model: ChangeModel) -> str:
+    """Write the best weights; the digest of their file, which the first process alone has."""
+    if not fabric.is_global_zero:
+        return ""
+    write_weights(folder.best, model, BEST_WEIGHTS)
+    return sha256(folder.best)
 
 
 def _save(
@@ -491,6 +493,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         BundleError: When the file is damaged, or was written by an earlier version.
     """
     with reading(path, BundleError, f"expected the checkpoint of a run; {_ANEW}"):
+        check_zip(path)
         content = dict(torch.load(path, map_location="cpu", weights_only=True))
         known = content.get("format")
     if known != CHECKPOINT_FORMAT:
@@ -532,15 +535,19 @@ def _finish(stage: Stage, model: ChangeModel) -> None:
     """Turn the best weights into the bundle; after this the stage counts as finished."""
     best, lengths = read_checkpoint(stage.folder.checkpoint)["best"], stage.lengths
     # where the best weights are those from before the stage was extended, the bundle has kept them
-    weights = stage.folder.best if stage.folder.best.exists() else stage.folder.bundle / "weights.safetensors"
+    weights = stage.folder.best if stage.folder.best.exists() else stage.folder.bundle / WEIGHTS
     if not weights.is_file():
         raise BundleError(
             f"{not_there(weights, 'file')}; expected the best weights of stage {stage.name}: restore them from a copy, "
             f"or remove {stage.folder.checkpoint} to train the stage anew"
         )
     remedy = f"restore it from a copy, or remove it and {stage.folder.checkpoint} to train the stage anew"
-    with reading(weights, BundleError, f"expected the best weights of stage {stage.name}: {remedy}"):
-        model.load_state_dict(load_file(weights))
+    expected = f"expected the best weights of stage {stage.name}: {remedy}"
+    read_weights(model, weights, expected)
+    if weights != stage.folder.best:
+        check_bundle(stage.folder.bundle)
+    elif (digest := sha256(weights)) != best.get("sha256", digest):  # earlier versions kept none
+        raise BundleError(f"{weights}: its SHA-256 is not that in {stage.folder.checkpoint}: it is damaged; {expected}")
     metadata = {
         "stage": stage.name,
         "steps": stage.steps,

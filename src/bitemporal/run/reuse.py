@@ -4,7 +4,6 @@ The files are copied and their digests compared, so that the new run stands alon
 ``reused.json``, written last, says what comes from where. A run that was killed before copies again.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from bitemporal.errors import DataError, OutputError, RecipeError
-from bitemporal.files import not_there
+from bitemporal.files import not_there, sha256
+from bitemporal.inference.bundle import check_bundle
 from bitemporal.outputs import replacing, replacing_folder, write_json
 from bitemporal.pairs.partition import read_partition
 from bitemporal.remedies import as_option, as_options, as_typed, free_name
@@ -107,6 +107,7 @@ def _is_same_length(name: str, before: dict[str, Any], recipe: DistillRecipe) ->
 
 def _copy_stage(source: StageFolder, target: StageFolder) -> dict[str, str]:
     """Copy a stage's bundle and its table; the digests of the bundle's files."""
+    check_bundle(source.bundle)
     digests = {name: _digest(source.bundle / name) for name in _BUNDLE_FILES}
     if target.begun and any(_digest(target.bundle / name) != digest for name, digest in digests.items()):
         raise OutputError(
@@ -133,7 +134,4 @@ def _copy_file(source: Path, target: Path) -> None:
 
 def _digest(path: Path) -> str:
     """SHA-256 of a file; the empty string where there is none."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256(path) if path.is_file() else ""

@@ -5,7 +5,6 @@ replaced by objects that do nothing, and so are the classes of a network that wa
 are left. A file that asks for any other code is refused.
 """
 
-import hashlib
 import math
 import os
 import pickle
@@ -18,14 +17,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bitemporal.errors import WeightsError
-from bitemporal.files import not_there
+from bitemporal.files import not_there, sha256
 from bitemporal.interop.opencd.conversion import known_share, misfits, unused_entries
 from bitemporal.interop.opencd.families import FAMILIES
 from bitemporal.interop.opencd.pickled import code_names, load_inert, outline, saving_weights, tensors_of
 from bitemporal.interop.opencd.projects import Recognised, in_opencd_names, recognise
 from bitemporal.models import ChangeModel, create_model, model_card
 from bitemporal.models.facts import all_facts
-from bitemporal.reading import reading
+from bitemporal.models.finite import check_finite
+from bitemporal.reading import check_zip, reading
 
 Part = Literal["student", "small", "medium", "large"]
 
@@ -143,7 +143,8 @@ def import_network(path: str | os.PathLike[str], name: str, part: Part = "studen
     Raises:
         UnknownModelError: When no network has that name.
         WeightsError: When the file is not a checkpoint, would run code, lacks the part, is of a network of another
-            project that is not here, or does not fit the network. Keys that do not fit are listed, ten at most.
+            project that is not here, does not fit the network, or holds NaN or infinity. Keys that do
+            not fit are listed, ten at most.
     """
     model_card(name)
     checkpoint = read_checkpoint(path)
@@ -170,12 +171,14 @@ def import_network(path: str | os.PathLike[str], name: str, part: Part = "studen
                 "fit:" + "".join(f"\n  {line}" for line in _first(problems))
             )
         unused = unused_entries(name, entries)
+    with reading(checkpoint.path, WeightsError, "expected finite weights: take a checkpoint of an earlier step"):
+        check_finite(converted)
     model.load_state_dict(converted)
     if known is not None and known.normalisation is not None:
         model.card = replace(model.card, normalisation=known.normalisation)
     provenance = {
         "file": checkpoint.path.name,
-        "sha256": _sha256(checkpoint.path),
+        "sha256": sha256(checkpoint.path),
         "bytes": checkpoint.path.stat().st_size,
         "framework": framework,
         "part": part,
@@ -353,6 +356,8 @@ def _load(path: Path) -> object:
     if path.suffix == ".safetensors" or _begins_as_safetensors(path):
         with reading(path, WeightsError, "it is not a safetensors file, or is damaged. Fetch it again"):
             return load_file(path)
+    with reading(path, WeightsError, "it is damaged. Fetch it again"):
+        check_zip(path)
     try:
         return load_inert(path, list(_LOG_NAMES))
     except pickle.UnpicklingError as error:
@@ -385,11 +390,6 @@ def _not_a_checkpoint(path: Path) -> WeightsError:
         f"{path}: is not a PyTorch checkpoint, or is damaged ({path.stat().st_size} bytes, starting with {start!r}); "
         "expected a file written by torch.save. Fetch it again"
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _hint(name: str, entries: Mapping[str, Tensor]) -> str:
