@@ -369,6 +369,35 @@ def test_a_truncated_checkpoint_and_another_archive_are_refused(tmp_path):
             read_checkpoint(path)
 
 
+def test_one_bit_that_has_changed_in_a_checkpoint_is_noticed(tmp_path):
+    tensors = {**TENSORS, "big": torch.arange(1000.0)}
+    path = saved(tmp_path / "x.pth", tensors)
+    assert read_checkpoint(path).entries.keys() == tensors.keys()
+    content = bytearray(path.read_bytes())
+    content[content.index(tensors["big"].numpy().tobytes()) + 400] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"x\.pth: .*the checksum of its part .*Fetch it again"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_finite_numbers_are_not_imported(tmp_path, value):
+    state = create_model("fc_ef").state_dict()
+    name = next(iter(state))
+    state[name].view(-1)[3] = value
+    with pytest.raises(WeightsError, match=rf"x\.pth: .*{name} holds NaN or infinity in 1 of"):
+        import_network(saved(tmp_path / "x.pth", state), "fc_ef")
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_checkpoint_that_is_a_pipe_or_a_device_is_refused_at_once(tmp_path, ending):
+    os.mkfifo(tmp_path / f"pipe.{ending}")
+    (tmp_path / f"zero.{ending}").symlink_to("/dev/zero")
+    for name, kind in (("pipe", "a pipe"), ("zero", "a device")):
+        with pytest.raises(WeightsError, match=rf"{name}\.{ending}: is {kind}, not a file"):
+            read_checkpoint(tmp_path / f"{name}.{ending}")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -549,6 +549,29 @@ def test_ctrl_c_says_where_the_run_resumes(tiny_pairs, tmp_path, monkeypatch):
     assert "resumes at step 2" in said.export_text()
 
 
+@pytest.mark.parametrize("file", ["last.ckpt", "best.safetensors"])
+def test_one_bit_that_has_changed_is_noticed_when_a_run_goes_on(tiny_pairs, tmp_path, monkeypatch, file):
+    scored(monkeypatch, {2: 0.3, 4: 0.6, 6: 0.5}, {6})
+    with pytest.raises(Crash):
+        stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    path = tmp_path / "run/origin" / file
+    content = bytearray(path.read_bytes())
+    place = content.index(max(weights_in(content), key=len)) + 100 if file == "last.ckpt" else len(content) - 7
+    content[place] ^= 1
+    path.write_bytes(content)
+    monkeypatch.undo()
+    scored(monkeypatch, {2: 0.3, 4: 0.6, 6: 0.5}, set())
+    with pytest.raises(BundleError, match=rf"{file}: .*(checksum of its part|SHA-256)"):
+        stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+    assert path.read_bytes() == content
+
+
+def weights_in(checkpoint: bytes) -> list[bytes]:
+    """The bytes of the tensors in a file of torch.save."""
+    content = torch.load(io.BytesIO(checkpoint), weights_only=True)["model"]
+    return [value.numpy().tobytes() for value in content.values()]
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "other"])
 def test_a_damaged_checkpoint_is_named_and_kept(tmp_path, damage):
     path = tmp_path / "last.ckpt"
