@@ -332,6 +332,14 @@ def test_only_the_file_of_a_typed_address_is_asked_for(folder, monkeypatch):
     assert {*asked} == {"/a.tif", "/b.tif"}
 
 
+def test_a_part_that_the_user_names_is_read(folder):
+    plain(folder / "a.tif", 5)
+    with gdal_settings():
+        assert open_source(f"GTIFF_DIR:1:{folder / 'a.tif'}", "before").grid.width == SIDE
+    with pytest.raises(RasterioError):
+        open_dataset(f"vrt:{folder / 'a.tif'}")
+
+
 def _before(path, place):
     with gdal_settings():
         open_source(path, "before")

@@ -83,6 +83,11 @@ def is_address(path: str) -> bool:
     return "://" in path or path.startswith("/vsi")
 
 
+def names_format(path: str) -> bool:
+    """Whether a path is no file, and names a format of GDAL and a part of a file, as in ``NETCDF:file.nc:band``."""
+    return bool(_CONNECTION.match(path)) and not os.path.lexists(path)
+
+
 def open_dataset(
     path: str | os.PathLike[str], allow_vrt: bool = False, formats: Sequence[str] = _DRIVERS
 ) -> "DatasetReader":
@@ -109,7 +114,7 @@ def open_dataset(
         # files next to it (.ovr, .msk, .aux.xml) are not asked for: each could be a VRT
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
             return _opened(name, _DRIVERS)
-    if not os.path.lexists(name) and _CONNECTION.match(name):  # the user names a format, as in NETCDF:file.nc:band
+    if names_format(name):
         with rasterio.Env() as settings:
             return _opened(name, tuple(settings.drivers().keys() - {"VRT", "GTI"}))
     if not _is_vrt(name):

@@ -18,7 +18,7 @@ from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
 from bitemporal.imagery.colours import RED_GREEN_BLUE
 from bitemporal.imagery.decode import choose_bands, choose_channels
-from bitemporal.imagery.opening import is_address, open_dataset
+from bitemporal.imagery.opening import is_address, names_format, open_dataset
 from bitemporal.imagery.physical import UNSCALED, Scaling
 from bitemporal.imagery.quiet import ignore_missing_places
 from bitemporal.imagery.scale import RGB
@@ -100,7 +100,7 @@ def open_raster(path: str, allow_vrt: bool = False) -> DatasetReader:
     Raises:
         DataError: When GDAL cannot, it names files outside of its folder, or blocks of pixels are missing.
     """
-    if not is_remote([path]) and not Path(path).is_file():
+    if not is_remote([path]) and not names_format(path) and not Path(path).is_file():
         raise DataError(f"{not_there(path, 'file')}; expected a raster that GDAL reads, such as a GeoTIFF")
     others = "" if allow_vrt else "; formats that may name other files, such as HDF5, are read with --allow-vrt alone"
     with reading(path, DataError, _RASTER + others):

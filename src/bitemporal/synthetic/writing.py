@@ -205,7 +205,7 @@ def _fault(target: Path, settings: Mapping[str, Any]) -> str | None:
 def _is_scene(path: Path) -> bool:
     import rasterio
 
-    with rasterio.open(path) as file:
+    with rasterio.open(path, driver="GTiff") as file:  # as no other format, which could name other files
         return str(file.tags().get("TIFFTAG_IMAGEDESCRIPTION")) == SYNTHETIC_SCENE
 
 
