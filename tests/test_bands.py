@@ -258,7 +258,7 @@ def test_every_network_takes_any_number_of_channels(name, channels):
     images = torch.randint(0, 256, (2, 2, channels, side, side), dtype=torch.uint8)
     before, after = (model.prepare(date) for date in images)
     sum(model.loss(model.outputs(before, after), torch.zeros(2, side, side, dtype=torch.int64)).values()).backward()
-    assert model.eval().change_probability(*images).shape == (2, 1, side, side)
+    assert NetworkDetector(model).probabilities(*images).shape == (2, 1, side, side)
     assert len(model.card.normalisation.mean) == channels
 
 

@@ -220,3 +220,14 @@ def test_what_is_undefined_has_no_interval():
     nothing = np.tile([100, 0, 0, 0], (5, 1))
     estimated = estimate(Replicates(nothing[None]), "iou_changed", "dataset", Resampling.of(5, 50))
     assert np.isnan(estimated).all() and not significant(estimated)
+
+
+def test_a_score_that_few_resamples_have_has_no_interval():
+    """One image of forty has changed pixels: about a third of all resamples lack it, and have no recall."""
+    counts = np.tile([100, 0, 0, 0], (40, 1))
+    counts[0] = [50, 0, 20, 30]
+    resampling = Resampling.of(40, 400)
+    share = (resampling.images[:, 0] > 0).mean()
+    assert 0.5 < share < 0.95
+    estimated = estimate(Replicates(counts[None]), "recall_changed", "dataset", resampling)
+    assert estimated.value == pytest.approx(0.6) and np.isnan(estimated[1:]).all() and not significant(estimated)

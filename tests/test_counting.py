@@ -174,3 +174,21 @@ def test_a_probability_at_a_threshold_is_not_above_it():
 def test_without_change_there_is_no_best_threshold():
     curve = threshold_curve(count_probabilities(np.linspace(0, 1, 50).reshape(5, 10), np.zeros((5, 10), np.uint8)))
     assert np.isnan(curve.f1).all() and np.isnan(curve.average_precision) and curve.best is None
+
+
+@pytest.mark.parametrize(("hits", "found"), [(0, False), (3, False), (4, False), (5, True), (10, True)])
+def test_an_object_is_found_from_half_of_its_pixels_on(hits, found):
+    label, mask = np.zeros((3, 30), np.uint8), np.zeros((3, 30), np.uint8)
+    label[1, 10:20] = 1
+    mask[1, 20 - hits : 20] = 1
+    assert count_shapes(mask, label).objects[0].tolist() == [int(found), int(not found), 0]
+    # the other way round, what is predicted is invented below a half
+    assert count_shapes(label, mask).objects[0].tolist() == [int(hits > 0), 0, int(not found)]
+    assert count_shapes(label, mask).objects[1:].sum() == 0
+
+
+def test_of_equal_scores_the_threshold_next_to_a_half_is_the_best():
+    probability, label = np.array([[0.105, 0.905]], np.float32), np.array([[0, 1]], np.uint8)
+    curve = threshold_curve(count_probabilities(probability, label))
+    assert curve.f1[11:91].tolist() == [1.0] * 80 and curve.thresholds[curve.best] == 0.5
+    assert curve.average_precision == 1.0

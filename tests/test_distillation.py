@@ -385,6 +385,38 @@ def test_teachers_of_other_priors_are_brought_together():
     assert shifts["small"] - shifts["large"] == pytest.approx(-2.0, abs=0.02)
 
 
+def test_log_odds_beyond_the_histogram_count_as_its_ends():
+    """Saturated pixels are sure, however far the shift moves them: they are no less pixels than the others."""
+    calibration, label = Calibration(), torch.zeros(1, 10, 10, dtype=torch.int64)
+    label[0, :5] = 1
+    odds = torch.full((1, 1, 10, 10), 1.0)
+    odds[0, 0, :2], odds[0, 0, 8:] = 50.0, -50.0
+    calibration.add(odds, label)
+    # 20 pixels are surely changed, 20 surely not; 30 of the other 60 must be
+    assert calibration.shift() == pytest.approx(-1.0, abs=0.01)
+    assert calibration.pixels.sum() == 100
+
+
+def test_the_shift_is_added_to_the_teachers_log_odds_in_mse_across_architectures():
+    pairs, student = batch([0.0, 0.1, 0.5]), create_model("test_changer").eval()
+    teacher = networks(parts=("large",))
+    view = view_for(CRITERIA["mse"], student, teacher.values())
+    teachers = AllTeachers(teacher, view, {"large": 1}, {"large": -0.7})
+    dates = [student.card.normalisation(date) for date in (pairs.before, pairs.after)]
+    with torch.no_grad():
+        ours = student.outputs(*dates)
+        theirs = teacher["large"].outputs(*dates).logits.float() - 0.7  # one logit: log-odds but for the threshold
+    assert teacher["large"].threshold == 0.5 and student.card.normalisation == teacher["large"].card.normalisation
+    odds = ours.logits[:, 1:].float() - ours.logits[:, :1].float()
+    size = max(odds.shape[-1], theirs.shape[-1])
+    odds, theirs = (
+        F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False) if x.shape[-1] < size else x
+        for x in (odds, theirs)
+    )
+    found = DistillationLoss(teachers, CRITERIA["mse"].distance, 1.0)(student, ours, pairs)
+    assert float(found) == pytest.approx(float(((odds - theirs) ** 2).mean()), rel=1e-4)
+
+
 def test_part_without_a_teacher_is_not_distilled():
     bank = PartTeachers({"large": networks()["large"]}, log_odds, PARTITION)
     assert {part: samples.tolist() for part, samples in bank.routes(batch([0.0, 0.5]).target).items()} == {"large": [1]}

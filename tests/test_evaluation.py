@@ -176,6 +176,23 @@ def test_image_mean_miou_is_that_of_the_papers_scorers(averaging, empty, data, t
     assert evaluation.summary()[averaging]["miou"] == pytest.approx(sum(values) / len(values), abs=1e-12)
 
 
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
+def test_masks_are_what_is_above_the_threshold(data, threshold):
+    folder, detector = folder_of(data), NetworkDetector(convolutional(seed=3))
+    pairs = folder.pairs("test")
+    counts = []
+    for pair in pairs:
+        if pair.label is not None:
+            probability = detector.predict(pair.before, pair.after).probability
+            label = np.asarray(Image.open(pair.label))
+            changed = probability > threshold
+            counts.append([int((changed == c)[label == v].sum()) for v, c in ((0, 0), (0, 1), (255, 0), (255, 1))])
+    assert evaluate(detector, folder, pairs, threshold=threshold).evaluation.counts.tolist() == counts
+    assert {tuple(row) for row in counts} != {
+        tuple(row) for row in evaluate(detector, folder, pairs, threshold=0.3).evaluation.counts.tolist()
+    }
+
+
 def test_batch_size_and_order_do_not_matter(data):
     folder = folder_of(data)
     model = convolutional(seed=3)

@@ -121,6 +121,83 @@ def test_a_cpu_takes_large_images_one_by_one(size, passes_of):
         np.testing.assert_allclose(prediction.probability, alone.probability, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_the_callers_tensors_stay_as_they_are(dtype):
+    model = convolutional(seed=1)
+    for height, width in ((32, 48), (30, 41)):
+        given = [torch.from_numpy(images(seed, height, width)).permute(2, 0, 1).to(dtype) for seed in (1, 2)]
+        kept = [image.clone() for image in given]
+        NetworkDetector(model).answers([given[0]], [given[1]])
+        NetworkDetector(model).probabilities(given[0][None], given[1][None])
+        model.prepare(given[0][None])
+        assert all(torch.equal(image, old) for image, old in zip(given, kept, strict=True))
+
+
+def test_networks_of_unlike_multiples_share_the_least_common_one():
+    class Twelve(Detector):
+        multiple = 12
+
+        def answers(self, before, after, valid=None):
+            return []
+
+    network = NetworkDetector(pointwise())
+    assert network.multiple == 8
+    for combined in (Ensemble([network, Twelve()]), OriginPartition(network, {"small": Twelve()}, CarPartition())):
+        assert combined.multiple == 24
+    assert TestTimeAugmentation(Ensemble([network, Twelve()]), None, (0.5, 1.0, 4 / 3)).multiple == 24 * 6
+
+
+def test_scales_have_their_effect_without_augmentation(tmp_path):
+    save_bundle(tmp_path / "bundle", convolutional(seed=3))
+    before, after = images(1, 40, 56), images(2, 40, 56)
+    found = loading.compose([tmp_path / "bundle"], "cpu", scales=(0.5,)).predict(before, after).probability
+    expected = TestTimeAugmentation(load(tmp_path / "bundle", "cpu"), None, (0.5,)).predict(before, after).probability
+    np.testing.assert_array_equal(found, expected)
+    plain = loading.compose([tmp_path / "bundle"], "cpu").predict(before, after).probability
+    assert abs(found - plain).max() > 0.01
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_a_bundle_answers_with_its_own_normalisation(key, tmp_path):
+    """What the card says by now does not matter: the network was trained with the values of the bundle."""
+    model = convolutional(seed=3)
+    save_bundle(tmp_path / "bundle", model)
+    described = json.loads((tmp_path / "bundle/bundle.json").read_text())
+    described["normalisation"][key] = [30.0, 40.0, 50.0]
+    (tmp_path / "bundle/bundle.json").write_text(json.dumps(described))
+    before, after = images(1, 32, 48), images(2, 32, 48)
+    mean, std = described["normalisation"]["mean"], described["normalisation"]["std"]
+    dates = [
+        torch.from_numpy(((date - np.array(mean)) / std).transpose(2, 0, 1)[None].astype(np.float32))
+        for date in (before, after)
+    ]
+    with torch.no_grad():
+        expected = torch.softmax(model(*dates), 1)[0, 1].numpy()
+    found = load(tmp_path / "bundle", "cpu").predict(before, after).probability
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert abs(NetworkDetector(model).predict(before, after).probability - expected).max() > 0.01
+
+
+@pytest.mark.parametrize("views", [("flips", (1.0,)), (None, (0.5,)), ("rotations", (1.0, 2.0))])
+def test_valid_pixels_go_with_the_views(views):
+    """In every view, what counts is where the image is not black."""
+    seen = []
+
+    class Noting(Detector):
+        def answers(self, before, after, valid=None):
+            for image, counted in zip(before, valid, strict=True):
+                seen.append((image, counted))
+            return [Answer(torch.zeros(1, *image.shape[-2:])) for image in before]
+
+    image = torch.zeros(3, 16, 32)
+    image[:, :8, 4:20] = 200.0
+    TestTimeAugmentation(Noting(), *views).answers([image], [image], [image[0] > 0])
+    assert len(seen) == (1 if views[0] is None else 4 * len(views[1]))
+    for shown, counted in seen:
+        assert counted.dtype == torch.bool and counted.shape == shown.shape[-2:] and 0 < counted.float().mean() < 1
+        assert torch.equal(counted, shown[0] > 100)
+
+
 def test_sizes_that_pad_alike_share_a_pass():
     model = convolutional(seed=2)
     passes = Passes(model)

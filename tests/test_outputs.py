@@ -204,6 +204,29 @@ def test_what_a_living_run_is_writing_stays(tmp_path):
         assert folder.exists()
 
 
+def test_content_is_on_the_disk_before_its_name_and_the_name_after_it(tmp_path, monkeypatch):
+    steps, sync, replace = [], os.fsync, Path.replace
+
+    def noted_sync(descriptor: int) -> None:
+        file = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        steps.append("folder" if file.is_dir() else file.read_text())
+        sync(descriptor)
+
+    def noted_replace(self: Path, target: Path) -> Path:
+        steps.append("replace")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    with replacing(tmp_path / "n.txt") as temporary:
+        temporary.write_text("all of it")
+    assert steps == ["all of it", "replace", "folder"]
+    steps.clear()
+    with replacing_folder(tmp_path / "box") as temporary:
+        (temporary / "a").write_text("new")
+    assert steps[-1] == "folder"
+
+
 def test_a_link_is_followed(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "n.txt").symlink_to(tmp_path / "disk" / "real.txt")

@@ -353,6 +353,7 @@ def test_the_hash_tells_pairs_and_labels_apart(data):
     first = evaluate(NetworkDetector(pointwise()), folder, pairs).protocol.pairs_hash
     assert evaluate(NetworkDetector(convolutional(0)), folder, pairs).protocol.pairs_hash == first
     assert evaluate(NetworkDetector(pointwise()), folder, pairs[1:]).protocol.pairs_hash != first
+    assert len(pairs) > 2 and evaluate(NetworkDetector(pointwise()), folder, pairs[::-1]).protocol.pairs_hash == first
     label = np.asarray(Image.open(data / "val" / "label" / "p5.png")).copy()
     label[-1, -1] = 255
     Image.fromarray(label).save(data / "val" / "label" / "p5.png")

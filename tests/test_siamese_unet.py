@@ -59,7 +59,8 @@ def test_the_card_says_what_the_encoder_takes(encoder, sizes):
     target = torch.randint(0, 2, (1, minimum, minimum))
     sum(model.train().loss(model.outputs(*pair(1, minimum, minimum)), target).values()).backward()
     with torch.no_grad():
-        probability = model.eval().change_probability(*(255 * date.abs() for date in pair(1, minimum + 1, 2 * minimum)))
+        dates = (model.prepare(255 * date.abs()) for date in pair(1, minimum + 1, 2 * minimum))
+        probability = model.eval().probability(model(*dates))[..., : minimum + 1, : 2 * minimum]
     assert probability.shape == (1, 1, minimum + 1, 2 * minimum)
     with pytest.raises(InputSizeError, match=f"multiples of {multiple}"):
         model(*pair(1, 2 * minimum + multiple // 2, 2 * minimum))

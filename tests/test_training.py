@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import types
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,17 @@ from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
 from bitemporal.inference import bundle as bundles
 from bitemporal.inference.bundle import load_network, read_description
 from bitemporal.metrics import MAIN_METRICS
-from bitemporal.models import ChangeModel, ModelOutput, create_model, model_card
+from bitemporal.models import ChangeModel, ModelOutput, create_model, model_card, registry
 from bitemporal.models.base import ParameterRule, TrainingDefaults
 from bitemporal.pairs.batch import Batch
 from bitemporal.run import fit, stages
 from bitemporal.run.fit import resume_step
-from bitemporal.run.folder import StageFolder
+from bitemporal.run.folder import RunFolder, StageFolder
 from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.processes import errors_of_started_processes
 from bitemporal.run.progress import MetricsTable
 from bitemporal.run.recipe import DistillRecipe, TrainRecipe
+from bitemporal.run.same_recipe import MAY_CHANGE, STEPS_OF, check_same_run
 from bitemporal.run.stages import DistillationRun
 from conftest import write_pair
 
@@ -115,6 +116,44 @@ def test_weight_decay_is_decoupled_from_the_gradient():
     Optimisation(TrainingDefaults(0.1, 0.5), 10, 0).optimiser(model).step()
     for old, new in zip(before, model.parameters(), strict=True):
         assert torch.allclose(new, old * (1 - 0.1 * 0.5))
+
+
+def test_moments_decay_as_documented():
+    """The second step of AdamW by its formula, with betas 0.9 and 0.999."""
+    model = create_model("test_fc")
+    optimiser = Optimisation(TrainingDefaults(0.1, 0.0), 10, 0).optimiser(model)
+    parameter = next(model.parameters())
+    values = []
+    for gradient in (1.0, -3.0):
+        values.append(parameter.detach().clone())
+        parameter.grad = torch.full_like(parameter, gradient)
+        optimiser.step()
+    mean = (0.9 * 0.1 * 1 + 0.1 * -3) / (1 - 0.9**2)
+    square = (0.999 * 0.001 * 1 + 0.001 * 9) / (1 - 0.999**2)
+    expected = values[1] - 0.1 * mean / (square**0.5 + 1e-8)
+    assert torch.allclose(parameter, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_clipped_to_the_norm_of_the_card(tiny_pairs, tmp_path, monkeypatch):
+    """So short a gradient is far below AdamW's epsilon, and moves no weight; without clipping every step moves one."""
+    card, build, options = registry._REGISTRY["test_fc"]
+    start = create_model("test_fc").state_dict()
+    moved = {}
+    for norm in (None, 1e-15):
+        training = replace(card.training, clip_norm=norm, weight_decay=0.0)
+
+        def build_equal(**arguments: Any) -> ChangeModel:
+            model = build(**arguments)
+            model.load_state_dict(start)
+            return model
+
+        monkeypatch.setitem(registry._REGISTRY, "test_fc", (replace(card, training=training), build_equal, options))
+        run = recipe(tiny_pairs, tmp_path / str(norm), model="test_fc", max_steps=2, lr=0.01, warmup_steps=0)
+        stages.train(run, QUIET)
+        after = weights(tmp_path / str(norm))
+        names = [name for name, _ in create_model("test_fc").named_parameters()]
+        moved[norm] = max(float((after[name] - start[name]).abs().max()) for name in names)
+    assert moved[None] > 1e-3 and moved[1e-15] < 1e-6
 
 
 def test_steps_see_the_pairs_as_the_recipe_says(tiny_pairs, tmp_path, monkeypatch):
@@ -216,6 +255,43 @@ def test_another_recipe_in_the_same_folder_is_refused(tiny_pairs, tmp_path):
     (tmp_path / "run/recipe.yaml").write_text("- no\n- recipe\n")
     with pytest.raises(RecipeError, match=r"recipe\.yaml: cannot be read"):
         stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
+
+
+OTHER_VALUES = {
+    "model": "test_fc", "model_options": {"reference_losses": True}, "pretrained": True, "validate_every": 3,
+    "batch_size": 2, "crop_size": 16, "lr": 0.5, "weight_decay": 0.5, "warmup_steps": 1, "augmentation": "none",
+    "precision": "bf16", "seed": 1, "validation_share": 0.2, "validation_seed": 1, "paper": True, "reuse": "other",
+    "teacher_model": "test_fc", "teacher_start": "scratch", "parts": 2, "thresholds": (0.1,), "lambda_": 0.5,
+    "criterion": "mse", "temperature": 3.0, "teachers": "part", "bands": (3, 2, 1), "image_range": (0.0, 99.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted({f.name for f in fields(DistillRecipe)} - {*STEPS_OF.values(), *MAY_CHANGE}))
+def test_a_run_resumes_with_the_same_value_of_every_field_alone(name, tmp_path):
+    other = {name: OTHER_VALUES.get(name, "other")}
+    for then, now in (({}, other), (other, {})):
+        folder = begun(distill_recipe(tmp_path, tmp_path / "run", **then))
+        check_same_run(distill_recipe(tmp_path, folder.path, **then), folder)
+        with pytest.raises(RecipeError, match=rf"another recipe; (.*, )?{name.rstrip('_')} \("):
+            check_same_run(distill_recipe(tmp_path, folder.path, **now), folder)
+
+
+def test_train_and_distill_do_not_resume_each_other(tmp_path):
+    trained = begun(recipe(tmp_path, tmp_path / "trained"))
+    with pytest.raises(RecipeError, match=r"another recipe; .*criterion \(None then, 'kl' now\)"):
+        check_same_run(distill_recipe(tmp_path, trained.path), trained)
+    distilled = begun(distill_recipe(tmp_path, tmp_path / "distilled"))
+    with pytest.raises(RecipeError, match=r"another recipe; .*criterion \('kl' then, None now\)"):
+        check_same_run(recipe(tmp_path, distilled.path), distilled)
+
+
+def begun(recipe: TrainRecipe) -> RunFolder:
+    """The folder of a run that has a checkpoint."""
+    folder = RunFolder(recipe.out)
+    recipe.to_yaml(folder.recipe)
+    folder.stage("origin").path.mkdir(exist_ok=True)
+    folder.stage("origin").checkpoint.write_bytes(b"checkpoint")
+    return folder
 
 
 def test_options_may_change_until_there_is_a_checkpoint(tiny_pairs, tmp_path):

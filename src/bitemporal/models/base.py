@@ -183,20 +183,6 @@ class ChangeModel(nn.Module, ABC):
             return normalised
         return F.pad(normalised, (0, padded_width - width, 0, padded_height - height))
 
-    def change_probability(self, before: Tensor, after: Tensor) -> Tensor:
-        """Probability of change for raw images of any size, which are normalised and padded; the answer is cropped.
-
-        Args:
-            before: Images of date 1, N x C x H x W in 0..255, of any type.
-            after: Images of date 2, the same shape.
-
-        Returns:
-            N x 1 x H x W float32 in [0, 1]; 0.5 is the network's own decision threshold.
-        """
-        height, width = before.shape[-2:]
-        logits: Tensor = self(self.prepare(before), self.prepare(after))
-        return self.probability(logits[..., :height, :width].float())
-
     def log_odds(self, logits: Tensor) -> Tensor:
         """Log-odds of change, N x 1 x h x w; 0 is the network's own decision threshold.
 

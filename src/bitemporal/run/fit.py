@@ -32,6 +32,7 @@ import bitemporal
 from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
 from bitemporal.files import not_there, sha256
 from bitemporal.imagery.masks import IGNORE
+from bitemporal.inference import NetworkDetector
 from bitemporal.inference.bundle import WEIGHTS, check_bundle, read_weights, save_bundle, write_weights
 from bitemporal.metrics import MAIN_METRICS, confusion_counts, metrics
 from bitemporal.models import ChangeModel, ModelCard
@@ -351,13 +352,13 @@ def validate(
         own supervised loss.
     """
     counts, losses = np.zeros(4, np.int64), [0.0, 0.0]
-    model.eval()
+    detector = NetworkDetector(model)  # in evaluation mode
     for batches in loader:
         for batch in batches:
             with fabric.autocast():
-                probability = model.change_probability(batch.before.to(fabric.device), batch.after.to(fabric.device))
-            for mask, target in zip(probability[:, 0].cpu().numpy() > 0.5, batch.target.numpy(), strict=True):
-                counts += confusion_counts(mask, target)
+                answers = detector.answers(list(batch.before), list(batch.after))
+            for answer, target in zip(answers, batch.target.numpy(), strict=True):
+                counts += confusion_counts(answer.probability[0].cpu().numpy() > 0.5, target)
             for loss in _pair_losses(fabric, model, batch) if with_loss else ():
                 losses = [losses[0] + loss, losses[1] + 1]
     model.train()
