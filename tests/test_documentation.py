@@ -192,3 +192,14 @@ def test_options_named_in_the_text_exist(page):
         _, parser, left = parse(words)
         known = parser._option_string_actions
         assert {word.partition("=")[0] for word in left if word.startswith("-")} <= known.keys(), span
+
+
+def test_pages_of_examples_have_examples():
+    """The tests above pass on a page without any."""
+    with_examples = {
+        page.stem
+        for page in PAGES
+        if any(block.language in ("python", "yaml") or commands_of(block) for block in blocks_of(page))
+    }
+    assert {"README", "archive", "command-line", "inference", "metrics", "own-training-loop", "pairs"} <= with_examples
+    assert {"scenes", "synthetic", "training"} <= with_examples
