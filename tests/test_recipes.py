@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import math
 import re
 import shlex
 import shutil
@@ -20,7 +21,8 @@ from bitemporal.cli.main import COMMANDS, main
 from bitemporal.cli.parser import make_parser
 from bitemporal.cli.predict_scene import predict_scene
 from bitemporal.cli.train import train
-from bitemporal.models import create_model, registry
+from bitemporal.errors import RecipeError
+from bitemporal.models import create_model, model_card, registry
 from bitemporal.run.recipe import DistillRecipe, TrainRecipe
 from bitemporal.run.stages import DistillationRun
 
@@ -205,3 +207,30 @@ def test_a_file_of_options_that_cannot_be_used_is_named(content, tmp_path, capsy
     with pytest.raises(SystemExit, match="2"):
         main(["train", "--config", str(file)])
     assert str(file) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        *(("max_steps", value) for value in (0, -1, 10**18, math.nan, math.inf)),
+        *(("batch_size", value) for value in (0, -8, 10**12)),
+        *(("crop_size", value) for value in (0, -1, 10**9)),
+        *(("validate_every", value) for value in (0, 10**18)),
+        *(("warmup_steps", value) for value in (-1, 10**18)),
+        *(("seed", value) for value in (-1, 2**64)),
+        *(("teacher_steps", value) for value in (0, 10**18)),
+        *(("temperature", value) for value in (0.0, 1e308, 1e-308, -1.0, math.nan, math.inf)),
+        *(("lr", value) for value in (0.0, math.nan, math.inf)),
+    ],
+)
+def test_numbers_that_no_machine_can_do_are_refused_before_any_work(tmp_path, field, value):
+    with pytest.raises(RecipeError, match=f"^{field}: found"):
+        DistillRecipe(model="test_fc", data="d", out=str(tmp_path / "r"), **{field: value})
+    assert not (tmp_path / "r").exists()
+
+
+def test_crops_that_this_machine_cannot_hold_are_refused_before_any_work(tmp_path):
+    recipe = TrainRecipe(model="test_fc", data="d", out=str(tmp_path / "r"), batch_size=2**16, crop_size=2**15)
+    with pytest.raises(RecipeError, match=r"batch_size, crop_size: .* choose smaller ones"):
+        recipe.check_memory(model_card("test_fc"))
+    TrainRecipe(model="test_fc", data="d", out="r").check_memory(model_card("test_fc"))

@@ -311,3 +311,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*words[:3], "--scene", "64"]) == 1
     assert main(["data", "synth", str(tmp_path / "scene"), "--scene", "64"]) == 0
     assert sorted(path.name for path in (tmp_path / "scene").iterdir()) == ["after.tif", "before.tif", "label.tif"]
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"pairs": {"train": 10**12}}, r"^pairs: .* GB are free"),
+        ({"size": 0}, r"^size: found 0 x 0"),
+        ({"size": 10**9}, r"^size: found"),
+        ({"size": -64}, r"^size: found"),
+        ({"gsd": math.nan}, r"^gsd: found"),
+        ({"gsd": math.inf}, r"^gsd: found"),
+    ],
+)
+def test_sets_that_cannot_be_made_here_are_refused_before_any_work(tmp_path, settings, message):
+    with pytest.raises(OptionError, match=message):
+        write_folder(tmp_path / "set", **settings)
+    assert list(tmp_path.iterdir()) == []

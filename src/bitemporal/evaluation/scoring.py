@@ -23,6 +23,7 @@ from bitemporal.imagery.training_images import look_at
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.inference.combining import SlidingWindow, TestTimeAugmentation
 from bitemporal.inference.detector import check_detector
+from bitemporal.inference.options import check_batch_size
 from bitemporal.method.car import CarPartition, change_area_ratio
 from bitemporal.metrics import confusion_counts
 from bitemporal.pairs import Pair, PairFolder, check_pairs, resolve_decoding
@@ -72,8 +73,7 @@ def evaluate(
         OptionError: When the batch size is below 1, the threshold is not from 0 to below 1, or something else than a
             detector, a folder and its pairs is given.
     """
-    if batch_size < 1:
-        raise OptionError(f"batch_size: found {batch_size}, expected at least 1")
+    check_batch_size(batch_size)
     check_detector(detector)
     settings = MaskSettings.of(detector, threshold)
     labelled = _labelled(folder, pairs)

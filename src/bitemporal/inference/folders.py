@@ -24,6 +24,7 @@ from bitemporal.imagery.places import Place
 from bitemporal.imagery.scale import image_notes, to_channels
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference.detector import Detector, check_detector
+from bitemporal.inference.options import check_batch_size
 from bitemporal.inference.places import NO_DATA, is_placed_mask, place_of_pair, write_placed
 from bitemporal.outputs import Kind, Output, check_outputs, replacing
 from bitemporal.pairs.folder import size_fault, unit_fault
@@ -105,8 +106,7 @@ def predict_files(
         OutputError: When an output would replace an input or a file that bitemporal did not write, or has an
             unusable name.
     """
-    if batch_size < 1:
-        raise OptionError(f"batch_size: found {batch_size}, expected at least 1")
+    check_batch_size(batch_size)
     check_detector(detector)
     reading = detector.reading(bands, image_range)
     first, second, masks = Path(before), Path(after), Path(output)

@@ -7,6 +7,22 @@ from bitemporal.errors import OptionError
 Augmentation = Literal["flips", "rotations", "flips-rotations"]
 
 
+LARGEST_TILE = 2**15
+"""Sides of larger tiles fit no memory, whatever the network."""
+
+LARGEST_BATCH = 2**16
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a number of pairs, or tiles, at once that is none, or fits no memory.
+
+    Raises:
+        OptionError: When it is below 1 or above 65,536.
+    """
+    if not 1 <= batch_size <= LARGEST_BATCH:
+        raise OptionError(f"batch_size: found {batch_size}, expected at least 1 and at most {LARGEST_BATCH:,}")
+
+
 def check_tiles(tile: int | None, stride: int | None) -> None:
     """Refuse a tile and a stride that do not go together.
 
@@ -19,7 +35,7 @@ def check_tiles(tile: int | None, stride: int | None) -> None:
     """
     if tile is None and stride is not None:
         raise OptionError(f"stride: found {stride} without a tile; give tile too")
-    if tile is not None and tile < 1:
-        raise OptionError(f"tile: found {tile}, expected 1 or more")
+    if tile is not None and not 1 <= tile <= LARGEST_TILE:
+        raise OptionError(f"tile: found {tile}, expected 1 or more, and at most {LARGEST_TILE:,}")
     if tile is not None and stride is not None and not 1 <= stride <= tile:
         raise OptionError(f"stride: found {stride}, expected 1 to the tile's side, {tile}")

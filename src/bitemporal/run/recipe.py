@@ -33,6 +33,10 @@ _DEFAULTS = {"teachers": "all", "criterion": "kl"}
 
 _COMMAND_WORKERS = 2
 
+_STEPS = 10**9
+_MOST = {"batch_size": 2**16, "crop_size": 2**15, "devices": 2**16}
+"""What no machine does more of; how much memory there is here is seen when a run begins."""
+
 STAGES = ("origin", "teachers", "control", "student", "verdict")
 """Stages of a distillation run, in order."""
 
@@ -95,11 +99,14 @@ class TrainRecipe(PairOptions):
         """
         check_bands(self.bands)
         check_image_range(self.image_range, self.bands)
-        for name in ("max_steps", "validate_every", "batch_size", "crop_size", "devices"):
-            _require(self, name, lambda v: v >= 1, "at least 1")
+        for name, most in {"max_steps": _STEPS, "validate_every": _STEPS, **_MOST}.items():
+            _require_between(self, name, 1, most)
+        for name in ("seed", "validation_seed"):
+            _require(self, name, lambda v: 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1")
         _require(self, "lr", lambda v: 0 < v < math.inf, "a number above 0")
-        for name in ("workers", "weight_decay", "warmup_steps"):
+        for name in ("workers", "weight_decay"):
             _require(self, name, lambda v: 0 <= v < math.inf, "0 or more")
+        _require_between(self, "warmup_steps", 0, _STEPS)
         _require(self, "validation_share", lambda v: 0 < v < 1, "between 0 and 1")
         if self.batch_size is not None and self.batch_size % self.devices:
             raise RecipeError(
@@ -109,6 +116,27 @@ class TrainRecipe(PairOptions):
     def of_command(self) -> Self:
         """The recipe as a command runs it: with loading processes, where it does not say how many."""
         return self if self.workers is not None else dataclasses.replace(self, workers=_COMMAND_WORKERS)
+
+    def check_memory(self, card: ModelCard) -> None:
+        """Refuse crops that this machine cannot even hold as pixels.
+
+        Args:
+            card: The card of the network, for the number of pairs where the recipe gives none.
+
+        Raises:
+            RecipeError: Naming both fields.
+        """
+        if not hasattr(os, "sysconf"):  # Windows
+            return
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        pairs = self.training(card).batch_size
+        needed = pairs // self.devices * self.crop_size**2 * self.channels * 2 * 4
+        if needed > memory:
+            raise RecipeError(
+                f"batch_size, crop_size: {pairs} pairs of {self.crop_size} x {self.crop_size} pixels take "
+                f"{needed / 1e9:.3g} GB before any network sees them, and this machine has {memory / 1e9:.3g} GB; "
+                "choose smaller ones"
+            )
 
     @property
     def channels(self) -> int:
@@ -259,10 +287,10 @@ class DistillRecipe(TrainRecipe):
             if getattr(self, name) is None:
                 self._set(name, value)
         for name in ("teacher_steps", "student_steps"):
-            _require(self, name, lambda v: v >= 1, "at least 1")
+            _require_between(self, name, 1, _STEPS)
         _require(self, "lambda_", lambda v: 0 <= v < math.inf, "0 or more")
         _ = self.chosen_criterion
-        _require(self, "temperature", lambda v: 0 < v < math.inf, "a number above 0")
+        _require(self, "temperature", lambda v: 1e-3 <= v <= 1e3, "a number from 0.001 to 1000")
         if self.teacher_start == "origin" and self.teacher_model not in (None, self.model):
             raise RecipeError(
                 f"teacher_start: found origin, but the teachers are {self.teacher_model} and the origin is "
@@ -315,6 +343,10 @@ class DistillRecipe(TrainRecipe):
             PartitionError: When the thresholds are not increasing ratios.
         """
         return CarPartition.of_options(self.parts, self.thresholds) or CarPartition()
+
+
+def _require_between(recipe: TrainRecipe, name: str, least: int, most: int) -> None:
+    _require(recipe, name, lambda value: least <= value <= most, f"at least {least} and at most {most:,}")
 
 
 def _require(recipe: TrainRecipe, name: str, holds: Callable[[Any], bool], expected: str) -> None:

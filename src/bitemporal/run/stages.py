@@ -55,6 +55,7 @@ class TrainingRun:
         self.recipe, self.folder, self.overwrite = recipe, RunFolder(recipe.out), overwrite
         self.console = console or Console(stderr=True, quiet=not is_first_process())
         _check_networks(recipe)
+        recipe.check_memory(model_card(recipe.model))
         with self.locked():
             check_same_run(recipe, self.folder)
             check_lengths(recipe, self.folder)

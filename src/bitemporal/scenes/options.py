@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from bitemporal.errors import OptionError
+from bitemporal.inference.options import LARGEST_BATCH, LARGEST_TILE
 from bitemporal.texts import harmless
 
 GridChoice = Literal["before", "intersection", "union"]
@@ -135,10 +136,14 @@ class SceneOptions(DateOptions, MapOptions):
             OptionError: When one cannot be used.
         """
         super().__post_init__()
-        for name, least in (("tile", 1), ("overlap", 0), ("batch_size", 1)):
+        for name, least, most in (
+            ("tile", 1, LARGEST_TILE),
+            ("overlap", 0, LARGEST_TILE),
+            ("batch_size", 1, LARGEST_BATCH),
+        ):
             value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise OptionError(f"{name}: found {value}, expected at least {least}")
+            if value is not None and not least <= value <= most:
+                raise OptionError(f"{name}: found {value}, expected at least {least} and at most {most:,}")
         for name, choices in (("grid", get_args(GridChoice)), ("routing", get_args(Routing))):
             if getattr(self, name) not in choices:
                 raise OptionError(f"{name}: found {getattr(self, name)!r}, expected one of {', '.join(choices)}")

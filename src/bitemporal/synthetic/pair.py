@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.errors import OptionError
+from bitemporal.imagery.decode import MAX_PIXELS
 from bitemporal.synthetic.changes import CHANGE_KINDS, Change, ChangeKind, Plan, Planner, cover_map, make_plan
 from bitemporal.synthetic.conditions import draw_conditions
 from bitemporal.synthetic.ground import Grid, Mask, Noise, Use, make_parcels, make_ways
@@ -148,7 +149,7 @@ def make_scene(
     Raises:
         OptionError: When an argument is outside its range.
     """
-    _check(seed, height, width, car, gsd, kinds)
+    check_settings(seed, height, width, car, gsd, kinds)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(8)]
     if car is None:
         car = CarDistribution().draw(streams[0])
@@ -168,13 +169,19 @@ def make_scene(
     return SyntheticPair(images[0], images[1], cropped.astype(np.uint8), tuple(sorted(shown)))
 
 
-def _check(
+def check_settings(
     seed: int, height: int, width: int, car: float | None, gsd: float, kinds: Sequence[ChangeKind] | None
 ) -> None:
+    """Refuse settings of ``make_scene`` that are outside their range.
+
+    Raises:
+        OptionError: Naming the first of them.
+    """
     if seed < 0:
         raise OptionError(f"seed: found {seed}, expected an integer of at least 0")
-    if min(height, width) < 32:
-        raise OptionError(f"size: found {height} x {width} pixels, expected at least 32 x 32")
+    if not (min(height, width) >= 32 and height * width <= MAX_PIXELS):
+        most = f"at most {MAX_PIXELS // 10**6} Mpx, which is what is read"
+        raise OptionError(f"size: found {height} x {width} pixels, expected at least 32 x 32 and {most}")
     if car is not None and not 0 <= car <= 1:
         raise OptionError(f"car: found {car}, expected a change area ratio in [0, 1]")
     if not 0.2 <= gsd <= 2:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from bitemporal.errors import MissingExtraError, OptionError, OutputError
 from bitemporal.imagery.training_images import SYNTHETIC, SYNTHETIC_SCENE
 from bitemporal.outputs import NEW_FOLDER, Kind, Output, check_outputs, locked, replacing, replacing_folder
 from bitemporal.synthetic.changes import ChangeKind
-from bitemporal.synthetic.pair import CarDistribution, make_pair, make_scene
+from bitemporal.synthetic.pair import CarDistribution, check_settings, make_pair, make_scene
 from bitemporal.workers import check_workers, map_in_processes
 
 GENERATOR = 1
@@ -32,6 +33,10 @@ UTM = 32649
 
 ORIGIN = (480_000.0, 2_560_000.0)
 """Easting and northing in metres of the top left corner of a scene."""
+
+
+_BYTES = 4
+"""Bytes of the files of a pair, by pixel, at least."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,15 @@ def write_folder(
     if seed < 0:
         raise OptionError(f"seed: found {seed}, expected at least 0")
     check_workers(workers)
+    check_settings(seed, size, size, None, gsd, kinds)
     target = Path(root)
+    existing = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.is_dir())
+    free, needed = shutil.disk_usage(existing).free, sum(pairs.values()) * size**2 * _BYTES
+    if needed > free:
+        raise OptionError(
+            f"pairs: {sum(pairs.values()):,} of {size} x {size} pixels take about {needed / 1e9:.3g} GB, but "
+            f"{free / 1e9:.3g} GB are free in {existing}; write fewer or smaller ones, or choose another place"
+        )
     settings: dict[str, Any] = {
         "generator": GENERATOR,
         "pairs": pairs,
