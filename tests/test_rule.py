@@ -6,6 +6,8 @@ A command that is new needs a line in ``COMMANDS_TRIED``.
 import hashlib
 import os
 import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import bitemporal
+from bitemporal import outputs
 from bitemporal.cli.main import COMMANDS, main
+from bitemporal.inference import predict_files
+from bitemporal.run.folder import RunFolder
 from bitemporal.synthetic import write_scene
+from remedies import follow_options
 
 TRAINING = "--data pairs --max-steps 1 --batch-size 2 --crop-size 32 --workers 0 --model test_tinycd"
 BUNDLE = "run/student/bundle"
@@ -191,3 +198,120 @@ def test_every_command_keeps_what_it_did_not_write(tried, world, tmp_path, monke
     }
     assert after.keys() == standing.keys()
     assert not tried.overwrites or all(after[name] != standing[name] for name in outputs)
+
+
+def test_a_recipe_of_the_users_is_never_rewritten(world, tmp_path, monkeypatch, capsys):
+    folder = copied(world, tmp_path / "w", monkeypatch)
+    (folder / "out").mkdir()
+    own = "# mine\nmodel: test_tinycd\ndata: ../pairs\nmax_steps: 1\nbatch_size: 2\ncrop_size: 32\nworkers: 0\n"
+    (folder / "out" / "recipe.yaml").write_text(own)
+    standing = content(folder)
+    command = "train --config out/recipe.yaml --out out".split()
+    for words in (command, [*command, "--overwrite"]):
+        assert status_of(words) == 1
+        assert "a recipe of your own is never rewritten" in (said := capsys.readouterr().err)
+        assert content(folder) == standing
+    assert follow_options(said, command) == [["--out", "out-3"]]  # out-2 is a file of the test's
+    assert content(folder)["out/recipe.yaml"] == standing["out/recipe.yaml"]
+
+
+@pytest.mark.parametrize("added", ["", "# a comment of mine\n"])
+def test_a_run_resumes_with_its_own_recipe(added, world, tmp_path, monkeypatch):
+    folder = copied(world, tmp_path / "w", monkeypatch)
+    recipe = folder / "run" / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + added)
+    standing = content(folder)
+    assert status_of("distill --config run/recipe.yaml --out run".split()) == 0
+    after = content(folder)
+    assert after.keys() == standing.keys() and after["run/recipe.yaml"] == standing["run/recipe.yaml"]
+
+
+@pytest.mark.parametrize("data", ["out/origin", "out", "pairs"])
+def test_a_run_never_writes_into_its_data(data, world, tmp_path, monkeypatch, capsys):
+    folder = copied(world, tmp_path / "w", monkeypatch)
+    place = "pairs/runs/x" if data == "pairs" else "out"
+    if data != "pairs":
+        shutil.copytree(folder / "pairs", folder / data)
+    standing = content(folder)
+    words = [*TRAINING.replace("--data pairs", f"--data {data}").split(), "--out", place]
+    assert status_of(["train", *words, "--overwrite"]) == 1
+    assert "never written to" in (said := capsys.readouterr().err)
+    assert content(folder) == standing
+    assert follow_options(said, ["train", *words])
+
+
+def test_a_run_that_is_written_is_left_alone_by_others(world, tmp_path, monkeypatch, capsys):
+    folder = copied(world, tmp_path / "w", monkeypatch)
+    standing = content(folder)
+    with RunFolder("run").locked(), ThreadPoolExecutor(1) as other:
+        for words in (
+            f"distill {TRAINING} --out run",
+            "distill --config run/recipe.yaml --out run",
+            f"train {TRAINING} --out run",
+            f"evaluate {BUNDLE} pairs -o run/scores/test/student.json",
+        ):
+            assert other.submit(status_of, words.split()).result() == 1, words
+            assert "another run is writing it" in capsys.readouterr().err
+    assert content(folder) == standing
+
+
+def killed(words: list[str], at: int) -> bool:
+    """Run a command in a copy of this process that is killed when it has made so many temporary files."""
+    process = os.fork()
+    if process == 0:
+        make, left = outputs._make_temporary, iter(range(at))
+
+        def make_and_die(*arguments):
+            made = make(*arguments)
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return made
+
+        outputs._make_temporary = make_and_die
+        try:
+            status_of(words)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("words", "points"),
+    [
+        ("data stats pairs -o out", (0, 1)),
+        ("data split flat -o out.csv", (0,)),
+        ("data synth out --pairs 3 --size 32 --workers 1", (0,)),
+        ("data synth out --scene 64", (0, 1, 3)),
+        (f"train {TRAINING} --out out", (0, 1, 2, 3, 4)),
+        (f"predict pairs/test/A pairs/test/B --bundle {BUNDLE} -o out --probability maps", (0, 1)),
+        (f"evaluate {BUNDLE} pairs -o out.json", (0, 1)),
+        ("compare run/scores/test/control.json run/scores/test/student.json -o out.json", (0,)),
+        ("report run -o out.html", (0,)),
+        (f"import {BUNDLE}/weights.safetensors --model test_tinycd -o out", (0, 1, 2)),
+    ],
+)
+def test_what_a_killed_command_leaves_is_gone_after_the_next_run(words, points, world, tmp_path, monkeypatch, capsys):
+    alone = copied(world, tmp_path / "alone", monkeypatch)
+    assert status_of(words.split()) == 0, capsys.readouterr().err
+    folder = copied(world, tmp_path / "w", monkeypatch)
+    for point in points:
+        assert killed(words.split(), point), f"it makes no more than {point} temporary files"
+        assert {*content(folder)} - {*content(alone)}, "it leaves something"
+    assert status_of(words.split()) == 0, capsys.readouterr().err
+    assert content(folder).keys() == content(alone).keys()
+
+
+def test_threads_may_predict_the_same_files_into_one_folder(world, tmp_path, monkeypatch):
+    folder = copied(world, tmp_path / "w", monkeypatch)
+    for date, image in (("A", "before.tif"), ("B", "after.tif")):
+        shutil.copytree(folder / "pairs" / "test" / date, folder / date)
+        for number in range(4):
+            shutil.copy(folder / image, folder / date / f"scene{number}.tif")
+    expected = predict_files(bitemporal.load(BUNDLE, "cpu"), "A", "B", "alone")
+
+    def predict(_: int) -> int:
+        return len(predict_files(bitemporal.load(BUNDLE, "cpu"), "A", "B", "out", probability="maps").masks)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert {*pool.map(predict, range(8))} == {len(expected.masks)}
+    assert content(folder / "out") == content(folder / "alone")

@@ -57,14 +57,14 @@ class Kind:
     def stands_at(self, path: Path) -> bool:
         """Whether an earlier output of this kind stands there."""
         try:
-            return self.is_ours(path)
+            return (path.is_file() or path.is_dir()) and self.is_ours(path)  # a pipe would be waited for
         except Exception:  # the bytes of another file can make a reader raise anything
             return False
 
     def may_replace(self, path: Path) -> bool:
         """Whether what stands there may be replaced when the user says so: any file, but no folder of other files."""
         if self.endings:
-            return True
+            return path.is_file() or not path.exists()
         return self.holds_no_other(path)
 
     def holds_no_other(self, folder: Path) -> bool:
@@ -79,9 +79,6 @@ def _matches(path: Path, pattern: str) -> bool:
     """Whether a relative path is one of a pattern's, part by part; before Python 3.13, ``Path`` matches ends alone."""
     return len(path.parts) == pattern.count("/") + 1 and path.match(pattern)
 
-
-NEW_FOLDER = Kind("an empty folder", lambda path: path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
-"""A folder that must be new, or empty."""
 
 _READ_BY_COMMAND: ContextVar[tuple[Path, ...]] = ContextVar("_READ_BY_COMMAND", default=())
 

@@ -18,7 +18,7 @@ from bitemporal.run.fit import BEST_WEIGHTS, read_checkpoint
 from bitemporal.run.folder import CONTROL, DETECTORS, O_P, ORIGIN, STUDENT, RunFolder, StageFolder, teacher_stage
 from bitemporal.run.lengths import is_trained
 from bitemporal.run.recipe import DistillRecipe, TrainRecipe, is_written_recipe
-from bitemporal.run.same_recipe import recipe_then, same_value
+from bitemporal.run.same_recipe import MAY_CHANGE, recipe_then, same_value
 
 
 def _is_best(path: Path) -> bool:
@@ -94,7 +94,7 @@ def _may_write_recipe(recipe: TrainRecipe, run: RunFolder) -> bool:
     if writes_recipe(recipe, run):
         return not run.recipe.is_symlink()
     before, now = recipe_then(run), recipe.to_dict()
-    return all(name in before and same_value(before[name], now[name]) for name in now if name not in ("out", "data"))
+    return all(name in before and same_value(before[name], now[name]) for name in now if name not in MAY_CHANGE)
 
 
 def _stages(recipe: TrainRecipe) -> Iterator[str]:
