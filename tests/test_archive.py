@@ -573,7 +573,11 @@ def test_a_missing_extra_is_named_by_the_command(words, archive):
     command = [sys.executable, "-c", script, *words.split(), "--bundle", "bundle"]
     done = subprocess.run(command, cwd=archive, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert f"bitemporal {words.split()[0]}: scenes need rasterio" in done.stderr and "bitemporal[geo]" in done.stderr
+    assert (
+        f"bitemporal {words.split()[0]}: bitemporal.scenes" in done.stderr
+        and " needs rasterio, " in done.stderr
+        and "bitemporal[geo]" in done.stderr
+    )
 
 
 def test_no_worker_is_refused_by_the_command(archive, tmp_path, capsys):
@@ -585,3 +589,14 @@ def test_no_worker_is_refused_by_the_command(archive, tmp_path, capsys):
 def test_no_worker_is_refused(archive, tmp_path):
     with pytest.raises(OptionError, match="workers: found 0"):
         predict_archive(plan(archive, tmp_path), [], workers=0)
+
+
+def test_scenes_that_fail_in_the_same_way_are_said_once(archive, tmp_path, capsys):
+    rows = "".join(f"s{i},{archive}/none{i}.tif,{archive}/a0.tif\n" for i in range(9))
+    (tmp_path / "scenes.csv").write_text(f"id,before,after\n{rows}s9,{archive}/b0.tif,{archive}/bad.tif\n")
+    words = ["--manifest", str(tmp_path / "scenes.csv"), "--bundle", str(archive / "bundle"), "--device", "cpu"]
+    assert main(["predict-archive", *words, "-o", str(tmp_path / "out")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "s0", "s1", "s2", "and 6 more scenes in the same way; status.csv has them all", "s9",
+    ]  # fmt: skip

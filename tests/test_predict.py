@@ -1,3 +1,5 @@
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -224,7 +226,9 @@ def test_tiles_in_different_places_and_files_of_others_stay_untouched(bundles, t
     words = ["predict", str(bundles / "A"), str(bundles / "B"), "--bundle", str(bundles / "origin")]
     words += ["-o", str(bundles / "out")]
     assert main(words) == 1
-    assert "1.tif: lie on different pixels of the ground, expected the same" in capsys.readouterr().err
+    assert (
+        "1.tif: and its image after lie on different pixels of the ground, expected the same" in capsys.readouterr().err
+    )
     assert {path.name for path in (bundles / "out").iterdir()} == {"0.tif", "bare.png"}
     write_raster(bundles / "out" / "0.tif", np.zeros((1, 3, 3), np.uint8))
     label = (bundles / "out" / "0.tif").read_bytes()
@@ -242,3 +246,22 @@ def test_folders_whose_stems_are_spelt_differently(bundles, capsys):
     assert main(["predict", *words, "-o", str(bundles / "out")]) == 0
     assert {path.name for path in (bundles / "out").iterdir()} == {"0.png", "1.png", "2.png"}
     assert "leading zeros" in capsys.readouterr().err
+
+
+def test_one_fault_of_many_images_is_said_once(bundles, capsys):
+    before, after = pair_of_car(50, 17, 23)
+    for i in range(9):
+        save(bundles / f"A/{i}.png", before)
+        if i < 2:
+            save(bundles / f"B/{i}.png", after)
+        elif i < 7:
+            save(bundles / f"B/{i}.png", after[:9])
+    words = ["predict", str(bundles / "A"), str(bundles / "B"), "--bundle", str(bundles / "origin"), "--device", "cpu"]
+    assert main([*words, "-o", str(bundles / "masks")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "7 fault(s), the images concerned were left out:"
+    assert sum("before is " in line for line in lines) == 4  # three files, and the number of the others
+    assert any(re.match(r"  and 2 more files: before is ", line) for line in lines)
+    assert sum(line.startswith("    -> ") for line in lines) == 2
+    assert main([*words, "-o", str(bundles / "again"), "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)["faults"]) == 7

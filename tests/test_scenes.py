@@ -1483,7 +1483,7 @@ def test_the_cache_of_blocks_is_of_the_size_that_was_meant():
 def test_a_missing_extra_is_an_error_that_names_it(module):
     script = f"import sys; sys.modules[{module!r}] = None\nfrom bitemporal.scenes import predict_scene"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert f"MissingExtraError: scenes need {module}" in done.stderr
+    assert f"MissingExtraError: bitemporal.scenes.predict_scene needs {module}" in done.stderr
     assert "pip install 'bitemporal[geo]'" in done.stderr
 
 

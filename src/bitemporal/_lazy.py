@@ -3,6 +3,8 @@
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 
+from bitemporal.errors import MissingExtraError
+
 
 def on_first_use(
     package: str, names: Mapping[str, Sequence[str]]
@@ -14,12 +16,21 @@ def on_first_use(
     Args:
         package: Name of the package.
         names: Public names by their module, which is given below the package.
+
+    Returns:
+        Both; the first one raises ``MissingExtraError`` for a name that needs a package that is not installed.
     """
     homes = {name: f"{package}.{module}" for module, own in names.items() for name in own}
 
     def get(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(homes[name]), name)
+        try:
+            module = importlib.import_module(homes[name])
+        except ModuleNotFoundError as error:
+            if (missing := MissingExtraError.of(error, f"{package}.{name}")) is None:
+                raise
+            raise missing from error
+        return getattr(module, name)
 
     return get, lambda: sorted(homes)

@@ -56,5 +56,31 @@ class DownloadError(BitemporalError):
     """A data set could not be fetched, verified or unpacked."""
 
 
+_EXTRAS = {
+    **dict.fromkeys(
+        ("affine", "geopandas", "pandas", "pyarrow", "pyogrio", "pyproj", "rasterio", "shapely", "skimage"), "geo"
+    ),
+    "ray": "cluster",
+    "tensorboard": "track",
+}
+"""Packages of the extras, by the names that they are imported by -> extra."""
+
+
 class MissingExtraError(BitemporalError):
     """An optional dependency is needed; the text names the extra that installs it."""
+
+    @classmethod
+    def of(cls, error: ImportError, what: str = "this") -> "MissingExtraError | None":
+        """The error for a package that is not installed; ``None`` for one that belongs to no extra.
+
+        Args:
+            error: What importing it has raised.
+            what: What needs the package.
+        """
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            return None
+        return cls(
+            f"{what} needs {package}, which is not installed; install it with "
+            f"`pip install 'bitemporal[{_EXTRAS[package]}]'`"
+        )

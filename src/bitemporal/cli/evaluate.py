@@ -101,7 +101,7 @@ def evaluate(
         if is_raster:
             of_pairs = [field.name for field in fields(PairOptions) if field not in fields(LabelOptions)]
             pair_options.refuse(f"{bundle} is a raster", of_pairs)
-            from bitemporal.evaluation.rasters import evaluate_raster  # needs the extra for rasters
+            from bitemporal import evaluate_raster  # needs the extra for rasters
 
             result = evaluate_raster(
                 bundle, data, partition=partition, settings=settings, block=block, within=within, mask=mask,

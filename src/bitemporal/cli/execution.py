@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from bitemporal.cli import signals
 from bitemporal.cli.outcome import Outcome
-from bitemporal.errors import BitemporalError
+from bitemporal.errors import BitemporalError, MissingExtraError
 from bitemporal.files import without_nan
 from bitemporal.own_networks import remember_modules
 from bitemporal.remedies import as_option
@@ -95,6 +95,8 @@ def _explanation(error: Exception, values: Mapping[str, Any]) -> str | None:
     """
     if isinstance(error, BitemporalError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError) and (missing := MissingExtraError.of(error)):
+        return str(missing)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         reason = str(error).partition("\n")[0]
         return f"out of memory ({reason}){_less_memory(values)}"

@@ -1,6 +1,7 @@
 """``bitemporal predict``."""
 
 import sys
+from pathlib import Path
 
 from bitemporal.cli.detector import DetectorOptions
 from bitemporal.cli.outcome import Outcome
@@ -46,6 +47,7 @@ def predict(
         Status 1 when some pair could not be predicted.
     """
     from bitemporal.inference import predict_files
+    from bitemporal.pairs.check import fault_lines
 
     report = predict_files(
         detector.load(),
@@ -65,8 +67,9 @@ def predict(
         print(f"note: {harmless(note)}", file=sys.stderr)
     if report.faults:
         print(f"{len(report.faults)} fault(s), the images concerned were left out:", file=sys.stderr)
-    for fault in report.faults:
-        print(f"  {harmless(str(fault))}", file=sys.stderr)
+    faults = [(fault.path, fault.what, fault.remedy, "") for fault in report.faults]
+    for line in fault_lines(faults, Path()):
+        print(harmless(line), file=sys.stderr)
     return Outcome(
         {"masks": report.masks, "notes": report.notes, "faults": [str(fault) for fault in report.faults]},
         status=1 if report.faults else 0,

@@ -1,9 +1,11 @@
 """``bitemporal predict-archive``."""
 
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bitemporal import scenes
 from bitemporal.cli.detector import DetectorOptions
@@ -11,6 +13,12 @@ from bitemporal.cli.outcome import Outcome
 from bitemporal.errors import OptionError
 from bitemporal.tables import make_table, print_table
 from bitemporal.texts import harmless
+
+if TYPE_CHECKING:
+    from bitemporal.scenes.manifest import SceneFiles
+
+_NAMED = 3
+"""Scenes named of those that fail in the same way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +105,32 @@ def predict_archive(
         make_table(("scene", "status", "CAR", "hectares", "seconds", "tries"), map(_row, statuses), text_columns=2)
     )
     failed = [status for status in statuses if status.status == "failed"]
-    for status in failed:
-        print(harmless(f"{status.id}: {status.error}"), file=sys.stderr)
+    for line in _failures(statuses, entries):
+        print(harmless(line), file=sys.stderr)
     done = len(statuses) - len(failed)
     print(f"{done} of {len(statuses)} scenes in {output}; status.csv there lists them all")
     if merge is not None and done:
         print(f"polygons of {done} scenes in {merge}")
     return Outcome([asdict(status) for status in statuses], status=1 if failed else 0)
+
+
+def _failures(statuses: Sequence[scenes.SceneStatus], entries: "Sequence[SceneFiles]") -> list[str]:
+    """Why scenes failed; of many that failed in the same way, but for the names of their own files, the first ones."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for status, scene in zip(statuses, entries, strict=True):
+        if status.status == "failed":
+            kind = status.error.partition(" (did you mean ")[0]  # other names for each
+            for own in sorted({*scene.before, *scene.after, *scene.mask, status.id}, key=len, reverse=True):
+                kind = kind.replace(own, "")
+            same[kind].append(f"{status.id}: {status.error}")
+    lines = []
+    for failures in same.values():
+        # a line in place of one scene would save nothing
+        named = failures if len(failures) <= _NAMED + 1 else failures[:_NAMED]
+        lines += named
+        if more := len(failures) - len(named):
+            lines.append(f"and {more:,} more scenes in the same way; status.csv has them all")
+    return lines
 
 
 def _print_status(status: "scenes.SceneStatus") -> None:

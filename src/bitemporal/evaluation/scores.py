@@ -96,10 +96,8 @@ class Evaluation:
         """
         try:
             import pandas as pd
-        except ImportError as error:
-            raise MissingExtraError(
-                "to_frame needs pandas, which is not installed; install it with `pip install 'bitemporal[geo]'`"
-            ) from error
+        except ModuleNotFoundError as error:
+            raise (MissingExtraError.of(error, "to_frame") or error) from error
         counts = np.hstack([self.counts, self.boundary, self.objects.reshape(len(self), -1)])
         return pd.DataFrame(
             {

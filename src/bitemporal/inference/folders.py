@@ -17,7 +17,7 @@ from rich.progress import track
 
 from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.files import not_there
-from bitemporal.imagery.decode import decode
+from bitemporal.imagery.decode import FileFault, decode
 from bitemporal.imagery.inputs import Reading
 from bitemporal.imagery.marks import is_marked, mark
 from bitemporal.imagery.places import Place
@@ -43,12 +43,12 @@ class FilesReport:
 
     Attributes:
         masks: The masks that were written.
-        faults: One line per image or pair that could not be predicted.
+        faults: One per image or pair that could not be predicted; as text, each is one line.
         notes: Conversions and other remarks; one line for all images that it concerns.
     """
 
     masks: tuple[Path, ...]
-    faults: tuple[str, ...]
+    faults: tuple[FileFault, ...]
     notes: tuple[str, ...]
 
 
@@ -117,7 +117,7 @@ def predict_files(
     if first.is_dir() != second.is_dir():
         folder, other = (first, second) if first.is_dir() else (second, first)
         raise DataError(f"{folder} is a folder, but {other} is not; expected two images or two folders")
-    faults: list[str] = []
+    faults: list[FileFault] = []
     matched: list[str] = []
     if first.is_dir():
         jobs, faults, matched = _jobs_of_folders(first, second, masks, maps, Suffixes.of_option(suffixes))
@@ -136,10 +136,10 @@ def predict_files(
         for job in batch:
             try:
                 readable.append((job, *_read_pair(job, reading, noted)))
-            except DataError as error:
+            except FileFault as fault:
                 if not first.is_dir():
                     raise
-                faults.append(str(error))
+                faults.append(fault)
         if detector.trained_on is not None and readable and not written:
             detector.warn_if_far(look_at(readable[0][0].before, reading.bands))
         written += _predict_batch(detector, readable, reading.bands)
@@ -149,7 +149,7 @@ def predict_files(
 
 def _jobs_of_folders(
     before: Path, after: Path, masks: Path, maps: Path | None, stated: Suffixes | None
-) -> tuple[list[_Job], list[str], list[str]]:
+) -> tuple[list[_Job], list[FileFault], list[str]]:
     """What to predict, what cannot be, and how the stems were matched where they differ."""
     for name, folder in (("output", masks), ("probability", maps)):
         if folder is not None and folder.exists() and not folder.is_dir():
@@ -166,10 +166,18 @@ def _jobs_of_folders(
         set(had.files.values()) - set(now.files.values()) for had, now in zip(listed, (first, second), strict=True)
     ]
     shared = [*first.duplicates.items(), *second.duplicates.items()]
-    faults = [f"{paths[0]}: {shared_stem(paths)}; keep one of them" for _, paths in shared]
-    faults += [f"{path}: does not end in the suffix of its folder" for paths in unmatched for path in sorted(paths)]
+    faults = [FileFault(paths[0], shared_stem(paths), "keep one of them") for _, paths in shared]
+    faults += [
+        FileFault(path, "does not end in the suffix of its folder", "rename it, or remove it")
+        for paths in unmatched
+        for path in sorted(paths)
+    ]
     for mine, others, other in ((first.files, second.files, after), (second.files, first.files, before)):
-        faults += [f"{mine[stem]}: no image of the same stem in {other}" for stem in mine if stem not in others]
+        faults += [
+            FileFault(mine[stem], f"no image of the same stem in {other}", "add that image, or remove this one")
+            for stem in mine
+            if stem not in others
+        ]
     pairs = {
         stem: (path, second.files[stem])
         for stem, path in first.files.items()
@@ -179,8 +187,8 @@ def _jobs_of_folders(
     for stem, images in pairs.items():
         try:
             place = place_of_pair(*images)
-        except DataError as error:
-            faults.append(str(error))
+        except FileFault as fault:
+            faults.append(fault)
             continue
         name = f"{stem}.png" if place is None else f"{stem}.tif"
         jobs.append(_Job(*images, masks / name, maps / name if maps else None, place))

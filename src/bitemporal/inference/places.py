@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 import bitemporal
-from bitemporal.errors import DataError
+from bitemporal.imagery.decode import FileFault
 from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.places import Place, place_of
 from bitemporal.outputs import replacing
@@ -23,13 +23,14 @@ def place_of_pair(before: Path, after: Path) -> Place | None:
     """The place that both images of a pair share, or that one of them has.
 
     Raises:
-        DataError: When they lie in different places.
+        FileFault: When they lie in different places.
     """
     places = [place for place in map(place_of, (before, after)) if place is not None]
     if len(places) == 2 and not places[0].is_near(places[1]):
-        raise DataError(
-            f"{before} and {after}: lie on different pixels of the ground, expected the same; "
-            "predict-scene maps such a pair: it brings date 2 to the pixels of date 1"
+        raise FileFault(
+            before,
+            "and its image after lie on different pixels of the ground, expected the same",
+            "predict-scene maps such a pair: it brings date 2 to the pixels of date 1",
         )
     return places[0] if places else None
 

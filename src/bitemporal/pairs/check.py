@@ -107,23 +107,9 @@ class FolderCheck:
 
     def report(self) -> str:
         """All faults in words, those with one remedy together; of many files with the same fault, the first ones."""
-        groups: dict[tuple[FaultKind, str], list[Fault]] = {}
-        for fault in self.faults:
-            groups.setdefault((fault.kind, fault.remedy), []).append(fault)
         count = len(self.faults)
-        lines = [f"{self.root}: {count} {'fault' if count == 1 else 'faults'}"]
-        for (_, remedy), faults in groups.items():
-            same: dict[str, list[Path]] = {}
-            for fault in faults:
-                same.setdefault(fault.what, []).append(fault.path)
-            for what, paths in same.items():
-                # a line in place of one file would save nothing
-                named = paths if len(paths) <= _NAMED + 1 else paths[:_NAMED]
-                lines += [f"  {shown(path, self.root)}: {what}" for path in named]
-                if more := len(paths) - len(named):
-                    lines.append(f"  and {more:,} more files: {what}")
-            lines.append(f"    -> {remedy}")
-        return "\n".join(lines)
+        lines = fault_lines(((fault.path, fault.what, fault.remedy, fault.kind) for fault in self.faults), self.root)
+        return "\n".join([f"{self.root}: {count} {'fault' if count == 1 else 'faults'}", *lines])
 
     def raise_for_faults(self) -> None:
         """Refuse a folder that has any fault.
@@ -152,6 +138,28 @@ class FolderCheck:
     def rows(self, part_of: Callable[[float], str]) -> list[PartitionRow]:
         """Lines of a ``partition.csv``, one per pair; without a label neither CAR nor part is set."""
         return [PartitionRow(r.split, r.stem, r.car, part_of(r.car)) for r in self.records]
+
+
+def fault_lines(faults: Iterable[tuple[Path, str, str, str]], root: Path) -> list[str]:
+    """Faults in words, those with one remedy together; of many files with the same fault, the first ones.
+
+    Args:
+        faults: File, what was found there, what to do about it, and the kind, which is not shown.
+        root: Folder that files are named from.
+    """
+    groups: dict[tuple[str, str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path, what, remedy, kind in faults:
+        groups[kind, remedy][what].append(path)
+    lines = []
+    for (_, remedy), same in groups.items():
+        for what, paths in same.items():
+            # a line in place of one file would save nothing
+            named = paths if len(paths) <= _NAMED + 1 else paths[:_NAMED]
+            lines += [f"  {shown(path, root)}: {what}" for path in named]
+            if more := len(paths) - len(named):
+                lines.append(f"  and {more:,} more files: {what}")
+        lines.append(f"    -> {remedy}")
+    return lines
 
 
 def shown(path: Path, root: Path) -> str:

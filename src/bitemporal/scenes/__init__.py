@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from bitemporal._lazy import on_first_use
-from bitemporal.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from bitemporal.scenes.archive import Plan, SceneStatus, predict_archive
@@ -49,20 +48,4 @@ __all__ = [
     "threshold_scene",
 ]
 
-_get, __dir__ = on_first_use(__name__, _NAMES)
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name.
-
-    Raises:
-        MissingExtraError: When a library of the extra ``geo`` is not installed.
-    """
-    try:
-        return _get(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "bitemporal":
-            raise
-        raise MissingExtraError(
-            f"scenes need {error.name}, which is not installed; install it with `pip install 'bitemporal[geo]'`"
-        ) from error
+__getattr__, __dir__ = on_first_use(__name__, _NAMES)

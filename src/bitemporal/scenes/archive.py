@@ -365,10 +365,7 @@ def _ray_actors(plan: Plan) -> Callable[[], _Worker]:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"engine: ray needs {error.name}, which is not installed; install it with "
-            "`pip install 'bitemporal[cluster]'`"
-        ) from error
+        raise (MissingExtraError.of(error, "engine: ray") or error) from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     on_gpu = plan.device.startswith("cuda") or (plan.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)

@@ -270,10 +270,8 @@ def write_scene(
     """
     try:
         import rasterio
-    except ImportError as error:
-        raise MissingExtraError(
-            "writing GeoTIFFs needs rasterio, which is not installed: pip install 'bitemporal[geo]'"
-        ) from error
+    except ModuleNotFoundError as error:
+        raise (MissingExtraError.of(error, "writing GeoTIFFs") or error) from error
     written = {"before": before, "after": after, "label": label}
     check_outputs([Output(name, Path(path), _SCENE) for name, path in written.items()], (), overwrite)
     scene = make_scene(seed, height, width, car, gsd, kinds)
