@@ -1,5 +1,6 @@
 """``bitemporal predict-archive``."""
 
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -119,7 +120,7 @@ def _failures(statuses: Sequence[scenes.SceneStatus], entries: "Sequence[SceneFi
     same: dict[str, list[str]] = defaultdict(list)
     for status, scene in zip(statuses, entries, strict=True):
         if status.status == "failed":
-            kind = status.error.partition(" (did you mean ")[0]  # other names for each
+            kind = re.sub(r" \(did you mean [^)]*\)", "", status.error)  # other names for each
             for own in sorted({*scene.before, *scene.after, *scene.mask, status.id}, key=len, reverse=True):
                 kind = kind.replace(own, "")
             same[kind].append(f"{status.id}: {status.error}")
