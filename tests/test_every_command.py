@@ -39,7 +39,7 @@ WORDS = {
     "evaluate": "chances.tif label.tif -o OUT/scores.json --block 32",
     "compare": "a.json b.json -o OUT/comparison.json",
     "report": "run -o OUT/report.html",
-    "reproduce": "jl1-cd --model fc_ef --dry-run --device cpu",
+    "reproduce": "jl1-cd --model fc_ef --dry-run",
     "models": "",
     "import": "bundle/weights.safetensors --model test_fc -o OUT/imported",
     "completion": "bash",
