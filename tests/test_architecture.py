@@ -18,8 +18,8 @@ PACKAGE = Path(bitemporal.__file__).parent
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = (
-    {"errors", "tables", "remedies", "texts", "_lazy", "_torchvision"},
-    {"files", "own_networks", "workers"},
+    {"errors", "tables", "remedies", "texts", "_torchvision"},
+    {"files", "own_networks", "workers", "_lazy"},
     {"reading"},
     {"outputs"},
     {"imagery"},

@@ -70,7 +70,7 @@ def test_a_manifest_on_processes_and_again(archive, tmp_path, capsys):
     words += ["--probability", "p.tif", "--polygons", "areas.gpkg", "--tile", "96", "--overlap", "16", "--workers", "2"]
     assert main(words) == 1
     text = capsys.readouterr()
-    assert "bad.tif: cannot be opened as a raster" in text.err
+    assert "bad.tif: cannot be read" in text.err
     assert "4 of 5 scenes" in text.out
     products = {"change.tif", "change.qml", "p.tif", "p.qml", "areas.gpkg", "summary.json"}
     for i in range(4):

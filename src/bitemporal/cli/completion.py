@@ -4,6 +4,7 @@ import importlib
 from typing import Literal
 
 from bitemporal.cli.outcome import Outcome
+from bitemporal.errors import MissingExtraError
 
 _BASH = """\
 _bitemporal() {{
@@ -47,7 +48,11 @@ def _cases() -> list[str]:
     cases = []
     for command in sorted(COMMANDS, key=len, reverse=True):
         module, name = COMMANDS[command].split(":")
-        parser = make_parser(command, getattr(importlib.import_module(module), name), CommonOptions)
+        try:
+            function = getattr(importlib.import_module(module), name)
+        except MissingExtraError:  # the command itself says what to install
+            continue
+        parser = make_parser(command, function, CommonOptions)
         options = " ".join(sorted(parser._option_string_actions))
         cases.append(f'        "{command} "*) local options="{options}" next="" ;;')
     groups = sorted({command.split()[0] for command in COMMANDS if " " in command})
