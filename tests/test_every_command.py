@@ -143,8 +143,8 @@ MORE_WORDS = {
     ("packages", "commands"),
     [
         ("rasterio affine geopandas pandas pyarrow pyogrio pyproj skimage shapely", {*NEEDS_GEO, "data synth"}),
-        ("pandas geopandas pyogrio", NEEDS_GEO),
-        ("ray tensorboard", {"predict-archive"}),
+        pytest.param("pandas geopandas pyogrio", NEEDS_GEO, marks=pytest.mark.full),
+        pytest.param("ray tensorboard", {"predict-archive"}, marks=pytest.mark.full),
     ],
 )
 def test_every_command_without_the_packages_of_extras(packages, commands, world, tmp_path):
