@@ -18,7 +18,7 @@ from rasterio.vrt import WarpedVRT
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError
 from bitemporal.evaluation.rasters import evaluate_raster
-from bitemporal.imagery.decode import decode
+from bitemporal.imagery.decode import FileFault, decode
 from bitemporal.imagery.opening import open_dataset
 from bitemporal.scenes import cut_scene, threshold_scene
 from bitemporal.scenes.exclusion import RasterOnGrid
@@ -330,6 +330,13 @@ def test_only_the_file_of_a_typed_address_is_asked_for(folder, monkeypatch):
             open_dataset(f"{root}/b.tif")
         ours.shutdown()
     assert {*asked} == {"/a.tif", "/b.tif"}
+
+
+def test_an_image_among_pairs_that_names_files_is_a_fault_of_its_own(secret, folder):
+    path = write_raster(folder / "a.tif", np.zeros((5, SIDE, SIDE), np.uint16))  # which Pillow does not read
+    vrt(folder / "a.tif.ovr", secret)
+    with pytest.raises(FileFault, match="next to it is a VRT; expected"):
+        decode(path)
 
 
 def test_a_part_that_the_user_names_is_read(folder):

@@ -430,8 +430,11 @@ def _decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wi
             scaling = tuple((source.scales[band - 1], source.offsets[band - 1]) for band in bands or source.indexes)
             mode = BANDS if bands is not None else _mode([colour.name for colour in source.colorinterp])
             georeferenced, nodata = source.crs is not None, source.nodata
-    except DataError:
+    except FileFault:
         raise
+    except DataError as error:  # it names other files
+        what, _, remedy = str(error).removeprefix(f"{path}: ").partition("; ")
+        raise FileFault(path, what, remedy) from None
     except Exception as error:  # as Pillow's, GDAL's errors on damaged data are of many types
         reason = str(error.__cause__ or error)
         if _NO_DECODER.search(reason):
