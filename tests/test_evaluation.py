@@ -240,6 +240,7 @@ def test_json_holds_protocol_and_summary_and_the_counts_are_beside_it(data, tmp_
     content = strict_json(tmp_path / "new" / "scores.json")
     assert content["protocol"].items() >= {"split": "test", "pairs": 3, "threshold": 0.5, "tile": None}.items()
     assert content["unlabelled_pairs_left_out"] == 1 and content["confusions"]["file"] == "scores.confusions.csv"
+    assert read_result(tmp_path / "new" / "scores.json").evaluation.unlabelled == 1
     assert (content["name"], content["seed"], content["origin"]) == ("name", 3, {"bundle": "b"})
     rows = (tmp_path / "new" / "scores.confusions.csv").read_text().splitlines()
     assert [row.split(",")[:8] for row in rows] == [

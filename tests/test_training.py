@@ -35,12 +35,13 @@ from bitemporal.run import fit, stages
 from bitemporal.run.fit import resume_step
 from bitemporal.run.folder import RunFolder, StageFolder
 from bitemporal.run.learner import Learner, Optimisation
-from bitemporal.run.processes import errors_of_started_processes
+from bitemporal.run.processes import errors_of_started_processes, make_fabric
 from bitemporal.run.progress import MetricsTable
 from bitemporal.run.recipe import DistillRecipe, TrainRecipe
 from bitemporal.run.same_recipe import check_same_run
 from bitemporal.run.stages import DistillationRun
 from conftest import write_pair
+from stub_networks import NORMALISATION, convolutional, images, register_stubs
 
 QUIET = Console(quiet=True)
 
@@ -228,6 +229,28 @@ def test_last_row_of_metrics_can_be_recomputed_from_the_last_checkpoint(tiny_pai
     assert float(row["val_iou_changed"]) == pytest.approx(ious[1], abs=1e-6)
     assert float(row["val_miou"]) == pytest.approx(np.mean(ious), abs=1e-6)
     assert 0.0 < ious[1] < 1.0
+
+
+def test_validation_scores_the_masks_of_whole_pairs_of_any_size(tmp_path, monkeypatch):
+    """Images are normalised, then padded right and bottom; changed is the larger logit; ignored pixels do not count."""
+    register_stubs(monkeypatch)
+    model, counts, batches = convolutional(seed=3), np.zeros((2, 2)), []
+    for seed, (height, width) in enumerate([(30, 41), (64, 48), (9, 70)]):
+        before, after = images(seed, height, width), images(seed + 9, height, width)
+        label = np.random.default_rng(seed).choice([0, 1, 255], (height, width))
+        padded = np.zeros((2, 1, 3, -(-max(height, 16) // 4) * 4, -(-max(width, 16) // 4) * 4), np.float32)
+        for date, image in zip(padded, (before, after), strict=True):
+            date[0, :, :height, :width] = ((image - np.array(NORMALISATION.mean)) / NORMALISATION.std).transpose(
+                2, 0, 1
+            )
+        with torch.no_grad():
+            logits = model(*torch.from_numpy(padded))[0, :, :height, :width].numpy()
+        np.add.at(counts, (label[label != 255], (logits[1] > logits[0])[label != 255].astype(int)), 1)
+        dates = (torch.from_numpy(image.transpose(2, 0, 1)[None].copy()) for image in (before, after))
+        batches.append([Batch(*dates, torch.from_numpy(label)[None])])
+    ious = [counts[i, i] / (counts[i].sum() + counts[:, i].sum() - counts[i, i]) for i in (0, 1)]
+    found = fit.validate(make_fabric(recipe(tmp_path, tmp_path / "run")), model, batches)
+    assert found["miou"] == pytest.approx(np.mean(ious), abs=1e-6) and min(ious) > 0.05
 
 
 def test_training_never_looks_at_the_test_split(tiny_pairs, tmp_path):

@@ -261,6 +261,8 @@ INTRODUCTION = [
     "Written by `benchmarks/faults/faults.py --page` from `faults.json`. A random sample of one-place faults was put",
     "into copies of the package, one at a time; the test files that import the module, at most six, noticed it or not.",
     "",
+    "The sample is as large as the table says: a small one tells nothing about the share of faults that are noticed.",
+    "",
     "- closed since: no test noticed it, and one does now.",
     "- no consequence: looked at by hand; no user could tell.",
     "- too slow: the tests took over twice their time; a fault may have made them hang, nothing else is known.",
