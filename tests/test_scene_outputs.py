@@ -299,6 +299,14 @@ def test_tiles_are_not_cut_into_what_is_read(pair, tmp_path):
     assert content(tmp_path / "mine") == {"note.txt": b"mine"}
 
 
+# --- runs at once
+
+
+@pytest.mark.parametrize("kind", ["scene", "archives"])
+def test_runs_of_one_output_at_once_leave_what_one_alone_leaves(kind, tmp_path):
+    _run_script("scene_races.py", kind, str(tmp_path))
+
+
 # --- kills
 
 
@@ -313,8 +321,12 @@ def test_a_kill_at_each_of_many_moments(tmp_path):
 
 
 def _campaign(folder: Path, kills: int, *commands: str) -> None:
-    script = Path(__file__).with_name("scene_kills.py")
-    words = [sys.executable, "-W", "ignore", str(script), str(folder), str(kills), "1", *commands]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert len(_run_script("scene_kills.py", str(folder), str(kills), "1", *commands)) == len(commands)
+
+
+def _run_script(name: str, *words: str) -> list[str]:
+    """Run a script next to this file, which imports everything once and forks; gives the lines that it prints."""
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name(name)), *words]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert len(ended.stdout.splitlines()) == len(commands)
+    return ended.stdout.splitlines()

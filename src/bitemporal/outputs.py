@@ -93,10 +93,6 @@ def also_read(paths: Iterable[str | os.PathLike[str]]) -> Iterator[None]:
         _READ_BY_COMMAND.reset(before)
 
 
-NEW_FOLDER = Kind("an empty folder", lambda path: path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
-"""A folder that must be new, or empty."""
-
-
 @dataclass(frozen=True)
 class Output:
     """An output that a run will write.
