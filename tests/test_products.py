@@ -1,6 +1,7 @@
 """Products of scenes made anew and from parts of a scene: thresholds, areas of interest, masks, polygons, styles."""
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from rasterio import features
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
 from rasterio.warp import reproject
+from rasterio.windows import Window
 
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.inference import NetworkDetector
-from bitemporal.scenes import predict_scene, threshold_scene
+from bitemporal.scenes import Shift, polygons, predict_scene, prediction, threshold_scene
+from bitemporal.scenes.grids import DateOnGrid
 from bitemporal.scenes.journal import Journal
+from bitemporal.scenes.sources import open_source
 from scene_files import LEFT, TOP, UTM, ground, read, write_raster
 from stub_networks import Passes, convolutional, pointwise, register_stubs
 
@@ -427,3 +431,75 @@ def test_areas_with_holes_and_of_several_parts_keep_the_pixels_whose_centre_they
     expected = np.zeros(SHAPE, bool)
     expected[15:40, 35:70], expected[22:27, 45:55], expected[60:70, 100:110] = True, False, True
     assert ((read(tmp_path / "c.tif") != 255) == (expected & (read(pair[0]) != 0) & (read(pair[1]) != 0))).all()
+
+
+# --- ties, outlines, open files, and what is on the disk first
+
+
+def test_a_pixel_at_the_threshold_is_unchanged(tmp_path):
+    values = np.array([[0.25, 0.5, np.nextafter(np.float32(0.5), np.float32(1)), 0.75, np.nan]], np.float32)
+    path = write_raster(tmp_path / "p.tif", values[None])
+    threshold_scene(path, tmp_path / "c.tif", threshold=0.5)
+    assert read(tmp_path / "c.tif").tolist() == [[0, 0, 1, 1, 255]]
+    assert prediction._car(path) == 2 / 4  # of the pixels with data
+
+
+@pytest.mark.parametrize("side", [2, 10])
+def test_corners_are_cut_off_twice_by_the_lengths_that_are_stated(side):
+    """Triangles come off a square: first with legs of 0.7 pixels at most, then of 0.2, or a quarter of the side."""
+    smooth = polygons._smoothed(shapely.box(0, 0, side, side))
+    first = min(0.7, side / 4)
+    along, slanted = side - 2 * first, first * 2**0.5
+    legs = min(0.2, along / 4), min(0.2, slanted / 4)
+    area = side**2 - 4 * first**2 / 2 - 8 * legs[0] * legs[1] * np.sin(np.pi / 4) / 2
+    assert smooth.area == pytest.approx(area)
+    assert len(smooth.exterior.coords) == 17
+    assert smooth.bounds == (0, 0, side, side)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the list of a process's open files")
+@pytest.mark.parametrize("shift", [None, Shift(0.5, 0.5)])
+def test_no_raster_stays_open(shift, tmp_path):
+    path = write_raster(tmp_path / "date.tif", np.zeros((3, 20, 20), np.uint8))
+    source = open_source(path, "before")
+
+    def open_files() -> int:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return sum(os.path.realpath(link) == os.path.realpath(path) for link in links)
+
+    with DateOnGrid(source, source.grid, shift) as date:
+        date.read(Window(0, 0, 5, 5))
+        assert open_files()
+    assert not open_files()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the names of open files")
+def test_every_file_is_on_the_disk_before_its_name_says_so(pair, tmp_path, monkeypatch):
+    """The journal follows its strip, and no file takes its place before its content is on the disk."""
+    events = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor):
+        events.append(("fsync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        fsync(descriptor)
+
+    def renamed(path, target):
+        events.append(("rename", path.name, Path(target).name))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    out = {"output": tmp_path / "out" / "c.tif", "probability": tmp_path / "out" / "p.tif"}
+    predict_scene(
+        NetworkDetector(pointwise()), *pair, **out, summary=tmp_path / "out" / "s.json", tile=48, overlap=4
+    )  # fmt: skip
+    places = [place for place, event in enumerate(events) if event[0] == "rename"]
+    assert {events[place][2] for place in places} == {"journal.npz", "c.tif", "c.qml", "p.tif", "p.qml", "s.json"}
+    strips = [place for place in places if events[place][2] == "journal.npz"]
+    assert len(strips) > 2
+    for place, begin in zip(places, [0, *places], strict=False):
+        since = events[begin:place]
+        assert ("fsync", events[place][1]) in since
+        if place in strips:
+            assert since.index(("fsync", "probability.tif")) < since.index(("fsync", events[place][1]))
+    assert events[places[-1]][2] == "s.json"  # it says that all others are there

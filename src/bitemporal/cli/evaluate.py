@@ -95,8 +95,13 @@ def evaluate(
     )
     show = sys.stderr.isatty()
     console = Console(highlight=False, markup=False)
-    with _writing(output, [bundle, data, pair_options.splits, within, *(mask or [])], overwrite):
-        is_raster = _is_raster(bundle)
+    is_raster = _is_raster(bundle)
+    reads = [path for path in (bundle, data, pair_options.splits, within, *(mask or [])) if path is not None]
+    if is_raster:
+        from bitemporal.scenes.sources import files_read  # needs the extra for rasters
+
+        reads = [*map(str, files_read(reads, allow_vrt))]
+    with _writing(output, reads, overwrite):
         _check_options_of_rasters(bundle, is_raster, split=split, within=within, mask=mask, allow_vrt=allow_vrt or None)
         if is_raster:
             of_pairs = [field.name for field in fields(PairOptions) if field not in fields(LabelOptions)]
@@ -130,14 +135,14 @@ def evaluate(
 
 
 @contextmanager
-def _writing(output: str | None, reads: list[str | None], overwrite: bool) -> Iterator[None]:
+def _writing(output: str | None, reads: list[str], overwrite: bool) -> Iterator[None]:
     """Check where the result goes before the work, and keep other runs from it, and from the run that it is of."""
     if output is None:
         yield
         return
     run = RunFolder.of_scores(output)
     with locked(Path(output)) if run is None else run.locked():
-        check_outputs(result_outputs(output), filter(None, reads), overwrite)
+        check_outputs(result_outputs(output), reads, overwrite)
         yield
 
 
