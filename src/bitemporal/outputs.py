@@ -80,6 +80,9 @@ def _matches(path: Path, pattern: str) -> bool:
     return len(path.parts) == pattern.count("/") + 1 and path.match(pattern)
 
 
+NEW_FOLDER = Kind("an empty folder", lambda path: path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
+"""A folder that must be new, or empty."""
+
 _READ_BY_COMMAND: ContextVar[tuple[Path, ...]] = ContextVar("_READ_BY_COMMAND", default=())
 
 
