@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test test-full lint clean
+.PHONY: setup demo test test-full fuzz lint clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,11 @@ test: setup
 
 test-full: setup
 	$(TESTS) -m "full or not full"
+
+# Damaged files for every reader, for an hour from a new seed; a fixed number of them is part of test-full.
+SECONDS := 3600
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/trial.py $(SECONDS) $(shell date +%s)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -27,15 +27,15 @@ def not_there(path: str | os.PathLike[str], kind: Literal["file", "folder", "fil
         kind: What was looked for.
     """
     absolute = Path(os.path.abspath(path))
-    if absolute.is_symlink() and not absolute.exists():
+    if os.path.islink(absolute) and not os.path.exists(absolute):
         return f"{absolute}: is a link to nothing"
-    if absolute.is_dir():
+    if os.path.isdir(absolute):
         return f"{absolute}: is a folder, not a {kind}"
-    if absolute.is_file():
+    if os.path.isfile(absolute):
         return f"{absolute}: is a file, not a {kind}"
     if special := special_file(absolute):
         return f"{absolute}: is {special}, not a {kind}"
-    folder = next(parent for parent in absolute.parents if parent.is_dir())
+    folder = next(parent for parent in absolute.parents if os.path.isdir(parent))
     name, *below = absolute.relative_to(folder).parts
     near = [str(folder.joinpath(other, *below)) for other in _near_names(folder, name)]
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""

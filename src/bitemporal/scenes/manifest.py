@@ -166,7 +166,7 @@ def _resolved(address: str, file: Path) -> str:
     if is_remote([address]):
         return address
     path = file.parent / address
-    return str(path if path.exists() else file.parent / address.replace("\\", "/"))  # as Windows writes paths
+    return str(path if os.path.exists(path) else file.parent / address.replace("\\", "/"))  # as Windows writes paths
 
 
 def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:

@@ -100,7 +100,7 @@ def open_raster(path: str, allow_vrt: bool = False) -> DatasetReader:
     Raises:
         DataError: When GDAL cannot, it names files outside of its folder, or blocks of pixels are missing.
     """
-    if not is_remote([path]) and not names_format(path) and not Path(path).is_file():
+    if not is_remote([path]) and not names_format(path) and not os.path.isfile(path):  # a name may be too long
         raise DataError(f"{not_there(path, 'file')}; expected a raster that GDAL reads, such as a GeoTIFF")
     others = "" if allow_vrt else "; formats that may name other files, such as HDF5, are read with --allow-vrt alone"
     with reading(path, DataError, _RASTER + others):
