@@ -225,6 +225,7 @@ def locked(target: Path, pause: Callable[[], object] | None = None) -> Iterator[
     if lock in _LOCKS.get():
         yield
         return
+    missing = [folder for folder in (lock.parent, *lock.parent.parents) if not os.path.lexists(folder)]
     try:
         while (held := _try_lock(lock)) is None and pause is not None:
             pause()
@@ -242,6 +243,9 @@ def locked(target: Path, pause: Callable[[], object] | None = None) -> Iterator[
             lock.unlink()
         _unfinished.discard(lock)
         _close(held)
+        for folder in missing:  # and nothing has come of them
+            with suppress(OSError):
+                folder.rmdir()
 
 
 _LOCKS: ContextVar[frozenset[Path]] = ContextVar("_LOCKS", default=frozenset())

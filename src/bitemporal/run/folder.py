@@ -10,7 +10,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -117,14 +117,8 @@ class RunFolder:
         Raises:
             OutputError: When another process holds it, or the folder cannot be written to.
         """
-        new = not self.path.exists()
-        try:
-            with locked(self.path / "run"):
-                yield
-        finally:
-            if new:  # and nothing has come of it
-                with suppress(OSError):
-                    self.path.rmdir()
+        with locked(self.path / "run"):
+            yield
 
     def stages(self) -> list[str]:
         """Names of the stages that have begun to train, teachers between origin and control."""
