@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -139,16 +138,24 @@ def check_workers(workers: int, least: int = 1) -> None:
         )
 
 
+_watching: int | None = None
+"""The process that watches the one that started it; not those that are forked from it."""
+
+
 def end_with_parent(*_: object) -> None:
     """From now on this process ends with the one that started it, however that one ends."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        watch = partial(_end_after, parent.sentinel)
-        threading.Thread(target=watch, name="end with parent", daemon=True).start()
+    global _watching
+    if _watching != os.getpid():
+        _watching = os.getpid()
+        threading.Thread(target=_end_after, args=(os.getppid(),), name="end with parent", daemon=True).start()
 
 
-def _end_after(sentinel: int) -> NoReturn:
-    wait([sentinel])
+def _end_after(number: int) -> NoReturn:
+    while (parent := multiprocessing.parent_process()) is None:  # Python has not told this process of it yet
+        if os.getppid() != number:
+            os._exit(1)
+        time.sleep(0.2)
+    wait([parent.sentinel])
     os._exit(1)  # no one is left who would read a word of it
 
 
@@ -198,6 +205,9 @@ def process_pool(workers: int, remedy: str = "use --workers 1", **settings: Any)
 class _Process(SpawnProcess):
     """A process that Ctrl-C does not reach while it starts, where it would answer with a traceback."""
 
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...], dict[str, object]]:
+        return _arrive, (type(self),), self.__dict__
+
     def start(self) -> None:
         resource_tracker.ensure_running()  # starting it would let the signal through again
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -205,6 +215,12 @@ class _Process(SpawnProcess):
             super().start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _arrive(kind: type[SpawnProcess]) -> SpawnProcess:
+    """The first that happens in a process; only then it imports what its work needs, which may take long."""
+    end_with_parent()
+    return kind.__new__(kind)
 
 
 class _Context(SpawnContext):
