@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 
 import bitemporal
-from bitemporal import outputs
+from bitemporal import create_model, outputs
 from bitemporal.cli.main import COMMANDS, main
+from bitemporal.errors import OutputError
 from bitemporal.inference import predict_files
+from bitemporal.inference.bundle import read_description, save_bundle
 from bitemporal.run.folder import RunFolder
 from bitemporal.synthetic import write_scene
 from remedies import follow_options
@@ -315,3 +317,16 @@ def test_threads_may_predict_the_same_files_into_one_folder(world, tmp_path, mon
     with ThreadPoolExecutor(4) as pool:
         assert {*pool.map(predict, range(8))} == {len(expected.masks)}
     assert content(folder / "out") == content(folder / "alone")
+
+
+def test_a_folder_with_the_names_of_a_bundle_is_not_replaced_unasked(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "bundle.json").write_text('{"apples": 3}')
+    (folder / "weights.safetensors").write_bytes(b"mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(OutputError, match="is not a bundle"):
+        save_bundle(folder, create_model("test_tinycd"))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    save_bundle(folder, create_model("test_tinycd"), overwrite=True)
+    assert read_description(folder)["model"] == "test_tinycd"
