@@ -24,6 +24,7 @@ from bitemporal.inference.bundle import read_description, save_bundle
 from bitemporal.run.folder import RunFolder
 from bitemporal.synthetic import write_scene
 from remedies import follow_options
+from test_files import full_disk
 
 TRAINING = "--data pairs --max-steps 1 --batch-size 2 --crop-size 32 --workers 0 --model test_tinycd"
 BUNDLE = "run/student/bundle"
@@ -330,3 +331,45 @@ def test_a_folder_with_the_names_of_a_bundle_is_not_replaced_unasked(tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     save_bundle(folder, create_model("test_tinycd"), overwrite=True)
     assert read_description(folder)["model"] == "test_tinycd"
+
+
+NOT_FILLED = {
+    "data download": "asks a server first",
+    "reproduce": "times steps at full size first",
+    "predict-archive": "the limit that stands in for a full disk holds for the memory that its processes share, too",
+}
+"""Commands that the test of full disks leaves out, and why."""
+
+
+@pytest.mark.parametrize("tried", [case for case in TRIED if not case.id.startswith(tuple(NOT_FILLED))])
+def test_a_full_disk_ends_a_command_in_a_line_and_changes_nothing_else(tried, world, tmp_path, monkeypatch, capsys):
+    folder = copied(world, tmp_path / "w", monkeypatch)
+    standing = content(folder)
+    for free in (0, 20):
+        with full_disk(free):
+            status = status_of(tried.words.split())
+        said = capsys.readouterr().err
+        assert status == 1 and "cannot be written" in said.splitlines()[-1] and "Traceback" not in said, said
+        after = content(folder)
+        assert {name: after[name] for name in standing} == standing
+    assert status_of(tried.words.split()) == 0, capsys.readouterr().err
+
+
+LOCKED = {
+    "data synth out --pairs 3 --size 32 --workers 1": "out",
+    "data synth out --scene 64": "out",
+    f"predict-scene before.tif after.tif --bundle {BUNDLE} {MAP}": "out.gpkg",
+    f"threshold probability.tif {MAP} --threshold 0.4": "out.gpkg",
+    f"evaluate {BUNDLE} pairs -o out.json": "out.json",
+    f"import {BUNDLE}/weights.safetensors --model test_tinycd -o out": "out",
+}
+
+
+@pytest.mark.parametrize("words", LOCKED)
+def test_an_output_that_another_run_is_writing_is_left_alone(words, world, tmp_path, monkeypatch, capsys):
+    folder = copied(world, tmp_path / "w", monkeypatch)
+    standing = content(folder)
+    with outputs.locked(folder / LOCKED[words]), ThreadPoolExecutor(1) as other:
+        assert other.submit(status_of, words.split()).result() == 1
+    assert "another run is writing it" in capsys.readouterr().err
+    assert content(folder) == standing

@@ -72,11 +72,9 @@ def write_placed(
             if not alpha_used and any(MaskFlags.all_valid not in source.mask_flag_enums[band - 1] for band in used):
                 filled[source.dataset_mask() == 0] = no_data
     height, width = values.shape
-    with (
-        replacing(path, RasterioError) as temporary,
-        rasterio.open(
-            temporary,
-            "w",
+    # in memory first: GDAL says nothing of a disk that is full
+    with replacing(path, RasterioError) as temporary, rasterio.MemoryFile() as memory:
+        with memory.open(
             driver="GTiff",
             height=height,
             width=width,
@@ -86,10 +84,10 @@ def write_placed(
             crs=place.crs,
             transform=Affine(*place.transform),
             compress="deflate",
-        ) as target,
-    ):
-        target.update_tags(**{_SOFTWARE: f"bitemporal {bitemporal.__version__}"})
-        target.write(filled, 1)
+        ) as target:
+            target.update_tags(**{_SOFTWARE: f"bitemporal {bitemporal.__version__}"})
+            target.write(filled, 1)
+        temporary.write_bytes(memory.getbuffer())
 
 
 def is_placed_mask(path: Path) -> bool:

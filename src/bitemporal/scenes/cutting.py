@@ -263,10 +263,12 @@ def _write(
     if grid.crs is not None:
         transform = grid.transform @ Affine.translation(window.col_off, window.row_off)
         place |= {"crs": grid.crs, "transform": transform}
-    with rasterio.open(target, "w", height=height, width=width, count=count, dtype=samples.dtype, **place) as tile:
-        tile.write(samples)
-        if scaling is not None:
-            tile.scales, tile.offsets = zip(*scaling, strict=True)
+    with rasterio.MemoryFile() as memory:  # first: GDAL says nothing of a disk that is full
+        with memory.open(height=height, width=width, count=count, dtype=samples.dtype, **place) as tile:
+            tile.write(samples)
+            if scaling is not None:
+                tile.scales, tile.offsets = zip(*scaling, strict=True)
+        target.write_bytes(memory.getbuffer())
 
 
 def _refuse_nothing(tiles: Tiles, where: str, options: TileOptions) -> None:

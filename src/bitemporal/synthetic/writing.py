@@ -295,9 +295,9 @@ def write_scene(
     for path, pixels in images:
         bands = pixels.shape[2]
         photometric = "RGB" if bands == 3 else "MINISBLACK"
-        with (
-            replacing(path) as temporary,
-            rasterio.open(temporary, "w", count=bands, photometric=photometric, **profile) as file,
-        ):
-            file.update_tags(TIFFTAG_IMAGEDESCRIPTION=SYNTHETIC_SCENE)
-            file.write(np.moveaxis(pixels, 2, 0))
+        # in memory first: GDAL says nothing of a disk that is full
+        with replacing(path) as temporary, rasterio.MemoryFile() as memory:
+            with memory.open(count=bands, photometric=photometric, **profile) as file:
+                file.update_tags(TIFFTAG_IMAGEDESCRIPTION=SYNTHETIC_SCENE)
+                file.write(np.moveaxis(pixels, 2, 0))
+            temporary.write_bytes(memory.getbuffer())
