@@ -74,6 +74,7 @@ COMMANDS_TRIED: dict[str, list[Tried]] = {
     "predict": [
         Tried(f"predict pairs/test/A pairs/test/B --bundle {BUNDLE} -o out --probability maps"),
         Tried(f"predict a.png b.png --bundle {BUNDLE} -o out.png --probability maps.png"),
+        Tried(f"predict placed/A placed/B --bundle {BUNDLE} -o out --probability maps"),
         Tried(f"predict before.tif after.tif --bundle {BUNDLE} -o out.png"),
     ],
     "predict-scene": [
@@ -106,6 +107,9 @@ def world(tmp_path_factory) -> Path:
         os.chdir(home)
     shutil.copytree(folder / "pairs" / "train", folder / "flat")
     write_scene(folder / "before.tif", folder / "after.tif", folder / "label.tif", height=64, width=64)
+    for date, name in (("A", "before.tif"), ("B", "after.tif")):
+        (folder / "placed" / date).mkdir(parents=True)
+        shutil.copy(folder / name, folder / "placed" / date / "x.tif")
     (folder / "scenes.csv").write_text("id,before,after\nx,before.tif,after.tif\n")
     scene = [str(folder / name) for name in ("before.tif", "after.tif")]
     made = ["-o", str(folder / "change.tif"), "--probability", str(folder / "probability.tif")]
