@@ -105,12 +105,12 @@ def short_trainings():
     """Trainings take two steps; of a micro network, unless the network's own options are the example."""
     begin = TrainingRun.__init__
 
-    def begin_short(self, recipe, console=None):
+    def begin_short(self, recipe, *rest):
         short = {"max_steps": 2, "validate_every": 1, "batch_size": 2, "crop_size": 64, "workers": 0}
         short |= {name: 2 for name in ("teacher_steps", "student_steps") if hasattr(recipe, name)}
         if not recipe.model_options and not recipe.model.startswith("my_"):
             short["model"] = "test_tinycd"
-        begin(self, dataclasses.replace(recipe, **short), console)
+        begin(self, dataclasses.replace(recipe, **short), *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingRun, "__init__", begin_short)

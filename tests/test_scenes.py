@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -1051,8 +1052,10 @@ def test_a_summary_never_outlives_the_products_it_is_about(pair, tmp_path, monke
 def test_two_runs_never_write_the_same_output(pair, tmp_path):
     class Nested(NetworkDetector):
         def answers(self, *words):
-            with pytest.raises(OutputError, match=r"c.tif: another run is writing it"):
-                predict_scene(NetworkDetector(pointwise()), *pair[:2], tmp_path / "c.tif")
+            with ThreadPoolExecutor(1) as other:
+                run = other.submit(predict_scene, NetworkDetector(pointwise()), *pair[:2], tmp_path / "c.tif")
+                with pytest.raises(OutputError, match=r"c.tif: another run is writing it"):
+                    run.result()
             return super().answers(*words)
 
     predict_scene(Nested(pointwise(**BRIGHTER)), *pair[:2], tmp_path / "c.tif")
@@ -1467,7 +1470,7 @@ def test_remote_files_are_read_through_gdal(pair, tmp_path):
             detector = NetworkDetector(pointwise(**BRIGHTER))
             predict_scene(detector, *files, tmp_path / "c.tif")
             assert np.array_equal(read(tmp_path / "c.tif"), pair[2])
-            with pytest.raises(DataError, match=r"none.tif: cannot be opened"):
+            with pytest.raises(DataError, match=r"none.tif: cannot be read \(.*404"):
                 predict_scene(detector, f"{address}/none.tif", pair[1], tmp_path / "d.tif")
         finally:
             server.kill()
