@@ -298,7 +298,7 @@ def test_areas_and_masks_that_do_not_fit_are_refused_with_the_reason(pair, tmp_p
         ({"within": write_area(tmp_path / "none.gpkg")}, r"none.gpkg holds no polygon"),
         ({"within": tmp_path / "point.gpkg"}, r"point.gpkg: holds Point; expected polygons"),
         ({"within": tmp_path / "two.gpkg"}, r"two.gpkg has the layers one, other; expected one"),
-        ({"within": tmp_path / "bad.gpkg"}, r"bad.gpkg: cannot be read as a vector file"),
+        ({"within": tmp_path / "bad.gpkg"}, r"bad.gpkg: its content is not that of a .gpkg file"),
         ({"within": tmp_path / "absent.gpkg"}, rf"within: {tmp_path}/absent.gpkg: no such file"),
         ({"within": tmp_path / "area.txt"}, r"within: found .*area.txt, expected a vector file: .gpkg"),
         ({"mask": write_raster(tmp_path / "away.tif", two[:1], left=LEFT + 1e5)}, r"away.tif does not overlap the pix"),

@@ -307,6 +307,16 @@ def test_runs_of_one_output_at_once_leave_what_one_alone_leaves(kind, tmp_path):
     _run_script("scene_races.py", kind, str(tmp_path))
 
 
+def test_a_run_begins_no_other_on_its_own_output(pair, tmp_path):
+    class Nested(NetworkDetector):
+        def answers(self, *words):
+            with pytest.raises(OutputError, match=r"c.tif: another run is writing it"):
+                predict_scene(NetworkDetector(pointwise()), *pair, tmp_path / "c.tif")
+            return super().answers(*words)
+
+    predict_scene(Nested(pointwise(**BRIGHTER)), *pair, tmp_path / "c.tif")
+
+
 # --- kills
 
 

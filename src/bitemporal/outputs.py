@@ -211,18 +211,19 @@ def remove_unfinished() -> None:
 
 
 @contextmanager
-def locked(target: Path, pause: Callable[[], object] | None = None) -> Iterator[None]:
+def locked(target: Path, pause: Callable[[], object] | None = None, again: bool = True) -> Iterator[None]:
     """Keep other processes and threads from writing the same output; the lock ends with the process that holds it.
 
     Args:
         target: The output. A hidden file next to it is the lock, made when missing and removed at the end.
         pause: Called again and again while another run holds the lock, to wait for it.
+        again: Whether the block that holds the lock may take it once more.
 
     Raises:
         OutputError: When another run holds the lock, or it cannot be made.
     """
     lock = Path(os.path.realpath(target.parent)) / f".{_shortened(target.name)}.lock"
-    if lock in _LOCKS.get():
+    if again and lock in _LOCKS.get():
         yield
         return
     missing = [folder for folder in (lock.parent, *lock.parent.parents) if not os.path.lexists(folder)]

@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,7 +150,7 @@ def make_outputs(output: str | os.PathLike[str], overwrite: bool, **others: str 
 
 @contextmanager
 def locked_together(paths: Iterable[Path], wait: bool = False) -> Iterator[None]:
-    """Keep other runs from all of these outputs, until the end; folders that are made for it go if they stay empty.
+    """Keep other runs from all of these outputs, until the end.
 
     Args:
         paths: The outputs of one run.
@@ -167,15 +167,9 @@ def locked_together(paths: Iterable[Path], wait: bool = False) -> Iterator[None]
     with ExitStack() as stack:
         # in one order, or two that wait would wait for each other
         for path in sorted({Path(os.path.realpath(path)) for path in paths}):
-            stack.callback(_remove_empty, [folder for folder in path.parents if not folder.exists()])
-            stack.enter_context(locked(path, pause if wait else None))
+            # nor may one run begin another within itself
+            stack.enter_context(locked(path, pause if wait else None, again=False))
         yield
-
-
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def publish(products: Mapping[Path, Path]) -> None:
