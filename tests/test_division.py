@@ -216,7 +216,7 @@ def test_the_command_writes_what_other_commands_read(tiles, tmp_path, capsys):
     other = tmp_path / "other.csv"
     other.write_text("name,value\n")
     assert main(["data", "split", str(tiles), "-o", str(other)]) == 1
-    assert "is no division into splits" in capsys.readouterr().err
+    assert "is not a division into splits" in capsys.readouterr().err
     assert other.read_text() == "name,value\n"
 
 
@@ -224,4 +224,4 @@ def test_inside_the_data_it_is_read_without_an_option(tiles, capsys):
     assert main(["data", "split", str(tiles), "-o", str(tiles / "splits.csv")]) == 0
     assert set(PairFolder(tiles).splits) == {*SPLITS}
     assert main(["data", "split", str(tiles), "-o", str(tiles / "splits.csv")]) == 1
-    assert "expected shares above 0 for at least two splits that do not exist yet" in capsys.readouterr().err
+    assert "splits.csv is one of the inputs, which are never changed" in capsys.readouterr().err

@@ -172,7 +172,7 @@ def test_whu_cd_is_large_pairs(tmp_path, capsys, tail):
     _, check = read_right(tmp_path, expected)
     named = "\n".join(check.warnings)
     assert ("2016/splited_images: not used" if tail else "after_label.tif") in named and "shape file" in named
-    command = ["data", "tiles", str(tmp_path), "-o", str(tmp_path / "out"), "--size", "4"]
+    command = ["data", "tiles", str(tmp_path), "-o", str(tmp_path.with_name(f"{tmp_path.name}-out")), "--size", "4"]
     assert main(command) == 0
     assert f"{8 if tail else 4} tiles of 4 x 4" in capsys.readouterr().out
 
@@ -300,8 +300,24 @@ def test_oscd_in_bands(tmp_path, images, trees, label, stated):
         assert images_of.label.mean() == 0.5
     read = ["--bands", "3,2,1", "--image-range", "0,12750", *stated]
     assert main(["data", "check", str(tmp_path), *read]) == 0
-    assert main(["data", "tiles", str(tmp_path), "-o", str(tmp_path / "out"), "--size", "4", *stated]) == 0
-    tiles = resolve_decoding(PairFolder(tmp_path / "out", bands=(3, 2, 1), image_range=(0, 12750)))
+    assert (
+        main(
+            [
+                "data",
+                "tiles",
+                str(tmp_path),
+                "-o",
+                str(tmp_path.with_name(f"{tmp_path.name}-out")),
+                "--size",
+                "4",
+                *stated,
+            ]
+        )
+        == 0
+    )
+    tiles = resolve_decoding(
+        PairFolder(tmp_path.with_name(f"{tmp_path.name}-out"), bands=(3, 2, 1), image_range=(0, 12750))
+    )
     assert {split: len(tiles.pairs(split)) for split in tiles.splits} == {"train": 8, "test": 4}
     whole, part = folder.load(folder.pairs("test")[0]), tiles.load(tiles.pairs("test")[1])
     assert (part.after == whole.after[:4, 4:]).all() and (part.label == whole.label[:4, 4:]).all()
@@ -360,7 +376,7 @@ def test_folders_of_bands_are_one_pair(tmp_path, capsys, names):
         folder = PairFolder(tmp_path / "data", bands=(1,), image_range=(0, 12750))
         assert [pair.stem for pair in folder.pairs()] == ["data"] and folder.pairs()[0].label is not None
     places = [str(tmp_path / "data" / name) for name in names]
-    assert main(["data", "tiles", *places, "-o", str(tmp_path / "out"), "--size", "4"]) == 0
+    assert main(["data", "tiles", *places, "-o", str(tmp_path.with_name(f"{tmp_path.name}-out")), "--size", "4"]) == 0
 
 
 def test_red_green_and_blue_are_taken_where_the_names_of_files_say_them(tmp_path, capsys):
@@ -383,7 +399,7 @@ def test_other_bands_are_refused_because_bands_are_counted(tmp_path, capsys):
     with pytest.raises(DataError, match=words):
         PairFolder(tmp_path)
     places = [str(tmp_path / "rio" / f"imgs_{date}") for date in (1, 2)]
-    assert main(["data", "tiles", *places, "-o", str(tmp_path / "out"), "--size", "4"]) == 1
+    assert main(["data", "tiles", *places, "-o", str(tmp_path.with_name(f"{tmp_path.name}-out")), "--size", "4"]) == 1
     assert words in capsys.readouterr().err
     with pytest.raises(DataError, match=words):
         PairFolder(tmp_path / "rio")

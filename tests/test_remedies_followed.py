@@ -355,7 +355,7 @@ def test_an_output_that_is_taken_gets_another_name(tmp_path, capsys):
     (tmp_path / "my bundle/notes.txt").touch()
     words = ["import", str(tmp_path / "x.safetensors"), "--model", "test_tinycd", "-o", str(tmp_path / "my bundle")]
     assert main(words) == 1
-    assert follow_options(capsys.readouterr().err, words) == [["-o", str(tmp_path / "my bundle-2")]]
+    assert follow_options(capsys.readouterr().err, words) == [["--output", str(tmp_path / "my bundle-2")]]
 
 
 @pytest.mark.parametrize("words", [["data", "download", "levr-cd"], ["models", "--max-parameters", "1"]])

@@ -31,6 +31,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 QUOTED = re.compile(r"^(min|max|len|as_typed|as_option|as_options|shlex\.quote|\w+\.check_command)\(|:[.\d]*[dgf]$")
 QUOTED_BEFORE = {
+    "errors.py": {"extra"},
     "cli/evaluate.py": {"how_to_check"},
     "datasets/catalog.py": {"card.tile", "card.options"},
     "imagery/decode.py": {"first"},

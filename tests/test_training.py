@@ -137,8 +137,9 @@ def test_moments_decay_as_documented():
 
 def test_gradients_are_clipped_to_the_norm_of_the_card(tiny_pairs, tmp_path, monkeypatch):
     """So short a gradient is far below AdamW's epsilon, and moves no weight; without clipping every step moves one."""
-    card, build, options = registry._REGISTRY["test_fc"]
     start = create_model("test_fc").state_dict()
+    entry = registry._REGISTRY["test_fc"]
+    card, build = entry.card, entry.build
     moved = {}
     for norm in (None, 1e-15):
         training = replace(card.training, clip_norm=norm, weight_decay=0.0)
@@ -148,7 +149,8 @@ def test_gradients_are_clipped_to_the_norm_of_the_card(tiny_pairs, tmp_path, mon
             model.load_state_dict(start)
             return model
 
-        monkeypatch.setitem(registry._REGISTRY, "test_fc", (replace(card, training=training), build_equal, options))
+        changed = entry._replace(card=replace(card, training=training), build=build_equal)
+        monkeypatch.setitem(registry._REGISTRY, "test_fc", changed)
         run = recipe(tiny_pairs, tmp_path / str(norm), model="test_fc", max_steps=2, lr=0.01, warmup_steps=0)
         stages.train(run, QUIET)
         after = weights(tmp_path / str(norm))

@@ -62,7 +62,7 @@ def test_without_pandas_the_extra_is_named(result, monkeypatch):
 
     def missing(name, *arguments, **options):
         if name == "pandas":
-            raise ImportError(name)
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", missing)

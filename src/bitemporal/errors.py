@@ -80,7 +80,7 @@ class MissingExtraError(BitemporalError):
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRAS:
             return None
+        extra = _EXTRAS[package]
         return cls(
-            f"{what} needs {package}, which is not installed; install it with "
-            f"`pip install 'bitemporal[{_EXTRAS[package]}]'`"
+            f"{what} needs {package}, which is not installed; install it with `pip install 'bitemporal[{extra}]'`"
         )

@@ -115,7 +115,7 @@ def predict_archive(
     return Outcome([asdict(status) for status in statuses], status=1 if failed else 0)
 
 
-def _failures(statuses: Sequence[scenes.SceneStatus], entries: "Sequence[SceneFiles]") -> list[str]:
+def _failures(statuses: "Sequence[scenes.SceneStatus]", entries: "Sequence[SceneFiles]") -> list[str]:
     """Why scenes failed; of many that failed in the same way, but for the names of their own files, the first ones."""
     same: dict[str, list[str]] = defaultdict(list)
     for status, scene in zip(statuses, entries, strict=True):

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from bitemporal.errors import OutputError
 from bitemporal.outputs import locked
 
 ORIGIN, CONTROL, STUDENT = "origin", "control", "student"
@@ -115,8 +116,10 @@ class RunFolder:
         """Keep other processes from writing into the run; the lock ends with this process.
 
         Raises:
-            OutputError: When another process holds it, or the folder cannot be written to.
+            OutputError: When another process holds it, the folder cannot be written to, or it is a file.
         """
+        if self.path.is_file():
+            raise OutputError(f"out: {self.path} is a file, expected a folder or a new name")
         with locked(self.path / "run"):
             yield
 
