@@ -25,7 +25,7 @@ from bitemporal.reading import read_yaml, reading
 T = TypeVar("T")
 
 _PLURALS = {int: "integers", float: "numbers", str: "names"}
-_SINGULARS = {
+_SINGULARS: dict[object, str] = {
     int: "a whole number",
     float: "a number",
     str: "a word",
@@ -121,7 +121,7 @@ class _Parser(ArgumentParser):
         super().error(message, ex)
 
 
-def _words(hint: Any) -> str:  # noqa: ANN401  an annotation
+def _words(hint: object) -> str:
     """What people call the values of a type."""
     if typing.get_origin(hint) is typing.Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"

@@ -6,7 +6,6 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bitemporal.errors import DataError
 from bitemporal.files import not_there, text_of
@@ -224,7 +223,7 @@ def _of_json(path: Path, text: str) -> Iterator[SplitList]:
     yield SplitList(path, split, list(_names_in(images)))
 
 
-def _names_in(value: Any) -> Iterator[str]:  # noqa: ANN401  whatever JSON holds
+def _names_in(value: object) -> Iterator[str]:
     """Names in a list of names, or of objects with a name each."""
     for item in value if isinstance(value, list) else ():
         if isinstance(item, dict):
