@@ -18,7 +18,8 @@ from rasterio.vrt import WarpedVRT
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError
 from bitemporal.evaluation.rasters import evaluate_raster
-from bitemporal.imagery.decode import FileFault, decode
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.decoded import FileFault
 from bitemporal.imagery.opening import open_dataset
 from bitemporal.scenes import cut_scene, threshold_scene
 from bitemporal.scenes.exclusion import RasterOnGrid

@@ -85,7 +85,7 @@ def test_many_threads_read_in_silence_and_leave_every_setting(odd_files, caplog,
 def test_threads_whose_reading_overlaps_do_not_silence_the_process(odd_files, monkeypatch):
     """One begins while the other reads, and ends after it: with filters that are put back, all would be ignored."""
     one_reads, both_read, one_ended = threading.Event(), threading.Event(), threading.Event()
-    read = decoding._decode_with_pillow
+    read = decoding.decode_with_pillow
 
     def overlapping(path, *others):
         if threading.current_thread().name == "first":
@@ -96,7 +96,7 @@ def test_threads_whose_reading_overlaps_do_not_silence_the_process(odd_files, mo
             assert one_ended.wait(20)
         return read(path, *others)
 
-    monkeypatch.setattr(decoding, "_decode_with_pillow", overlapping)
+    monkeypatch.setattr(decoding, "decode_with_pillow", overlapping)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         palette = next(iter(odd_files))

@@ -34,7 +34,7 @@ QUOTED_BEFORE = {
     "errors.py": {"extra"},
     "cli/evaluate.py": {"how_to_check"},
     "datasets/catalog.py": {"card.tile", "card.options"},
-    "imagery/decode.py": {"first"},
+    "imagery/decoded.py": {"first"},
     "pairs/check.py": {"tiles", "command", "output", "label"},
     "run/reproduction.py": {"dataset"},
     "run/scores.py": {"command", "' '.join([bundle, data, *stated])", "split", "output"},

@@ -524,7 +524,7 @@ STARTED = "\n\n-- Process 1 terminated with the following error:\nTraceback (mos
             "lr: found 0",
         ),
         (
-            ProcessRaisedException(f"{STARTED}bitemporal.imagery.decode.FileFault: a.png: broken; copy it\n", 1, 7),
+            ProcessRaisedException(f"{STARTED}bitemporal.imagery.decoded.FileFault: a.png: broken; copy it\n", 1, 7),
             DataError,
             "a.png: broken; copy it",
         ),

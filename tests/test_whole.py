@@ -12,7 +12,8 @@ from PIL import Image, ImageFile
 
 from bitemporal.errors import DataError
 from bitemporal.imagery import read_image, read_mask
-from bitemporal.imagery.decode import FileFault, decode
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.decoded import FileFault
 from bitemporal.imagery.tiff_layout import Incomplete
 from bitemporal.imagery.whole import check_layout, check_whole
 

@@ -16,7 +16,7 @@ from bitemporal.errors import DataError, OptionError
 from bitemporal.evaluation import MaskSettings, Result
 from bitemporal.evaluation.results import check_seed, result_outputs
 from bitemporal.imagery import LabelOptions
-from bitemporal.imagery.decode import SUFFIXES
+from bitemporal.imagery.decoded import SUFFIXES
 from bitemporal.method.car import CarPartition
 from bitemporal.outputs import check_outputs, locked
 from bitemporal.pairs import PairFolder, PairOptions, check_pairs

@@ -4,7 +4,7 @@
 ``masks`` those of other programs, and ``inputs`` brings whatever a detector is given to tensors.
 """
 
-from bitemporal.imagery.decode import MAX_PIXELS, SUFFIXES
+from bitemporal.imagery.decoded import MAX_PIXELS, SUFFIXES
 from bitemporal.imagery.label_rules import LabelDecoding, LabelOptions
 from bitemporal.imagery.labels import read_mask
 from bitemporal.imagery.masks import IGNORE

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.errors import LabelError
-from bitemporal.imagery.decode import Decoded, FileFault, decode
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.decoded import Decoded, FileFault
 from bitemporal.imagery.label_rules import UNKNOWN, Counts, LabelDecoding, unpacked
 from bitemporal.imagery.masks import IGNORE, JPEG, MaskSamples, black_and_white, without_data
 

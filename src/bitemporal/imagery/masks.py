@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bitemporal.imagery.decode import BANDS, Decoded, FileFault, decode
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.decoded import BANDS, Decoded, FileFault
 from bitemporal.remedies import as_typed
 
 IGNORE = 255

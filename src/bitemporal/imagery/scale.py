@@ -17,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.errors import OptionError
-from bitemporal.imagery.decode import BANDS, DEEP_MODES, Decoded, FileFault, choose_bands, decode
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.decoded import BANDS, Decoded, FileFault, choose_bands
 from bitemporal.imagery.masks import without_data
+from bitemporal.imagery.with_pillow import DEEP_MODES
 
 RGB = 3
 """Channels of a network, unless bands are chosen."""

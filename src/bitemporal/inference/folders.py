@@ -17,7 +17,8 @@ from rich.progress import track
 
 from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.files import not_there
-from bitemporal.imagery.decode import FileFault, decode
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.decoded import FileFault
 from bitemporal.imagery.inputs import Reading
 from bitemporal.imagery.marks import is_marked, mark
 from bitemporal.imagery.places import Place

@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 import bitemporal
-from bitemporal.imagery.decode import FileFault
+from bitemporal.imagery.decoded import FileFault
 from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.places import Place, place_of
 from bitemporal.outputs import replacing

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bitemporal.imagery.decode import SUFFIXES, FileFault
+from bitemporal.imagery.decoded import SUFFIXES, FileFault
 from bitemporal.pairs.names import normal
 from bitemporal.pairs.split_lists import HEADER_WORDS, SplitList
 from bitemporal.pairs.stems import plain

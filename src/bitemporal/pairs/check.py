@@ -15,7 +15,8 @@ from rich.progress import track
 
 from bitemporal.errors import DataError, LabelError
 from bitemporal.imagery.borders import LEAST_BORDER, zero_border
-from bitemporal.imagery.decode import Decoded, FileFault, decode
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.decoded import Decoded, FileFault
 from bitemporal.imagery.label_rules import LabelDecoding
 from bitemporal.imagery.labels import LabelObservation, LabelSummary, observe
 from bitemporal.imagery.places import place_of

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.errors import DataError, LabelError, OptionError
-from bitemporal.imagery.decode import Decoded, FileFault, decode
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.decoded import Decoded, FileFault
 from bitemporal.imagery.label_rules import LabelDecoding, LabelOptions
 from bitemporal.imagery.labels import read_mask
 from bitemporal.imagery.masks import IGNORE

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
-from bitemporal.imagery.decode import FileFault
+from bitemporal.imagery.decoded import FileFault
 from bitemporal.pairs.assignment import assign
 from bitemporal.pairs.listing import Listing, has_images, is_image
 from bitemporal.pairs.names import (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitemporal.errors import DataError
-from bitemporal.imagery.decode import SUFFIXES
+from bitemporal.imagery.decoded import SUFFIXES
 
 _LITTER = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),  # Windows

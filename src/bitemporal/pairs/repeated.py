@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
-from bitemporal.imagery.decode import Decoded
+from bitemporal.imagery.decoded import Decoded
 from bitemporal.pairs.names import in_split_order
 
 SAME_DATES = "holds the same pixels as the image of the other date, as where one folder is a copy of the other"

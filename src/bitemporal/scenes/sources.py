@@ -17,7 +17,7 @@ from rasterio.io import DatasetReader
 from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
 from bitemporal.imagery.colours import RED_GREEN_BLUE
-from bitemporal.imagery.decode import choose_bands, choose_channels
+from bitemporal.imagery.decoded import choose_bands, choose_channels
 from bitemporal.imagery.opening import is_address, names_format, open_dataset
 from bitemporal.imagery.physical import UNSCALED, Scaling
 from bitemporal.imagery.quiet import ignore_missing_places

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.errors import OptionError
-from bitemporal.imagery.decode import MAX_PIXELS
+from bitemporal.imagery.decoded import MAX_PIXELS
 from bitemporal.synthetic.changes import CHANGE_KINDS, Change, ChangeKind, Plan, Planner, cover_map, make_plan
 from bitemporal.synthetic.conditions import draw_conditions
 from bitemporal.synthetic.ground import Grid, Mask, Noise, Use, make_parcels, make_ways
