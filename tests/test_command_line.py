@@ -36,6 +36,79 @@ def test_every_command_explains_itself(command, capsys):
     assert "<function" not in text and " at 0x" not in text
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_types_and_choices_in_plain_words(command, capsys):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    raw = ("Literal[", "Union[", "Optional[", "<class", "| null", "null)", "typing.", "dict[", "list[", "\b", r"\x08")
+    assert not [mark for mark in raw if mark in text]
+
+
+def test_help_lists_choices(capsys):
+    for command, choices in (
+        ("distill", "--teachers {all,part}"),
+        ("predict", "--tta {flips,rotations,flips-rotations}"),
+        ("data synth", "comma-separated names of {building,road,hard- surface,woodland,greenhouse"),
+        ("completion", "[{bash,zsh}]"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*command.split(), "--help"])
+        assert choices in re.sub(r"\s+", " ", capsys.readouterr().out)
+
+
+# --- positional arguments in a file of options
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "word"),
+    [
+        ("data check", "path: none", "none: no such folder"),
+        ("report", "run: none", "none: no such folder"),
+        ("compare", "results: [one.json, b.json]", "one.json: no such file"),
+        ("compare", "results: one.json", "one.json: no such file"),
+        ("predict --bundle b -o m.png", "{before_image: one.png, after_image: b.png}", "b: no such folder"),
+        ("predict-scene", "{before_image: one.tif, after_image: 2.tif, bundle: b, output: m.tif}", "b: no such folder"),
+        ("models", "name: tinycdd", "model 'tinycdd' is not registered"),
+        ("threshold -o m.tif", "probability: one.tif", "one.tif: no such file"),
+    ],
+)
+def test_positional_arguments_may_stand_in_the_file_of_options(command, content, word, tmp_path, monkeypatch, capsys):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "options.yaml").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    assert main([*command.split(), "--config", "inner/options.yaml"]) == 1
+    error = capsys.readouterr().err
+    assert word in error
+    assert "no such" not in word or str(tmp_path) in error
+
+
+def test_positional_arguments_on_the_command_line_come_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("options.yaml").write_text("shell: zsh")
+    for words, is_zsh in (([], True), (["bash"], False), (["zsh"], True)):
+        assert main(["completion", "--config=options.yaml", *words]) == 0
+        assert ("bashcompinit" in capsys.readouterr().out) is is_zsh
+    Path("options.yaml").write_text("{before_image: a.png, after_image: b.png, bundle: [c, d], output: m.png}")
+    assert parsed("predict x.png --config options.yaml") == ["x.png", str(tmp_path / "b.png")]
+    assert parsed("predict --bundle c d --config options.yaml") == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    for content in ("shell: fish", "shell: 3"):
+        Path("options.yaml").write_text(content)
+        with pytest.raises(SystemExit, match="2"):
+            main(["completion", "--config", "options.yaml"])
+        assert "expected one of bash, zsh" in capsys.readouterr().err
+
+
+def parsed(words):
+    """The images of `predict` that its parser reads."""
+    from bitemporal.cli.execution import CommonOptions
+    from bitemporal.cli.predict import predict
+
+    parser = make_parser("bitemporal predict", predict, CommonOptions)
+    values = parser.parse_args(parser.arranged(words.split()[1:]))
+    return [values["before_image"], values["after_image"]]
+
+
 def test_overview_names_every_command(capsys):
     assert main([]) == 0
     text = capsys.readouterr().out
@@ -142,7 +215,7 @@ def test_ranges_may_start_below_zero(option, tmp_path, capsys):
         ("train --model-options 3", "--model-options: found 3, expected a mapping, as in '{name: value}'"),
         ("distill --teachers none", "--teachers: found none, expected one of all, part"),
         ("predict a b -o c --bundle d --tta flip", "--tta: found flip, expected one of flips, rotations, flips-rota"),
-        ("data synth x --cars a", "--cars: found a, expected numbers in brackets, as in '[a, b]'"),
+        ("data synth x --cars a", "--cars: found a, expected comma-separated numbers"),
         ("completion fish", "shell: found fish, expected one of bash, zsh"),
     ],
 )

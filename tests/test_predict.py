@@ -172,6 +172,54 @@ def test_folders_whose_stems_differ_by_a_suffix_are_paired_as_in_training(bundle
     assert "leave the option out" in capsys.readouterr().err
 
 
+# --- another threshold
+
+
+def test_a_threshold_makes_the_masks_and_is_noted_in_them(bundles, capsys):
+    for stem in ("x", "y"):
+        for folder, image in zip("AB", pair_of_car(40, 20, 30, seed=ord(stem)), strict=True):
+            save(bundles / "pairs" / folder / f"{stem}.png", image)
+            (bundles / "placed" / folder).mkdir(parents=True, exist_ok=True)
+            write_raster(bundles / "placed" / folder / f"{stem}.tif", image.transpose(2, 0, 1))
+        label = np.zeros((20, 30), np.uint8)
+        label[:5] = 255
+        save(bundles / "pairs" / "label" / f"{stem}.png", label)
+    words = ["predict", *(str(bundles / "pairs" / name) for name in "AB"), "--bundle", str(bundles / "small")]
+    words += ["--device", "cpu", "--json"]
+    chances = {
+        stem: load(bundles / "small", "cpu")
+        .predict(*(bundles / "pairs" / name / f"{stem}.png" for name in "AB"))
+        .probability
+        for stem in "xy"
+    }
+    threshold = float(f"{np.median(chances['x']):.3g}")  # many pixels on either side
+    assert main([*words, "--threshold", str(threshold), "-o", str(bundles / "out")]) == 0
+    assert json.loads(capsys.readouterr().out)["threshold"] == threshold
+    for stem, chance in chances.items():
+        with Image.open(bundles / "out" / f"{stem}.png") as mask:
+            assert np.array_equal(np.asarray(mask), np.where(chance > threshold, 255, 0))
+            assert mask.info["THRESHOLD"] == str(threshold)
+    assert main(["evaluate", str(bundles / "out"), str(bundles / "pairs"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["threshold"] == threshold
+    assert main([*words, "-o", str(bundles / "usual")]) == 0
+    assert json.loads(capsys.readouterr().out)["threshold"] == 0.5
+    (bundles / "usual" / "x.png").replace(bundles / "out" / "x.png")
+    assert main(["evaluate", str(bundles / "out"), str(bundles / "pairs")]) == 1
+    assert "several thresholds" in capsys.readouterr().err
+    words[1:3] = [str(bundles / "placed" / name) for name in "AB"]
+    assert main([*words, "--threshold", str(threshold), "-o", str(bundles / "map")]) == 0
+    with rasterio.open(bundles / "map" / "x.tif") as mask:
+        assert float(mask.tags()["THRESHOLD"]) == threshold
+        assert np.array_equal(mask.read(1), chances["x"] > threshold)
+
+
+@pytest.mark.parametrize("value", ["1", "-0.1", "1.5"])
+def test_a_threshold_is_a_probability(bundles, value, capsys):
+    words = ["predict", "a.png", "b.png", "--bundle", str(bundles / "small"), "-o", str(bundles / "m.png")]
+    assert main([*words, f"--threshold={value}"]) == 1
+    assert f"threshold: found {float(value):g}, expected a probability from 0 to below 1" in capsys.readouterr().err
+
+
 # --- tiles that lie on the ground
 
 

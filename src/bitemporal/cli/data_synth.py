@@ -30,8 +30,8 @@ def synth(
     medium: float = CarDistribution.medium,
     large: float = CarDistribution.large,
     full: float = CarDistribution.full,
-    cars: list[float] | None = None,
-    kinds: list[ChangeKind] | None = None,
+    cars: tuple[float, ...] | None = None,
+    kinds: tuple[ChangeKind, ...] | None = None,
     gsd: float = 0.5,
     scene: int | None = None,
     workers: int | None = None,
@@ -54,9 +54,9 @@ def synth(
         medium: Share of pairs with a CAR above 0.05 and up to 0.20.
         large: Share of pairs with a CAR above 0.20.
         full: Share of pairs in which everything changes.
-        cars: CARs of the pairs instead of the shares, repeated as often as needed; for example
-            --cars '[0, 0.02, 0.3]'.
-        kinds: Kinds of change allowed, for example --kinds '[building, water]'; all by default.
+        cars: CARs of the pairs instead of the shares, repeated as often as needed, as in
+            0,0.02,0.3.
+        kinds: Kinds of change allowed, as in building,water; all by default.
         gsd: Metres per pixel.
         scene: Write one georeferenced scene with sides of this many pixels instead of pairs: before.tif, after.tif and
             label.tif. Needs the extra geo. Its CAR is the first of --cars, 0.05 by default.

@@ -54,7 +54,8 @@ def evaluate(
 
     Every file of the split is read and checked first. For a folder of masks, --threshold, --tta, --scales, --tile and
     --stride state how the masks were made, and are only written to the protocol. Without them, masks count as made
-    from whole images, at 0.5, without augmentation.
+    from whole images, at 0.5, without augmentation. The threshold that the tags of masks by bitemporal hold counts
+    before any other.
 
     A predicted raster, such as change.tif or probability.tif of `bitemporal predict-scene`, is compared with a label
     raster or the polygons of a vector file, on its own pixels. Its blocks take the place of pairs.

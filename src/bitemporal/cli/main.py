@@ -82,7 +82,6 @@ def _run(words: list[str]) -> int:
     from bitemporal.cli.dispatch import which_predict
     from bitemporal.cli.execution import CommonOptions, execute
     from bitemporal.cli.parser import call, make_parser
-    from bitemporal.cli.words import arrange
     from bitemporal.errors import BitemporalError
     from bitemporal.outputs import also_read
 
@@ -110,7 +109,7 @@ def _run(words: list[str]) -> int:
         print(f"bitemporal {command}: {error}", file=sys.stderr)
         return 1
     parser = make_parser(f"bitemporal {command}", function, CommonOptions)
-    values = parser.parse_args(arrange(parser, rest[1:]))
+    values = parser.parse_args(parser.arranged(rest[1:]))
     options = call(CommonOptions, values)
     with also_read([*parser.option_files, *(name for name in options.import_ if name.endswith(".py"))]):
         return execute(f"bitemporal {command}", partial(call, function, values), options, vars(values))

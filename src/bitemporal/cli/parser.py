@@ -1,6 +1,7 @@
 """The command line of a typed function: its parameters are the options, its docstring is the help."""
 
 import argparse
+import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -17,14 +18,14 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse._actions import ActionConfigFile
 
-from bitemporal.cli.words import did_you_mean, nearest
+from bitemporal.cli.help import HelpFormatter, choices_of, plural
+from bitemporal.cli.words import arrange, did_you_mean, nearest
 from bitemporal.errors import RecipeError
 from bitemporal.files import from_folder, not_there, options_from_folder
 from bitemporal.reading import read_yaml, reading
 
 T = TypeVar("T")
 
-_PLURALS = {int: "integers", float: "numbers", str: "names"}
 _SINGULARS: dict[object, str] = {
     int: "a whole number",
     float: "a number",
@@ -57,42 +58,55 @@ class _OptionFile(ActionConfigFile):
         option_string: str | None = None,
     ) -> None:
         file = Path(str(values))
-        if not file.is_file():
-            raise TypeError(f"{not_there(file, 'file')}; expected a YAML file of options")
         try:
-            with reading(file, RecipeError, "expected options and their values in YAML"):
-                content = read_yaml(file)
+            content = _options_in(file, parser)
         except RecipeError as error:
             raise TypeError(str(error)) from error
-        if not isinstance(content, dict):
-            raise TypeError(f"{file}: holds {type(content).__name__}, expected options and their values")
+        positional: set[str] = set()
         if isinstance(parser, _Parser):
             parser.option_files.append(file)
-        names = _NAMES_IN_A_FOLDER.get(parser.prog.rpartition(" ")[2], set())
-        several = {action.dest for action in parser._actions if action.nargs == "+"}
-        resolved = {
-            name: value if name in names else self._resolved(name, value, file.parent)
-            for name, value in content.items()
-        }
-        resolved |= {n: [v] for n, v in resolved.items() if n in several and v is not None and not isinstance(v, list)}
+            positional = parser.positional  # which have been put among the words
+        options = {name: value for name, value in content.items() if name not in positional}
         try:
-            self.apply_config(parser, cfg, self.dest, yaml.safe_dump(resolved, sort_keys=False))
+            self.apply_config(parser, cfg, self.dest, yaml.safe_dump(options, sort_keys=False))
         except TypeError as error:
             raise TypeError(f"{file}: {error}") from error
 
-    def _resolved(self, name: str, value: object, folder: Path) -> object:
-        if name not in _PATHS or value is None:
-            return value
-        if name == "model_options":
-            return options_from_folder(value, folder)
-        if name == "import":  # or names of modules
-            words = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-            return [from_folder(word, folder) if str(word).endswith(".py") else word for word in words]
-        if name == "bundle" and isinstance(value, list):
-            return [self._resolved(name, one, folder) for one in value]
-        if name == "bundle" and not (folder / str(value)).exists():  # an id on a hub
-            return value
-        return from_folder(value, folder)
+
+def _options_in(file: Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """The options in a file, with paths that start at its folder.
+
+    Raises:
+        RecipeError: When the file holds no options.
+    """
+    if not file.is_file():
+        raise RecipeError(f"{not_there(file, 'file')}; expected a YAML file of options")
+    with reading(file, RecipeError, "expected options and their values in YAML"):
+        content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise RecipeError(f"{file}: holds {type(content).__name__}, expected options and their values")
+    names = _NAMES_IN_A_FOLDER.get(parser.prog.rpartition(" ")[2], set())
+    several = {action.dest for action in parser._actions if action.nargs == "+"}
+    resolved = {
+        name: value if name in names else _resolved(name, value, file.parent) for name, value in content.items()
+    }
+    single = {n: [v] for n, v in resolved.items() if n in several and v is not None and not isinstance(v, list)}
+    return resolved | single
+
+
+def _resolved(name: str, value: object, folder: Path) -> object:
+    if name not in _PATHS or value is None:
+        return value
+    if name == "model_options":
+        return options_from_folder(value, folder)
+    if name == "import":  # or names of modules
+        words = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+        return [from_folder(word, folder) if str(word).endswith(".py") else word for word in words]
+    if name == "bundle" and isinstance(value, list):
+        return [_resolved(name, one, folder) for one in value]
+    if name == "bundle" and not (folder / str(value)).exists():  # an id on a hub
+        return value
+    return from_folder(value, folder)
 
 
 class _Parser(ArgumentParser):
@@ -106,12 +120,39 @@ class _Parser(ArgumentParser):
         self.option_files: list[Path] = []
         super().__init__(**settings)
 
+    @property
+    def positional(self) -> set[str]:
+        """Names of the positional arguments."""
+        return {action.dest for action in self._actions if not action.option_strings}
+
+    def arranged(self, words: Sequence[str]) -> list[str]:
+        """Words in the order in which each is read as it was meant (see ``arrange``).
+
+        Positional arguments that the command line lacks are taken from the files that ``--config`` names.
+
+        Args:
+            words: Words after those of the command.
+        """
+        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        finder.add_argument("--config", action="append", nargs="?", default=[])
+        in_files: dict[str, list[str]] = {}
+        for file in filter(None, finder.parse_known_args(words)[0].config):
+            with contextlib.suppress(RecipeError):  # said where the option is read
+                content = _options_in(Path(file), self)
+                for name in self.positional & content.keys():
+                    value = content[name]
+                    in_files[name] = list(map(str, value)) if isinstance(value, list) else [str(value)]
+                    in_files[name] *= value is not None
+        return arrange(self, words, in_files)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         known = [name for name in self._option_string_actions if name.startswith("--")]
         if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", message):
             message += did_you_mean(nearest(unknown[1], known))
         elif unknown := re.match(r".*Option '([^']+)' is not accepted", message, re.DOTALL):  # a key of a file
             message += did_you_mean(nearest(unknown[1], [action.dest for action in self._actions]))
+        elif wrong := re.match(r"argument ([^:/]+)[^:]*: invalid (comma-separated .*) value: '?(.*?)'?$", message):
+            message = f"{wrong[1]}: found {wrong[3]}, expected {wrong[2]}"
         elif wrong := re.search(r'Parser key "([^"]+)":.*(?:Got|Given) value: (.*)', message, re.DOTALL):
             actions = {action.dest: action for action in self._actions}
             action = actions[wrong[1]]
@@ -128,8 +169,6 @@ def _words(hint: object) -> str:
     kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(map(_words, kinds))
-    if typing.get_origin(hint) is list:
-        return f"{_PLURALS[kinds[0]]} in brackets, as in '[a, b]'"
     return _SINGULARS.get(typing.get_origin(hint) or hint, str(hint))
 
 
@@ -146,7 +185,7 @@ def make_parser(prog: str, *functions: Callable[..., Any]) -> _Parser:
     """
     description = docstring_parser.parse(functions[0].__doc__ or "").description
     # whole names only: --device must not be taken for --devices
-    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
     # by default, argparse takes -1e5, -inf and -25,0 for options
     parser._negative_number_matcher = re.compile(r"-(\d|\.|inf)")
     parser.add_argument(
@@ -218,6 +257,8 @@ def _argument(parameter: inspect.Parameter) -> tuple[list[str], dict[str, Any]]:
         settings |= {"type": str, "nargs": "+"}
     else:
         settings["type"] = _List(typing.get_args(tuples[0])) if tuples else hint
+    if listed := choices_of(hint):
+        settings["metavar"] = listed
     if parameter.kind is parameter.POSITIONAL_ONLY:
         return [name], settings if required else settings | {"nargs": "?"}
     return [f"--{name.replace('_', '-')}", *_MORE_NAMES.get(name, ())], settings | {"dest": name, "required": required}
@@ -235,9 +276,10 @@ class _List:
         words = value.strip("[]() ").split(",") if isinstance(value, str) else value
         if Ellipsis not in self.kinds and len(words) != len(self.kinds):
             raise ValueError(f"expected {self}, found {value!r}")
-        return tuple(self.kinds[0](str(word)) for word in words)
+        kind = str if choices_of(self.kinds[0]) else self.kinds[0]  # what uses them refuses other words
+        return tuple(kind(str(word).strip()) for word in words)
 
     def __repr__(self) -> str:
         """What the help and the errors say."""
         count = "" if Ellipsis in self.kinds else f"{len(self.kinds)} "
-        return f"{count}comma-separated {_PLURALS[self.kinds[0]]}"
+        return f"{count}comma-separated {plural(self.kinds[0])}"

@@ -16,6 +16,7 @@ def predict(
     output: str,
     probability: str | None = None,
     detector: DetectorOptions,
+    threshold: float = 0.5,
     batch_size: int = 4,
     suffixes: tuple[str, ...] | None = None,
     bands: tuple[int, ...] | None = None,
@@ -34,6 +35,7 @@ def predict(
             georeferenced GeoTIFFs give GeoTIFFs with 0 unchanged, 1 changed, 255 no data.
         probability: Also write the probability of change, as a PNG with 0..255 for 0..1. For folders, a folder.
         detector: Which detector predicts, and how.
+        threshold: Probability above which a pixel is changed. The masks' tags hold it, and evaluate reads it there.
         batch_size: Pairs predicted at once.
         suffixes: Suffixes of the stems in two folders, as in _pre,_post; by default those that all stems end in, where
             no stem is in both folders.
@@ -55,6 +57,7 @@ def predict(
         after_image,
         output,
         probability=probability,
+        threshold=threshold,
         batch_size=batch_size,
         suffixes=suffixes,
         bands=bands,
@@ -62,7 +65,8 @@ def predict(
         progress=sys.stderr.isatty(),
         overwrite=overwrite,
     )
-    print(f"{len(report.masks)} mask(s) written to {output}")
+    at = "" if threshold == 0.5 else f", changed where the probability exceeds {threshold:g}"
+    print(f"{len(report.masks)} mask(s) written to {output}{at}")
     for note in report.notes:
         print(f"note: {harmless(note)}", file=sys.stderr)
     if report.faults:
@@ -71,6 +75,11 @@ def predict(
     for line in fault_lines(faults, Path()):
         print(harmless(line), file=sys.stderr)
     return Outcome(
-        {"masks": report.masks, "notes": report.notes, "faults": [str(fault) for fault in report.faults]},
+        {
+            "masks": report.masks,
+            "threshold": threshold,
+            "notes": report.notes,
+            "faults": [str(fault) for fault in report.faults],
+        },
         status=1 if report.faults else 0,
     )

@@ -1,7 +1,8 @@
 """The words of a command line: which belong to an option, and which were meant where one is unknown."""
 
 import difflib
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from jsonargparse import ArgumentParser
 
@@ -41,20 +42,28 @@ def commands_meant(words: Sequence[str], commands: Iterable[str]) -> list[str]:
     return nearest(second, (command for command in commands if " " not in command))
 
 
-def arrange(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
+def arrange(
+    parser: ArgumentParser, words: Sequence[str], in_files: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> list[str]:
     """Put words in an order in which each is read as it was meant.
 
     An option that takes several values takes all words up to the next option, except the last ones if the command still
     lacks positional arguments: in ``--bundle B before.png after.png``, the images are none of the bundles. Given
     repeatedly, such an option takes the values of all occurrences.
 
+    An optional positional argument is lacking too, unless an option stands in for it, as ``--before`` does for
+    ``before_image``.
+
     Args:
         parser: Knows the options and the positional arguments.
         words: Words after those of the command.
+        in_files: Words of positional arguments that stand in for those that the command line lacks.
     """
     options = parser._option_string_actions
     several = {name for name, action in options.items() if action.nargs == "+"}
-    if not several or "--" in words:  # from where on all words are positional arguments, as they stand
+    if (
+        not several and not in_files
+    ) or "--" in words:  # from where on all words are positional arguments, as they stand
         return list(words)
     positional: dict[int, str] = {}
     values: dict[str, dict[int, str]] = {}  # of options that take several, by the place of the word
@@ -85,13 +94,18 @@ def arrange(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
             if takes_one and not equals and place < len(words):
                 others.append(words[place])
                 place += 1
-    missing = _expected(parser, values) - len(positional)
+    expected = [name for name in _positional(parser) if name not in in_files]
+    missing = sum(f"--{name.partition('_')[0]}" not in values for name in expected) - len(positional)
     for option, run in reversed(runs):
         while missing > 0 and len(run) > 1:
             positional[run[-1]] = values[option].pop(run[-1])
             run.pop()
             missing -= 1
     ordered = [positional[key] for key in sorted(positional)]
+    for name in _positional(parser)[len(ordered) :]:
+        if name not in in_files:
+            break
+        ordered += in_files[name]
     return [*ordered, *others, *(word for option, own in values.items() for word in (option, *own.values()))]
 
 
@@ -99,10 +113,6 @@ def _is_option(parser: ArgumentParser, word: str) -> bool:
     return len(word) > 1 and word.startswith("-") and not parser._negative_number_matcher.match(word)
 
 
-def _expected(parser: ArgumentParser, given: Container[str]) -> int:
-    """Number of positional arguments that words are kept for.
-
-    Optional ones count too, unless an option stands in for them: ``--before`` for ``before_image``.
-    """
-    positional = [action.dest for action in parser._actions if not action.option_strings]
-    return sum(f"--{name.partition('_')[0]}" not in given for name in positional)
+def _positional(parser: ArgumentParser) -> list[str]:
+    """Names of the positional arguments, in order."""
+    return [action.dest for action in parser._actions if not action.option_strings]

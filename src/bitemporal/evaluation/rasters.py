@@ -25,6 +25,7 @@ from bitemporal.files import not_there
 from bitemporal.imagery.label_files import count_values
 from bitemporal.imagery.label_rules import UNKNOWN, LabelDecoding, LabelOptions
 from bitemporal.imagery.labels import LabelObservation, LabelSummary
+from bitemporal.imagery.marks import THRESHOLD, as_threshold
 from bitemporal.imagery.masks import IGNORE
 from bitemporal.method.car import CarPartition
 from bitemporal.remedies import as_typed
@@ -128,9 +129,9 @@ def evaluate_raster(
                 else:
                     yield name, LabelledAnswer(target, (values != 0) & valid)
 
-        noted = predicted.tags().get("THRESHOLD")
+        noted = as_threshold(predicted.tags().get(THRESHOLD))
         if not is_probability and noted is not None:
-            how = replace(how, threshold=float(noted))
+            how = replace(how, threshold=noted)
         evaluation, digest = count_answers(answers(), partition)
     protocol = Protocol(
         **vars(how),

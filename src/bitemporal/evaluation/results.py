@@ -16,7 +16,7 @@ from bitemporal.errors import DataError, OptionError, PartitionError
 from bitemporal.evaluation.counting import BINS, ProbabilityCounts
 from bitemporal.evaluation.curves import describe_curves
 from bitemporal.evaluation.scores import CONVENTIONS, Evaluation, are_confusions, read_confusions
-from bitemporal.inference.options import Augmentation, check_tiles
+from bitemporal.inference.options import Augmentation, check_threshold, check_tiles
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import METRIC_VERSION
 from bitemporal.outputs import Kind, Output, check_outputs, locked, write_json
@@ -65,8 +65,7 @@ class MaskSettings:
 
     def __post_init__(self) -> None:
         """Check the threshold and the tiles."""
-        if not 0 <= self.threshold < 1:
-            raise OptionError(f"threshold: found {self.threshold:g}, expected a probability from 0 to below 1")
+        check_threshold(self.threshold)
         check_tiles(self.tile, self.stride)
         if self.stride is None:
             object.__setattr__(self, "stride", self.tile)

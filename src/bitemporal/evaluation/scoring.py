@@ -5,6 +5,7 @@ import math
 import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from bitemporal.evaluation.results import MaskSettings, Protocol, Result, progra
 from bitemporal.evaluation.scores import Evaluation
 from bitemporal.files import not_there
 from bitemporal.imagery.label_proposals import as_words
-from bitemporal.imagery.masks import IGNORE, read_predicted_mask
+from bitemporal.imagery.masks import IGNORE, noted_threshold, read_predicted_mask
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference import Detector, OriginPartition
 from bitemporal.inference.combining import SlidingWindow, TestTimeAugmentation
@@ -114,7 +115,7 @@ def evaluate_masks(
         partition: CAR parts to group the scores by; small <= 0.05 < medium <= 0.20 < large by default.
         progress: Show a progress bar.
         settings: How the masks were made, for the protocol; by default from whole images, at 0.5, without
-            augmentation.
+            augmentation. The threshold that the masks' own tags hold counts instead.
         split: Split that the protocol names; that of the first pair by default.
 
     Returns:
@@ -122,7 +123,7 @@ def evaluate_masks(
 
     Raises:
         DataError: When no pair has a label, or a mask is missing, there twice, unreadable, ambiguous, or of another
-            size than its label.
+            size than its label, or when masks were made with several thresholds.
     """
     labelled = _labelled(folder, pairs)
     folder = resolve_decoding(folder)
@@ -141,6 +142,16 @@ def evaluate_masks(
             yield LabelledAnswer(np.where(mask == IGNORE, np.uint8(IGNORE), label), mask == 1)
 
     partition, settings = partition or CarPartition(), settings or MaskSettings()
+    noted = {noted_threshold(files[pair.stem]): files[pair.stem] for pair in labelled}
+    if len(noted) > 1:
+        listed = " and ".join(
+            f"{file} {'of none' if value is None else f'of {value:g}'}" for value, file in noted.items()
+        )
+        raise DataError(
+            f"{masks}: the masks' tags hold several thresholds, such as {listed}; predict all masks with the same one"
+        )
+    if (threshold := next(iter(noted))) is not None:
+        settings = replace(settings, threshold=threshold)
     return _count(answers(), labelled, len(pairs), folder, partition, settings, split, progress)
 
 

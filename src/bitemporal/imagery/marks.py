@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+THRESHOLD = "THRESHOLD"
+"""Keyword of a PNG, or tag of a GeoTIFF, that holds the threshold of a mask."""
+
 _SOFTWARE = "bitemporal"
 _HEAD = 400
 """Bytes at the start of a PNG that contain the mark, which follows the header."""
@@ -14,6 +17,15 @@ def mark(title: str = "") -> dict[str, str]:
         title: What the picture shows; masks have none.
     """
     return {"Software": _SOFTWARE, **({"Title": title} if title else {})}
+
+
+def as_threshold(noted: str | None) -> float | None:
+    """The threshold that a mask's tag holds; ``None`` where it holds none from 0 to below 1."""
+    try:
+        threshold = float(noted or "")
+    except ValueError:
+        return None
+    return threshold if 0 <= threshold < 1 else None
 
 
 def is_marked(path: Path, title: str = "") -> bool:

@@ -13,8 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bitemporal.errors import DataError
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.decoded import BANDS, Decoded, FileFault
+from bitemporal.imagery.marks import THRESHOLD, as_threshold
+from bitemporal.imagery.opening import open_dataset
+from bitemporal.reading import reading
 from bitemporal.remedies import as_typed
 
 IGNORE = 255
@@ -124,6 +128,22 @@ def read_predicted_mask(path: Path) -> npt.NDArray[np.uint8]:
     values: npt.NDArray[np.uint8] = changed.astype(np.uint8)
     values[ignored] = IGNORE
     return values
+
+
+def noted_threshold(path: Path) -> float | None:
+    """The threshold that a mask by this package was made with, as its tags say; ``None`` where they do not.
+
+    Raises:
+        DataError: When the file cannot be read.
+    """
+    with reading(path, DataError, "expected a mask"):
+        if path.suffix.lower() == ".png":
+            with Image.open(path) as image:
+                return as_threshold(str(image.info.get(THRESHOLD, "")))
+        if path.suffix.lower() in (".tif", ".tiff"):
+            with open_dataset(path) as dataset:
+                return as_threshold(dataset.tags().get(THRESHOLD))
+    return None
 
 
 def _changed(path: Path, decoded: Decoded, mask: MaskSamples, ignored: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

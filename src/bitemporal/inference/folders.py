@@ -5,9 +5,10 @@ Masks are written as PNG; in folders, those of GeoTIFFs with a place on the grou
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,12 @@ from bitemporal.files import not_there
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.decoded import FileFault
 from bitemporal.imagery.inputs import Reading
-from bitemporal.imagery.marks import is_marked, mark
+from bitemporal.imagery.marks import THRESHOLD, is_marked, mark
 from bitemporal.imagery.places import Place
 from bitemporal.imagery.scale import image_notes, to_channels
 from bitemporal.imagery.training_images import look_at
 from bitemporal.inference.detector import Detector, check_detector
-from bitemporal.inference.options import check_batch_size
+from bitemporal.inference.options import check_batch_size, check_threshold
 from bitemporal.inference.places import NO_DATA, is_placed_mask, place_of_pair, write_placed
 from bitemporal.outputs import Kind, Output, check_outputs, replacing
 from bitemporal.pairs.folder import size_fault, unit_fault
@@ -69,6 +70,7 @@ def predict_files(
     output: str | os.PathLike[str],
     *,
     probability: str | os.PathLike[str] | None = None,
+    threshold: float = 0.5,
     batch_size: int = 8,
     suffixes: tuple[str, ...] | None = None,
     bands: tuple[int, ...] | None = None,
@@ -88,6 +90,7 @@ def predict_files(
             not at all.
         probability: Where to write the probability of change as well, as PNG with 0..255 for 0..1; a folder for
             folders. Next to a mask that is a GeoTIFF it is one of floats in [0, 1].
+        threshold: Probability above which a pixel is changed, from 0 to below 1; the masks' tags hold it.
         batch_size: Pairs predicted at once.
         suffixes: Suffixes of the stems before and after, for folders whose stems differ by them; by default those that
             all stems of each folder end in, where no stem is in both.
@@ -103,11 +106,13 @@ def predict_files(
 
     Raises:
         DataError: When inputs are missing; for one pair, also when it cannot be predicted.
-        OptionError: When ``batch_size``, ``suffixes``, ``bands`` or ``image_range`` has an unusable value.
+        OptionError: When ``threshold``, ``batch_size``, ``suffixes``, ``bands`` or ``image_range`` has an unusable
+            value.
         OutputError: When an output would replace an input or a file that bitemporal did not write, or has an
             unusable name.
     """
     check_batch_size(batch_size)
+    check_threshold(threshold)
     check_detector(detector)
     reading = detector.reading(bands, image_range)
     first, second, masks = Path(before), Path(after), Path(output)
@@ -143,7 +148,7 @@ def predict_files(
                 faults.append(fault)
         if detector.trained_on is not None and readable and not written:
             detector.warn_if_far(look_at(readable[0][0].before, reading.bands))
-        written += _predict_batch(detector, readable, reading.bands)
+        written += _predict_batch(detector, readable, threshold, reading.bands)
     notes = [*matched, *(f"{len(paths)} image(s), such as {paths[0]}: {note}" for note, paths in noted.items())]
     return FilesReport(tuple(written), tuple(faults), tuple(notes))
 
@@ -244,25 +249,28 @@ def _read_pair(
 def _predict_batch(
     detector: Detector,
     pairs: Sequence[tuple[_Job, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]],
+    threshold: float,
     bands: tuple[int, ...] | None,
 ) -> list[Path]:
     predictions = detector.predict([before for _, before, _ in pairs], [after for _, _, after in pairs])
+    told = {THRESHOLD: f"{threshold:g}"}
     for (job, _, _), prediction in zip(pairs, predictions, strict=True):
+        mask = (prediction.probability > threshold).astype(np.uint8)
         if job.place is not None:
             images = job.before, job.after
-            write_placed(prediction.mask, job.mask, job.place, images, NO_DATA, bands)
+            write_placed(mask, job.mask, job.place, images, NO_DATA, bands, told)
             if job.probability is not None:
                 write_placed(prediction.probability, job.probability, job.place, images, np.nan, bands)
             continue
-        _write_png(prediction.mask * np.uint8(255), job.mask)
+        _write_png(mask * np.uint8(255), job.mask, told)
         if job.probability is not None:
             _write_png(np.rint(prediction.probability * 255).astype(np.uint8), job.probability)
     return [job.mask for job, _, _ in pairs]
 
 
-def _write_png(values: npt.NDArray[np.uint8], path: Path) -> None:
+def _write_png(values: npt.NDArray[np.uint8], path: Path, told: Mapping[str, str] = MappingProxyType({})) -> None:
     signed = PngInfo()
-    for keyword, text in mark().items():
+    for keyword, text in (mark() | dict(told)).items():
         signed.add_text(keyword, text)
     with replacing(path) as temporary:
         Image.fromarray(values).save(temporary, format="PNG", pnginfo=signed)

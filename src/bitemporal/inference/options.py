@@ -23,6 +23,16 @@ def check_batch_size(batch_size: int) -> None:
         raise OptionError(f"batch_size: found {batch_size}, expected at least 1 and at most {LARGEST_BATCH:,}")
 
 
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold above which no probability, or any number, counts as change.
+
+    Raises:
+        OptionError: When it is not from 0 to below 1.
+    """
+    if not 0 <= threshold < 1:
+        raise OptionError(f"threshold: found {threshold:g}, expected a probability from 0 to below 1")
+
+
 def check_tiles(tile: int | None, stride: int | None) -> None:
     """Refuse a tile and a stride that do not go together.
 

@@ -1,8 +1,9 @@
 """Tiles that lie on the ground: masks that keep the place of a pair's images."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy.typing as npt
@@ -42,6 +43,7 @@ def write_placed(
     images: tuple[Path, Path],
     no_data: float,
     bands: Sequence[int] | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write one band as a GeoTIFF in the place of a pair's images, with no data where one of them says so.
 
@@ -52,6 +54,7 @@ def write_placed(
         images: The pair's images.
         no_data: Value where an image has no data, by a value, a mask or an alpha band.
         bands: Bands that are used; an alpha band among them marks nothing.
+        tags: Tags of the file, besides the software.
 
     Raises:
         OutputError: When it cannot be written.
@@ -85,7 +88,7 @@ def write_placed(
             transform=Affine(*place.transform),
             compress="deflate",
         ) as target:
-            target.update_tags(**{_SOFTWARE: f"bitemporal {bitemporal.__version__}"})
+            target.update_tags(**{_SOFTWARE: f"bitemporal {bitemporal.__version__}"}, **tags)
             target.write(filled, 1)
         temporary.write_bytes(memory.getbuffer())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from bitemporal.errors import OptionError
-from bitemporal.inference.options import LARGEST_BATCH, LARGEST_TILE
+from bitemporal.inference.options import LARGEST_BATCH, LARGEST_TILE, check_threshold
 from bitemporal.texts import harmless
 
 GridChoice = Literal["before", "intersection", "union"]
@@ -103,8 +103,7 @@ class MapOptions(PlaceOptions):
         super().__post_init__()
         if not self.minimum_area >= 0:
             raise OptionError(f"minimum_area: found {self.minimum_area}, expected at least 0")
-        if not 0 <= self.threshold < 1:
-            raise OptionError(f"threshold: found {self.threshold:g}, expected a probability from 0 to below 1")
+        check_threshold(self.threshold)
 
 
 @dataclass(frozen=True, kw_only=True)
