@@ -492,7 +492,7 @@ def test_what_is_no_manifest(tmp_path):
     with pytest.raises(DataError, match=r"ends in .csv, .tsv, .txt, .parquet or .json"):
         read_manifest(tmp_path / "m.xlsx")
     (tmp_path / "m.json").write_text("[1, 2]")
-    with pytest.raises(DataError, match="is no STAC item collection"):
+    with pytest.raises(DataError, match="is not a STAC item collection"):
         read_manifest(tmp_path / "m.json")
     (tmp_path / "m.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match=r"m.parquet: cannot be read .*expected a parquet file"):

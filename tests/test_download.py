@@ -181,7 +181,7 @@ def test_a_name_given_twice_is_refused(place, names):
     refused(
         make_zip(place / "a.zip", [(name, b"" if name.endswith("/") else b"1") for name in names]),
         place,
-        "is given twice",
+        "appears twice",
     )
 
 

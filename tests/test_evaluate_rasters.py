@@ -158,7 +158,7 @@ def test_values_that_could_mean_two_things_are_refused_with_a_remedy_that_works(
     with pytest.raises(LabelError, match=r"classes.tif"):
         evaluate_raster(path, classes)
     undeclared = write_raster(tmp_path / "undeclared.tif", np.array([[[0, 1, 255]]], np.uint8))
-    with pytest.raises(DataError, match=r"says so") as caught:
+    with pytest.raises(DataError, match=r"declares it") as caught:
         evaluate_raster(undeclared, classes)
     follow_tools(str(caught.value))
     evaluate_raster(undeclared, write_raster(tmp_path / "l.tif", np.array([[[0, 1, 0]]], np.uint8)))
@@ -172,7 +172,7 @@ def test_a_label_that_calls_a_meaning_no_data_is_refused_with_remedies_that_work
     words = ["evaluate", str(path), str(label)]
     assert main(words) == 1
     text = capsys.readouterr().err
-    assert "label.tif" in text and f"{nodata} (" in text and "calls no data" in text
+    assert "label.tif" in text and f"{nodata} (" in text and "declares as no data" in text
     assert ["--label-values", "0,255"] in follow_options(text, words)
     assert counts(evaluate_raster(path, label, labels=LabelOptions(label_values=(0, 255)))) == expected_counts(
         mask, truth, mask != 255

@@ -118,7 +118,7 @@ def test_without_its_checkpoint_a_finished_stage_is_kept(tiny_pairs, tmp_path, c
     assert main(longer) == 1
     assert follow_options(capsys.readouterr().err, longer) == [["--max-steps", "6"], ["--out", str(tmp_path / "run-2")]]
     (tmp_path / "run/recipe.yaml").unlink()  # nothing tells what the run was to have
-    with pytest.raises(BundleError, match=r"Restore the file from a copy, or start anew with --out .*run-3"):
+    with pytest.raises(BundleError, match=r"Restore the file from a backup, or start a new run with --out .*run-3"):
         stages.train(recipe(tiny_pairs, tmp_path / "run", max_steps=8), QUIET)
 
 
@@ -159,7 +159,7 @@ def test_student_and_control_are_extended_together_and_others_not_behind_their_b
         ("max_steps", "teacher-large, teacher-medium, teacher-small, control, student"),
         ("teacher_steps", "student"),
     ):
-        with pytest.raises(RecipeError, match=f"{name}: {learned} learned from what 2 steps gave"):
+        with pytest.raises(RecipeError, match=f"{name}: {learned} learned from the result of 2 steps"):
             run(student_steps=4, **{name: 3})
     # the control alone would be compared with a shorter student
     shutil.rmtree(tmp_path / "run/student")
@@ -185,7 +185,7 @@ def test_the_verdict_is_not_about_stages_that_are_still_to_be_extended(tiny_pair
     assert "control has 2 of 4 steps and student has 2 of 4 steps" in text
     assert fingerprint(run) == before
     assert main([*longer, "--stages=student,verdict"]) == 1  # and not of a student that is longer than its control
-    assert "control has 2 of 4 steps, so that" in capsys.readouterr().err
+    assert "control has 2 of 4 steps, so the verdict" in capsys.readouterr().err
     assert fingerprint(run) == before
     shutil.copytree(run, tmp_path / "copy")
     ways = [["--stages", "control,student,verdict"], ["--student-steps", "2"]]

@@ -147,7 +147,7 @@ def test_a_path_that_is_not_there_is_said_absolutely_with_names_like_it(tmp_path
     assert not_there("zzz/a.png", "file") == f"{tmp_path}/zzz/a.png: no such file ({tmp_path} has no zzz)"
     assert not_there("demo-pairs", "file") == f"{tmp_path}/demo-pairs: is a folder, not a file"
     assert not_there("scenes.csv", "folder") == f"{tmp_path}/scenes.csv: is a file, not a folder"
-    assert not_there("link", "file") == f"{tmp_path}/link: is a link to nothing"
+    assert not_there("link", "file") == f"{tmp_path}/link: is a broken link"
 
 
 def test_a_name_that_no_file_system_takes_is_said_to_be_missing(tmp_path):

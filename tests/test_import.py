@@ -351,7 +351,7 @@ NOT_CHECKPOINTS = {
 def test_what_is_no_checkpoint_is_said_to_be_none(kind, tmp_path):
     file = tmp_path / "x.pth"
     file.write_bytes(NOT_CHECKPOINTS[kind])
-    with pytest.raises(WeightsError, match=r"not a PyTorch checkpoint, .* Fetch it again") as caught:
+    with pytest.raises(WeightsError, match=r"not a PyTorch checkpoint, .* Download it again") as caught:
         read_checkpoint(file)
     assert str(file) in str(caught.value)
 
@@ -362,7 +362,7 @@ def test_a_truncated_checkpoint_and_another_archive_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.pth", "w") as archive:
         archive.writestr("readme.txt", "weights elsewhere")
     for name in ("half.pth", "other.pth"):
-        with pytest.raises(WeightsError, match=r"not a PyTorch checkpoint, .* Fetch it again"):
+        with pytest.raises(WeightsError, match=r"not a PyTorch checkpoint, .* Download it again"):
             read_checkpoint(tmp_path / name)
     for path in (tmp_path, tmp_path / "none.pth"):
         with pytest.raises(WeightsError, match=r"(no such file|is a folder, not a file)"):
@@ -376,7 +376,7 @@ def test_one_bit_that_has_changed_in_a_checkpoint_is_noticed(tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(tensors["big"].numpy().tobytes()) + 400] ^= 1
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"x\.pth: .*the checksum of its part .*Fetch it again"):
+    with pytest.raises(WeightsError, match=r"x\.pth: .*the checksum of its part .*Download it again"):
         read_checkpoint(path)
 
 

@@ -643,7 +643,7 @@ def test_labels_of_one_value_besides_no_data_are_refused_with_remedies_that_work
     command = ["data", "check", str(tmp_path)]
     assert main(command) == 1
     text = capsys.readouterr().out
-    assert "calls no data" in text
+    assert "declares as no data" in text
     assert ["--label-values", ",".join(map(str, values))] in follow_options(text, command)
     folder = resolve_decoding(PairFolder(tmp_path, label_values=values))
     assert (folder.load_label(folder.pairs()[0]) == np.tile([0, 1], (4, 2))).all()

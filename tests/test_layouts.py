@@ -744,7 +744,7 @@ def test_litter_and_papers_are_not_named(tmp_path):
         (tmp_path / name).mkdir()
     folder = PairFolder(tmp_path)
     assert not check_pairs(folder).warnings
-    assert folder.notes == ("LICENSE, README.md left aside, as read-me, licence or the like",)
+    assert folder.notes == ("LICENSE, README.md ignored, as read-me, licence or similar",)
 
 
 def test_a_folder_around_the_data_is_looked_through(tmp_path, capsys):

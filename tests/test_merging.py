@@ -113,7 +113,7 @@ def test_scenes_of_one_projection_keep_it_and_empty_ones_add_nothing(tmp_path):
     assert merge_polygons(tmp_path / "none.gpkg", files[1:2]) == 0
     bare = tmp_path / "bare.parquet"
     geopandas.GeoDataFrame(one, geometry=[square]).to_parquet(bare)
-    with pytest.raises(DataError, match="the scene bare has no place on the ground, others have"):
+    with pytest.raises(DataError, match="the scene bare has no georeference, others have one"):
         merge_polygons(tmp_path / "x.gpkg", [*files, (SceneFiles("bare"), bare)])
     assert not (tmp_path / "x.gpkg").exists()
     assert not list(tmp_path.glob(".*"))

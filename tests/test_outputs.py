@@ -91,7 +91,7 @@ def test_a_folder_with_something_else_in_it_is_not_replaced(tmp_path):
 
 
 def test_two_outputs_of_one_name_are_refused(tmp_path):
-    with pytest.raises(OutputError, match="is where the mask goes"):
+    with pytest.raises(OutputError, match="is also the place of the mask"):
         check_outputs([Output("mask", tmp_path / "n.txt", NOTE), Output("other", tmp_path / "n.txt", NOTE)], ())
 
 

@@ -146,7 +146,7 @@ def test_symbolic_links(tmp_path):
     assert not check_pairs(PairFolder(root)).faults
     (root / "B" / "b.png").unlink()
     (root / "B" / "b.png").symlink_to(tmp_path / "gone.png")
-    assert "link to nothing" in only_fault(check_pairs(PairFolder(root))).what
+    assert "broken link" in only_fault(check_pairs(PairFolder(root))).what
 
 
 @pytest.mark.skipif(os.name != "posix", reason="this system has no device files")
@@ -160,7 +160,7 @@ def test_a_link_onto_itself_and_a_device_are_faults_like_others(tmp_path):
     texts = {fault.path: fault.what for fault in check_pairs(PairFolder(root)).faults}
     assert texts.keys() == {loop, device}
     assert "cannot be opened" in texts[loop]
-    assert "no regular file" in texts[device]
+    assert "not a regular file" in texts[device]
 
 
 def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):

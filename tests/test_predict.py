@@ -75,7 +75,7 @@ def test_predict_of_folders_does_what_it_can_and_says_the_rest(bundles, capsys):
         expected = detector.predict(*pairs[stem]).mask
         assert np.array_equal(np.asarray(Image.open(out / f"{stem}.png")), expected * 255)
     errors = capsys.readouterr().err
-    for word in ("truncated.png", "sizes", "lonely.png", "twice", "A/gone.png: is a link to nothing", "5 fault"):
+    for word in ("truncated.png", "sizes", "lonely.png", "twice", "A/gone.png: is a broken link", "5 fault"):
         assert word in errors
     assert "notes.txt" not in errors and "p1" not in errors
     assert "p2.png: grey image" in errors
@@ -248,7 +248,7 @@ def test_tiles_give_masks_in_their_place(bundles, tiles, capsys):
     for _ in range(2):  # earlier masks are replaced
         assert main(words) == 0
     text = capsys.readouterr()
-    assert "no place on the ground" not in text.out + text.err
+    assert "no georeference" not in text.out + text.err
     assert {path.name for path in (bundles / "out").iterdir()} == {"0.tif", "1.tif", "bare.png"}
     detector = load(bundles / "origin", "cpu")
     for stem, (before, after) in tiles.items():
@@ -275,7 +275,7 @@ def test_tiles_in_different_places_and_files_of_others_stay_untouched(bundles, t
     words += ["-o", str(bundles / "out")]
     assert main(words) == 1
     assert (
-        "1.tif: and its image after lie on different pixels of the ground, expected the same" in capsys.readouterr().err
+        "1.tif: and its image after cover different pixels on the ground, expected the same" in capsys.readouterr().err
     )
     assert {path.name for path in (bundles / "out").iterdir()} == {"0.tif", "bare.png"}
     write_raster(bundles / "out" / "0.tif", np.zeros((1, 3, 3), np.uint8))

@@ -513,7 +513,7 @@ def test_remedies_of_places_work_as_they_are_printed(tmp_path):
         ("none", {"crs": None}),
         ("transform alone", {"crs": None, "transform": NORTH_UP}),
         ("crs alone", {"transform": Affine.identity()}),
-        ("no degrees", {"crs": "EPSG:4326"}),
+        ("not degrees", {"crs": "EPSG:4326"}),
     ):
         path = tmp_path / f"{name}.tif"
         array = ground(2, 60, 80)
@@ -758,7 +758,7 @@ def test_dates_of_unlike_pixels_are_a_fault_of_the_pair_with_a_command_that_work
     root = pair_of_tiles(tmp_path / "my data", **after)
     assert main(["data", "check", str(root)]) == 1
     text = capsys.readouterr().out
-    assert "B/x y.tif" in text and "turned against" in text
+    assert "B/x y.tif" in text and "rotated or offset" in text
     follow_commands(text)
     assert (tmp_path / "x y-tiles/A").is_dir()
     assert not check_pairs(PairFolder(tmp_path / "x y-tiles", label_values=(0, 255, 127))).faults
@@ -766,11 +766,11 @@ def test_dates_of_unlike_pixels_are_a_fault_of_the_pair_with_a_command_that_work
 
 def test_dates_of_other_places_are_a_fault_and_small_differences_a_warning(tmp_path):
     far = check_pairs(PairFolder(pair_of_tiles(tmp_path / "far", left=LEFT + 1000)))
-    assert ["another place" in fault.what for fault in far.faults] == [True]
+    assert ["a different place" in fault.what for fault in far.faults] == [True]
     zone = check_pairs(PairFolder(pair_of_tiles(tmp_path / "zone", crs="EPSG:32651")))
-    assert ["another place" in fault.what for fault in zone.faults] == [True]
+    assert ["a different place" in fault.what for fault in zone.faults] == [True]
     near = check_pairs(PairFolder(pair_of_tiles(tmp_path / "near", left=LEFT + 1.3)))
-    assert not near.faults and any("a little beside" in text for text in near.warnings)
+    assert not near.faults and any("slightly offset" in text for text in near.warnings)
     bare = check_pairs(PairFolder(pair_of_tiles(tmp_path / "bare", crs=None)))
     same = check_pairs(PairFolder(pair_of_tiles(tmp_path / "same")))
     assert not (bare.faults or bare.warnings or same.faults or same.warnings)
@@ -791,7 +791,7 @@ def test_tags_of_one_date_of_a_pair(tmp_path, capsys):
         folder = PairFolder(root, image_range=image_range)
         check = check_pairs(folder)
         if name == "s":
-            with pytest.raises(DataError, match="differ in unit"):
+            with pytest.raises(DataError, match="different units"):
                 folder.load(folder.pairs()[0])
             remedies = [fault.remedy for fault in check.faults if fault.kind == "file"]
             assert len(remedies) == 2 and len({*remedies}) == 1

@@ -196,7 +196,7 @@ def test_results_that_cannot_be_used_are_errors_in_words(data, tmp_path):
     counts = result_of(data, NetworkDetector(pointwise())).write(path)
     whole, table = path.read_text(), counts.read_text()
     for text, message in (
-        ("{", "cannot be read .it is no JSON"),
+        ("{", "cannot be read .it is not valid JSON"),
         ("[]", "format is 'list'"),
         ('{"format": 99}', "format is 99, .*format 2"),
         ('{"format": 2}', "lacks a part of a result"),
@@ -327,7 +327,7 @@ def test_masks_are_what_their_samples_say(scored, image, suffix):
     ],
 )
 def test_masks_that_could_mean_two_things_are_refused(scored, image, suffix, words):
-    with pytest.raises(DataError, match=rf"p\.{suffix}: .*{words}.*; write the mask as one grey channel"):
+    with pytest.raises(DataError, match=rf"p\.{suffix}: .*{words}.*; save the mask as one grey channel"):
         scored(image, suffix)
 
 

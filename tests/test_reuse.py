@@ -157,14 +157,14 @@ def test_a_stage_of_another_run_is_not_replaced(first, tiny_pairs, tmp_path):
     distill(tiny_pairs, tmp_path / "run", stages="origin", seed=9)()
     (tmp_path / "run/recipe.yaml").unlink()
     before = fingerprint(tmp_path / "run")
-    with pytest.raises(OutputError, match="holds another stage"):
+    with pytest.raises(OutputError, match="holds a different stage"):
         distill(tiny_pairs, tmp_path / "run", reuse=str(first))
     assert fingerprint(tmp_path / "run") == before
 
 
 def test_a_copy_that_differs_is_refused(first, tiny_pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(reuse.shutil, "copyfile", lambda source, target: Path(target).write_bytes(b"other"))
-    with pytest.raises(OutputError, match="the copy is not what"):
+    with pytest.raises(OutputError, match="the copy differs from"):
         distill(tiny_pairs, tmp_path / "run", reuse=str(first))
     assert not (tmp_path / "run/origin/bundle").exists()
 
@@ -173,7 +173,9 @@ def test_the_pairs_must_be_those_of_the_other_run(first, tiny_pairs, tmp_path):
     shutil.copytree(tiny_pairs, tmp_path / "pairs")
     for folder in ("A", "B", "label"):
         (tmp_path / f"pairs/train/{folder}/pair_04.png").unlink()
-    with pytest.raises(DataError, match=r"first train/pair_04; .*start anew with --out .*run-2 and without --reuse"):
+    with pytest.raises(
+        DataError, match=r"first train/pair_04; .*start a new run with --out .*run-2 and without --reuse"
+    ):
         distill(tmp_path / "pairs", tmp_path / "run", reuse=str(first))
     assert not (tmp_path / "run/student").exists()
 
@@ -210,7 +212,7 @@ def test_reused_teachers_cannot_be_extended_before_the_student_begins(first, tin
     options = {"reuse": str(first), "seed": 5}
     distill(tiny_pairs, tmp_path / "run", stages="control", **options)()
     with pytest.raises(
-        BundleError, match=r"teacher-.* has . of 8 steps, .*start anew with --out .*-2 and without --reuse"
+        BundleError, match=r"teacher-.* has . of 8 steps, .*start a new run with --out .*-2 and without --reuse"
     ):
         distill(tiny_pairs, tmp_path / "run", teacher_steps=8, **options)
 

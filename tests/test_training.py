@@ -300,16 +300,16 @@ def test_a_run_resumes_with_the_same_value_of_every_field_alone(name, tmp_path):
     for then, now in (({}, other), (other, {})):
         folder = begun(distill_recipe(tmp_path, tmp_path / "run", **then))
         check_same_run(distill_recipe(tmp_path, folder.path, **then), folder)
-        with pytest.raises(RecipeError, match=rf"another recipe; (.*, )?{name.rstrip('_')} \("):
+        with pytest.raises(RecipeError, match=rf"a different recipe; (.*, )?{name.rstrip('_')} \("):
             check_same_run(distill_recipe(tmp_path, folder.path, **now), folder)
 
 
 def test_train_and_distill_do_not_resume_each_other(tmp_path):
     trained = begun(recipe(tmp_path, tmp_path / "trained"))
-    with pytest.raises(RecipeError, match=r"another recipe; .*criterion \(None then, 'kl' now\)"):
+    with pytest.raises(RecipeError, match=r"a different recipe; .*criterion \(None then, 'kl' now\)"):
         check_same_run(distill_recipe(tmp_path, trained.path), trained)
     distilled = begun(distill_recipe(tmp_path, tmp_path / "distilled"))
-    with pytest.raises(RecipeError, match=r"another recipe; .*criterion \('kl' then, None now\)"):
+    with pytest.raises(RecipeError, match=r"a different recipe; .*criterion \('kl' then, None now\)"):
         check_same_run(recipe(tmp_path, distilled.path), distilled)
 
 

@@ -28,7 +28,7 @@ def not_there(path: str | os.PathLike[str], kind: Literal["file", "folder", "fil
     """
     absolute = Path(os.path.abspath(path))
     if os.path.islink(absolute) and not os.path.exists(absolute):
-        return f"{absolute}: is a link to nothing"
+        return f"{absolute}: is a broken link"
     if os.path.isdir(absolute):
         return f"{absolute}: is a folder, not a {kind}"
     if os.path.isfile(absolute):

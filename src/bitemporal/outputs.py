@@ -147,7 +147,7 @@ def check_outputs(outputs: Iterable[Output], reads: Iterable[str | os.PathLike[s
         if not kind.endings and (inside := next((file for file in read if file.resolve().is_relative_to(real)), None)):
             raise OutputError(f"{option}: {path} holds {inside}, which is read; {output.remedy}")
         if (other := seen.setdefault(real, option)) != option:
-            raise OutputError(f"{option}: {path} is where the {other} goes; choose another name")
+            raise OutputError(f"{option}: {path} is also the place of the {other}; choose another name")
         _check_parent(option, path)
         if os.path.lexists(path) and not kind.stands_at(path):
             _check_replaceable(output, overwrite)
@@ -193,9 +193,13 @@ def _check_parent(option: str, path: Path) -> None:
     parent = path.resolve().parent
     existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
     if not existing.is_dir():
-        raise OutputError(f"{option}: {path} cannot be written, as {existing} is not a folder; choose another place")
+        raise OutputError(
+            f"{option}: {path} cannot be written, because {existing} is not a folder; choose another place"
+        )
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"{option}: {path} cannot be written in {existing}; choose another place, or its permissions")
+        raise OutputError(
+            f"{option}: {path} cannot be written in {existing}; choose another place, or correct its permissions"
+        )
 
 
 _unfinished: set[Path] = set()

@@ -94,7 +94,7 @@ def _import(name: str) -> None:
             sys.path.append(here)
         if not all(word.isidentifier() for word in name.split(".")):
             raise OptionError(
-                f"import: {name} is no name of a module; expected one, as in my_networks, or a file that ends in .py, "
+                f"import: {name} is not a module name; expected one, as in my_networks, or a file that ends in .py, "
                 "as in nets/my_networks.py"
             )
         try:

@@ -68,13 +68,13 @@ def why(error: BaseException) -> str:
         case RecursionError():
             text = "it is nested too deeply"
         case MemoryError():
-            text = "it asks for more memory than there is"
+            text = "it needs more memory than this machine has"
         case KeyError(args=(name,)):
             text = f"it has no {name!r}"
         case json.JSONDecodeError():
-            text = f"it is no JSON: {error}"
+            text = f"it is not valid JSON: {error}"
         case OverflowError():
-            text = f"it holds a number beyond all bounds: {error}"
+            text = f"it holds a number that is too large: {error}"
         case _:
             text = " ".join(str(error).split()) or type(error).__name__
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: _LONGEST_REASON + 1])

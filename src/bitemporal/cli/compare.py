@@ -29,8 +29,8 @@ def compare(
     Args:
         results: Files that `bitemporal evaluate -o` wrote, or run folders.
         baseline: Name of the detector that the others are compared with; by default that of the first result.
-        output: JSON file to write everything to. An earlier comparison is replaced, another file refused.
-        overwrite: Replace also a file that is no earlier comparison; never the results that are read.
+        output: JSON file to write everything to. An earlier comparison is replaced; any other file is refused.
+        overwrite: Also replace a file that is not an earlier comparison; never a result that is read.
     """
     found = _read(results)
     if len(found) < 2:

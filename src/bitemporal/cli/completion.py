@@ -27,7 +27,7 @@ complete -o filenames -F _bitemporal bitemporal
 def completion(shell: Literal["bash", "zsh"] = "bash", /) -> Outcome:
     """Print a script that lets a shell complete commands, options and file names.
 
-    For bash: `eval "$(bitemporal completion bash)"` in ~/.bashrc; for zsh the same with `zsh` in ~/.zshrc.
+    For bash: `eval "$(bitemporal completion bash)"` in ~/.bashrc; for zsh the same with `zsh`, in ~/.zshrc.
 
     Args:
         shell: The shell.

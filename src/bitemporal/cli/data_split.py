@@ -39,21 +39,21 @@ def split(
     """Divide the pairs of a folder into train, val and test, and write the division to a CSV file.
 
     Each part of CAR is divided by the shares. Tiles of one scene stay in one split. Pairs that are in val or test on
-    disk stay there. Only labels are read; nothing of the data is moved, copied or changed.
+    disk stay there. Only labels are read; the data is not moved, copied or changed.
 
     Args:
         path: Folder of pairs.
-        output: CSV file to write (split, stem), which --splits of other commands reads. As splits.csv in the folder of
-            pairs, it is read without that option.
-        shares: Shares of train, val and test; 0 for a split that is not wanted.
-        seed: Another seed gives another division.
+        output: CSV file to write (split, stem), which --splits of other commands reads. Saved as splits.csv in the
+            folder of pairs, it is read without that option.
+        shares: Shares of train, val and test; 0 leaves a split out.
+        seed: Seed of the division.
         group: Regular expression that matches whole stems of tiles and whose first group names their scene, as in
-            '(.*)_[0-9]+_[0-9]+'. By default it is found where all names look like tiles; '.*' divides pair by pair.
+            '(.*)_[0-9]+_[0-9]+'. By default it is inferred if all names look like tiles; '.*' divides pair by pair.
         parts: Number of CAR parts, split at the paper's thresholds (2 or 3).
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts.
         pair_options: How the files of the pairs are read.
         workers: Processes that read files; as many as fit the folder and the machine when left out.
-        overwrite: Replace also a file that is no earlier division; never one that is read.
+        overwrite: Also replace a file that is not an earlier division; never a file that is read.
     """
     partition = CarPartition.of_options(parts, thresholds) or CarPartition()
     folder = pair_options.pair_folder(path)

@@ -43,17 +43,17 @@ def stats(
 
     Prints quantiles of CAR and the pairs of every part for each split, at the paper's thresholds (or the given ones)
     and at thresholds that give parts of equal size. Writes partition.csv (split, stem, car, part) and
-    car_histogram.png. Only labels are read; nothing of the data is moved, copied or changed.
+    car_histogram.png. Only labels are read; the data is not moved, copied or changed.
 
     Args:
         path: Folder of pairs, ROOT/{train,val,test}/{A,B,label}, ROOT/{A,B,label}, or as data sets are released.
-        output: Folder for partition.csv and car_histogram.png; must not lie inside the data.
+        output: Folder for partition.csv and car_histogram.png; must be outside the data.
         parts: Number of parts, 3 when left out. The paper has thresholds for 2 (0.10) and 3 (0.05, 0.20) parts; any
             other number takes those of equal pair counts.
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of the paper's.
         pair_options: How the files of the pairs are read.
         workers: Processes that read files; as many as fit the folder and the machine when left out.
-        overwrite: Replace also files of these names that are no earlier output; never one that is read.
+        overwrite: Also replace files of these names that are not an earlier output; never a file that is read.
     """
     table, picture = Path(output, "partition.csv"), Path(output, "car_histogram.png")
     written = [Output("output", table, PARTITION, _REMEDY), Output("output", picture, _HISTOGRAM, _REMEDY)]

@@ -61,7 +61,7 @@ def synth(
         scene: Write one georeferenced scene with sides of this many pixels instead of pairs: before.tif, after.tif and
             label.tif. Needs the extra geo. Its CAR is the first of --cars, 0.05 by default.
         workers: Processes to use; all cores by default.
-        overwrite: Replace also a set with other settings, or another scene; never a folder that holds any other file.
+        overwrite: Also replace a set with other settings, or another scene; never a folder that holds any other file.
     """
     console = Console(markup=False)
     if scene is not None:

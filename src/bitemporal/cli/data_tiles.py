@@ -20,7 +20,7 @@ def tiles(
 ) -> Outcome:
     """Cut two large images, or every pair of a folder, into tiles: a folder of pairs.
 
-    Tiles keep bands, values and place on the ground. Date 2 and the label are brought to the pixels of date 1.
+    Tiles keep bands, values and georeference. Date 2 and the label are brought to the pixels of date 1.
 
     Args:
         before: Image of date 1; or, given alone, a folder of pairs. A folder of files with one band each (B02.tif,
@@ -29,7 +29,7 @@ def tiles(
         output: Folder to make, new or empty.
         label: Raster of one band, or vector file (.gpkg, .geojson, .shp, .parquet) with what has changed.
         options: How tiles are cut.
-        nodata: Value of the images that stands for no data, instead of what the files say.
+        nodata: Value of the images that means no data, overriding what the files say.
         pair_options: How the label, or a folder of pairs, is read.
     """
     pair_options.refuse("tiles keep all bands and values as they are stored", ("bands", "image_range"))

@@ -53,9 +53,9 @@ def evaluate(
     """Compare a detector's masks, or a predicted raster, with labels: the metrics over all pairs and by CAR part.
 
     Every file of the split is read and checked first. For a folder of masks, --threshold, --tta, --scales, --tile and
-    --stride state how the masks were made, and are only written to the protocol. Without them, masks count as made
-    from whole images, at 0.5, without augmentation. The threshold that the tags of masks by bitemporal hold counts
-    before any other.
+    --stride state how the masks were made, and are only written to the protocol. Without them, masks are assumed to
+    be made from whole images, at threshold 0.5, without augmentation. A threshold in the tags of masks by bitemporal
+    takes precedence over any other.
 
     A predicted raster, such as change.tif or probability.tif of `bitemporal predict-scene`, is compared with a label
     raster or the polygons of a vector file, on its own pixels. Its blocks take the place of pairs.
@@ -80,14 +80,14 @@ def evaluate(
         block: Side in pixels of the blocks of a raster.
         within: Vector file with the polygons of the area of interest; pixels of a raster outside are left out.
         mask: Rasters of one band, such as cloud masks; pixels of a raster are left out where any of them is not 0.
-        allow_vrt: Let VRTs among these rasters read files outside of their own folder, and addresses; and open formats
-            that may name other files, such as HDF5. For files that you trust alone.
+        allow_vrt: Let VRTs among these rasters read files outside their own folder and remote addresses, and open
+            formats that may refer to other files, such as HDF5. Only for files that you trust.
         name: The detector's name in comparisons; results of one name and different seeds are replicates. By default
             the network and its stage.
         seed: The seed that the detector was trained with; by default the one in the bundle.
         output: JSON file to write: protocol, metrics, intervals; the counts of every pair go to a CSV file next to it.
-            Earlier results are replaced, other files refused.
-        overwrite: Replace also files that are no earlier result; never one that is read.
+            Earlier results are replaced; other files are refused.
+        overwrite: Also replace files that are not an earlier result; never a file that is read.
     """
     check_seed(seed)
     partition = CarPartition.of_options(parts, thresholds)

@@ -22,9 +22,9 @@ def import_checkpoint(
 ) -> Outcome:
     """Turn a checkpoint of Open-CD, MTKD-CD, SNUNet or bitemporal itself into a bundle.
 
-    No code from the file is run, also where a whole network was pickled. The state dict is found under its usual names
+    No code from the file is run, even where a whole network was pickled. The state dict is found under its usual names
     (state_dict, model_G_state_dict, model, ...), without the prefixes of DataParallel, Lightning and moving averages.
-    The networks of BIT_CD and ChangeFormer, which are others than those here, are named.
+    Networks of BIT_CD and ChangeFormer, which differ from those here, are recognised and refused.
 
     Every entry must be used; entries that the reference itself never uses are left out and listed. A
     checkpoint of multi-teacher distillation holds four networks; --part chooses one.
@@ -32,9 +32,9 @@ def import_checkpoint(
     Args:
         checkpoint: File of torch.save (.pth, .pt, .ckpt), or .safetensors.
         model: Name of the same network here; `bitemporal models` lists them.
-        output: Bundle folder to write; a bundle there is replaced, a folder with other files refused.
+        output: Bundle folder to write; an existing bundle is replaced; a folder with other files is refused.
         part: Network to take from a distillation checkpoint: student, or the small, medium or large teacher.
-        overwrite: Replace also a folder that is no bundle, but has files of the names of a bundle's alone.
+        overwrite: Also replace a folder that is not a bundle, if all its files are named as in a bundle.
     """
     from bitemporal.inference.bundle import BUNDLE, save_bundle
     from bitemporal.interop.opencd import import_network

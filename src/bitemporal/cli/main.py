@@ -121,7 +121,7 @@ def _refusal(command: str, words: list[str]) -> str:
 
     if command.startswith("-"):
         meant = did_you_mean(nearest(command, ("--help", "--version")))
-        return f"{command} is no command{meant or '; options stand behind one, as in `bitemporal models --json`'}"
+        return f"{command} is not a command{meant or '; options stand behind one, as in `bitemporal models --json`'}"
     return f"no command {command!r}{did_you_mean(commands_meant(words, COMMANDS))}"
 
 

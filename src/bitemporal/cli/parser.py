@@ -193,6 +193,9 @@ def make_parser(prog: str, *functions: Callable[..., Any]) -> _Parser:
         action=_OptionFile,
         help="YAML file with any of the options below. Relative paths in it start at its folder.",
     )
+    printing = parser._option_string_actions["--print_config"]
+    printing.metavar = "\b[=skip_default]"  # the backspace is jsonargparse's; the formatter takes it out
+    printing.help = "Print all options as YAML and exit; with =skip_default, only those that were given."
     for title, documented, parameters in itertools.chain.from_iterable(map(_groups, functions)):
         group = parser.add_argument_group(title) if title else parser
         helps = {p.arg_name: p.description or "" for p in docstring_parser.parse(documented.__doc__ or "").params}

@@ -43,7 +43,7 @@ def predict(
             that it was trained on.
         image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each channel, for images of more
             than 8 bits; by default those that it was trained on.
-        overwrite: Replace also files that bitemporal did not write; never an image that is read.
+        overwrite: Also replace files that bitemporal did not write; never an image that is read.
 
     Returns:
         Status 1 when some pair could not be predicted.

@@ -24,13 +24,13 @@ _NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Products:
-    """Further files in the folder of each scene, next to change.tif and summary.json.
+    """Additional files in the folder of each scene, next to change.tif and summary.json.
 
     Attributes:
         probability: File name for the probability of change, .tif.
         polygons: File name for the changed areas, .gpkg, .parquet or .geojson.
         quicklook: File name for a picture of both dates and the changes, .png.
-        overwrite: Replace files in the places of outputs that are no earlier outputs of the same kind.
+        overwrite: Also replace files that are not earlier outputs of the same kind.
     """
 
     probability: str | None = None
@@ -72,7 +72,7 @@ def predict_archive(
     Scenes that an earlier run finished with the same options are skipped. A scene that fails does not stop the others.
 
     Args:
-        manifest: List of the scenes: csv or parquet with the columns before and after, and perhaps id, mask,
+        manifest: List of the scenes: csv or parquet with the columns before and after, and optionally id, mask,
             before_date, after_date; or a STAC item collection (.json).
         output: Folder of the results: one folder per scene, and the table status.csv.
         assets: Assets of a STAC manifest to use: one with all bands, or one for each channel of the detector, such as

@@ -20,7 +20,7 @@ class Products:
         polygons: Also write the changed areas, .gpkg, .parquet or .geojson.
         quicklook: Also write a picture of both dates and the changes, .png.
         summary: Also write CAR, hectares and timing, .json.
-        overwrite: Replace files in these places that are no earlier outputs of the same kind.
+        overwrite: Also replace files that are not earlier outputs of the same kind.
     """
 
     output: str

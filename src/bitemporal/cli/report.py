@@ -19,15 +19,15 @@ def report(
 
     Of `bitemporal distill`: verdict, scores with intervals, by CAR part and decile, training curves, routing,
     thresholds, calibration, objects, and a gallery of pairs. Of `bitemporal train`: the training curves, the validation
-    that chose the checkpoint, and the same scores where they have been written to RUN/scores, which the report says how
-    to do.
+    that chose the checkpoint, and the same scores if RUN/scores holds them; the report says how to compute them.
+
 
     Args:
         run: Run folder.
         data: Folder of the pairs, if it is no longer where the recipe says.
         no_imagery: Leave before and after out, for data whose terms forbid passing imagery on.
-        output: HTML file; RUN/report.html by default. An earlier report is replaced, another file refused.
-        overwrite: Replace also a file that is no earlier report.
+        output: HTML file; RUN/report.html by default. An earlier report is replaced; any other file is refused.
+        overwrite: Also replace a file that is not an earlier report.
     """
     from bitemporal.report import write_report
 

@@ -36,7 +36,8 @@ def reproduce(
         estimate: Only estimate how long the run takes; train nothing.
         dry_run: Run every stage for two steps on a few tiny synthetic pairs, in a temporary folder. The scores mean
             nothing.
-        overwrite: Replace also files that are no earlier state of this run; never recipe.yaml, or what is read.
+        overwrite: Also replace files that are not an earlier state of this run; never recipe.yaml or a file that is
+            read.
     """
     from bitemporal.run import reproduction
     from bitemporal.run.outputs import check_run_outputs

@@ -16,7 +16,7 @@ class Products:
         polygons: Also write the changed areas, .gpkg, .parquet or .geojson.
         quicklook: Also write a picture of both dates and the changes, .png; needs before and after.
         summary: Also write CAR and hectares, .json.
-        overwrite: Replace files in these places that are no earlier outputs of the same kind.
+        overwrite: Also replace files that are not earlier outputs of the same kind.
     """
 
     output: str
@@ -36,7 +36,7 @@ def threshold(
     options: scenes.MapOptions,
     date_options: scenes.DateOptions,
 ) -> Outcome:
-    """Make a map anew from probabilities, with another threshold or area, without a network.
+    """Make a new map from probabilities, with another threshold or area, without a network.
 
     The files are those that `bitemporal predict-scene` writes with the same threshold.
 

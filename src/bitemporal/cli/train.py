@@ -13,7 +13,8 @@ def train(*, recipe: TrainRecipe, overwrite: bool = False) -> Outcome:
 
     Args:
         recipe: What is trained, on which pairs, and how.
-        overwrite: Replace also files that are no earlier state of this run; never recipe.yaml, or what is read.
+        overwrite: Also replace files that are not an earlier state of this run; never recipe.yaml or a file that is
+            read.
     """
     from bitemporal.run import stages  # here, as in every command: options are explained without torch
     from bitemporal.run.processes import is_first_process

@@ -135,7 +135,9 @@ def _fetch(
         raise
     except Exception as error:  # what the hub client's transport raises differs from release to release
         reason = str(error).strip().split("\n")[0]
-        kept = f"What arrived is kept in {staging}; repeat the command to resume." if _holds_data(staging) else ""
+        kept = (
+            f"What was downloaded is kept in {staging}; repeat the command to resume." if _holds_data(staging) else ""
+        )
         raise DownloadError(
             f"{card.name}: could not fetch {url} ({type(error).__name__}: {reason}). {kept or 'Nothing was kept.'} "
             "Check the network (HTTPS_PROXY, and HF_ENDPOINT for a mirror of the hub), or fetch the files by hand.\n"
@@ -167,7 +169,7 @@ def fetch_file(archive: Archive, path: Path, progress: Progress | None = None) -
         path.unlink()
         raise DownloadError(
             f"{archive.url}: {algorithm} is {digest} ({size:,} bytes), expected {expected}; the file was removed. "
-            "Repeat the command. If the checksum differs again, the file at that address has changed and is not to be "
+            "Repeat the command. If the checksum differs again, the file at that address has changed and must not be "
             "trusted"
         )
 

@@ -104,7 +104,7 @@ def safe_extract(
         except Exception as error:  # a damaged archive can raise anything
             raise DownloadError(
                 f"{source}: cannot be unpacked ({type(error).__name__}: {error}); if the archive is damaged, remove it "
-                "and fetch it again"
+                "and download it again"
             ) from error
 
 
@@ -194,7 +194,7 @@ class _Writer:
             excess = f"more than {limits.max_ratio:g} times its {packed:,} bytes, like a decompression bomb"
         else:
             return
-        raise DownloadError(f"{self._source}: refused, it unpacks to {excess}; nothing was unpacked")
+        raise DownloadError(f"{self._source}: refused, because it unpacks to {excess}; nothing was unpacked")
 
     def expect(self, size: int, members: int) -> None:
         """Check what is announced, before any of it is written."""
@@ -202,7 +202,8 @@ class _Writer:
         check_space(self._source, size, self._root.parent)
         if len(self._is_folder) + members > self._limits.max_files:
             raise DownloadError(
-                f"{self._source}: refused, it holds more than {self._limits.max_files:,} files; nothing was unpacked"
+                f"{self._source}: refused, because it holds more than {self._limits.max_files:,} files; nothing "
+                f"was unpacked"
             )
 
     def folder(self, name: str) -> None:
@@ -227,12 +228,12 @@ class _Writer:
         if parts.anchor:
             raise self.refusal(name, "has an absolute name")
         if len(parts.parts) > _DEEPEST:
-            raise self.refusal(name[:100], f"lies more than {_DEEPEST} folders deep")
+            raise self.refusal(name[:100], f"is more than {_DEEPEST} folders deep")
         if ".." in parts.parts:
             raise self.refusal(name, "leads out of the folder by '..'")
         path = self._root / parts.as_posix()
         if path in self._is_folder and not (is_folder and self._is_folder[path]):
-            raise self.refusal(name, "is given twice")
+            raise self.refusal(name, "appears twice")
         self._is_folder[path] = is_folder
         self.expect(size, members=0)
         return path

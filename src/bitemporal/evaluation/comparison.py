@@ -133,7 +133,7 @@ def _replicates(name: str, group: Sequence[Result], reference: Result) -> Replic
         )
     for result in group:
         if set(result.evaluation.stems) != set(reference.evaluation.stems):
-            raise DataError(f"{result}: was evaluated on other pairs than {reference}; evaluate both again")
+            raise DataError(f"{result}: was evaluated on different pairs from {reference}; evaluate both again")
     places = {stem: i for i, stem in enumerate(reference.evaluation.stems)}
     counts = []
     for result in ordered:

@@ -71,7 +71,7 @@ def draw_masks(
         folder: Reads the pairs.
         pairs: Labelled pairs to show.
         imagery: Show before and after too. Leave them out for data whose terms forbid passing imagery on.
-        overwrite: Replace also a file that is no earlier picture of this kind.
+        overwrite: Also replace a file that is not an earlier picture of this kind.
 
     Raises:
         OutputError: When it would replace another file, or cannot be written.

@@ -241,8 +241,8 @@ def _decode(
         told.update(dict(count_values(labels[valid])))
         if len(found) > 2 and {*found} == {0, 1, 255}:
             raise DataError(
-                f"{path}: holds 0, 1 and 255, and does not say that 255 is no data; if it is, "
-                f"`rio edit-info {as_typed(path)} --nodata 255` says so"
+                f"{path}: holds 0, 1 and 255, and does not declare 255 as no data; if it is, "
+                f"`rio edit-info {as_typed(path)} --nodata 255` declares it"
             )
         if len({*found} - {0}) > 1:
             listed = ", ".join(f"{value:g}" for value in sorted(found)[:10])

@@ -202,7 +202,7 @@ class Result:
         Args:
             path: JSON file, ``.json``; the counts go to a CSV file of the same name that ends in ``.confusions.csv``
                 instead. NaN is written as null.
-            overwrite: Replace also files that are no earlier result.
+            overwrite: Also replace files that are not an earlier result.
 
         Returns:
             The CSV file.

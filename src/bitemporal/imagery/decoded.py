@@ -142,7 +142,7 @@ def choose_bands(count: int) -> str:
         return "choose among them, one repeated: --bands 1,1,1 (bands=(1, 1, 1))"
     first, which = ("4,3,2", "as in Sentinel-2") if count >= 10 else ("3,2,1", "where blue comes first")
     example = f"--bands {first} (bands=({first.replace(',', ', ')}))"
-    return f"say which of them become the network's channels, {example} for red, green and blue {which}"
+    return f"choose which of them become the network's channels, {example} for red, green and blue {which}"
 
 
 def content_notes(path: Path, content: str) -> list[str]:

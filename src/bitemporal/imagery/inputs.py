@@ -86,18 +86,18 @@ def check_images(images: Tensor, name: str, channels: int = RGB) -> Tensor:
     low, high = (float(value) for value in torch.aminmax(images))
     if not math.isfinite(low + high):  # aminmax passes NaN on
         raise DataError(
-            f"{name}: found NaN or infinity, expected finite values in 0..255; give such pixels a value, as "
-            "nan_to_num(values, posinf=0, neginf=0) of numpy and of torch does"
+            f"{name}: found NaN or infinity, expected finite values in 0..255; replace such pixels, for "
+            "example with nan_to_num(values, posinf=0, neginf=0) of numpy or torch"
         )
     if not (low >= 0.0 and high <= 255.0):
         raise DataError(
             f"{name}: found values from {low:g} to {high:g}, expected finite values in 0..255, neither normalised nor "
-            "of more bits; rescale the image"
+            "of more than 8 bits; rescale the image"
         )
     if 0.0 < high <= 1.0:
         warnings.warn(
-            f"{name}: float values reach only {high:g}; 0..255 is expected, so this image is taken as almost black; "
-            "multiply by 255 if it is scaled to 0..1",
+            f"{name}: float values reach only {high:g}; 0..255 is expected, so this image would be read as almost "
+            "black; multiply by 255 if it is scaled to 0..1",
             stacklevel=2,
         )
     return images

@@ -28,10 +28,11 @@ class LabelOptions:
         label_values: Values of unchanged, changed and, if any, ignored pixels, as in 1,2 or 0,1,255; any other value
             is a fault.
         changed: Values, or palette indices, of changed pixels, as in 1,2,3,4; every other value is unchanged.
-        changed_colours: Colours of changed pixels, three numbers each, as in 255,0,0; every other is unchanged.
-        unchanged_colours: Colours of unchanged pixels, three numbers each, as in 255,255,255; every other is changed.
+        changed_colours: Colours of changed pixels, three numbers each, as in 255,0,0; every other colour is unchanged.
+        unchanged_colours: Colours of unchanged pixels, three numbers each, as in 255,255,255; every other colour is
+            changed.
         label_threshold: Label values at or above this are changed, values below unchanged.
-        label_ignore: Values of pixels that count nowhere, as in 255 or -9999 or nan.
+        label_ignore: Values of pixels to ignore, as in 255 or -9999 or nan.
         label_band: The band that holds the mask, counted from 1, of labels with several bands.
     """
 
@@ -120,7 +121,7 @@ class LabelOptions:
                     raise OptionError(f"{other}: does not apply to colours ({name}); leave one of the two out")
         if twice := {*(values or ()), *(self.changed or ())} & {*(self.label_ignore or ())}:
             raise OptionError(
-                f"label_ignore: found {_join(twice)}, which {rules[0]} has as well; leave it out of one of the two"
+                f"label_ignore: found {_join(twice)}, which {rules[0]} has as well; leave it out of one of them"
             )
 
     def _shown(self, name: str) -> str:

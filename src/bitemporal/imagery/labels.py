@@ -257,7 +257,7 @@ class LabelSummary:
         path = next(path for path, label in self.labels.items() if label.no_data and label.no_data[0] == nodata)
         what = (
             f"the labels hold {value:g} ({self.pixels[value]:,} pixels), and {nodata:g} ({self.no_data[nodata]:,}), "
-            "which this file calls no data"
+            "which this file declares as no data"
         )
         readings: list[Reading] = [({"label_ignore": (nodata,)}, f"if {nodata:g} is no data")] if value != 1 else []
         readings += readings_of_values({value: self.pixels[value], nodata: self.no_data[nodata]}, self.stated.ignore)

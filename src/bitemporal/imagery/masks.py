@@ -27,7 +27,7 @@ IGNORE = 255
 JPEG = ("JPEG", "MPO", "WEBP")
 """Formats whose compression changes values."""
 
-ONE_CHANNEL = "write the mask as one grey channel, 0 unchanged and 255 changed, as PNG"
+ONE_CHANNEL = "save the mask as one grey channel, 0 unchanged and 255 changed, as PNG"
 """What always helps where no option does."""
 
 _COLOUR_MODES = ("RGB", "RGBX", "RGBA", "LA")
@@ -124,7 +124,7 @@ def read_predicted_mask(path: Path) -> npt.NDArray[np.uint8]:
     changed = _changed(path, decoded, mask, ignored)
     if decoded.nodata == 0 and ignored.any() and changed.any():
         remedy = f"if 0 is unchanged, `rio edit-info {as_typed(path)} --unset-nodata` makes it count"
-        raise FileFault(path, "calls its 0 no data, so that no pixel is unchanged", remedy)
+        raise FileFault(path, "declares 0 as no data, so that no pixel is unchanged", remedy)
     values: npt.NDArray[np.uint8] = changed.astype(np.uint8)
     values[ignored] = IGNORE
     return values
@@ -173,8 +173,8 @@ def _changed(path: Path, decoded: Decoded, mask: MaskSamples, ignored: npt.NDArr
         if others.size and (least := others.min()) != (most := others.max()):
             among = "" if changed.all() else " and 0"
             if decoded.format == "TIFF" and (least, most) == (1, IGNORE) and np.isin(others, (1, IGNORE)).all():
-                remedy = f"if 255 is no data, `rio edit-info {as_typed(path)} --nodata 255` says so"
-                raise FileFault(path, "holds 0, 1 and 255, and does not say that 255 is no data", remedy)
+                remedy = f"if 255 is no data, `rio edit-info {as_typed(path)} --nodata 255` declares it"
+                raise FileFault(path, "holds 0, 1 and 255, and does not declare 255 as no data", remedy)
             raise fault(f"holds values from {least:g} to {most:g}{among}, as probabilities or class numbers do")
     elif mask.colour and decoded.mode in _COLOUR_MODES:
         changed = (mask.samples != 0).any(axis=-1) & ~ignored

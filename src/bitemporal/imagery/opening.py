@@ -148,7 +148,7 @@ def _opened_alone(name: str, drivers: Sequence[str]) -> "DatasetReader":
         try:
             _opened_alone(beside, _KNOWN_BY_FIRST_BYTES).close()
         except RasterioError:
-            raise _refusal(name, f"{Path(beside).name} next to it is no image of a known format") from None
+            raise _refusal(name, f"{Path(beside).name} next to it is not an image of a known format") from None
     dataset = _opened(name, drivers)
     for domain, key in _FOLLOWED.items():
         if key in map(str.upper, dataset.tags(ns=domain)):
@@ -160,7 +160,7 @@ def _opened_alone(name: str, drivers: Sequence[str]) -> "DatasetReader":
 def _refusal(name: str, what: str) -> DataError:
     copy = free_name(Path(name).with_name(f"{Path(name).stem}-pixels.tif"))
     return DataError(
-        f"{name}: {what}; expected a raster that reads nothing outside of its own folder: if you trust it, "
+        f"{name}: {what}; expected a raster that reads nothing outside its own folder: if you trust it, "
         f"`rio convert {as_typed(name)} {as_typed(copy)}` writes its pixels into a file of their own, and --allow-vrt "
         "(allow_vrt=True) reads it as it is, where a command has it"
     )
@@ -203,7 +203,7 @@ def _check_vrt(name: str, changed: int, size: int) -> None:
             try:
                 _opened_alone(file, _KNOWN_BY_FIRST_BYTES).close()
             except RasterioError:
-                raise _refusal(name, f"it names {file}, which is no image of a known format") from None
+                raise _refusal(name, f"it names {file}, which is not an image of a known format") from None
 
 
 def _sources(name: str) -> list[str]:
@@ -239,9 +239,9 @@ def _source(element: ElementTree.Element, folder: Path, name: str) -> str:
         or _CONNECTION.match(text)
         or not os.path.isfile(path)
     ):
-        raise _refusal(name, f"is a VRT that names {text!r}, which is no file below {folder}")
+        raise _refusal(name, f"is a VRT that names {text!r}, which is not a file below {folder}")
     if not Path(os.path.realpath(path)).is_relative_to(folder):
-        raise _refusal(name, f"is a VRT that names {text}, which lies outside of {folder}")
+        raise _refusal(name, f"is a VRT that names {text}, which is outside {folder}")
     return path
 
 

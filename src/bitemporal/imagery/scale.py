@@ -120,7 +120,7 @@ def check_usable(decoded: Decoded, image_range: Sequence[float] | None) -> None:
     """
     if decoded.mode == BANDS and decoded.bands is None:
         count = decoded.samples.shape[-1]
-        what = f"has {count} bands, of which none are said to be red, green and blue"
+        what = f"has {count} bands, none of which is marked as red, green or blue"
         raise FileFault(decoded.path, what, f"{choose_bands(count)}; a network takes as many channels as are named")
     if decoded.depth <= 8 or image_range is not None:
         return

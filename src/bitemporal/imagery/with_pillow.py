@@ -39,7 +39,7 @@ def open_with_pillow(path: Path) -> Image.Image | None:
         if stat.S_ISDIR(mode):
             raise FileFault(path, "is a folder, expected an image", "give the image file itself, or remove its pair")
         if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-            raise FileFault(path, "is no regular file", "put the image file itself there, or remove its pair")
+            raise FileFault(path, "is not a regular file", "put the image file itself there, or remove its pair")
         return open_image(path, _FORMATS)
     except UnidentifiedImageError:
         if not path.stat().st_size:

@@ -15,7 +15,7 @@ from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.physical import UNSCALED, to_physical
 from bitemporal.imagery.quiet import ignore_missing_places
 
-_CONVERT = "keep what counts of them, such as the amplitude of complex numbers, in a file of integers or floats"
+_CONVERT = "write the part that matters, such as the amplitude of complex numbers, to a file of integers or floats"
 _NO_DECODER = re.compile(r"codec|compression scheme|not supported|unsupported|not configured", re.IGNORECASE)
 
 
@@ -62,7 +62,7 @@ def decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wit
         reason = str(error.__cause__ or error)
         if _NO_DECODER.search(reason):
             what = f"is stored in a way that the installed GDAL cannot decode ({reason})"
-            raise FileFault(path, what, "write it again where it was made, in a compression such as DEFLATE") from None
+            raise FileFault(path, what, "write it again at its source with a compression such as DEFLATE") from None
         raise FileFault(path, f"is damaged or truncated ({reason})", RESTORE) from None
     if samples.dtype.kind not in "uif":
         raise FileFault(path, f"holds samples of type {', '.join(types)}", _CONVERT)

@@ -76,7 +76,7 @@ def write_weights(path: str | os.PathLike[str], model: ChangeModel, metadata: di
     except ValueError as error:
         raise WeightsError(
             f"the network is not written, as {error}; expected finite numbers: give an earlier state of it, or train "
-            "it anew with a lower lr"
+            "it again with a lower lr"
         ) from None
     with replacing(path, SafetensorError) as temporary:
         save_file(weights, temporary, metadata)
@@ -97,7 +97,7 @@ def save_bundle(
         metadata: Anything else worth keeping with it (data, scores, version); JSON types only.
         trained_on: The images that it was trained on. Whoever loads the bundle reads images by the same bands and
             range.
-        overwrite: Replace also a folder that is no bundle, but has files of the names of a bundle's alone.
+        overwrite: Also replace a folder that is not a bundle, if all its files are named as in a bundle.
 
     Raises:
         OutputError: When it cannot be written, or the folder holds something else.
@@ -142,7 +142,7 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         inside = sorted({str(file.parent) for rule in _BELOW for file in Path(folder).glob(rule)})
         remedy = f"; give {' or '.join(inside)}" if inside else ""
         raise BundleError(f"{not_there(path, 'file')}; expected a bundle folder, as training writes it{remedy}")
-    with reading(path, BundleError, "expected the description of a bundle; write or fetch the bundle again"):
+    with reading(path, BundleError, "expected the description of a bundle; write or download the bundle again"):
         description = dict(read_json(path))
         kind, version = str(description["kind"]), int(description["format"])
     if kind not in FORMATS or version > FORMATS[kind]:
@@ -169,7 +169,9 @@ def read_training_images(folder: str | os.PathLike[str]) -> TrainingImages | Non
         BundleError: When the description is damaged.
     """
     stored = read_description(folder).get("trained_on")
-    with reading(Path(folder) / "bundle.json", BundleError, "trained_on is malformed; write or fetch the bundle again"):
+    with reading(
+        Path(folder) / "bundle.json", BundleError, "trained_on is malformed; write or download the bundle again"
+    ):
         return None if stored is None else TrainingImages.of_json(stored)
 
 
@@ -186,7 +188,7 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
             f"`bitemporal.load({str(folder)!r})`"
         )
     path, weights = (Path(folder) / name for name in (DESCRIPTION, WEIGHTS))
-    remedy = "write or fetch the bundle again"
+    remedy = "write or download the bundle again"
     try:
         with reading(path, BundleError, f"expected a network that this version builds; {remedy}"):
             model = create_model(description["model"], pretrained=False, **description["config"])
@@ -253,7 +255,7 @@ def save_origin_partition(
         teacher_bundles: Bundles of the teachers by the name of their part, copied; parts may be missing.
         partition: Which CAR belongs to which part.
         metadata: Anything else worth keeping with it; JSON types only.
-        overwrite: Replace also a folder that is no bundle, but has files of the names of a bundle's alone.
+        overwrite: Also replace a folder that is not a bundle, if all its files are named as in a bundle.
 
     Raises:
         OutputError: When it cannot be written, or the folder holds something else.

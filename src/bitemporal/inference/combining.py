@@ -36,7 +36,7 @@ class Ensemble(Detector):
             if (first.channels, first.bands) != (other.channels, other.bands) or len(ranges) > 1:
                 raise OptionError(
                     f"ensemble: its members take different images ({first}; {other}); expected detectors that were "
-                    "trained with the same bands and image_range, as they all see the same pixels"
+                    "trained with the same bands and image_range, because they all see the same pixels"
                 )
         self.members = list(members)
 

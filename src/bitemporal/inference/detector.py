@@ -320,8 +320,8 @@ class NetworkDetector(Detector):
         """Probabilities N x 1 x padded height x padded width of pairs that share a padded size."""
         if self.model.training:
             raise OptionError(
-                f"{self.model.name}: the network is in training mode, expected evaluation mode, into which the "
-                "detector has put it; call its eval() before a prediction"
+                f"{self.model.name}: the network is in training mode, expected evaluation mode, which the "
+                "detector had set; call its eval() before a prediction"
             )
         with torch.inference_mode():
             logits = self.model(self._prepare(before), self._prepare(after))
@@ -329,7 +329,7 @@ class NetworkDetector(Detector):
         if not torch.isfinite(probability).all():
             raise WeightsError(
                 f"{self.model.name}: the network's output is not finite; its weights are damaged or its training "
-                "diverged: fetch it or train it again"
+                "diverged: download it or train it again"
             )
         return probability
 

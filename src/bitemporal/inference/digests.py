@@ -16,7 +16,7 @@ from bitemporal.reading import reading
 
 DESCRIPTION = "bundle.json"
 _DIGESTS = "sha256"
-_REMEDY = "write or fetch the bundle again"
+_REMEDY = "write or download the bundle again"
 
 
 def with_digests(description: Mapping[str, Any], folder: Path, names: Iterable[str]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from bitemporal.pairs.listing import Listing, list_images, shared_stem
 from bitemporal.pairs.suffixes import Suffixes, match_folders, suffixes_option, telling_ends
 
 _PLACE_LOST = (
-    "is a GeoTIFF, but a PNG mask has no place on the ground; predict-scene, or predict-archive with a "
+    "is a GeoTIFF, but a PNG mask has no georeference; predict-scene, or predict-archive with a "
     "manifest of many pairs, writes georeferenced masks"
 )
 
@@ -99,7 +99,7 @@ def predict_files(
         image_range: Values that map to 0 and 255, or such a pair for each channel, for images of more than 8 bits; by
             default those that it was trained on.
         progress: Show a progress bar.
-        overwrite: Replace also files that bitemporal did not write; never an image that is read.
+        overwrite: Also replace files that bitemporal did not write; never an image that is read.
 
     Returns:
         What was written and what was not; in folders, a fault in one pair does not stop the others.
@@ -162,7 +162,9 @@ def _jobs_of_folders(
             raise OutputError(f"{name}: found the file {folder}, expected a folder, as before and after are folders")
     listed = list_images(before), list_images(after)
     first, second, suffixes = match_folders(*listed, stated)
-    matched = [] if suffixes is None else [f"images matched {suffixes.describe()}; masks are named after what is left"]
+    matched = (
+        [] if suffixes is None else [f"images matched {suffixes.describe()}; masks are named after the remaining stem"]
+    )
     matched += [
         f"images of {place}: {listing.matched}"
         for place, listing in ((before, first), (after, second))
@@ -200,7 +202,7 @@ def _jobs_of_folders(
         jobs.append(_Job(*images, masks / name, maps / name if maps else None, place))
     if not pairs:
         ends = telling_ends(listed[0].files, listed[1].files)
-        stated_by = f", which can be stated, {suffixes_option(ends)}" if ends else ""
+        stated_by = f", which can be given as {suffixes_option(ends)}" if ends else ""
         raise DataError(
             f"{before} and {after}: no two images with the same stem, such as {_first(listed[0])} and "
             f"{_first(listed[1])}; expected image files with equal stems, or with stems that differ by two suffixes"

@@ -30,7 +30,7 @@ def place_of_pair(before: Path, after: Path) -> Place | None:
     if len(places) == 2 and not places[0].is_near(places[1]):
         raise FileFault(
             before,
-            "and its image after lie on different pixels of the ground, expected the same",
+            "and its image after cover different pixels on the ground, expected the same",
             "predict-scene maps such a pair: it brings date 2 to the pixels of date 1",
         )
     return places[0] if places else None

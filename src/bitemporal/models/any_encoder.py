@@ -293,7 +293,7 @@ def read_weights(path: WeightsFile) -> dict[str, Tensor]:
             f"{file}: found no state dict; expected names and tensors, as module.state_dict() returns them"
         )
     weights = {str(key).removeprefix("module."): value for key, value in content.items()}
-    with reading(file, WeightsError, "expected finite weights: fetch the file again"):
+    with reading(file, WeightsError, "expected finite weights: download the file again"):
         check_finite(weights)
     return weights
 

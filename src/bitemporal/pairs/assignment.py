@@ -98,7 +98,7 @@ def _missing(one: SplitList, names: list[str], found: bool) -> FileFault:
         return FileFault(
             one.path,
             f"none of its {len(one.names)} lines names a pair of this folder, such as {names[0]}",
-            "write one stem or file name per line, or remove the file if it is no list of pairs",
+            "write one stem or file name per line, or remove the file if it is not a list of pairs",
         )
     shown = ", ".join(names[:3])
     return FileFault(

@@ -236,9 +236,9 @@ def _compare_places(pair: Pair, faults: list[Fault], notes: list[tuple[str, Path
             continue
         found = first.against(other)
         if found == "beside":
-            notes.append(("lies a little beside its image before on the ground; pixels are used as stored", path))
+            notes.append(("is slightly offset on the ground from its image before; pixels are used as stored", path))
         elif found == "elsewhere":
-            what = "shows another place of the ground than the image before"
+            what = "shows a different place on the ground from the image before"
             faults.append(Fault(path, what, "correct the georeference that is wrong, or remove the pair", "size"))
         elif found == "unlike":
             output = as_typed(free_name(f"{pair.stem}-tiles"))
@@ -248,7 +248,7 @@ def _compare_places(pair: Pair, faults: list[Fault], notes: list[tuple[str, Path
             )
             if pair.label is not None and pair.label_after is None:
                 command += f" --label {as_typed(pair.label)}"
-            what = "has pixels on the ground that are turned against those of the image before, or lie elsewhere"
+            what = "has pixels that are rotated or offset on the ground from those of the image before"
             faults.append(Fault(path, what, f"`{command}` brings all onto the pixels of the image before", "size"))
 
 
@@ -256,7 +256,7 @@ def _border_note(root: Path, size: tuple[int, int]) -> str:
     output = as_typed(free_name("tiles"))
     tiles = f"bitemporal data tiles {as_typed(root)} -o {output} --size {min(*size, _TILE)} --nodata 0"
     return (
-        "a border of exact zeros, which nothing declares to be without data; if it holds none, "
+        "a border of exact zeros, which nothing declares as no data; if it is, "
         f"`{tiles} --minimum-valid 0.5` leaves it out"
     )
 
@@ -402,8 +402,8 @@ def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]]) -> Iterator[str
         if valid and changed in (0, valid):
             what = "no pixel" if changed == 0 else "every valid pixel"
             yield (
-                f"split {split}: {what} of its {len(labels):,} labels is changed; training on it teaches one answer "
-                "only, and its scores say little"
+                f"split {split}: {what} of its {len(labels):,} labels is changed; training on it teaches only one "
+                "answer, and its scores mean little"
             )
 
 

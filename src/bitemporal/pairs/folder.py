@@ -333,7 +333,7 @@ def unit_fault(before: Decoded, after: Decoded) -> FileFault | None:
     if all(scale == 1 for scale, _ in scaling) or bare.samples.dtype.kind == "f":
         return None
     words = f"x {scaling[0][0]:g} {scaling[0][1]:+g}"
-    what = f"has no scale and offset, but {tagged.path} has ({words}), so that their values differ in unit"
+    what = f"has no scale and offset, but {tagged.path} has them ({words}), so their values are in different units"
     if bare.format != "TIFF" or not bare.path.is_file():
         return FileFault(bare.path, what, "store both dates in the same unit")
     files = json.dumps(f"{glob.escape(str(bare.path.parent.absolute()))}/*{bare.path.suffix}")
@@ -345,7 +345,8 @@ def unit_fault(before: Decoded, after: Decoded) -> FileFault | None:
     return FileFault(
         bare.path,
         what,
-        f"if all files there have the same scale and no offset, `python -c {shlex.quote(code)}` says so in their tags",
+        f"if all files there have the same scale and no offset, `python -c {shlex.quote(code)}` writes that into "
+        f"their tags",
     )
 
 

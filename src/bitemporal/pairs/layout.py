@@ -96,7 +96,7 @@ def find_layout(
     layout = _listed(layout, root, lists, stated=splits is not None)
     layout.notes = [*_described(layout), *layout.notes]
     if papers := [name for name in Level.of(root).files if is_paper(name)]:
-        layout.notes.append(f"{few_of(papers)} left aside, as read-me, licence or the like")
+        layout.notes.append(f"{few_of(papers)} ignored, as read-me, licence or similar")
     return layout
 
 
@@ -306,7 +306,7 @@ def _listed(layout: Layout, root: Path, lists: list[SplitList], stated: bool) ->
         and not any(assigned.sources.values())
         and not any(is_surely_list(one.path, layout.place) for one in lists)
     ):
-        layout.warnings.append(f"{shown} not used, as no line names a pair; move elsewhere what does not belong here")
+        layout.warnings.append(f"{shown} not used, as no line names a pair; move anything that does not belong here")
         return layout
     splits = {split: _gathered(layout, assigned.sources[split]) for split in in_split_order(assigned.sources)}
     if assigned.left:

@@ -15,9 +15,10 @@ class PairOptions(LabelOptions):
     """Pairs.
 
     Attributes:
-        folders: Folders before, after and of labels, as in t1,t2,mask, where their names are not known; the same twice
-            where one folder holds both dates.
-        suffixes: Suffixes of the stems before, after and of labels, as in _pre,_post,_mask, where names differ by them.
+        folders: Folders of the images before, the images after and the labels, as in t1,t2,mask, if they are not found
+            by name; the same folder twice if it holds both dates.
+        suffixes: Suffixes of the stems of both dates and of the labels, as in _pre,_post,_mask, where names differ by
+            them.
         splits: CSV with the columns split and stem, or folder of train.txt, val.txt and test.txt, that says which pair
             is in which split; by default the one in the folder of pairs.
         bands: Bands of the images that become the network's channels, counted from 1, as in 4,3,2; all networks of a

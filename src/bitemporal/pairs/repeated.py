@@ -8,7 +8,7 @@ from itertools import combinations
 from bitemporal.imagery.decoded import Decoded
 from bitemporal.pairs.names import in_split_order
 
-SAME_DATES = "holds the same pixels as the image of the other date, as where one folder is a copy of the other"
+SAME_DATES = "holds the same pixels as the image of the other date, as if one folder were a copy of the other"
 
 
 def digest_of(decoded: Decoded) -> bytes:
@@ -36,5 +36,5 @@ def in_several_splits(digests: Iterable[tuple[str, str, bytes]]) -> Iterator[str
             shown = f"{by_split[second][digest]}, in {first} as {by_split[first][digest]}"
             yield (
                 f"split {second}: {len(both):,} of its pairs hold the same pixels as pairs of {first}, such as "
-                f"{shown}; scores on pairs that a network has seen say little: keep each pair in one split"
+                f"{shown}; scores on pairs that a network has seen mean little: keep each pair in one split"
             )

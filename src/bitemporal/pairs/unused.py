@@ -75,7 +75,7 @@ def unused(
     archives = [name for name in files if name.lower().endswith(_ARCHIVES)]
     if images:
         yield (
-            f"{level.path}: {len(images):,} image(s) beside the folders are not used, such as {images[0]}; move each "
+            f"{level.path}: {len(images):,} image(s) next to the folders are not used, such as {images[0]}; move each "
             "into the folder of its date or of labels, or elsewhere"
         )
     for name in archives:
@@ -122,8 +122,8 @@ def _unused_lists(folder: Path, names: Sequence[str], options: ReadingOptions) -
     rest = [name for name in names if name not in known and not is_litter(name) and not is_paper(name)]
     if rest:
         yield (
-            f"{folder}: {', '.join(rest[:3])}{', ...' if rest[3:] else ''} not used, being neither image nor the list "
-            f"of a split (train.txt, val.txt, test.txt, {SPLITS_CSV}); move elsewhere what does not belong here"
+            f"{folder}: {', '.join(rest[:3])}{', ...' if rest[3:] else ''} not used, being neither an image nor a list "
+            f"of a split (train.txt, val.txt, test.txt, {SPLITS_CSV}); move anything that does not belong here"
         )
 
 

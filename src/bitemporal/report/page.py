@@ -40,7 +40,7 @@ def write_report(
         output: HTML file; ``report.html`` in the run folder by default.
         data: Folder of the pairs, if it is no longer where the recipe says.
         imagery: Show before and after; not for data whose terms forbid passing imagery on.
-        overwrite: Replace also a file that is no earlier report.
+        overwrite: Also replace a file that is not an earlier report.
 
     Returns:
         The file. If pairs cannot be shown, the file and a warning say why.

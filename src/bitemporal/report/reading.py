@@ -64,7 +64,8 @@ def read_run(path: str | os.PathLike[str]) -> FinishedRun:
     recipe = check_run(folder)
     if not isinstance(recipe.get("model"), str):
         raise RecipeError(
-            f"{folder.recipe}: model: found {recipe.get('model')!r}, expected a network's name; restore it from a copy"
+            f"{folder.recipe}: model: found {recipe.get('model')!r}, expected a network's name; restore it "
+            "from a backup"
         )
     scores = read_scores(folder)
     if not scores and is_distillation(recipe):
@@ -125,8 +126,8 @@ def read_metadata(stage: StageFolder) -> dict[str, Any]:
     metadata = read_description(stage.bundle).get("metadata", {})
     if not isinstance(metadata, dict):
         raise DataError(
-            f"{stage.bundle / 'bundle.json'}: metadata: found {metadata!r}, expected named values; restore it from a "
-            "copy"
+            f"{stage.bundle / 'bundle.json'}: metadata: found {metadata!r}, expected named values; restore it from "
+            "a backup"
         )
     return metadata
 
@@ -157,7 +158,7 @@ def read_curve(path: Path) -> list[tuple[int, float, float, float]]:
     Raises:
         DataError: Naming the line that holds something else.
     """
-    remedy = "restore it from a copy, or remove the file and do without its curve"
+    remedy = "restore it from a backup, or remove the file, and its curve is left out"
     rows = []
     with reading(path, DataError, f"expected a table in CSV; {remedy}"):
         with path.open(newline="", encoding="utf-8") as stream:

@@ -50,7 +50,7 @@ def _of_training(run: FinishedRun) -> dict[str, Any]:
     verdict = "The network has not been trained to its end."
     if stage.finished:
         metadata = read_metadata(stage)
-        verdict = f"Trained, and not scored yet: {how_to_score(run.folder)}, and write the report again."
+        verdict = f"Trained, but not scored yet: {how_to_score(run.folder)}, and write the report again."
         validation = metadata.get("validation") or {}
         found = {
             METRICS[name].title: per_cent(math.nan if validation[name] is None else validation[name])

@@ -241,6 +241,6 @@ def _check_same_pairs(run: RunFolder, rows: list[PartitionRow]) -> None:
         split, stem, _ = changed[0]
         raise DataError(
             f"{run.partition}: the training or validation pairs are not those that the run was started with, first "
-            f"{split}/{stem}; restore them, or start anew with {as_option('out', str(free_name(run.path)))}"
+            f"{split}/{stem}; restore them, or start a new run with {as_option('out', str(free_name(run.path)))}"
             f"{' and without --reuse' if run.reused.is_file() else ''}"
         )

@@ -447,7 +447,7 @@ class _Losses:
 CHECKPOINT_FORMAT = 2
 """Version of ``last.ckpt``; the first one was a checkpoint of PyTorch Lightning."""
 
-_ANEW = "remove it to train this stage anew, or restore it from a copy"
+_ANEW = "remove it to train this stage from the beginning, or restore it from a backup"
 
 
 BEST_WEIGHTS = {"bitemporal": "best weights of a stage"}
@@ -500,7 +500,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if known != CHECKPOINT_FORMAT:
         raise BundleError(
             f"{path}: found a checkpoint of another version of bitemporal, expected format {CHECKPOINT_FORMAT}; finish "
-            "the stage with the version that wrote it, or remove the file to train the stage anew"
+            "the stage with the version that wrote it, or remove the file to train the stage from the beginning"
         )
     with reading(path, BundleError, f"expected the checkpoint of a run; {_ANEW}"):
         whole = isinstance(content["step"], int) and {"score", "step", "metrics"} <= content["best"].keys()
@@ -539,10 +539,12 @@ def _finish(stage: Stage, model: ChangeModel) -> None:
     weights = stage.folder.best if stage.folder.best.exists() else stage.folder.bundle / WEIGHTS
     if not weights.is_file():
         raise BundleError(
-            f"{not_there(weights, 'file')}; expected the best weights of stage {stage.name}: restore them from a copy, "
-            f"or remove {stage.folder.checkpoint} to train the stage anew"
+            f"{not_there(weights, 'file')}; expected the best weights of stage {stage.name}: restore them from a "
+            f"backup, or remove {stage.folder.checkpoint} to train the stage from the beginning"
         )
-    remedy = f"restore it from a copy, or remove it and {stage.folder.checkpoint} to train the stage anew"
+    remedy = (
+        f"restore it from a backup, or remove it and {stage.folder.checkpoint} to train the stage from the beginning"
+    )
     expected = f"expected the best weights of stage {stage.name}: {remedy}"
     read_weights(model, weights, expected)
     if weights != stage.folder.best:

@@ -43,7 +43,7 @@ def check_lengths(recipe: TrainRecipe, folder: RunFolder) -> None:
         stages = ",".join(name for name in STAGES if name in chosen)
         listed = " and ".join(_short_of(name, recipe, folder) for name in waiting)
         raise RecipeError(
-            f"{folder.path}: {listed}, so that the verdict would not be about the steps of the recipe. Train further: "
+            f"{folder.path}: {listed}, so the verdict would not match the steps of the recipe. Train further: "
             f"--stages {stages}{_as_then(waiting, recipe, folder, ', or resume the run with ')}"
         )
 
@@ -66,11 +66,11 @@ def _short_of(name: str, recipe: TrainRecipe, folder: RunFolder) -> str:
 def _without_checkpoint(name: str, recipe: TrainRecipe, folder: RunFolder) -> str:
     """What to say of a stage that cannot be trained further, with the ways out."""
     reused = folder.reused.is_file()
-    ways = [] if reused else ["restore the file from a copy"]
+    ways = [] if reused else ["restore the file from a backup"]
     ways += [_as_then([name], recipe, folder, "resume the run with ")]
     # the control alone is trained anew by a run that reuses the others
     new_run = as_option("out", str(free_name(folder.path)))
-    ways += [f"start anew with {new_run}{' and without --reuse' if reused and name != CONTROL else ''}"]
+    ways += [f"start a new run with {new_run}{' and without --reuse' if reused and name != CONTROL else ''}"]
     listed = ", or ".join(filter(None, ways))
     return (
         f"{folder.stage(name).checkpoint}: not found{' (stages that were reused have none)' if reused else ''}; "

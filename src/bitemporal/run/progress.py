@@ -32,7 +32,7 @@ class MetricsTable:
         if step == 0:
             self.path.unlink()
             return
-        remedy = "expected a table in CSV; restore it from a copy, or remove the file and do without its curve"
+        remedy = "expected a table in CSV; restore it from a backup, or remove the file, and its curve is left out"
         with reading(self.path, DataError, remedy), self.path.open(newline="", encoding="utf-8") as stream:
             header, *rows = csv.reader(stream)
             # the last row is cut short where the machine itself has stopped

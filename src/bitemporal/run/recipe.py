@@ -55,7 +55,7 @@ class TrainRecipe(PairOptions):
         out: Run folder; with the same recipe, an interrupted run resumes there.
         model_options: Arguments of the network's class, as a YAML mapping.
         pretrained: Start the encoder from pretrained weights.
-        max_steps: Optimiser steps (of the origin, in a distillation run). More than before extend a run.
+        max_steps: Optimiser steps (of the origin, in a distillation run). A larger number than before extends the run.
         validate_every: Steps between validations; a twentieth of a stage by default.
         batch_size: Pairs per step, over all devices; the model's default when not given.
         crop_size: Height and width of the training crops, in pixels.
@@ -68,7 +68,7 @@ class TrainRecipe(PairOptions):
         workers: Processes per device that load pairs; when left out, 2 in a command, and none in Python.
         seed: Seed of weights, sampling, augmentation and dropout.
         validation_share: Share of the training pairs set aside for validation when there is no val split.
-        validation_seed: Seed of the choice of those pairs; runs of several seeds then have the same ones.
+        validation_seed: Seed for choosing those pairs; runs with different seeds then share them.
     """
 
     model: str
@@ -181,7 +181,7 @@ class TrainRecipe(PairOptions):
         content = {fields.get(name, name): value for name, value in _paths_from(folder, written).items()}
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--recipe", type=cls)
-        remedy = "restore the file from a copy"
+        remedy = "restore the file from a backup"
         try:
             with reading(Path(path), RecipeError, f"expected a recipe of this version; {remedy}"):
                 recipe: Self = parser.instantiate_classes(parser.parse_object({"recipe": content})).recipe
@@ -235,7 +235,7 @@ class DistillRecipe(TrainRecipe):
 
     Attributes:
         paper: Settings of the JL1-CD paper: teacher_start scratch, teachers part, criterion mse, and lambda of its
-            Table II. Together with other values of these, it is refused.
+            Table II. It cannot be combined with other values of these.
         reuse: Folder of a finished run. Origin, teachers and validation split are copied from there, and the control
             where it would be the same; only the rest is trained, for another lambda, criterion, temperature, teachers,
             seed or student_steps. Everything else must be as in that run.
@@ -361,7 +361,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         RecipeError: When the file is missing, or does not hold named values in YAML.
     """
-    with reading(Path(path), RecipeError, "expected a recipe in YAML; restore it from a copy or remove it"):
+    with reading(Path(path), RecipeError, "expected a recipe in YAML; restore it from a backup or remove it"):
         content = read_yaml_file(Path(path))
         if not isinstance(content, dict):
             raise TypeError(f"it holds {type(content).__name__}, not named values")

@@ -83,7 +83,8 @@ def _stages(recipe: DistillRecipe, source: RunFolder) -> list[str]:
         if now["paper"] and not before.get("paper"):
             remedy = "Leave --paper out, or reuse a run that was made with it"
         raise RecipeError(
-            f"reuse: {source.path} was made with other values of {listed}; only {', '.join(sorted(_OF_THE_STUDENT))} "
+            f"reuse: {source.path} was made with different values of {listed}; only "
+            f"{', '.join(sorted(_OF_THE_STUDENT))} "
             f"may differ. {remedy}, or leave --reuse out to train all stages"
         )
     pairs = read_partition(source.partition)
@@ -111,7 +112,7 @@ def _copy_stage(source: StageFolder, target: StageFolder) -> dict[str, str]:
     digests = {name: _digest(source.bundle / name) for name in _BUNDLE_FILES}
     if target.begun and any(_digest(target.bundle / name) != digest for name, digest in digests.items()):
         raise OutputError(
-            f"{target.path}: holds another stage than {source.path}; "
+            f"{target.path}: holds a different stage from {source.path}; "
             f"give a new folder, {as_option('out', str(free_name(target.path.parent)))}"
         )
     with replacing_folder(target.bundle) as temporary:
@@ -119,7 +120,7 @@ def _copy_stage(source: StageFolder, target: StageFolder) -> dict[str, str]:
             shutil.copyfile(source.bundle / name, temporary / name)
             if _digest(temporary / name) != digests[name]:
                 raise OutputError(
-                    f"{target.bundle / name}: the copy is not what {source.bundle / name} is; check the disk, and "
+                    f"{target.bundle / name}: the copy differs from {source.bundle / name}; check the disk, and "
                     "start the run again"
                 )
     if source.metrics.is_file():

@@ -61,8 +61,8 @@ def check_same_run(recipe: TrainRecipe, folder: RunFolder) -> None:
         listed = ", ".join(f"{name} ({before.get(name)!r} then, {now.get(name)!r} now)" for name in differing)
         same = as_options({name: before.get(name) for name in differing})
         raise RecipeError(
-            f"{folder.recipe}: this run was started with another recipe; {listed}. Resume it with the same "
-            f"options ({same}), or start anew with {_new_run(folder)}"
+            f"{folder.recipe}: this run was started with a different recipe; {listed}. Resume it with the same "
+            f"options ({same}), or start a new run with {_new_run(folder)}"
         )
     for stage, name in STEPS_OF.items():
         if name in now and stage != CONTROL:  # which is as long as the student
@@ -79,12 +79,14 @@ def _check_steps(name: str, stage: str, before: Mapping[str, Any], recipe: Train
     if now < then:
         raise RecipeError(
             f"{folder.recipe}: {name}: this run was started with {then} steps, now there are {now}; a run can be "
-            f"extended, not shortened. Resume it with {as_option(name, then)}, or start anew with {_new_run(folder)}"
+            f"extended, not shortened. Resume it with {as_option(name, then)}, or start a new run with "
+            f"{_new_run(folder)}"
         )
     if now > then and (learned := [other for other in _learners(stage, recipe, folder) if folder.stage(other).begun]):
         raise RecipeError(
-            f"{folder.recipe}: {name}: {', '.join(learned)} learned from what {then} steps gave, and would not fit "
-            f"{now} steps. Resume the run with {as_option(name, then)}, or start anew with {_new_run(folder)}"
+            f"{folder.recipe}: {name}: {', '.join(learned)} learned from the result of {then} steps, which would not "
+            f"match {now} steps. Resume the run with {as_option(name, then)}, or start a new run with "
+            f"{_new_run(folder)}"
         )
 
 

@@ -44,7 +44,8 @@ class TrainingRun:
         Args:
             recipe: What to train, on what, how.
             console: Where progress is shown; standard error by default.
-            overwrite: Replace also files that are no earlier state of this run; never ``recipe.yaml``, or what is read.
+            overwrite: Also replace files that are not an earlier state of this run; never ``recipe.yaml`` or a file
+                that is read.
 
         Raises:
             RecipeError: When the folder holds a run of another recipe, or the recipe does not suit a network.

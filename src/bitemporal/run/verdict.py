@@ -37,7 +37,7 @@ def reach_verdict(
         recipe: Recipe of the run.
         run: Folder of the run.
         data: Pairs of the run.
-        overwrite: Replace also files that are no earlier output of a verdict.
+        overwrite: Also replace files that are not an earlier output of a verdict.
 
     Returns:
         Evaluations by detector, as far as they have been trained.

@@ -114,7 +114,7 @@ def predict_archive(
         workers: Number of processes or actors.
         report: Called with every scene's status as it ends.
         merge: File for the polygons of all scenes that are finished, with the scene and its dates; see
-            ``merge_polygons``. It is made anew at the end of every run.
+            ``merge_polygons``. It is rebuilt at the end of every run.
 
     Returns:
         A status for every scene, in their order; ``out/status.csv`` holds the same, and after these rows those of
@@ -338,7 +338,7 @@ def _spread(
 
 def _process(plan: Plan) -> _Worker:
     """A worker in its own process, which starts with the first scene."""
-    process = Process("free its space", _load, plan)
+    process = Process("free some space there", _load, plan)
     return _Worker(partial(process.submit, _predict), process.signs, process.stop)
 
 

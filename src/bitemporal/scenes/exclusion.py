@@ -76,8 +76,8 @@ class RasterOnGrid(ExitStack):
         if not placed and grid.crs is not None:
             crs = shlex.quote(grid.crs.to_string())
             raise DataError(
-                f"{self.name}: has no CRS, but the other pixels have {grid.crs}; expected a place on the ground: if "
-                f"its coordinates are of that CRS, `rio edit-info {as_typed(path)} --crs {crs}` says so"
+                f"{self.name}: has no CRS, but the other pixels have {grid.crs}; expected a georeference: if "
+                f"its coordinates are of that CRS, `rio edit-info {as_typed(path)} --crs {crs}` declares it"
             )
         if placed and grid.crs is None:
             raise DataError(
@@ -87,7 +87,7 @@ class RasterOnGrid(ExitStack):
         if grid.crs is None and (dataset.height, dataset.width) != (grid.height, grid.width):
             raise DataError(
                 f"{self.name}: is {dataset.height} x {dataset.width}, but the other pixels are {grid.height} x "
-                f"{grid.width}; without a place on the ground both need one size: crop or resample it"
+                f"{grid.width}; without a georeference both must have the same size: crop or resample it"
             )
         self._place = grid if grid.crs is None else place(dataset, os.fspath(path))[0]
         try:
@@ -157,7 +157,7 @@ class RasterOnGrid(ExitStack):
         if not (own[0] < right and left < own[2] and own[1] < top and bottom < own[3]):
             lies = "{:.6g} to {:.6g}, {:.6g} to {:.6g}"
             raise DataError(
-                f"{self.name} does not overlap the pixels: it lies in {lies.format(own[0], own[2], own[1], own[3])}, "
+                f"{self.name} does not overlap the pixels: it covers {lies.format(own[0], own[2], own[1], own[3])}, "
                 f"they in {lies.format(left, right, bottom, top)} ({grid.crs.to_string()}); check that it shows the "
                 "same place and that its CRS is right"
             )

@@ -112,7 +112,9 @@ def place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
     Raises:
         DataError: When it is said in part only, or impossible, or cannot be read.
     """
-    with reading(path, DataError, "expected pixels with a place on the ground, or none; restore or fetch it again"):
+    with reading(
+        path, DataError, "expected georeferenced pixels, or no georeference at all; restore or download it again"
+    ):
         return _place(dataset, path)
 
 
@@ -148,7 +150,7 @@ def _place(dataset: DatasetReader, path: str) -> tuple[Grid, str]:
     left, bottom, right, top = grid.bounds
     if crs.is_geographic and not (-90.1 <= bottom and top <= 90.1 and -540 <= left and right <= 540):
         raise DataError(
-            f"{path}: reaches from {left:g}, {bottom:g} to {right:g}, {top:g} in {crs.to_string()}, which are no "
+            f"{path}: reaches from {left:g}, {bottom:g} to {right:g}, {top:g} in {crs.to_string()}, which are not "
             "degrees of longitude and latitude; set the CRS that these coordinates are in, with its own code, as in "
             f"`rio edit-info {as_typed(path)} --crs EPSG:3857`"
         )
@@ -200,7 +202,7 @@ def _suggested(dataset: DatasetReader, path: str, crs: CRS) -> Grid:
             return Grid(warped.crs, warped.transform, warped.width, warped.height)
     except RasterioError as error:
         raise DataError(
-            f"{path}: its ground control points or coefficients give no place on the ground ({error}); correct them, "
+            f"{path}: its ground control points or coefficients give no usable georeference ({error}); correct them, "
             "or give a raster that is rectified"
         ) from error
 

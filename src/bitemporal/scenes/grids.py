@@ -61,7 +61,7 @@ def common_grid(before: Source, after: Source, choice: GridChoice = "before") ->
         if (first.height, first.width) != (second.height, second.width):
             raise DataError(
                 f"{before.describe()} is {first.describe()}, {after.describe()} {second.describe()}; images without a "
-                "place on the ground need one size: crop or resample one, or give both a CRS and a transform"
+                "georeference must have the same size: crop or resample one, or give both a CRS and a transform"
             )
         return first
     left, top, right, bottom = _extent_on(first, after)
@@ -112,7 +112,9 @@ def _extent_on(grid: Grid, source: Source) -> tuple[float, float, float, float]:
         if other.crs != grid.crs:
             bounds = transform_bounds(other.crs, grid.crs, *bounds, densify_pts=21)
     if not np.isfinite(bounds).all():
-        raise DataError(f"{source.describe()}: its extent has no place in {grid.crs}; check its CRS and transform")
+        raise DataError(
+            f"{source.describe()}: its extent cannot be expressed in {grid.crs}; check its CRS and transform"
+        )
     inverse = ~grid.transform
     left, top = inverse @ (bounds[0], bounds[3])
     right, bottom = inverse @ (bounds[2], bounds[1])
@@ -120,7 +122,7 @@ def _extent_on(grid: Grid, source: Source) -> tuple[float, float, float, float]:
     if times > _MOST_TIMES:
         raise DataError(
             f"{source.describe()}: its pixels are {times:.0f} times larger or smaller than those of date 1; check the "
-            f"CRS and transforms, or bring it to pixels of a like size{_like_size(source, grid)}"
+            f"CRS and transforms, or resample it to pixels of a similar size{_like_size(source, grid)}"
         )
     return left, top, right, bottom
 

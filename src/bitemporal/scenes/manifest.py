@@ -171,7 +171,7 @@ def _resolved(address: str, file: Path) -> str:
 
 def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:
     what = (
-        "is no STAC item collection; expected a FeatureCollection of items, as `pystac_client`'s "
+        "is not a STAC item collection; expected a FeatureCollection of items, as `pystac_client`'s "
         "item_collection().save_object() writes it"
     )
     with reading(file, DataError, what):

@@ -66,7 +66,7 @@ def merge_polygons(target: Path, polygons: Sequence[tuple[SceneFiles, Path]], ov
     bare = [scene.id for (scene, _), table in zip(polygons, tables, strict=True) if table.crs is None]
     if bare and systems:
         raise DataError(
-            f"merge: the scene {bare[0]} has no place on the ground, others have; expected all or none: leave it "
+            f"merge: the scene {bare[0]} has no georeference, others have one; expected all or none: leave it "
             "out of the manifest, or set its CRS and transform"
         )
     if len(systems) > 1:

@@ -25,13 +25,13 @@ class DateOptions:
     Attributes:
         bands: Bands of a raster that become the detector's channels, counted from 1, as in 3,2,1; by default those
             that it was trained on.
-        nodata: Value that stands for no data, instead of what the files say; as stored, before scale and offset.
+        nodata: Value that means no data, overriding what the files say; as stored, before scale and offset.
         image_range: Values that map to 0 and 255, as in 0,4000, or such a pair for each channel; after scale and
             offset, where bands have such tags. By default 0 and 255 for 8 bits, else those that the detector was
             trained on, else percentiles 1 and 99 of both dates together.
-        before_scaling: Scale and offset that make physical values of the stored ones of date 1, as in 0.0001,-0.1, or
-            such a pair for each channel, instead of what the files say; 1,0 for values that are used as stored.
-        after_scaling: Likewise of date 2.
+        before_scaling: Scale and offset that turn the stored values of date 1 into physical ones, as in 0.0001,-0.1, or
+            such a pair for each channel, overriding what the files say; 1,0 uses values as stored.
+        after_scaling: The same for date 2.
     """
 
     bands: tuple[int, ...] | None = None
@@ -50,8 +50,8 @@ class PlaceOptions:
             centre lies outside are left out.
         mask: Rasters of one band, such as cloud masks, of one date or of each; pixels are left out where any of them
             is not 0.
-        allow_vrt: Let VRTs read files outside of their own folder, and addresses; and open formats that may name other
-            files, such as HDF5. For files that you trust alone.
+        allow_vrt: Let VRTs read files outside their own folder and remote addresses, and open formats that may refer to
+            other files, such as HDF5. Only for files that you trust.
     """
 
     within: str | None = None
@@ -86,8 +86,8 @@ class MapOptions(PlaceOptions):
 
     Attributes:
         threshold: Probability above which a pixel is changed.
-        minimum_area: Smallest area of a polygon in square metres, or in pixels for images without a place.
-        smooth: Smooth the stairs of pixels in the outlines of polygons.
+        minimum_area: Smallest area of a polygon in square metres, or in pixels for images without a georeference.
+        smooth: Smooth the pixel steps in the outlines of polygons.
     """
 
     threshold: float = 0.5
@@ -114,8 +114,9 @@ class SceneOptions(DateOptions, MapOptions):
         grid: Area of the result, in pixels of date 1: all of date 1 (before), what both dates cover (intersection), or
             what either covers (union).
         register: Estimate one shift between the dates, and undo it.
-        tile: Largest size of a tile's side in pixels; by default 512, or more where the network needs it.
-        overlap: Least number of pixels that neighbouring tiles share, besides the band in which they are blended.
+        tile: Maximum side of a tile in pixels; by default 512, or more where the network needs it.
+        overlap: Minimum number of pixels that neighbouring tiles share, in addition to the band in which they are
+            blended.
         batch_size: Number of tiles predicted at once.
         routing: Whether Origin-Partition chooses a teacher for each tile, or one for the whole scene, by their CAR. A
             whole scene is predicted by the origin first.
@@ -155,10 +156,10 @@ class TileOptions:
     Attributes:
         size: Height and width of the tiles, in pixels.
         stride: Pixels from one tile to the next; the size by default, so that tiles do not overlap.
-        minimum_valid: Least share of a tile's pixels that have data on both dates, and in the label. With 1, tiles
+        minimum_valid: Minimum share of a tile's pixels that have data on both dates and in the label. With 1, tiles
             with any pixel without data are left out, and no pixel of a label has to be ignored.
-        allow_vrt: Let VRTs read files outside of their own folder, and addresses; and open formats that may name other
-            files, such as HDF5. For files that you trust alone.
+        allow_vrt: Let VRTs read files outside their own folder and remote addresses, and open formats that may refer to
+            other files, such as HDF5. Only for files that you trust.
     """
 
     size: int = 256

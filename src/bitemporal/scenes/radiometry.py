@@ -66,7 +66,7 @@ def check_units(before: Source, after: Source) -> None:
     options = {_option(bare.name, scaling): condition for scaling, condition in reversed(readings)}
     raise DataError(
         f"{tagged.describe()} has scale and offset ({_in_words(tagged.scaling)}), and {bare.describe()} holds "
-        f"{bare.value_type} values and has none, so that they are not of one unit; state those of {bare.name}: "
+        f"{bare.value_type} values and has none, so they are in different units; state those of {bare.name}: "
         + ", or ".join(f"{option} {condition}" for option, condition in reversed(options.items()))
     )
 
@@ -109,5 +109,5 @@ def _border_notes(source: Source, seen: Look) -> list[str]:
         return []
     return [
         f"{source.describe()}: {share:.0%} of its pixels are a border of exact zeros in all bands, which nothing "
-        "declares to be without data; if it holds none, add --nodata 0 (nodata=0)"
+        "declares as no data; if it is, add --nodata 0 (nodata=0)"
     ]

@@ -102,7 +102,9 @@ def open_raster(path: str, allow_vrt: bool = False) -> DatasetReader:
     """
     if not is_remote([path]) and not names_format(path) and not os.path.isfile(path):  # a name may be too long
         raise DataError(f"{not_there(path, 'file')}; expected a raster that GDAL reads, such as a GeoTIFF")
-    others = "" if allow_vrt else "; formats that may name other files, such as HDF5, are read with --allow-vrt alone"
+    others = (
+        "" if allow_vrt else "; formats that may refer to other files, such as HDF5, are read only with --allow-vrt"
+    )
     with reading(path, DataError, _RASTER + others):
         dataset = open_dataset(path, allow_vrt)
     for file in filter(os.path.isfile, dataset.files):  # those that it names (VRT) or that belong to it, too
@@ -115,7 +117,7 @@ def open_raster(path: str, allow_vrt: bool = False) -> DatasetReader:
     return dataset
 
 
-_RASTER = "expected a raster that GDAL reads, such as a GeoTIFF: restore or fetch it again"
+_RASTER = "expected a raster that GDAL reads, such as a GeoTIFF: restore or download it again"
 
 
 @contextmanager
@@ -142,7 +144,7 @@ def reading_pixels(name: object) -> Iterator[None]:
     Raises:
         DataError: When pixels cannot be read, or some of them are missing.
     """
-    remedy = "expected pixels, but it is damaged or truncated: restore or fetch it again"
+    remedy = "expected pixels, but it is damaged or truncated: restore or download it again"
     with reading(name, DataError, remedy), refusing_damage():
         yield
 
@@ -241,7 +243,7 @@ def open_source(
     if bands is None and len(used) == channels == RGB and (ordered := in_order(used)) != used:
         used = ordered
         listed = ", ".join(f"{band.path}:{band.number}" for band in used)
-        notes.append(f"{name}: its bands are put in the order red, green, blue, as their names say: {listed}")
+        notes.append(f"{name}: its bands are put in the order red, green, blue, following their names: {listed}")
     grid = _finest(grids, name)
     for path in paths:
         if not grids[path].is_on(grid):

@@ -84,7 +84,8 @@ def axis(length: int, tile: int | None, overlap: int, multiple: int) -> Axis:
     Args:
         length: Pixels of the scene.
         tile: Largest size of a tile in pixels; by default 512, or more where the margins take up half of that.
-        overlap: Least number of pixels that neighbouring tiles share, besides the band in which they are blended.
+        overlap: Minimum number of pixels that neighbouring tiles share, in addition to the band in which they are
+            blended.
         multiple: Tile, core and margin are multiples of this.
 
     Raises:

@@ -99,10 +99,10 @@ def value_range(
     if not one_type and not (before.is_physical and after.is_physical):
         lowest, highest = (f"{value:g}" for value in (low.min(), max(high.max(), low.min() + 1)))
         raise DataError(
-            f"{before.describe()} holds {before.value_type}, {after.describe()} {after.value_type}, and nothing says "
-            "that both have one unit; expected one range of values that serves both: state which values become 0 and "
-            f"255, such as --image-range {lowest},{highest} (image_range=({lowest}, {highest})), which is what they "
-            "hold together"
+            f"{before.describe()} holds {before.value_type}, {after.describe()} {after.value_type}, and nothing states "
+            "that both are in the same unit; expected one range of values that serves both: state which values "
+            f"become 0 and 255, such as --image-range {lowest},{highest} (image_range=({lowest}, {highest})), which "
+            "is what they hold together"
         )
     if of_training is not None:
         trained = channel_ranges(of_training, len(before.channels))
@@ -111,7 +111,7 @@ def value_range(
             return trained
         warnings.warn(
             f"{before.describe()}, {after.describe()}: hold {low.min():g} to {high.max():g} after scale and offset, "
-            f"but the detector was trained on {trained[0][0]:g} to {trained[0][1]:g}, which must be another unit; the "
+            f"but the detector was trained on {trained[0][0]:g} to {trained[0][1]:g}, so the units must differ; the "
             f"percentiles of both dates are used; others are stated as in --image-range {low.min():g},{high.max():g}",
             UserWarning,
             stacklevel=2,

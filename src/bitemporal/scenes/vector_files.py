@@ -41,7 +41,7 @@ def check_vector(path: Path) -> None:
     if kind in JSON:
         text = path.read_text(encoding="utf-8-sig")
         if "gdal_streamed_alg" in text or not text.lstrip().startswith("{") or '"type"' not in text:
-            raise DataError(f"{path}: its content is no GeoJSON; expected a FeatureCollection: write it again")
+            raise DataError(f"{path}: its content is not GeoJSON; expected a FeatureCollection: write it again")
         return
     with path.open("rb") as stream:
         begin = stream.read(16)
@@ -95,7 +95,7 @@ def read_geojson(path: Path) -> geopandas.GeoDataFrame:
         bare = [{"type": "Feature", "geometry": feature.get("geometry"), "properties": {}} for feature in features]
         return geopandas.GeoDataFrame.from_features(bare, crs=crs) if bare else _no_shapes(crs)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"it is no GeoJSON: {error!r}") from error
+        raise ValueError(f"it is not GeoJSON: {error!r}") from error
 
 
 def _no_shapes(crs: str) -> geopandas.GeoDataFrame:

@@ -51,7 +51,7 @@ class PolygonsOnGrid:
         """
         self.grid = grid
         table = _read(Path(path), option)
-        with reading(f"{option}: {path}", DataError, "expected polygons with a place on the ground: write it again"):
+        with reading(f"{option}: {path}", DataError, "expected georeferenced polygons: write it again"):
             placed = _on_grid(table, grid, f"{option}: {path}")
             found = np.asarray(placed.values, object)
         if not len(found) and not may_be_empty:
@@ -146,7 +146,7 @@ def _on_grid(table: geopandas.GeoDataFrame, grid: Grid, name: str) -> geopandas.
     except (CRSError, pyproj.exceptions.ProjError) as error:
         raise DataError(f"{name}: cannot be brought to {_name(grid)} ({error}); check its CRS") from error
     if not np.isfinite(placed.total_bounds).all():
-        raise DataError(f"{name}: has no place in {_name(grid)}; check its CRS")
+        raise DataError(f"{name}: cannot be expressed in {_name(grid)}; check its CRS")
     return placed
 
 

@@ -113,7 +113,7 @@ def write_folder(
         workers: Processes to use, at least 1. With more than one, a script must call this under
             ``if __name__ == "__main__":``.
         progress: Whether to show a progress bar.
-        overwrite: Replace also a set with other settings; never a folder that holds any other file.
+        overwrite: Also replace a set with other settings; never a folder that holds any other file.
 
     Raises:
         OutputError: When the folder holds anything else, or cannot be written.
@@ -261,7 +261,7 @@ def write_scene(
         kinds: Kinds of change allowed.
         epsg: EPSG code of a coordinate reference system in metres.
         origin: Easting and northing of the top left corner of the top left pixel.
-        overwrite: Replace also files that are no earlier synthetic scene.
+        overwrite: Also replace files that are not an earlier synthetic scene.
 
     Raises:
         OutputError: When a file of another kind would be replaced, or a file cannot be written.

@@ -354,9 +354,9 @@ def _load(path: Path) -> object:
     if not path.is_file():
         raise WeightsError(f"{not_there(path, 'file')}; expected a checkpoint (.pth, .pt, .ckpt, .safetensors)")
     if path.suffix == ".safetensors" or _begins_as_safetensors(path):
-        with reading(path, WeightsError, "it is not a safetensors file, or is damaged. Fetch it again"):
+        with reading(path, WeightsError, "it is not a safetensors file, or is damaged. Download it again"):
             return load_file(path)
-    with reading(path, WeightsError, "it is damaged. Fetch it again"):
+    with reading(path, WeightsError, "it is damaged. Download it again"):
         check_zip(path)
     try:
         return load_inert(path, list(_LOG_NAMES))
@@ -388,7 +388,7 @@ def _not_a_checkpoint(path: Path) -> WeightsError:
         start = stream.read(24)
     return WeightsError(
         f"{path}: is not a PyTorch checkpoint, or is damaged ({path.stat().st_size} bytes, starting with {start!r}); "
-        "expected a file written by torch.save. Fetch it again"
+        "expected a file written by torch.save. Download it again"
     )
 
 
