@@ -136,13 +136,25 @@ def test_foreign_hidden_files_stay(tmp_path):
         ".other.txt.12ab34cd.tmp",
         "n.txt.12ab34cd.tmp",
         ".n.txt.xyz.tmp",
+        ".n.txt.4711.tmp",
+        ".n.txt.20261128.old",
+        ".n.txt.12ab34cd.tmp",
+        ".n.txt.0123456789abcdef.tmp",
     ]
     for name in foreign:
         (tmp_path / name).write_text("mine")
-    (tmp_path / ".n.txt.12ab34cd.tmp").write_text("a leftover")
-    (tmp_path / ".n.txt.4711.tmp").write_text("a leftover of an earlier version")
+    (leftover := outputs._temporary_name(tmp_path / "n.txt", "tmp")).write_text("a leftover")
     clear_leftovers([tmp_path / "n.txt"])
-    assert set(content(tmp_path)) == set(foreign)
+    assert set(content(tmp_path)) == set(foreign) and not leftover.exists()
+
+
+def test_a_users_file_in_the_place_of_a_lock_stays(tmp_path):
+    (tmp_path / ".n.txt.lock").write_text("mine")
+    for _ in range(2):
+        with locked(tmp_path / "n.txt"), ThreadPoolExecutor(1) as other:
+            with pytest.raises(OutputError, match="another run is writing it"):
+                other.submit(lambda: locked(tmp_path / "n.txt").__enter__()).result()
+    assert content(tmp_path) == {".n.txt.lock": "mine"}
 
 
 KILLED = """

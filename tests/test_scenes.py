@@ -1065,10 +1065,24 @@ def test_two_runs_never_write_the_same_output(pair, tmp_path):
 def test_a_journal_that_is_damaged_is_begun_anew(pair, tmp_path):
     folder = tmp_path / ".c.tif.work" / "all"
     folder.mkdir(parents=True)
+    (folder.parent / "bitemporal").touch()
     (folder / "journal.npz").write_bytes(b"PK\x03\x04 damaged")
     predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *pair[:2], tmp_path / "c.tif")
     assert np.array_equal(read(tmp_path / "c.tif"), pair[2])
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_of_the_users_in_the_place_of_unfinished_work_stays(pair, tmp_path):
+    mine = tmp_path / ".c.tif.work" / "all" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(OutputError, match=r"c.tif: .*\.c\.tif\.work.* was not made by bitemporal; move that folder"):
+        predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *pair[:2], tmp_path / "c.tif")
+    assert mine.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] == ".") == [".c.tif.work"]
+    mine.parent.parent.rename(tmp_path / "elsewhere")
+    predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *pair[:2], tmp_path / "c.tif")
+    assert np.array_equal(read(tmp_path / "c.tif"), pair[2])
 
 
 def test_what_gdal_kept_beside_an_old_map_goes_with_it(pair, tmp_path):

@@ -30,6 +30,7 @@ from bitemporal.inference.bundle import load_network, read_description
 from bitemporal.metrics import MAIN_METRICS
 from bitemporal.models import ChangeModel, ModelOutput, create_model, model_card, registry
 from bitemporal.models.base import ParameterRule, TrainingDefaults
+from bitemporal.outputs import _temporary_name
 from bitemporal.pairs.batch import Batch
 from bitemporal.run import fit, stages
 from bitemporal.run.fit import resume_step
@@ -326,7 +327,7 @@ def test_options_may_change_until_there_is_a_checkpoint(tiny_pairs, tmp_path):
     """What stopped before its first validation, for want of memory say, can be started with a smaller batch."""
     recipe(tiny_pairs, tmp_path / "run", batch_size=512, model="test_fc").to_yaml(tmp_path / "run/recipe.yaml")
     folder = tmp_path / "run/origin"
-    (folder / ".bundle.7.tmp").mkdir(parents=True)
+    _temporary_name(folder / "bundle", "tmp").mkdir(parents=True)
     (folder / "metrics.csv").write_text("step,lr,loss,loss_of_another_network\n1,1,1,1\n")
     stages.train(recipe(tiny_pairs, tmp_path / "run"), QUIET)
     stages.train(recipe(tiny_pairs, tmp_path / "anew"), QUIET)
@@ -444,9 +445,10 @@ def test_killed_run_ends_with_the_same_weights(tiny_pairs, tmp_path, model, prec
     arguments += ["--max-steps=60", "--validate-every=7", "--batch-size=4", "--crop-size=32", "--workers=0"]
     killed_after("origin/last.ckpt", [*arguments, f"--precision={precision}"], tmp_path / "killed")
     assert not (tmp_path / "killed/origin/bundle").exists()
-    (tmp_path / "killed/origin/.last.ckpt.1.tmp").write_bytes(b"half a checkpoint")
-    (tmp_path / "killed/origin/.bundle.1.tmp").mkdir()
-    (tmp_path / "killed/origin/.bundle.1.tmp/weights.safetensors").write_bytes(b"half a bundle")
+    _temporary_name(tmp_path / "killed/origin/last.ckpt", "tmp").write_bytes(b"half a checkpoint")
+    half = _temporary_name(tmp_path / "killed/origin/bundle", "tmp")
+    half.mkdir()
+    (half / "weights.safetensors").write_bytes(b"half a bundle")
     stages.train(recipe(tiny_pairs, tmp_path / "killed", **options), QUIET)
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     last = [torch.load(tmp_path / run / "origin/last.ckpt", weights_only=True) for run in ("whole", "killed")]

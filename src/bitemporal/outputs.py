@@ -5,6 +5,7 @@ known by what is in it, or nothing. It never replaces a file that the same run r
 """
 
 import ctypes
+import hashlib
 import json
 import os
 import re
@@ -219,7 +220,8 @@ def locked(target: Path, pause: Callable[[], object] | None = None, again: bool 
     """Keep other processes and threads from writing the same output; the lock ends with the process that holds it.
 
     Args:
-        target: The output. A hidden file next to it is the lock, made when missing and removed at the end.
+        target: The output. A hidden file next to it is the lock, made when missing and removed at the end, unless it
+            has content: then it is the user's.
         pause: Called again and again while another run holds the lock, to wait for it.
         again: Whether the block that holds the lock may take it once more.
 
@@ -238,14 +240,17 @@ def locked(target: Path, pause: Callable[[], object] | None = None, again: bool 
         raise unwritable(target, error) from error
     if held is None:
         raise OutputError(f"{target}: another run is writing it; wait until it ends, or choose another output")
+    is_ours = os.fstat(held).st_size == 0
     before = _LOCKS.set(_LOCKS.get() | {lock})
     try:
-        _unfinished.add(lock)
+        if is_ours:
+            _unfinished.add(lock)
         yield
     finally:
         _LOCKS.reset(before)
         with suppress(OSError):  # while it is held: who comes next makes a new one
-            lock.unlink()
+            if is_ours:
+                lock.unlink()
         _unfinished.discard(lock)
         _close(held)
         for folder in missing:  # and nothing has come of them
@@ -313,7 +318,13 @@ def _flock(descriptor: int) -> bool:
 
 
 def _temporary_name(target: Path, ending: str) -> Path:
-    return target.with_name(f".{_shortened(target.name)}.{secrets.token_hex(4)}.{ending}")
+    number = secrets.token_hex(4)
+    return target.with_name(f".{_shortened(target.name)}.{number}{_check_digits(target.name, number)}.{ending}")
+
+
+def _check_digits(name: str, number: str) -> str:
+    """Digits that tell a temporary name of this package from a similar name that a user has chosen."""
+    return hashlib.sha256(os.fsencode(f"bitemporal {_shortened(name)} {number}")).hexdigest()[:8]
 
 
 def _shortened(name: str) -> str:
@@ -371,7 +382,9 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-_LEFTOVER = re.compile(r"\.(?P<target>.+)\.[0-9a-f]+\.(?P<ending>tmp|old)", re.DOTALL)
+_LEFTOVER = re.compile(
+    r"\.(?P<target>.+)\.(?P<number>[0-9a-f]{8})(?P<digits>[0-9a-f]{8})\.(?P<ending>tmp|old)", re.DOTALL
+)
 
 
 def clear_leftovers(targets: Iterable[Path]) -> None:
@@ -390,7 +403,7 @@ def clear_leftovers(targets: Iterable[Path]) -> None:
         except OSError:
             continue
         for path, match in found:
-            if match["target"] not in expected:
+            if match["target"] not in expected or match["digits"] != _check_digits(match["target"], match["number"]):
                 continue
             with _abandoned(path) as abandoned:
                 target = folder / match["target"]

@@ -18,11 +18,14 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from bitemporal.errors import DataError
+from bitemporal.errors import DataError, OutputError
 from bitemporal.outputs import replacing, unwritable
 from bitemporal.reading import parse_json, reading
 from bitemporal.scenes.rasters import check_blocks, new_raster, sync
 from bitemporal.scenes.scene import Scene
+
+_MARK = "bitemporal"
+"""An empty file that tells a folder of unfinished work from one of the user's."""
 
 
 class Journal:
@@ -120,16 +123,34 @@ def work_folder(output: Path) -> Iterator[Path]:
     An empty folder is removed at the end; one with content stays, for the run that resumes.
 
     Raises:
-        OutputError: When it cannot be made.
+        OutputError: When it cannot be made, or a folder of the user's has its name.
     """
     real = Path(os.path.realpath(output))
     folder = real.with_name(f".{real.name}.work")
     try:
         folder.mkdir(exist_ok=True)
+        mark = folder / _MARK
+        if not mark.exists():
+            if any(folder.iterdir()):
+                raise OutputError(
+                    f"{output}: {folder}, where unfinished work on it is kept, exists and was not made by bitemporal; "
+                    "move that folder, or choose another name"
+                )
+            mark.touch()
     except OSError as error:
         raise unwritable(output, error) from error
     try:
         yield folder
     finally:
-        with suppress(OSError):  # a folder with content stays
-            folder.rmdir()
+        with suppress(OSError):
+            if os.listdir(folder) == [_MARK]:
+                mark.unlink()
+                folder.rmdir()
+
+
+def clear_work(folder: Path) -> None:
+    """Remove unfinished work, but its mark, which goes last: a run that is killed here leaves a folder of ours."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != _MARK:
+                shutil.rmtree(path, ignore_errors=True)

@@ -5,7 +5,6 @@ answers blended, strip by strip (strips.py), makes the products (products.py), a
 """
 
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -23,7 +22,7 @@ from bitemporal.reading import read_json, reading
 from bitemporal.scenes.bands import Stated
 from bitemporal.scenes.geography import hectares
 from bitemporal.scenes.grids import Shift
-from bitemporal.scenes.journal import Journal, work_folder
+from bitemporal.scenes.journal import Journal, clear_work, work_folder
 from bitemporal.scenes.options import SceneOptions, make_options
 from bitemporal.scenes.outputs import MapResult, Outputs, locked_together, make_outputs, publish
 from bitemporal.scenes.products import Products, make_products
@@ -161,7 +160,7 @@ def _predict(scene: Scene, progress: bool) -> SceneResult:
             journals, part = _predict_tiles(scene, folder, bar)
         except BitemporalError:
             if not scene.is_remote:  # a connection may be better the next time; nothing else will be
-                shutil.rmtree(folder, ignore_errors=True)
+                clear_work(folder)
             raise
         predicted = time.perf_counter()
         bar.add_task("writing", total=None)
@@ -178,7 +177,7 @@ def _predict(scene: Scene, progress: bool) -> SceneResult:
             problem = error if isinstance(error, BitemporalError) else unwritable(outputs.mask, error)
             kept = f"What was predicted is kept next to {outputs.mask}: run the same again"
             raise type(problem)(f"{problem}. {kept}") from error
-        shutil.rmtree(folder, ignore_errors=True)
+        clear_work(folder)
     return result
 
 
