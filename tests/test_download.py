@@ -772,6 +772,6 @@ def test_a_direct_link_that_fails_names_the_host_and_goes_on_later(tmp_path, lev
 
 def test_a_tampered_archive_is_never_unpacked(tmp_path, levir):
     RangeServer.files["train.zip"] = zipped({"A/evil.png": b"evil"})
-    with pytest.raises(DownloadError, match="not to be trusted"):
+    with pytest.raises(DownloadError, match="must not be trusted"):
         download("levir-cd", tmp_path / "set")
     assert not list(tmp_path.iterdir())
