@@ -11,10 +11,21 @@ import pytest
 
 from bitemporal import outputs
 from bitemporal.errors import OutputError
-from bitemporal.outputs import Kind, Output, check_outputs, clear_leftovers, locked, replacing, replacing_folder
+from bitemporal.outputs import (
+    Kind,
+    Output,
+    also_read,
+    check_outputs,
+    clear_leftovers,
+    locked,
+    remove_unfinished,
+    replacing,
+    replacing_folder,
+)
 
 NOTE = Kind("a note", lambda path: path.read_text(encoding="utf-8").startswith("note"), (".txt",))
 BOX = Kind("a box", lambda path: {file.name for file in path.iterdir()} <= {"a", "b"})
+CHEST = Kind("a chest", lambda path: (path / "a.txt").is_file(), members=("a.txt", "*/b.txt"))
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -95,6 +106,58 @@ def test_two_outputs_of_one_name_are_refused(tmp_path):
         check_outputs([Output("mask", tmp_path / "n.txt", NOTE), Output("other", tmp_path / "n.txt", NOTE)], ())
 
 
+def test_two_outputs_of_one_place_are_refused_however_it_is_spelled(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    names = [Output("mask", tmp_path / "real" / "n.txt", NOTE), Output("other", tmp_path / "link" / "n.txt", NOTE)]
+    with pytest.raises(OutputError, match="is where the mask goes"):
+        check_outputs(names, ())
+
+
+@pytest.mark.parametrize(
+    "foreign", ["mine.txt", "x/a.txt", "b.txt", "x/y/b.txt", "link to a folder", "link to nothing"]
+)
+def test_a_folder_is_replaced_only_where_all_of_its_files_are_members(foreign, tmp_path):
+    folder = tmp_path / "chest"
+    (folder / "x").mkdir(parents=True)
+    for name in ("a.txt", "x/b.txt"):
+        (folder / name).write_text("a member")
+    assert CHEST.holds_no_other(folder)
+    check(folder, CHEST)
+    if foreign.startswith("link"):
+        (folder / "mine").symlink_to(tmp_path if foreign.endswith("folder") else tmp_path / "gone")
+    else:
+        (folder / foreign).parent.mkdir(exist_ok=True)
+        (folder / foreign).write_text("mine")
+    assert not CHEST.holds_no_other(folder)
+    (folder / "a.txt").rename(folder / "x" / "b.txt")  # now it is no chest, and holds other files
+    with pytest.raises(OutputError, match="holds other files as well; it is not replaced"):
+        check(folder, CHEST, overwrite=True)
+
+
+def test_a_folder_of_members_alone_is_replaced_when_told(tmp_path):
+    (tmp_path / "chest" / "x").mkdir(parents=True)
+    (tmp_path / "chest" / "x" / "b.txt").write_text("a member")
+    with pytest.raises(OutputError, match="--overwrite"):
+        check(tmp_path / "chest", CHEST)
+    check(tmp_path / "chest", CHEST, overwrite=True)
+
+
+def test_what_the_command_itself_reads_is_never_replaced(tmp_path):
+    note = tmp_path / "n.txt"
+    note.write_text("note, a recipe")
+    with also_read([note]):
+        with also_read([tmp_path / "other.txt"]), pytest.raises(OutputError, match="never"):
+            check(note, overwrite=True)
+        with pytest.raises(OutputError, match="never"):
+            check(note)
+    check(note)
+
+
+def test_endings_may_be_capitals(tmp_path):
+    check(tmp_path / "N.TXT")
+
+
 @pytest.mark.parametrize("name", ["n.csv", ".", "n.txt/below.txt"])
 def test_names_that_cannot_be_written_are_refused(name, tmp_path):
     (tmp_path / "n.txt").write_text("note")
@@ -115,6 +178,44 @@ def test_a_failing_second_rename_keeps_the_earlier_folder(tmp_path, monkeypatch)
     with pytest.raises(OutputError, match="cannot be written"), replacing_folder(folder) as temporary:
         (temporary / "a").write_text("new")
     assert content(tmp_path) == {"box/a": "old", "box/b": "old"}
+
+
+def test_an_interrupt_between_two_renames_puts_the_earlier_folder_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "_exchange", lambda one, other: False)
+    folder, rename = box(tmp_path / "box"), Path.rename
+
+    def interrupted(self, target):
+        if self.suffix == ".tmp":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing_folder(folder) as temporary:
+        (temporary / "a").write_text("new")
+    assert content(tmp_path) == {"box/a": "old", "box/b": "old"}
+
+
+def test_an_error_in_a_new_folder_names_its_target(tmp_path):
+    with pytest.raises(OutputError) as caught, replacing_folder(tmp_path / "box") as temporary:
+        (temporary / "n.txt").write_text("a file")
+        with replacing(temporary / "n.txt" / "below"):
+            pass
+    assert str(tmp_path / "box" / "n.txt") in str(caught.value)
+    assert ".tmp" not in str(caught.value)
+    assert content(tmp_path) == {}
+
+
+def test_what_is_unfinished_is_removed_as_the_process_ends(tmp_path):
+    (tmp_path / "n.txt").write_text("old")
+    with pytest.raises(OutputError), replacing(tmp_path / "n.txt") as file:
+        file.write_text("new")
+        with pytest.raises(OutputError), replacing_folder(tmp_path / "box") as folder:
+            remove_unfinished()
+            assert not file.exists() and not folder.exists()
+            assert outputs._publishing.locked()  # no thread puts an output in place any more
+            outputs._publishing.release()  # the process would end here
+            raise FileNotFoundError
+    assert content(tmp_path) == {"n.txt": "old"}
 
 
 @pytest.mark.parametrize("exchange", [True, False])
@@ -287,6 +388,59 @@ def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
     with locked(target):
         assert os.listdir(tmp_path) == [".scene.tif.lock"]
     assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_is_one_however_its_output_is_spelled(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with locked(tmp_path / "real" / "n.txt"):
+        with locked(tmp_path / "link" / "n.txt"):  # the block that holds it may take it again
+            pass
+        with pytest.raises(OutputError, match="another run"), locked(tmp_path / "link" / "n.txt", again=False):
+            pass
+        with ThreadPoolExecutor(1) as pool:
+            taken = pool.submit(lambda: locked(tmp_path / "link" / "n.txt").__enter__())
+            assert isinstance(taken.exception(), OutputError)
+    with locked(tmp_path / "link" / "n.txt", again=False):
+        pass
+    assert content(tmp_path) == {}
+
+
+def test_folders_that_a_lock_needed_go_with_it_unless_something_came_of_them(tmp_path):
+    with locked(tmp_path / "new" / "deep" / "n.txt"):
+        assert (tmp_path / "new" / "deep").is_dir()
+    assert os.listdir(tmp_path) == []
+    with locked(tmp_path / "new" / "deep" / "n.txt"):
+        (tmp_path / "new" / "n.txt").write_text("note")
+    assert content(tmp_path) == {"new/n.txt": "note"}
+    assert os.listdir(tmp_path / "new") == ["n.txt"]
+
+
+FORKER = """
+import os, sys, time
+from pathlib import Path
+from bitemporal.outputs import locked
+with locked(Path(sys.argv[1])):
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_process_that_was_forked_does_not_keep_the_lock(tmp_path):
+    target = tmp_path / "scene.tif"
+    with subprocess.Popen([sys.executable, "-c", FORKER, str(target)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        holder.kill()
+        try:
+            holder.wait()
+            os.kill(child, 0)  # it lives
+            with locked(target):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 RACER = """

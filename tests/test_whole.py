@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from bitemporal.errors import DataError
-from bitemporal.imagery import read_image, read_mask
+from bitemporal.imagery import read_image, read_mask, whole
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.decoded import FileFault
 from bitemporal.imagery.tiff_layout import Incomplete
@@ -250,3 +250,36 @@ def test_whole_files_are_read_once(tmp_path, monkeypatch):
     check_whole(path)
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("read again"))
     check_whole(path)
+
+
+def test_a_jpeg_is_decoded_a_few_rows_at_a_time(tmp_path, monkeypatch):
+    """In memory that does not grow with the image."""
+    (tmp_path / "a.jpg").write_bytes(encoded(picture(70, 67), "JPEG"))
+    windows = []
+
+    class Noted(rasterio.windows.Window):
+        def __init__(self, *place):
+            windows.append(place)
+            super().__init__(*place)
+
+    monkeypatch.setattr(rasterio.windows, "Window", Noted)
+    monkeypatch.setattr(whole, "_AT_ONCE", 20 * 67 * 3 + 5)
+    check_whole(tmp_path / "a.jpg")
+    assert list(dict.fromkeys(windows)) == [(0, 0, 67, 20), (0, 20, 67, 20), (0, 40, 67, 20), (0, 60, 67, 10)]
+
+
+def test_a_jpeg_that_a_camera_has_padded_is_whole(tmp_path):
+    content = encoded(picture(), "JPEG")
+    (tmp_path / "padded.jpg").write_bytes(content[:-2] + bytes(40) + content[-2:])
+    check_whole(tmp_path / "padded.jpg")
+
+
+def test_a_bmp_that_lacks_a_byte_is_refused(tmp_path):
+    for mode, bits in (("RGB", 24), ("L", 8), ("1", 1)):
+        stream = io.BytesIO()
+        Image.fromarray(picture(70, 67)).convert(mode).save(stream, "BMP")
+        content = stream.getvalue()
+        assert len(content) == struct.unpack_from("<I", content, 10)[0] + 70 * ((67 * bits + 31) // 32 * 4)
+        (tmp_path / "whole.bmp").write_bytes(content)
+        check_whole(tmp_path / "whole.bmp")
+        refused(tmp_path, "cut.bmp", content[:-1], rf"it has {len(content) - 1} of {len(content)} bytes")
