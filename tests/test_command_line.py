@@ -23,6 +23,8 @@ from bitemporal.cli.main import COMMANDS, main
 from bitemporal.cli.outcome import Outcome
 from bitemporal.cli.parser import call, make_parser
 from bitemporal.cli.words import arrange
+from forked import run_command
+from test_reading import DAMAGED_YAML
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -741,3 +743,37 @@ def test_bash_completes(words, offered, capsys):
     )
     done = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == offered
+
+
+def test_a_value_in_yaml_that_would_grow_without_end_is_refused(capsys):
+    for name in ("billion laughs", "billion laughs by merging", "it holds itself", "brackets", "indents"):
+        text = DAMAGED_YAML[name]
+        for words, named in (
+            (["train", "--model-options", text], "--model-options: found a value"),
+            (["train", f"--seed={text}"], "--seed: found a value"),
+            (["data", "check", text], ": found a value"),
+        ):
+            with pytest.raises(SystemExit) as ended:
+                main(words)
+            error = capsys.readouterr().err.splitlines()[-1]
+            assert ended.value.code == 2 and named in error and "nested deeper than" in error, (name, words[:2])
+            assert len(error) < 300
+
+
+def test_words_that_are_no_utf8_are_read_as_paths_and_refused_as_other_values(tiny_pairs, tmp_path, capsys):
+    name = os.fsdecode(b"caf\xe9")
+    shutil.copytree(tiny_pairs, tmp_path / name)
+    for words in ([str(tmp_path / name)], [str(tiny_pairs), f"--splits={tmp_path / name}.csv"]):
+        ended = run_command(["data", "check", *words])
+        assert ended.status == (len(words) > 1) and "caf\\udce9" in ended.said and "Traceback" not in ended.said
+    for words in (["--model-options", f"{{weights: {name}}}"], ["--seed", name]):
+        with pytest.raises(SystemExit):
+            main(["train", *words])
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"{words[0]}: found a value that is not UTF-8, expected a" in error
+
+
+def test_an_error_repeats_no_more_than_the_beginning_of_a_value(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--seed", "x" * 20_000])
+    assert len(capsys.readouterr().err.splitlines()[-1]) < 300

@@ -135,3 +135,13 @@ def test_yaml_is_what_pyyaml_reads_with_aliases_and_merging(tmp_path):
     assert read_yaml(path) == yaml.safe_load(text)
     path.write_text("")
     assert read_yaml(path) is None
+
+
+def test_texts_in_yaml_are_bounded_as_the_values_that_they_may_stand_for(tmp_path):
+    path = tmp_path / "x.yaml"
+    for name in ("billion laughs", "it holds itself", "brackets"):
+        path.write_text(json.dumps({"model_options": DAMAGED_YAML[name]}))
+        with pytest.raises(DataError, match=r"nested deeper than 100 levels"), reading(path, DataError, "y"):
+            read_yaml(path)
+    path.write_text("a: 'see [1], {b: [*c]} - and: [[]]'\n")
+    assert read_yaml(path) == {"a": "see [1], {b: [*c]} - and: [[]]"}

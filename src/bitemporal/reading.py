@@ -139,7 +139,34 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
     finally:
         loader.dispose()
     _check_values(content)
+    for value in _texts(content):  # the parser of options reads them as YAML again
+        check_yaml_text(value)
     return content
+
+
+def check_yaml_text(text: str) -> None:
+    """Refuse a text beyond the bounds of ``read_yaml`` where it is YAML, as the value of an option may be.
+
+    A text that is no YAML passes, as most values are none.
+
+    Raises:
+        ValueError: When it is too deep, or has too many values with its aliases written out.
+    """
+    # each level takes a character of these, and what is written out more than once an alias
+    if "*" not in text and sum(map(text.count, "[{-?:")) <= _DEEPEST:
+        return
+    loader = None
+    try:
+        loader = yaml.SafeLoader(text)
+        if (node := loader.get_single_node()) is not None:
+            _check_nodes(node)
+    except yaml.YAMLError:
+        pass
+    except RecursionError as error:
+        raise ValueError(f"it is nested deeper than {_DEEPEST} levels") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
 
 
 def json_keys(path: Path) -> set[str]:
@@ -194,6 +221,19 @@ def _check_values(content: object) -> None:
             stack += ((part, depth + 1) for pair in value.items() for part in pair)
         elif isinstance(value, list | tuple | set):
             stack += ((part, depth + 1) for part in value)
+
+
+def _texts(content: object) -> Iterator[str]:
+    """Every text in lists and mappings."""
+    stack = [content]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            stack += value.values()
+        elif isinstance(value, list | tuple | set):
+            stack += value
 
 
 def _is_text(value: str) -> bool:

@@ -1,8 +1,8 @@
 """``bitemporal distill``."""
 
-import json
-
 from bitemporal.cli.outcome import Outcome
+from bitemporal.errors import DataError
+from bitemporal.reading import read_json, reading
 from bitemporal.run.folder import RunFolder
 from bitemporal.run.recipe import DistillRecipe
 
@@ -27,5 +27,8 @@ def distill(*, recipe: DistillRecipe, overwrite: bool = False) -> Outcome:
     run = RunFolder(recipe.out)
     if not is_first_process():
         return Outcome(None)
-    scores = json.loads(run.metrics.read_text(encoding="utf-8")) if run.metrics.exists() else None
+    scores = None
+    if run.metrics.exists():
+        with reading(run.metrics, DataError, "expected the scores of the run: remove it and start the same again"):
+            scores = read_json(run.metrics)
     return Outcome({"run": run.path, "metrics": scores})

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import itertools
 import re
+import reprlib
 import types
 import typing
 from collections import OrderedDict
@@ -22,7 +23,7 @@ from bitemporal.cli.help import HelpFormatter, choices_of, plural
 from bitemporal.cli.words import arrange, did_you_mean, nearest
 from bitemporal.errors import RecipeError
 from bitemporal.files import from_folder, not_there, options_from_folder
-from bitemporal.reading import read_yaml, reading
+from bitemporal.reading import check_yaml_text, read_yaml, reading
 
 T = TypeVar("T")
 
@@ -33,6 +34,9 @@ _SINGULARS: dict[object, str] = {
     bool: "true or false",
     dict: "a mapping, as in '{name: value}'",
 }
+_LONGEST_VALUE = 200
+"""Characters of a value that an error repeats."""
+
 _MORE_NAMES = {"output": ("-o", "--out")}
 
 
@@ -133,6 +137,7 @@ class _Parser(ArgumentParser):
         Args:
             words: Words after those of the command.
         """
+        self._check_words(words)
         finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         finder.add_argument("--config", action="append", nargs="?", default=[])
         in_files: dict[str, list[str]] = {}
@@ -145,6 +150,17 @@ class _Parser(ArgumentParser):
                     in_files[name] *= value is not None
         return arrange(self, words, in_files)
 
+    def _check_words(self, words: Sequence[str]) -> None:
+        """Refuse values that the parser, which reads them as YAML, would write out without end."""
+        option = ""
+        for word in words:
+            name, _, value = word.partition("=") if word.startswith("--") else (option, "", word)
+            option = name
+            try:
+                check_yaml_text(value)
+            except ValueError as error:
+                self.error(f"{name or reprlib.repr(value)}: found a value that cannot be read, as {error}; shorten it")
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         known = [name for name in self._option_string_actions if name.startswith("--")]
         if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", message):
@@ -153,12 +169,17 @@ class _Parser(ArgumentParser):
             message += did_you_mean(nearest(unknown[1], [action.dest for action in self._actions]))
         elif wrong := re.match(r"argument ([^:/]+)[^:]*: invalid (comma-separated .*) value: '?(.*?)'?$", message):
             message = f"{wrong[1]}: found {wrong[3]}, expected {wrong[2]}"
-        elif wrong := re.search(r'Parser key "([^"]+)":.*(?:Got|Given) value: (.*)', message, re.DOTALL):
+        elif wrong := re.search(r'Parser key "([^"]+)":\s*(?:.*(?:Got|Given) value: )?(.*)', message, re.DOTALL):
             actions = {action.dest: action for action in self._actions}
             action = actions[wrong[1]]
             name = action.option_strings[0] if action.option_strings else action.dest
             hint = getattr(action, "_typehint", action.type)
-            message = f"{name}: found {wrong[2]}, expected {_words(hint)}"
+            found = wrong[2] if " value: " in message else f"a value that cannot be read ({wrong[2]})"
+            if "surrogates not allowed" in message:
+                found = "a value that is not UTF-8"
+            if len(found) > _LONGEST_VALUE:
+                found = f"{found[:_LONGEST_VALUE]}..."
+            message = f"{name}: found {found}, expected {_words(hint)}"
         super().error(message, ex)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any, BinaryIO, cast
 
 from bitemporal.errors import BitemporalError, DownloadError
+from bitemporal.files import not_there
 from bitemporal.outputs import NEW_FOLDER, Output, check_outputs, replacing_folder
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -95,6 +96,8 @@ def safe_extract(
         OutputError: When ``target`` holds something.
     """
     source, folder = Path(archive), Path(target)
+    if not source.is_file():
+        raise DownloadError(f"{not_there(source, 'file')}; expected an archive")
     check_outputs([Output("target", folder, NEW_FOLDER, "choose another one")], [source])
     with replacing_folder(folder) as temporary:
         try:

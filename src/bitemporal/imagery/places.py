@@ -1,14 +1,21 @@
 """Where on the ground an image file lies."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bitemporal.errors import DataError
 from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.quiet import ignore_missing_places
+from bitemporal.reading import reading
 
 _ENDINGS = (".tif", ".tiff")
 _SAME = 1e-3  # of a pixel
+
+
+class _Unreadable(DataError):
+    """The place of an image cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +46,18 @@ class Place:
             ``same``; ``beside``, where most of the ground is shared; ``unlike``, where pixels are turned or of another
             size, or less than half is shared; ``elsewhere``, where nothing is.
         """
-        from rasterio.errors import RasterioError
         from rasterio.warp import transform_bounds
 
         if self.is_near(other):
             return "same"
         left, bottom, right, top = self._bounds()
-        try:
-            bounds = other._bounds()
-            if other.crs != self.crs:
-                bounds = transform_bounds(other.crs, self.crs, *bounds)
-        except RasterioError:  # there is no way from one to the other
-            return "elsewhere"
+        bounds = other._bounds()
+        if other.crs != self.crs:
+            try:
+                with reading("a place", _Unreadable, ""):
+                    bounds = transform_bounds(other.crs, self.crs, *bounds)
+            except _Unreadable:  # there is no way from one to the other
+                return "elsewhere"
         across = (min(right, bounds[2]) - max(left, bounds[0])) / (right - left)
         down = (min(top, bounds[3]) - max(bottom, bounds[1])) / (top - bottom)
         if not (across > 0 and down > 0):
@@ -75,14 +82,17 @@ def place_of(path: Path) -> Place | None:
     if path.suffix.lower() not in _ENDINGS:
         return None
     try:
-        from rasterio.errors import RasterioError
+        import rasterio  # noqa: F401  only whether it is there
     except ModuleNotFoundError:
         return None
     ignore_missing_places()
     try:
-        with open_dataset(path) as source:
-            if source.crs is None or source.transform.is_identity:
+        with reading(path, _Unreadable, ""), open_dataset(path) as source:
+            transform = source.transform
+            if source.crs is None or transform.is_identity:
                 return None
-            return Place(source.crs.to_wkt(), tuple(source.transform)[:6], source.shape)
-    except RasterioError:  # reading it will say what is wrong
+            if not all(map(math.isfinite, transform)) or transform.determinant == 0:
+                return None
+            return Place(source.crs.to_wkt(), tuple(transform)[:6], source.shape)
+    except _Unreadable:  # reading its pixels will say what is wrong
         return None

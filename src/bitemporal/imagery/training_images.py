@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitemporal.errors import OptionError
+from bitemporal.errors import DataError, OptionError
 from bitemporal.imagery.band_files import band_files
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.label_rules import LabelDecoding, LabelOptions
 from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.quiet import ignore_missing_places, open_image
+from bitemporal.reading import reading
 
 if TYPE_CHECKING:  # rasterio is an extra
     from affine import Affine
@@ -114,7 +115,7 @@ def _finite(value: float) -> float | str:
 
 def _number(value: float | str) -> float:
     number = float(value)
-    return int(number) if number.is_integer() else number
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number  # as numpy compares them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,8 +224,9 @@ def file_pixel_size(path: Path) -> float | None:
     except ImportError:
         return None
     ignore_missing_places()
-    with open_dataset(path) as source:
-        return pixel_size(source.crs, source.transform, source.width, source.height)
+    with reading(path, DataError, "expected a raster with a place on the ground: restore or fetch it again"):
+        with open_dataset(path) as source:
+            return pixel_size(source.crs, source.transform, source.width, source.height)
 
 
 def pixel_size(crs: "CRS | None", transform: "Affine", width: int, height: int) -> float | None:
@@ -241,14 +243,14 @@ def pixel_size(crs: "CRS | None", transform: "Affine", width: int, height: int) 
     """
     if crs is None:
         return None
-    from rasterio.errors import RasterioError
+    from rasterio.errors import CRSError, RasterioError
     from rasterio.warp import transform as project
 
     column, row = width / 2, height / 2
     xs, ys = zip(*(transform @ place for place in ((column, row), (column + 1, row), (column, row + 1))), strict=True)
     try:
         degrees = np.radians(np.array(project(crs, "EPSG:4326", xs, ys)[:2]))
-    except RasterioError:
+    except (CRSError, RasterioError):
         return None
     (east, south), latitude = np.diff(degrees[:, [[0, 0], [1, 2]]], axis=1)[:, 0].T, degrees[1, 0]
     sides = [math.hypot(side[0] * math.cos(latitude), side[1]) * _EARTH_RADIUS for side in (east, south)]

@@ -19,6 +19,7 @@ from bitemporal.pairs import FolderCheck, Pair, PairFolder, check_pairs
 from bitemporal.pairs.division import describe_groups, divide, find_groups, group_by
 from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
 from bitemporal.pairs.split_lists import DIVISION, read_stated, write_split
+from bitemporal.reading import reading
 from bitemporal.remedies import as_option, free_name
 from bitemporal.run.folder import RunFolder
 from bitemporal.run.processes import is_first_process
@@ -128,7 +129,9 @@ def training_images(folder: PairFolder, pairs: Sequence[Pair]) -> TrainingImages
     digest = hashlib.sha256()
     for pair in sorted(pairs, key=lambda pair: (pair.split, pair.stem)):
         digest.update(pair.stem.encode(errors="surrogateescape"))
-        digest.update(pair.label.read_bytes() if pair.label is not None else b"")
+        if pair.label is not None:
+            with reading(pair.label, DataError, "expected a label: restore or fetch it again"):
+                digest.update(pair.label.read_bytes())
     return TrainingImages(
         value_type=Counter(seen.value_type for seen in few).most_common(1)[0][0],
         pixel_size=median(sizes) if sizes else None,

@@ -103,7 +103,7 @@ class TrainRecipe(PairOptions):
             _require_between(self, name, 1, most)
         for name in ("seed", "validation_seed"):
             _require(self, name, lambda v: 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1")
-        _require(self, "lr", lambda v: 0 < v < math.inf, "a number above 0")
+        _require(self, "lr", lambda v: 0 < v <= _LARGEST_RATE, f"a number above 0 and at most {_LARGEST_RATE:,}")
         for name in ("workers", "weight_decay"):
             _require(self, name, lambda v: 0 <= v < math.inf, "0 or more")
         _require_between(self, "warmup_steps", 0, _STEPS)
@@ -208,6 +208,9 @@ def is_written_recipe(path: Path) -> bool:
     known = isinstance(content, dict) and content.keys() >= _ALWAYS
     return known and text == yaml.safe_dump(content, sort_keys=False)
 
+
+_LARGEST_RATE = 1_000_000
+"""Far beyond every rate with which a network learns; float32 could not hold much larger ones."""
 
 _ALWAYS = {"model", "data", "out", "max_steps", "crop_size", "precision", "seed", "validation_share"}
 """Fields of every recipe that ``to_yaml`` has written, in this version or an earlier one."""

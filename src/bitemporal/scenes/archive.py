@@ -18,9 +18,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from bitemporal.errors import BitemporalError, MissingExtraError, OptionError
+from bitemporal.errors import BitemporalError, MissingExtraError, OptionError, OutputError
 from bitemporal.inference import Augmentation, Detector, choose_device, compose
 from bitemporal.outputs import Output, check_outputs, replacing
+from bitemporal.reading import reading
 from bitemporal.scenes.kinds import STATUS
 from bitemporal.scenes.manifest import SceneFiles, with_own_folders
 from bitemporal.scenes.merging import merge_polygons, merged_outputs
@@ -213,8 +214,9 @@ def _write_status(
         check_outputs([table], (), overwrite)
         rows: list[dict[str, Any]] = []
         if STATUS.stands_at(table.path):
-            with table.path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
-                rows = [row for row in csv.DictReader(stream) if from_cell(row["id"]) != statuses[0].id]
+            with reading(table.path, OutputError, "expected the table of an archive: move it away and start again"):
+                with table.path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+                    rows = [row for row in csv.DictReader(stream) if from_cell(row["id"]) != statuses[0].id]
         for status in statuses:
             cells = asdict(status)
             rows.append({name: as_cell(cell) if isinstance(cell, str) else cell for name, cell in cells.items()})

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 from rich.progress import track
 
-from bitemporal.errors import MissingExtraError, OptionError, OutputError
+from bitemporal.errors import DataError, MissingExtraError, OptionError, OutputError
 from bitemporal.imagery.training_images import SYNTHETIC, SYNTHETIC_SCENE
 from bitemporal.outputs import NEW_FOLDER, Kind, Output, check_outputs, locked, replacing, replacing_folder
+from bitemporal.reading import read_json, reading
 from bitemporal.synthetic.changes import ChangeKind
 from bitemporal.synthetic.pair import CarDistribution, check_settings, make_pair, make_scene
 from bitemporal.workers import check_workers, map_in_processes
@@ -185,8 +186,9 @@ def _fault(target: Path, settings: Mapping[str, Any]) -> str | None:
         return f"{target}: found a file, expected a folder to write synthetic pairs into; choose another name"
     overwrite = ", or add --overwrite (overwrite=True in Python)" if SYNTHETIC_SET.may_replace(target) else ""
     try:
-        present = json.loads((target / SYNTHETIC).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        with reading(target / SYNTHETIC, DataError, ""):
+            present = read_json(target / SYNTHETIC)
+    except DataError:
         present = None
     if not isinstance(present, dict):
         return (
