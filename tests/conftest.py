@@ -15,6 +15,14 @@ from bitemporal.cli import execution
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
+@pytest.fixture
+def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks whose answers are known by formula, under names of their own."""
+    from stub_networks import register_stubs  # here: most tests need no torch
+
+    register_stubs(monkeypatch)
+
+
 @pytest.fixture(autouse=True)
 def errors_name_options_of_their_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test makes fail: an error may name only options that the command at hand has."""

@@ -63,6 +63,10 @@ class Pointwise(ChangeModel):
         return {"loss": outputs.logits.sum() * 0.0}
 
 
+BRIGHTER = {"scale": 1.0, "bias": -20.0}
+"""Options of ``pointwise`` by which a pixel is changed when it became brighter by more than 20."""
+
+
 def register_stubs(patch: pytest.MonkeyPatch) -> None:
     """Register both for one test only: other tests go through all registered networks."""
     patch.setitem(registry._REGISTRY, "stub_convolutional", (_card(4, 16), Convolutional, ("logits",)))

@@ -27,15 +27,13 @@ from bitemporal.method.car import CarPartition
 from bitemporal.metrics import AVERAGINGS, METRICS
 from bitemporal.pairs import PairFolder, check_pairs
 from bitemporal.scenes import predict_scene
-from stub_networks import Passes, convolutional, pointwise, register_stubs
+from stub_networks import Passes, convolutional, pointwise
 
 IGNORED = 128
 SHOWN = [name for name in METRICS if not name.endswith("_unchanged")]
 
 
-@pytest.fixture(autouse=True)
-def _stubs(monkeypatch):
-    register_stubs(monkeypatch)
+pytestmark = pytest.mark.usefixtures("stubs")
 
 
 def write_pair(split, stem, changed_rows, *, height=20, width=16, label=True, ignored_columns=0, seed=0):

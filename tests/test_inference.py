@@ -38,10 +38,7 @@ from bitemporal.inference.combining import SlidingWindow
 from bitemporal.method.car import CarPartition
 from stub_networks import NORMALISATION, Passes, convolutional, images, pair_of_car, pointwise, register_stubs
 
-
-@pytest.fixture(autouse=True)
-def _stubs(monkeypatch):
-    register_stubs(monkeypatch)
+pytestmark = pytest.mark.usefixtures("stubs")
 
 
 def by_hand(model, before, after, multiple, minimum):

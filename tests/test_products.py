@@ -25,12 +25,9 @@ from bitemporal.scenes.grids import DateOnGrid
 from bitemporal.scenes.journal import Journal
 from bitemporal.scenes.sources import open_source
 from scene_files import LEFT, TOP, UTM, ground, read, write_raster
-from stub_networks import Passes, convolutional, pointwise, register_stubs
+from stub_networks import Passes, convolutional, pointwise
 
-
-@pytest.fixture(autouse=True)
-def _stubs(monkeypatch):
-    register_stubs(monkeypatch)
+pytestmark = pytest.mark.usefixtures("stubs")
 
 
 @pytest.fixture

@@ -34,14 +34,12 @@ from bitemporal.scenes.sources import open_source
 from bitemporal.scenes.values import look, scale_channels, value_range
 from remedies import follow_commands, follow_keywords, follow_options, follow_tools
 from scene_files import LEFT, TOP, UTM, ground, read, write_raster
-from stub_networks import convolutional, pointwise, register_stubs
+from stub_networks import convolutional, pointwise
 
 NORTH_UP = Affine(0.5, 0.0, LEFT, 0.0, -0.5, TOP)
 
 
-@pytest.fixture(autouse=True)
-def _stubs(monkeypatch):
-    register_stubs(monkeypatch)
+pytestmark = pytest.mark.usefixtures("stubs")
 
 
 def tag(path, scale=0.0001, offset=0.0):

@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import re
 import struct
 import zipfile
 import zlib
@@ -79,14 +80,6 @@ DAMAGED_JSON = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGED_JSON)
-def test_json_that_later_steps_could_not_bear_is_refused(tmp_path, name):
-    path, text = tmp_path / "x.json", DAMAGED_JSON[name]
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(DataError, match=r"x\.json: cannot be read"), reading(path, DataError, "expected y"):
-        read_json(path)
-
-
 def test_ordinary_json_and_names_that_are_no_utf8_are_read(tmp_path):
     path = tmp_path / "x.json"
     content = {
@@ -120,12 +113,16 @@ DAMAGED_YAML = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGED_YAML)
-def test_yaml_that_later_steps_could_not_bear_is_refused(tmp_path, name):
-    path, text = tmp_path / "x.yaml", DAMAGED_YAML[name]
+DAMAGED = [("x.json", read_json, *case) for case in DAMAGED_JSON.items()]
+DAMAGED += [("x.yaml", read_yaml, *case) for case in DAMAGED_YAML.items()]
+
+
+@pytest.mark.parametrize("file, read, what, text", DAMAGED, ids=[f"{file} {what}" for file, _, what, _ in DAMAGED])
+def test_text_that_later_steps_could_not_bear_is_refused(tmp_path, file, read, what, text):
+    path = tmp_path / file
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(DataError, match=r"x\.yaml: cannot be read"), reading(path, DataError, "expected y"):
-        read_yaml(path)
+    with pytest.raises(DataError, match=rf"{re.escape(file)}: cannot be read"), reading(path, DataError, "expected y"):
+        read(path)
 
 
 def test_yaml_is_what_pyyaml_reads_with_aliases_and_merging(tmp_path):

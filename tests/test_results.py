@@ -36,12 +36,9 @@ from bitemporal.method.car import CarPartition
 from bitemporal.metrics import metrics
 from bitemporal.pairs import PairFolder
 from scene_files import write_raster
-from stub_networks import convolutional, pointwise, register_stubs
+from stub_networks import convolutional, pointwise
 
-
-@pytest.fixture(autouse=True)
-def _stubs(monkeypatch):
-    register_stubs(monkeypatch)
+pytestmark = pytest.mark.usefixtures("stubs")
 
 
 @pytest.fixture

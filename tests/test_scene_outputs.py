@@ -25,14 +25,9 @@ from bitemporal.scenes.manifest import read_manifest
 from bitemporal.scenes.sources import files_read
 from remedies import follow_options
 from scene_files import UTM, ground, write_raster
-from stub_networks import Passes, pointwise, register_stubs
+from stub_networks import BRIGHTER, Passes, pointwise
 
-BRIGHTER = {"scale": 1.0, "bias": -20.0}
-
-
-@pytest.fixture(autouse=True)
-def _stubs(monkeypatch):
-    register_stubs(monkeypatch)
+pytestmark = pytest.mark.usefixtures("stubs")
 
 
 @pytest.fixture

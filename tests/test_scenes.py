@@ -47,12 +47,9 @@ from bitemporal.scenes.sources import open_source
 from bitemporal.scenes.tiling import BLEND, Blend, Tiling, axis
 from conftest import SHARED
 from scene_files import LEFT, TOP, UTM, ground, read, write_raster
-from stub_networks import Passes, convolutional, pointwise, register_stubs
+from stub_networks import BRIGHTER, Passes, convolutional, pointwise, register_stubs
 
-
-@pytest.fixture(autouse=True)
-def _stubs(monkeypatch):
-    register_stubs(monkeypatch)
+pytestmark = pytest.mark.usefixtures("stubs")
 
 
 @pytest.fixture
@@ -66,10 +63,6 @@ def pair(tmp_path):
     changed[180:200, 280:310] = False
     after[:, changed] += 35
     return write_raster(tmp_path / "before.tif", before), write_raster(tmp_path / "after.tif", after), changed
-
-
-BRIGHTER = {"scale": 1.0, "bias": -20.0}
-"""A pixel is changed when it became brighter by more than 20."""
 
 
 def whole_image(model, before, after):
