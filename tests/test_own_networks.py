@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bitemporal.cli.main import main
-from bitemporal.own_networks import MODULES_VARIABLE
+from bitemporal.own_networks import MODULES_VARIABLE, needs_module
 
 CODE = """
 from bitemporal import register_model
@@ -55,6 +55,37 @@ def test_it_is_trained_and_predicts(module, tiny_pairs):
     assert bitemporal(*words, *remedy, folder=module).returncode == 0
     assert bitemporal(*words, "--import", "my_networks.py", folder=module).returncode == 0
     assert bitemporal(*words, folder=module, **{MODULES_VARIABLE: "my_networks"}).returncode == 0
+
+
+def test_what_is_made_of_a_run_names_its_module_and_never_runs_it(module, tiny_pairs):
+    (module / "nets").mkdir()
+    mark = "import pathlib\npathlib.Path('ran').touch()\n"
+    (module / "nets/mine.py").write_text(mark + CODE.format(name="my_network").replace("test_tinycd", "test_fc"))
+    options = ["--max-steps", "1", "--batch-size", "2", "--crop-size", "32", "--workers", "0", "--out", "r"]
+    words = ["train", "--model", "my_network", "--data", str(tiny_pairs), *options]
+    done = bitemporal(*words, "--import", "nets/mine.py", folder=module)
+    assert done.returncode == 0, done.stderr
+    (module / "ran").unlink()
+    assert json.loads((module / "r/origin/bundle/bundle.json").read_text())["module"] == "nets/mine.py"
+    for command in (["report", "r"], ["evaluate", "r/origin/bundle", str(tiny_pairs)], words):
+        alone = bitemporal(*command, folder=module)
+        assert alone.returncode == 1 and not (module / "ran").exists()
+        assert "nets/mine.py registers it, whose code runs only if you ask for it" in alone.stderr
+        remedy = re.search(r"--import \S+", alone.stderr).group().split()
+        done = bitemporal(*command, *remedy, folder=module)
+        assert done.returncode == 0, done.stderr
+        (module / "ran").unlink()
+    scored = bitemporal("compare", "r", "r", folder=module)
+    command = re.search(r"`bitemporal (.*)`", scored.stderr).group(1).split()
+    assert not (module / "ran").exists() and bitemporal(*command, folder=module).returncode == 0
+    (module / "ran").unlink()
+    assert "seeds 0, 0" in bitemporal("compare", "r", "r", folder=module).stderr  # read, as a result needs no network
+    assert not (module / "ran").exists()
+
+
+def test_the_module_that_a_foreign_bundle_names_is_quoted():
+    told = needs_module("theirs", "a; rm -rf \x1b[31m~")
+    assert "--import 'a; rm -rf" in told and "\x1b" not in told
 
 
 def test_the_entry_points_of_an_installed_package_are_imported(module):

@@ -9,12 +9,35 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from bitemporal.errors import OptionError
+from bitemporal.remedies import as_option, as_typed
+from bitemporal.texts import harmless
 
 ENTRY_POINTS = "bitemporal.models"
 """Group of entry points under which an installed package names modules that register networks."""
 
 MODULES_VARIABLE = "BITEMPORAL_IMPORT"
 """Environment variable with modules and files, so that the processes which a command starts import them too."""
+
+
+_files: dict[str, Path] = {}
+"""Files that were imported by their paths, by the names of their modules."""
+
+
+def as_imported(module: str) -> str:
+    """What ``--import`` takes for a module that was imported: its name, or its file, where it was given by that."""
+    if module not in _files:
+        return module
+    file, here = _files[module], Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
+
+
+def needs_module(model: str, module: str) -> str:
+    """What to say of a network whose module was recorded, and is not imported: recorded code is never run unasked."""
+    found = harmless(module, lines=False)
+    return (
+        f"model {model!r} is not registered; {found} registers it, whose code runs only if you ask for it: "
+        f"{as_option('import', found)} (BITEMPORAL_IMPORT={as_typed(found)} in Python)"
+    )
 
 
 def remember_modules(names: Sequence[str]) -> None:
@@ -113,5 +136,6 @@ def _import(name: str) -> None:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     module = importlib.import_module(path.stem)
+    _files[path.stem] = path.absolute()
     if Path(module.__file__ or "").resolve() != path.resolve():
         raise ImportError(f"another module is named {path.stem}; rename the file")

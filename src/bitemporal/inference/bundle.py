@@ -27,6 +27,7 @@ from bitemporal.models import ChangeModel, Normalisation, create_model
 from bitemporal.models.finite import check_finite
 from bitemporal.models.registry import registering_module
 from bitemporal.outputs import Kind, Output, check_outputs, locked, replacing, replacing_folder, write_json
+from bitemporal.own_networks import needs_module
 from bitemporal.reading import json_keys, read_json, reading
 
 NETWORK_BUNDLE = "network"
@@ -197,8 +198,9 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
             model.card = replace(model.card, normalisation=normalisation)
     except UnknownModelError as error:
         # the bundle of a network of one's own says which module registers it
-        module = str(description.get("module") or "my_module")
-        raise BundleError(f"{folder}: {str(error).replace('my_module', module)}") from error
+        module = description.get("module")
+        told = needs_module(description["model"], str(module)) if module else str(error)
+        raise BundleError(f"{folder}: {told}") from error
     except BundleError:
         raise
     except BitemporalError as error:

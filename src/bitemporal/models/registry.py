@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from bitemporal.errors import OptionError, UnknownModelError, WeightsError
 from bitemporal.models.card import ModelCard
-from bitemporal.own_networks import import_entry_points, import_named_modules, names_modules
+from bitemporal.own_networks import as_imported, import_entry_points, import_named_modules, names_modules
 from bitemporal.reading import reading
 
 if TYPE_CHECKING:
@@ -115,14 +115,16 @@ def unknown_model(name: str, known: Collection[str]) -> UnknownModelError:
 
 
 def registering_module(name: str) -> str:
-    """Name of the module that registers a network; empty for the networks of this package, and for those of scripts.
+    """What ``--import`` takes for the module that registers a network: its name, or its file.
+
+    It is empty for the networks of this package, and for those of scripts.
 
     Raises:
         UnknownModelError: When no network has this name.
     """
     _, build, _ = _entry(name)
     module = str(getattr(build, "func", build).__module__)  # of a partial's function
-    return "" if module.split(".")[0] in ("bitemporal", "__main__") else module
+    return "" if module.split(".")[0] in ("bitemporal", "__main__") else as_imported(module)
 
 
 def _entry(name: str) -> _Entry:

@@ -15,6 +15,7 @@ from bitemporal.pairs.partition import read_partition
 from bitemporal.reading import reading
 from bitemporal.remedies import as_typed
 from bitemporal.run.folder import CONTROL, O_P, ORIGIN, RunFolder, StageFolder
+from bitemporal.run.networks import check_registered
 from bitemporal.run.scores import check_run, how_to_score, is_distillation, read_scores
 
 _CURVES = ("step", "loss", "val_miou")
@@ -59,6 +60,7 @@ def read_run(path: str | os.PathLike[str]) -> FinishedRun:
     Raises:
         DataError: When the folder holds no run, or one that has not come so far.
         RecipeError: When the recipe cannot be read, or names no network.
+        UnknownModelError: When nothing registers its network; the text names the module that did in training.
     """
     folder = RunFolder(path)
     recipe = check_run(folder)
@@ -67,6 +69,7 @@ def read_run(path: str | os.PathLike[str]) -> FinishedRun:
             f"{folder.recipe}: model: found {recipe.get('model')!r}, expected a network's name; restore it "
             "from a backup"
         )
+    check_registered([recipe["model"]], [folder])
     scores = read_scores(folder)
     if not scores and is_distillation(recipe):
         raise DataError(f"{folder.path}: has no scores; {how_to_score(folder)}")

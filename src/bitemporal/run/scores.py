@@ -11,6 +11,7 @@ from bitemporal.pairs import PairOptions
 from bitemporal.pairs.partition import read_partition
 from bitemporal.remedies import as_option, as_typed
 from bitemporal.run.folder import DETECTORS, ORIGIN, RunFolder
+from bitemporal.run.networks import recorded_module
 from bitemporal.run.recipe import read_yaml
 
 _SPLITS = ("test", "val")
@@ -52,8 +53,10 @@ def is_distillation(recipe: dict[str, Any]) -> bool:
 def how_to_score(run: RunFolder) -> str:
     """The command that scores a run which has no scores yet, as the end of a sentence."""
     recipe = check_run(run)
+    module = recorded_module(recipe.get("model"), run)
+    imported = f" {as_option('import', module)}" if module else ""
     if is_distillation(recipe):
-        command = f"bitemporal distill --config {as_typed(run.recipe)} --out {as_typed(run.path)}"
+        command = f"bitemporal distill --config {as_typed(run.recipe)} --out {as_typed(run.path)}{imported}"
         return f"finish the run: `{command}` reaches its verdict"
     rows = read_partition(run.partition) if run.partition.is_file() else []
     labelled = {row.split for row in rows if not math.isnan(row.car)}
@@ -68,4 +71,4 @@ def how_to_score(run: RunFolder) -> str:
     bundle, data, output = (
         as_typed(path) for path in (run.stage(ORIGIN).bundle, recipe["data"], run.scores(split, ORIGIN))
     )
-    return f"score it: `bitemporal evaluate {' '.join([bundle, data, *stated])} --split {split} -o {output}`"
+    return f"score it: `bitemporal evaluate {' '.join([bundle, data, *stated])} --split {split} -o {output}{imported}`"

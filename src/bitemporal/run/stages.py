@@ -27,6 +27,7 @@ from bitemporal.run.folder import CONTROL, ORIGIN, STUDENT, RunFolder, teacher_s
 from bitemporal.run.learner import Learner
 from bitemporal.run.lengths import check_lengths, is_trained
 from bitemporal.run.loading import training_loader
+from bitemporal.run.networks import check_registered
 from bitemporal.run.outputs import check_run_outputs, writes_recipe
 from bitemporal.run.processes import is_first_process, make_fabric
 from bitemporal.run.recipe import STAGES, DistillRecipe, TrainRecipe
@@ -292,6 +293,8 @@ def _check_networks(recipe: TrainRecipe) -> None:
     names = {recipe.model}
     if isinstance(recipe, DistillRecipe) and recipe.teacher_model is not None:
         names.add(recipe.teacher_model)
+    places = [recipe.out, recipe.reuse if isinstance(recipe, DistillRecipe) else None]
+    check_registered(sorted(names), (RunFolder(place) for place in places if place is not None))
     for name in sorted(names):
         # networks are built here to check their options; asking for weights that do not exist is an error of its own
         asks_in_vain = recipe.pretrained and model_card(name).licence == "none"
