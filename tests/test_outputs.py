@@ -165,6 +165,17 @@ def test_names_that_cannot_be_written_are_refused(name, tmp_path):
         check(tmp_path / name)
 
 
+@pytest.mark.parametrize("place", ["loop.txt", "loop.txt/n.txt", "circle/n.txt"])
+def test_links_that_lead_to_themselves_are_refused_in_words(place, tmp_path):
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    (tmp_path / "circle").symlink_to("other")
+    (tmp_path / "other").symlink_to("circle")
+    with pytest.raises(OutputError, match=r"output: .*(is not replaced|is not a folder)"):
+        check(tmp_path / place)
+    with pytest.raises(OutputError, match=r"output: .*is one of the inputs|is not replaced"):
+        check(tmp_path / "loop.txt", reads=[tmp_path / "loop.txt", tmp_path / "circle"])
+
+
 def test_a_failing_second_rename_keeps_the_earlier_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(outputs, "_exchange", lambda one, other: False)
     folder, rename = box(tmp_path / "box"), Path.rename

@@ -60,11 +60,15 @@ def test_fields_that_are_not_given_are_left_out():
     assert as_options(values) == "--lambda 0 --seed 3 and without --pretrained --reuse --model-options"
 
 
-def test_a_free_name_is_beside_what_is_there(tmp_path):
+def test_a_free_name_is_beside_what_is_there(tmp_path, monkeypatch):
     assert free_name(tmp_path / "x") == tmp_path / "x"
     (tmp_path / "x.tif").touch()
     (tmp_path / "x-2.tif").symlink_to("nowhere")
     assert free_name(tmp_path / "x.tif") == tmp_path / "x-3.tif"
+    (tmp_path / "w").mkdir()
+    monkeypatch.chdir(tmp_path / "w")
+    assert free_name(".") == free_name("./") == tmp_path / "w-2" and free_name("..").parent == tmp_path.parent
+    assert free_name("/").name
 
 
 # --- folders of pairs

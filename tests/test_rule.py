@@ -247,6 +247,36 @@ def test_a_run_never_writes_into_its_data(data, world, tmp_path, monkeypatch, ca
     assert follow_options(said, ["train", *words])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"predict pairs/test/A pairs/test/B --bundle {BUNDLE} -o {BUNDLE}",
+        f"predict pairs/test/A pairs/test/B --bundle {BUNDLE} -o out --probability {BUNDLE}/maps",
+        f"predict a.png b.png --bundle {BUNDLE} -o {BUNDLE}/out.png",
+    ],
+)
+def test_nothing_is_written_into_a_bundle_that_is_read(words, world, tmp_path, monkeypatch, capsys):
+    folder = copied(world, tmp_path / "w", monkeypatch)
+    standing = content(folder)
+    assert status_of([*words.split(), "--overwrite"]) == 1
+    assert "is read and never written to" in capsys.readouterr().err
+    assert content(folder) == standing
+
+
+@pytest.mark.parametrize("place", [".", "..", "./"])
+@pytest.mark.parametrize(
+    "words", [f"import {BUNDLE}/weights.safetensors --model test_tinycd -o", f"train {TRAINING} --out"]
+)
+def test_the_current_folder_as_an_output_is_refused_in_words(words, place, world, tmp_path, monkeypatch, capsys):
+    folder = copied(world, tmp_path / "w", monkeypatch)
+    (folder / "recipe.yaml").write_text("# mine\nmodel: test_fc\n")
+    (tmp_path / "recipe.yaml").write_text("# mine\nmodel: test_fc\n")
+    standing = content(tmp_path)
+    assert status_of([*words.split(), place]) == 1
+    assert content(tmp_path) == standing
+    assert follow_options(capsys.readouterr().err, [*words.split(), place])
+
+
 def test_a_run_that_is_written_is_left_alone_by_others(world, tmp_path, monkeypatch, capsys):
     folder = copied(world, tmp_path / "w", monkeypatch)
     standing = content(folder)

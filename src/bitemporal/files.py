@@ -53,6 +53,11 @@ def _near_names(folder: Path, name: str) -> list[str]:
     return [names[near] for near in difflib.get_close_matches(name.casefold(), names)]
 
 
+def without_links(path: str | os.PathLike[str]) -> Path:
+    """An absolute path without links; one that leads to itself stays, where ``Path.resolve`` raises an error."""
+    return Path(os.path.realpath(path))
+
+
 def special_file(path: str | os.PathLike[str]) -> str:
     """What a path is that is neither file nor folder, such as ``a pipe``; empty where it is one, or is not there.
 

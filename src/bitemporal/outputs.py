@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitemporal.errors import OutputError
-from bitemporal.files import without_nan
+from bitemporal.files import without_links, without_nan
 
 try:
     import fcntl
@@ -132,11 +132,11 @@ def check_outputs(outputs: Iterable[Output], reads: Iterable[str | os.PathLike[s
     read = [*map(Path, reads), *_READ_BY_COMMAND.get()]
     standing = any(os.path.lexists(output.path) for output in planned)
     files = {identity for path in read if (identity := _identity(path)) is not None} if standing else set()
-    folders = [path.resolve() for path in read if path.is_dir()]
+    folders = [without_links(path) for path in read if path.is_dir()]
     seen: dict[Path, str] = {}
     for output in planned:
         option, path, kind = output.option, output.path, output.kind
-        real = path.resolve()
+        real = without_links(path)
         _check_name(output)
         if _identity(path) in files:
             raise OutputError(f"{option}: {path} is one of the inputs, which are never changed; {output.remedy}")
@@ -145,7 +145,9 @@ def check_outputs(outputs: Iterable[Output], reads: Iterable[str | os.PathLike[s
                 raise OutputError(
                     f"{option}: {path} lies inside {folder}, which is read and never written to; {output.remedy}"
                 )
-        if not kind.endings and (inside := next((file for file in read if file.resolve().is_relative_to(real)), None)):
+        if not kind.endings and (
+            inside := next((file for file in read if without_links(file).is_relative_to(real)), None)
+        ):
             raise OutputError(f"{option}: {path} holds {inside}, which is read; {output.remedy}")
         if (other := seen.setdefault(real, option)) != option:
             raise OutputError(f"{option}: {path} is also the place of the {other}; choose another name")
@@ -191,8 +193,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _check_parent(option: str, path: Path) -> None:
-    parent = path.resolve().parent
-    existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
+    parent = without_links(path).parent
+    existing = next(folder for folder in (parent, *parent.parents) if os.path.lexists(folder))
     if not existing.is_dir():
         raise OutputError(
             f"{option}: {path} cannot be written, because {existing} is not a folder; choose another place"

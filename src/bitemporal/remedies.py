@@ -18,6 +18,10 @@ def as_typed(path: str | os.PathLike[str]) -> str:
 def free_name(path: str | os.PathLike[str]) -> Path:
     """A name for something new: the given one, or, where something has it, the first of NAME-2, NAME-3, ..."""
     given = Path(path)
+    if given.name in ("", ".."):  # the current folder, or one above it
+        given = Path(os.path.abspath(given))
+    if not given.name:  # the root of the file system
+        given = Path("out")
     numbered = (given.with_name(f"{given.stem}-{number}{given.suffix}") for number in itertools.count(2))
     return next(name for name in itertools.chain([given], numbered) if not os.path.lexists(name))
 

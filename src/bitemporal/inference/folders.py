@@ -131,9 +131,8 @@ def predict_files(
         if suffixes is not None:
             raise OptionError("suffixes: tell the images of two folders apart, found two images; leave the option out")
         jobs = [_Job(first, second, masks, maps)]
-    check_outputs(
-        _outputs_of(jobs), (first, second, *(path for job in jobs for path in (job.before, job.after))), overwrite
-    )
+    images = [path for job in jobs for path in (job.before, job.after)]
+    check_outputs(_outputs_of(jobs), (first, second, *images, *detector.folders), overwrite)
     written: list[Path] = []
     noted: dict[str, list[Path]] = defaultdict(list)
     batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bitemporal.errors import DataError
+from bitemporal.files import without_links
 from bitemporal.imagery.band_files import band_files
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.training_images import SOURCE, SYNTHETIC
@@ -85,8 +86,8 @@ def unused(
 
 def _holds_lists(folder: Path, options: ReadingOptions) -> bool:
     """Whether a folder is, or holds, what is stated to say which pair is in which split."""
-    stated = None if options.lists is None else options.lists.resolve()
-    return stated is not None and (stated == folder.resolve() or folder.resolve() in stated.parents)
+    stated = None if options.lists is None else without_links(options.lists)
+    return stated is not None and stated.is_relative_to(without_links(folder))
 
 
 def _other_dates(level: Level, folders: Sequence[str], options: ReadingOptions, found: Found | None) -> tuple[str, ...]:

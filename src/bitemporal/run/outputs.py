@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from bitemporal.errors import OutputError
 from bitemporal.evaluation.pictures import OVERVIEW
 from bitemporal.evaluation.results import result_outputs
+from bitemporal.files import without_links
 from bitemporal.inference.bundle import BUNDLE
 from bitemporal.outputs import Kind, Output, check_outputs, clear_leftovers
 from bitemporal.pairs.partition import PARTITION
@@ -79,8 +80,8 @@ def check_run_outputs(recipe: TrainRecipe, run: RunFolder, overwrite: bool) -> N
 
 def other_folder(recipe: TrainRecipe, run: RunFolder) -> str:
     """The remedy of a run folder that cannot be used: one that is free, and not inside the data."""
-    data = Path(recipe.data).resolve()
-    inside = run.path.resolve().is_relative_to(data)
+    data = without_links(recipe.data)
+    inside = without_links(run.path).is_relative_to(data)
     free = free_name(data.parent / run.path.name if inside else run.path)
     return f"choose another folder, {as_option('out', str(free))}"
 

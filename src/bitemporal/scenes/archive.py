@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from bitemporal.errors import BitemporalError, MissingExtraError, OptionError, OutputError
+from bitemporal.files import without_links
 from bitemporal.inference import Augmentation, Detector, choose_device, compose
 from bitemporal.outputs import Output, check_outputs, replacing
 from bitemporal.reading import reading
@@ -135,18 +136,18 @@ def predict_archive(
     elif workers < 1:
         raise OptionError(f"workers: found {workers}, expected at least 1")
     scenes = with_own_folders(scenes)
-    table = Output("output", Path(plan.out).resolve() / "status.csv", STATUS)
+    table = Output("output", without_links(plan.out) / "status.csv", STATUS)
     merged = [] if merge is None else merged_outputs(merge, plan.products.get("polygons"), scenes, Path(plan.out))
     # other processes and nodes start elsewhere
-    bundles = tuple(str(Path(bundle).resolve()) if Path(bundle).exists() else bundle for bundle in plan.bundles)
+    bundles = tuple(str(without_links(bundle)) if Path(bundle).exists() else bundle for bundle in plan.bundles)
     threads = plan.threads or max(1, (os.cpu_count() or 1) // workers)
     options = replace(
         plan.options,
-        within=plan.options.within and str(Path(plan.options.within).resolve()),
+        within=plan.options.within and str(without_links(plan.options.within)),
         mask=plan.options.mask
-        and [mask if is_remote([mask]) else str(Path(mask).resolve()) for mask in plan.options.mask],
+        and [mask if is_remote([mask]) else str(without_links(mask)) for mask in plan.options.mask],
     )
-    plan = replace(plan, bundles=bundles, out=str(Path(plan.out).resolve()), options=options, threads=threads)
+    plan = replace(plan, bundles=bundles, out=str(without_links(plan.out)), options=options, threads=threads)
     compose(plan.bundles, "cpu", plan.augmentation, plan.scales)  # a detector that cannot be used fails here, once
     _check_outputs(plan, scenes, [table, *merged])
     if engine == "ray":

@@ -14,6 +14,7 @@ from PIL import Image
 from rasterio.errors import RasterioError
 
 from bitemporal.errors import DataError
+from bitemporal.files import without_links
 from bitemporal.outputs import Kind
 from bitemporal.scenes.vector_files import check_vector
 
@@ -90,7 +91,7 @@ def _fields_of_geojson(path: Path) -> tuple[str, ...] | None:
 def _fields_of_geopackage(path: Path) -> tuple[str, ...] | None:
     """Fields of the only layer, next to which there may be styles; GDAL would change what lies beside the file."""
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)) as database:
+        with closing(sqlite3.connect(f"{without_links(path).as_uri()}?immutable=1", uri=True)) as database:
             tables = {name for (name,) in database.execute("SELECT table_name FROM gpkg_contents")}
             shapes = [name for (name,) in database.execute("SELECT table_name FROM gpkg_geometry_columns")]
             if len(shapes) != 1 or tables - {*shapes, "layer_styles"}:

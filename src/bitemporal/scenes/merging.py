@@ -10,6 +10,7 @@ import pandas
 from pyogrio.errors import DataSourceError, FeatureError
 
 from bitemporal.errors import DataError, OptionError, OutputError
+from bitemporal.files import without_links
 from bitemporal.outputs import Output, check_outputs, unwritable
 from bitemporal.reading import reading
 from bitemporal.scenes.journal import work_folder
@@ -38,7 +39,7 @@ def merged_outputs(
     target = Path(merge)
     if polygons is None:
         raise OptionError("merge: the scenes have no polygons that could be merged; add --polygons areas.gpkg")
-    if target.resolve().parent in {(out / scene.id).resolve() for scene in scenes if not scene.error}:
+    if without_links(target).parent in {without_links(out / scene.id) for scene in scenes if not scene.error}:
         raise OutputError(f"merge: {target} lies in the folder of a scene; choose another place")
     return planned("merge", target, MERGED)
 
