@@ -21,7 +21,7 @@ import torch
 import yaml
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from bitemporal.errors import BundleError, DataError, DeviceError, RecipeError
@@ -33,7 +33,7 @@ from bitemporal.models.base import ParameterRule, TrainingDefaults
 from bitemporal.outputs import _temporary_name
 from bitemporal.pairs.batch import Batch
 from bitemporal.run import fit, stages
-from bitemporal.run.fit import resume_step
+from bitemporal.run.fit import BEST_WEIGHTS, resume_step
 from bitemporal.run.folder import RunFolder, StageFolder
 from bitemporal.run.learner import Learner, Optimisation
 from bitemporal.run.processes import errors_of_started_processes, make_fabric
@@ -604,7 +604,7 @@ def test_torchrun_resumes_between_last_step_and_bundle(tiny_pairs, tmp_path):
     """The other process does not look for the bundle before the first one has written it."""
     origin = tmp_path / "run/origin"
     DistillationRun(distill_recipe(tiny_pairs, tmp_path / "run", stages="origin"), QUIET)()
-    (origin / "bundle/weights.safetensors").rename(origin / "best.safetensors")
+    save_file(load_file(origin / "bundle/weights.safetensors"), origin / "best.safetensors", BEST_WEIGHTS)
     shutil.rmtree(origin / "bundle")
     arguments = ["distill", f"--config={tmp_path / 'run/recipe.yaml'}", "--stages=origin,control"]
     under_torchrun(arguments)
