@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,16 @@ from bitemporal.cli.main import main
 from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.models import create_model
+from bitemporal.outputs import Output
 from bitemporal.scenes import archive as archives
+from bitemporal.scenes import status as status_module
 from bitemporal.scenes.archive import ATTEMPTS, Plan, SceneStatus, SceneWorker, predict_archive
+from bitemporal.scenes.kinds import STATUS
 from bitemporal.scenes.manifest import SceneFiles, read_manifest
 from bitemporal.scenes.options import SceneOptions
+from bitemporal.scenes.status import StatusTable
 from scene_files import ground, write_raster
+from small_disk import grow, small_disk
 
 
 @pytest.fixture(scope="module")
@@ -600,3 +607,93 @@ def test_scenes_that_fail_in_the_same_way_are_said_once(archive, tmp_path, capsy
     assert [line.split(":")[0] for line in lines] == [
         "s0", "s1", "s2", "and 6 more scenes in the same way; status.csv has them all", "s9",
     ]  # fmt: skip
+
+
+def rows_of(table):
+    with table.open(newline="") as stream:
+        return [(row["id"], row["status"]) for row in csv.DictReader(stream)]
+
+
+def test_a_long_table_takes_little_time_and_no_row_waits_for_ever(tmp_path, monkeypatch):
+    """A clock of the test's own: a scene takes a second, writing the table 0.1 ms a row."""
+    clock, writing, count = [0.0], [], 10_000
+    scenes = [SceneFiles(f"s{number:05}", ("b.tif",), ("a.tif",)) for number in range(count)]
+    table = StatusTable(Output("output", tmp_path / "status.csv", STATUS), scenes, False)
+    monkeypatch.setattr(status_module.time, "monotonic", lambda: clock[0])
+    write = StatusTable._write
+
+    def timed(self):
+        writing.append(1e-4 * len(self._statuses))
+        clock[0] += writing[-1]
+        if len(writing) % 40 == 1:  # else as if
+            write(self)
+        self._waiting.clear()
+
+    monkeypatch.setattr(StatusTable, "_write", timed)
+    with table:
+        for scene in scenes[:-1]:
+            clock[0] += 1.0
+            table.add(SceneStatus(scene.id, "done"))
+            table.write_when_due()
+        assert sum(writing) < 0.011 * clock[0]
+        assert len(writing) > 150  # and yet often: a row waits for two minutes at most
+        table.add(SceneStatus(scenes[-1].id, "failed"))
+        waits = table.write_when_due()
+        assert 0 < waits < 120
+        clock[0] += waits  # no scene ends meanwhile
+        done = len(writing)
+        assert table.write_when_due() > 60 and len(writing) == done + 1
+        assert table.write_when_due() > 60 and len(writing) == done + 1
+
+
+def test_the_table_is_written_at_once_and_as_the_run_ends_or_fails(tmp_path, monkeypatch):
+    scenes = [SceneFiles(name, ("b.tif",), ("a.tif",)) for name in "abc"]
+    path = tmp_path / "status.csv"
+    path.write_text(",".join(status_module.SceneStatus.__dataclass_fields__) + "\nother,done,,,,1,,\na,failed,,,,1,,\n")
+    with pytest.raises(KeyboardInterrupt), StatusTable(Output("output", path, STATUS), scenes, False) as table:
+        monkeypatch.setattr(status_module, "_SHARE", 1e-9)
+        table.add(SceneStatus("c", "done"))
+        table.write_when_due()
+        assert rows_of(path) == [("a", "failed"), ("c", "done"), ("other", "done")]
+        table.add(SceneStatus("a", "done"))
+        assert table.write_when_due() > 1
+        assert rows_of(path) == [("a", "failed"), ("c", "done"), ("other", "done")]
+        raise KeyboardInterrupt
+    assert rows_of(path) == [("a", "done"), ("c", "done"), ("other", "done")]
+
+
+@pytest.mark.parametrize(
+    "free", [0, pytest.param(40_000, marks=pytest.mark.full), pytest.param(900_000, marks=pytest.mark.full), 1_300_000]
+)  # for not even the table; for the table; for a part of a scene; for some scenes
+def test_an_archive_on_a_full_disk_names_what_failed_and_resumes_with_space(free, archive, tmp_path, capsys):
+    names = [f"tile-{number}" for number in range(4)]
+    rows = ["id,before,after", *(f"{name},{archive}/b{name[-1]}.tif,{archive}/a{name[-1]}.tif" for name in names)]
+    (tmp_path / "scenes.csv").write_text("\n".join(rows))
+    words = ["predict-archive", "--manifest", str(tmp_path / "scenes.csv"), "--bundle", str(archive / "bundle")]
+    words += ["--probability", "p.tif", "--polygons", "a.gpkg", "--tile", "96", "--overlap", "16"]
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    whole, disk = files(tmp_path / "whole"), tmp_path / "disk"
+    capsys.readouterr()
+    with small_disk(disk, free or 40_000):
+        if not free:
+            with suppress(OSError), (disk / "mine").open("wb", buffering=0) as stream:
+                while True:
+                    stream.write(bytes(4096))
+        assert main([*words, "--out", str(disk / "out")]) == 1
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err + said.out
+        failed = [name for name in names if f"{name}: failed: " in said.out]
+        assert failed and all(re.search(f"{name}: failed: .*cannot be written", said.out) for name in failed)
+        if (table := disk / "out" / "status.csv").exists():
+            assert rows_of(table) == [(name, "failed" if name in failed else "done") for name in names]
+        else:
+            assert "status.csv: cannot be written" in said.err.splitlines()[-1]
+        assert free or not table.exists()
+        found = {
+            path: data for path, data in files(disk / "out").items() if not path.startswith(".") and "/." not in path
+        }
+        assert found.items() <= whole.items()
+        grow(disk, 2**26)
+        assert main([*words, "--out", str(disk / "out")]) == 0
+        assert files(disk / "out") == whole
+        assert [name for name, _ in rows_of(disk / "out" / "status.csv")] == names

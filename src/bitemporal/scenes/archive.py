@@ -4,66 +4,37 @@ Workers hold the detector and predict one scene after another. There are two kin
 and one loop that hands out the scenes, replaces workers that die, and tries their scenes again.
 """
 
-import csv
 import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from bitemporal.errors import BitemporalError, MissingExtraError, OptionError, OutputError
 from bitemporal.files import without_links
 from bitemporal.inference import Augmentation, Detector, choose_device, compose
-from bitemporal.outputs import Output, check_outputs, replacing
-from bitemporal.reading import reading
+from bitemporal.outputs import Output, check_outputs
 from bitemporal.scenes.kinds import STATUS
 from bitemporal.scenes.manifest import SceneFiles, with_own_folders
 from bitemporal.scenes.merging import merge_polygons, merged_outputs
 from bitemporal.scenes.options import SceneOptions
-from bitemporal.scenes.outputs import Outputs, locked_together, make_outputs
+from bitemporal.scenes.outputs import Outputs, make_outputs
 from bitemporal.scenes.prediction import predict_unless_finished
 from bitemporal.scenes.sources import files_read, gdal_settings, is_remote
-from bitemporal.texts import as_cell, from_cell
+from bitemporal.scenes.status import SceneStatus, StatusTable
 from bitemporal.workers import SPAN, Process, Watch, check_workers, hanging
 
 Engine = Literal["local", "ray"]
-Status = Literal["done", "skipped", "failed"]
 
 ATTEMPTS = 3
 """How often a scene is tried when its worker dies, or fails in a way that may pass."""
-
-
-@dataclass(frozen=True)
-class SceneStatus:
-    """The outcome of one scene.
-
-    Attributes:
-        id: Name of the scene.
-        status: ``done``; ``skipped``, when an earlier run had finished it in the same way; or ``failed``.
-        car: Changed pixels divided by valid ones.
-        changed_hectares: Area of the changed pixels.
-        seconds: Time it took.
-        attempts: How often it was tried.
-        error: Why it failed.
-        warning: What makes its comparison doubtful, and in what its images are far outside of those that the detector
-            was trained on.
-    """
-
-    id: str
-    status: Status
-    car: float | None = None
-    changed_hectares: float | None = None
-    seconds: float | None = None
-    attempts: int = 1
-    error: str = ""
-    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,13 +127,15 @@ def predict_archive(
         choose_device(plan.device)  # a device that is unavailable fails here, not with each scene
         start = partial(_process, plan)
     statuses: dict[int, SceneStatus] = {}
-    for place, status in _spread(scenes, start, workers):
-        if status.warning and status.warning not in {earlier.warning for earlier in statuses.values()}:
-            warnings.warn(f"{status.id}: {status.warning}", UserWarning, stacklevel=2)
-        statuses[place] = status
-        report(status)
-        same = [other for other in statuses.values() if other.id == status.id]
-        _write_status(table, scenes, same, plan.overwrite)
+    told: set[str] = set()
+    with StatusTable(table, scenes, plan.overwrite) as rows:
+        for place, status in _spread(scenes, start, workers, rows.write_when_due):
+            if status.warning and status.warning not in told:
+                told.add(status.warning)
+                warnings.warn(f"{status.id}: {status.warning}", UserWarning, stacklevel=2)
+            statuses[place] = status
+            report(status)
+            rows.add(status)
     if merge is not None:
         finished = [scene for place, scene in enumerate(scenes) if statuses[place].status != "failed"]
         if finished:
@@ -191,44 +164,6 @@ def _check_outputs(plan: Plan, scenes: Sequence[SceneFiles], others: Sequence[Ou
         files = (*sorted(inputs), *plan.options.exclusion_files(), *filter(os.path.exists, plan.bundles))
         read = files_read(files, plan.options.allow_vrt)
         check_outputs((*others, *outputs), read, plan.overwrite)
-
-
-def _write_status(
-    table: Output, scenes: Sequence[SceneFiles], statuses: Sequence[SceneStatus], overwrite: bool
-) -> None:
-    """Put the rows of a scene that has ended into the table, which other runs may be writing too.
-
-    Args:
-        table: The table.
-        scenes: Scenes of this run, whose rows come first.
-        statuses: What became of the scene: one row, or more where several have its id.
-        overwrite: Whether another file in its place is replaced.
-
-    Raises:
-        OutputError: When it cannot be written.
-    """
-    places: dict[str, list[int]] = {}
-    for place, scene in enumerate(scenes):
-        places.setdefault(scene.id, []).insert(0, place)
-    names = [field.name for field in fields(SceneStatus)]
-    with locked_together([table.path], wait=True):
-        check_outputs([table], (), overwrite)
-        rows: list[dict[str, Any]] = []
-        if STATUS.stands_at(table.path):
-            with reading(table.path, OutputError, "expected the table of an archive: move it away and start again"):
-                with table.path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
-                    rows = [row for row in csv.DictReader(stream) if from_cell(row["id"]) != statuses[0].id]
-        for status in statuses:
-            cells = asdict(status)
-            rows.append({name: as_cell(cell) if isinstance(cell, str) else cell for name, cell in cells.items()})
-        rows.sort(key=lambda row: waiting.pop() if (waiting := places.get(from_cell(row["id"]))) else len(scenes))
-        with (
-            replacing(table.path) as temporary,
-            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
-        ):
-            writer = csv.DictWriter(stream, names, lineterminator="\n", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 class SceneWorker:
@@ -298,9 +233,16 @@ class _Job(NamedTuple):
 
 
 def _spread(
-    scenes: Sequence[SceneFiles], start: Callable[[], _Worker], workers: int
+    scenes: Sequence[SceneFiles], start: Callable[[], _Worker], workers: int, meanwhile: Callable[[], float]
 ) -> Iterator[tuple[int, SceneStatus]]:
-    """Predict scenes on several workers, with the place of each; if one dies or hangs, only an attempt is lost."""
+    """Predict scenes on several workers, with the place of each; if one dies or hangs, only an attempt is lost.
+
+    Args:
+        scenes: The scenes.
+        start: Starts a worker.
+        workers: Number of workers.
+        meanwhile: Called before every wait; gives the seconds after which it must be called again.
+    """
     waiting = [(place, 1) for place in reversed(range(len(scenes)))]
     idle = [start() for _ in range(min(workers, len(scenes)))]
     running: dict[Future[SceneStatus], _Job] = {}
@@ -311,7 +253,7 @@ def _spread(
                 running[worker.submit(scenes[place])] = _Job(worker, place, attempt, Watch(worker.signs))
             while idle:  # no scene waits: make room for workers that could not start yet
                 idle.pop().stop()
-            ended = wait(running, SPAN, FIRST_COMPLETED).done
+            ended = wait(running, min(SPAN, meanwhile()), FIRST_COMPLETED).done
             for future in [future for future, job in running.items() if job.watch.is_over() and future not in ended]:
                 worker, place, attempt, _ = running.pop(future)
                 worker.stop()
