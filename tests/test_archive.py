@@ -22,11 +22,11 @@ from bitemporal.models import create_model
 from bitemporal.outputs import Output
 from bitemporal.scenes import archive as archives
 from bitemporal.scenes import status as status_module
-from bitemporal.scenes.archive import ATTEMPTS, Plan, SceneStatus, SceneWorker, predict_archive
+from bitemporal.scenes.archive import ATTEMPTS, Plan, SceneWorker, predict_archive
 from bitemporal.scenes.kinds import STATUS
 from bitemporal.scenes.manifest import SceneFiles, read_manifest
 from bitemporal.scenes.options import SceneOptions
-from bitemporal.scenes.status import StatusTable
+from bitemporal.scenes.status import SceneStatus, StatusTable
 from scene_files import ground, write_raster
 from small_disk import grow, small_disk
 
@@ -649,7 +649,7 @@ def test_a_long_table_takes_little_time_and_no_row_waits_for_ever(tmp_path, monk
 def test_the_table_is_written_at_once_and_as_the_run_ends_or_fails(tmp_path, monkeypatch):
     scenes = [SceneFiles(name, ("b.tif",), ("a.tif",)) for name in "abc"]
     path = tmp_path / "status.csv"
-    path.write_text(",".join(status_module.SceneStatus.__dataclass_fields__) + "\nother,done,,,,1,,\na,failed,,,,1,,\n")
+    path.write_text(",".join(SceneStatus.__dataclass_fields__) + "\nother,done,,,,1,,\na,failed,,,,1,,\n")
     with pytest.raises(KeyboardInterrupt), StatusTable(Output("output", path, STATUS), scenes, False) as table:
         monkeypatch.setattr(status_module, "_SHARE", 1e-9)
         table.add(SceneStatus("c", "done"))

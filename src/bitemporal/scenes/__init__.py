@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from bitemporal._lazy import on_first_use
 
 if TYPE_CHECKING:
-    from bitemporal.scenes.archive import Plan, SceneStatus, predict_archive
+    from bitemporal.scenes.archive import Plan, predict_archive
     from bitemporal.scenes.cutting import Tiles, cut_pairs, cut_scene
     from bitemporal.scenes.grids import Shift
     from bitemporal.scenes.manifest import read_manifest
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from bitemporal.scenes.outputs import Outputs
     from bitemporal.scenes.prediction import SceneResult, predict_scene
     from bitemporal.scenes.sources import Files
+    from bitemporal.scenes.status import SceneStatus
     from bitemporal.scenes.threshold import ThresholdResult, threshold_scene
 
 _NAMES = {
-    "archive": ("Plan", "SceneStatus", "predict_archive"),
+    "archive": ("Plan", "predict_archive"),
     "cutting": ("Tiles", "cut_pairs", "cut_scene"),
     "grids": ("Shift",),
     "manifest": ("read_manifest",),
@@ -24,6 +25,7 @@ _NAMES = {
     "outputs": ("Outputs",),
     "prediction": ("SceneResult", "predict_scene"),
     "sources": ("Files",),
+    "status": ("SceneStatus",),
     "threshold": ("ThresholdResult", "threshold_scene"),
 }
 
