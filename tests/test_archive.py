@@ -697,3 +697,10 @@ def test_an_archive_on_a_full_disk_names_what_failed_and_resumes_with_space(free
         assert main([*words, "--out", str(disk / "out")]) == 0
         assert files(disk / "out") == whole
         assert [name for name, _ in rows_of(disk / "out" / "status.csv")] == names
+
+
+def test_a_damaged_table_is_refused_before_any_work(tmp_path):
+    path = tmp_path / "status.csv"
+    path.write_text(",".join(SceneStatus.__dataclass_fields__) + "\na,done,,,,1,," + "x" * 200_000 + "\n")
+    with pytest.raises(OutputError, match=r"status.csv: .*expected the table of an archive: move it away"):
+        StatusTable(Output("output", path, STATUS), [], False).__enter__()

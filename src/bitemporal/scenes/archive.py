@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from bitemporal.errors import BitemporalError, MissingExtraError, OptionError, OutputError
+from bitemporal.errors import BitemporalError, MissingExtraError, OptionError
 from bitemporal.files import without_links
 from bitemporal.inference import Augmentation, Detector, choose_device, compose
 from bitemporal.outputs import Output, check_outputs
