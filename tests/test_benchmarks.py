@@ -28,17 +28,27 @@ def test_networks_are_compared_with_the_configurations_of_their_goldens():
     assert {name: path.partition("/")[2] for name, path in configs.items()} == goldens
 
 
-def test_the_page_of_speed_compared_with_open_cd_is_current():
-    folder = BENCHMARKS / "open_cd"
-    content = json.loads((folder / "speed.json").read_text())
-    assert (folder / "speed.md").read_text() == script("open_cd/speed").table(content)
+@pytest.mark.parametrize(
+    "name", ["batches/batches", "metrics/metrics", "open_cd/speed", "scenes/scenes", "synthetic/difficulty"]
+)
+def test_pages_are_those_of_the_raw_numbers(name):
+    raw = BENCHMARKS / f"{name}.json"
+    assert (raw.parent / "README.md").read_text() == script(name).page(json.loads(raw.read_text()))
+
+
+def test_speed_is_compared_for_networks_that_are_here():
+    content = json.loads((BENCHMARKS / "open_cd/speed.json").read_text())
     assert set(content["networks"]) <= set(list_models())
 
 
-def test_the_page_of_whole_scenes_is_current():
-    folder = BENCHMARKS / "scenes"
-    content = json.loads((folder / "scenes.json").read_text())
-    assert (folder / "README.md").read_text() == script("scenes/scenes").page(content)
+def test_every_benchmark_has_a_page_and_a_script_and_is_listed():
+    index = (BENCHMARKS / "README.md").read_text()
+    folders = [path for path in BENCHMARKS.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    for folder in folders:
+        assert (folder / "README.md").is_file() and [*folder.glob("*.py")], folder.name
+        assert f"]({folder.name}/README.md)" in index, folder.name
+    for path in BENCHMARKS.glob("*.py"):
+        assert f"`{path.name}`" in index, path.name
 
 
 def test_the_tables_of_the_study_are_those_of_its_raw_numbers():

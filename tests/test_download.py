@@ -15,6 +15,7 @@ import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from PIL import Image
@@ -316,11 +317,11 @@ def test_what_is_no_archive_is_said(place, content, text):
 
 
 class RangeServer(http.server.BaseHTTPRequestHandler):
-    files: dict = {}  # noqa: RUF012 - filled by the fixture
+    files: ClassVar[dict] = {}
     ranges = True
     cut_after: int | None = None
     stalled = threading.Event()
-    asked: list = []  # noqa: RUF012 - emptied by the fixture
+    asked: ClassVar[list] = []
 
     def do_GET(self):
         content = self.files.get(self.path.lstrip("/"))
@@ -560,9 +561,9 @@ def hub(monkeypatch):
     """A stand-in for the hub: fill it with files; ``broken`` makes the transfer fail after the first file."""
 
     class Hub:
-        files: dict = {}  # noqa: RUF012 - filled by the test
+        files: ClassVar[dict] = {}
         broken = False
-        revisions: list = []  # noqa: RUF012 - read by the test
+        revisions: ClassVar[list] = []
 
         def dataset_info(self, repo_id, *, revision, timeout):
             assert repo_id == "circleLZY/JL1-CD"

@@ -505,7 +505,10 @@ def test_two_folders_for_one_role_are_settled_by_an_option(tmp_path):
     put_names(tmp_path, ("t1", "t2", "gt"), ["x"])
     with pytest.raises(DataError, match="gt and mask") as caught:
         PairFolder(tmp_path)
-    call = lambda **options: check_pairs(PairFolder(tmp_path, **options)).raise_for_faults()  # noqa: E731
+
+    def call(**options):
+        check_pairs(PairFolder(tmp_path, **options)).raise_for_faults()
+
     assert follow_keywords(str(caught.value), call) == [{"folders": ("t1", "t2", "gt")}]
     assert follow_options(str(caught.value), ["data", "check", str(tmp_path)])
     put_names(tmp_path, ("im1", "im2", "gt"), ["x"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage as ndi
-from synthetic_difficulty import best_iou, measure
+from synthetic.difficulty import best_iou, measure
 
 from bitemporal.cli.main import main
 from bitemporal.errors import MissingExtraError, OptionError, OutputError

@@ -40,6 +40,26 @@ def ratio(model: torch.nn.Module, size: int, seconds: float) -> float:
     return statistics.median(ratios)
 
 
+def page(content: dict) -> str:
+    """The page with all ratios."""
+    batch = content["batch"]
+    lines = [
+        "# Batches on a CPU",
+        "",
+        "Written by `benchmarks/batches/batches.py`; raw numbers in `batches.json`. The numbers are the time of "
+        f"one forward pass of a batch of {batch} pairs, divided by the time of {batch} passes of one pair each. "
+        "Above 1, the batch is slower.",
+        "",
+        f"Machine: {content['machine']}; random weights.",
+        "",
+        "| network | " + " | ".join(f"{size} px" for size in SIZES) + " |",
+        "| --- |" + " ---: |" * len(SIZES),
+    ]
+    for name, row in content["ratios"].items():
+        lines.append(f"| `{name}` | " + " | ".join(f"{ratio:.2f}" for ratio in row.values()) + " |")
+    return "\n".join([*lines, ""])
+
+
 def main() -> None:
     """Measure, and write the numbers and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,22 +73,10 @@ def main() -> None:
         rows[name] = {size: round(ratio(model, size, options.seconds), 2) for size in SIZES}
         print(name, rows[name], flush=True)
     machine = f"{platform.machine()}, {options.threads} threads, torch {torch.__version__}"
-    write_json(HERE / "batches.json", {"machine": machine, "batch": BATCH, "ratios": rows})
+    content = {"machine": machine, "batch": BATCH, "ratios": rows}
+    write_json(HERE / "batches.json", content)
     with replacing(HERE / "README.md") as file:
-        lines = [
-            "# Batches on a CPU",
-            "",
-            "Written by `benchmarks/batches/batches.py`; raw numbers in `batches.json`. The numbers are the time of "
-            f"one forward pass of a batch of {BATCH} pairs, divided by the time of {BATCH} passes of one pair each. "
-            "Above 1, the batch is slower.",
-            "",
-            f"Machine: {machine}; random weights.",
-            "",
-            "| network | " + " | ".join(f"{size} px" for size in SIZES) + " |",
-            "| --- |" + " ---: |" * len(SIZES),
-            *(f"| `{name}` | " + " | ".join(f"{v:.2f}" for v in row.values()) + " |" for name, row in rows.items()),
-        ]
-        file.write_text("\n".join(lines) + "\n")
+        file.write_text(page(content))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,21 @@ def draw(side: int) -> list[np.ndarray]:
     return masks
 
 
+def page(content: dict) -> str:
+    """The page with all times."""
+    return (
+        "# Speed of the metrics\n\n"
+        "Written by `benchmarks/metrics/metrics.py`; raw numbers in `metrics.json`. One thread; masks in memory."
+        "\n\n"
+        f"{content['pairs']} pairs of {content['side']} x {content['side']} on {content['machine']}:\n\n"
+        "| what | seconds |\n| --- | ---: |\n"
+        f"| confusion matrices alone | {content['confusion_s']:.2f} |\n"
+        f"| confusion matrices, boundaries and objects | {content['counting_s']:.2f} |\n"
+        f"| all metrics over all pairs, by part and decile, with intervals | {content['summary_s']:.2f} |\n"
+        f"| comparison of two detectors with intervals | {content['comparison_s']:.2f} |\n"
+    )
+
+
 def main() -> None:
     """Measure, and write the numbers and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,17 +95,7 @@ def main() -> None:
     }
     write_json(HERE / "metrics.json", content)
     with replacing(HERE / "README.md") as file:
-        file.write_text(
-            "# Speed of the metrics\n\n"
-            "Written by `benchmarks/metrics/metrics.py`; raw numbers in `metrics.json`. One thread; masks in memory."
-            "\n\n"
-            f"{options.pairs} pairs of {options.side} x {options.side} on {content['machine']}:\n\n"
-            "| what | seconds |\n| --- | ---: |\n"
-            f"| confusion matrices alone | {confusion:.2f} |\n"
-            f"| confusion matrices, boundaries and objects | {counting:.2f} |\n"
-            f"| all metrics over all pairs, by part and decile, with intervals | {summary:.2f} |\n"
-            f"| comparison of two detectors with intervals | {comparison:.2f} |\n"
-        )
+        file.write_text(page(content))
     print(content)
 
 

@@ -1,4 +1,4 @@
-"""Speed of every network relative to Open-CD's: benchmarks/open_cd/speed.json and speed.md.
+"""Speed of every network relative to Open-CD's: benchmarks/open_cd/speed.json and README.md.
 
     python benchmarks/open_cd/speed.py CHECKOUT [--pattern 'changer_*'] [--again]
 
@@ -215,7 +215,7 @@ def training(ours: torch.nn.Module, theirs: torch.nn.Module) -> dict[str, object
 KINDS = ("forward_256", "forward_512", "step_256")
 
 
-def table(content: dict) -> str:
+def page(content: dict) -> str:
     """The page with all ratios."""
     lines = [
         "# Speed compared with Open-CD",
@@ -272,8 +272,8 @@ def main() -> None:
         content["networks"][name] = kept | ratios
         content["networks"] = dict(sorted(content["networks"].items()))
         write_json(options.output, content)
-        with replacing(options.output.with_suffix(".md")) as temporary:
-            temporary.write_text(table(content))
+        with replacing(options.output.with_name("README.md")) as temporary:
+            temporary.write_text(page(content))
 
 
 if __name__ == "__main__":

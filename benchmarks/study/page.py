@@ -1,4 +1,4 @@
-"""Gathers the results of `study.py`, draws the pictures and writes the tables of `benchmarks/study.md`.
+"""Gathers the results of `study.py`, draws the pictures and writes the tables of `benchmarks/study/README.md`.
 
     python benchmarks/study/page.py --gather runs/study [--synthetic PATH]   # from the work folder to this one
     python benchmarks/study/page.py                                         # tables and intervals, from raw numbers
@@ -30,7 +30,7 @@ from bitemporal.outputs import replacing
 from bitemporal.pairs import PairFolder, resolve_decoding
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "study.md"
+PAGE = HERE / "README.md"
 CONFUSIONS, LOSSES, SECONDS = HERE / "confusions.csv.gz", HERE / "losses.csv.gz", HERE / "seconds.csv"
 PROBABILITIES = HERE / "probabilities.csv"
 OF_PROBABILITIES = ("average_precision", "best_f1", "best_threshold", "calibration_error")

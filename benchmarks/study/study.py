@@ -143,9 +143,8 @@ def claimed(folder: Path) -> Iterator[bool]:
 class Cell:
     """One data set, network and seed, and the folder of its runs."""
 
-    def __init__(  # noqa: D107  see the class
-        self, work: Path, data: str, root: Path, network: str, seed: int, steps: int | None = None
-    ) -> None:
+    def __init__(self, work: Path, data: str, root: Path, network: str, seed: int, steps: int | None = None) -> None:
+        """Name the cell; ``steps`` replaces the steps of its network in short trials."""
         self.work, self.data, self.root, self.network, self.seed, self.steps = work, data, root, network, seed, steps
         self.folder = work / data / network / f"seed{seed}"
 

@@ -47,7 +47,7 @@ def _count_signs(signs: Any, initializer: Callable[..., object], initargs: tuple
 class Process:
     """One process that does one piece of work after another, and tells of its life meanwhile."""
 
-    def __init__(self, remedy: str, initializer: Callable[..., object], *initargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, remedy: str, initializer: Callable[..., object], *initargs: object) -> None:
         """Prepare to start it, with its first work.
 
         Args:

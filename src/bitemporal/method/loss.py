@@ -5,7 +5,7 @@ The student minimises its own supervised loss plus lambda times the mean distanc
     L = L_task(student, label) + lambda * (1 / |Z|) * sum over z in Z of d(z_student, z_teacher)
 
 Z are the outputs for all valid pixels of a batch. In the paper, d is the squared difference of raw outputs (``mse``),
-and each pair has one teacher. The default here goes further (``benchmarks/study.md``)::
+and each pair has one teacher. The default here goes further (``benchmarks/study``)::
 
     L = L_task + lambda * T^2 * sum over teachers t of w_t * mean over Z of KL(teacher_t / T || student / T)
 

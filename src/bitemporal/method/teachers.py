@@ -120,7 +120,7 @@ class PartTeachers(Teachers):
 class AllTeachers(Teachers):
     """Every teacher teaches every pair, weighted by the number of training pairs of its part.
 
-    Not in the paper, whose teachers teach their part alone (section on MTKD); ``benchmarks/study.md`` compares both.
+    Not in the paper, whose teachers teach their part alone (section on MTKD); ``benchmarks/study`` compares both.
 
     Attributes:
         training_pairs: Number of training pairs of each teacher's part.

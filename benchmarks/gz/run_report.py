@@ -1,6 +1,6 @@
 """Readable report of a distillation run: table, training curves, masks without imagery, raw numbers.
 
-    python benchmarks/run_report.py RUN DATA OUT [--split val] [--pairs 10]
+    python benchmarks/gz/run_report.py RUN DATA OUT [--split val] [--pairs 10]
 
 Copies metrics.json, the results of the split and every stage's metrics.csv of the run folder RUN to OUT, and draws
 curves.png and masks.png (truth, origin, O-P, student). Imagery is left out, because the terms of many data sets forbid

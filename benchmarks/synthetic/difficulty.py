@@ -1,12 +1,11 @@
-"""How well a thresholded image difference does on synthetic pairs: the table of docs/synthetic.md.
+"""How well a thresholded image difference does on synthetic pairs: difficulty.json and README.md.
 
-    python benchmarks/synthetic_difficulty.py [--pairs 200] [--size 256] [--out benchmarks/synthetic_difficulty.json]
+    python benchmarks/synthetic/difficulty.py [--pairs 200] [--size 256]
 
 For every difference image, this is the best IoU of change over all thresholds. The threshold is chosen with the labels.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,10 @@ from scipy import ndimage as ndi
 
 from bitemporal import CarPartition
 from bitemporal.method.car import change_area_ratio
-from bitemporal.outputs import write_json
+from bitemporal.outputs import replacing, write_json
 from bitemporal.synthetic import CarDistribution, make_pair
+
+HERE = Path(__file__).resolve().parent
 
 
 def differences(before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
@@ -55,21 +56,37 @@ def measure(pairs: int, size: int, seed: int) -> dict[str, dict[str, float]]:
     }
 
 
+def page(content: dict) -> str:
+    """The page with all differences."""
+    lines = [
+        "# Difficulty of synthetic pairs",
+        "",
+        "Written by `benchmarks/synthetic/difficulty.py`; raw numbers in `difficulty.json`. The numbers are the best IoU "
+        "of change that a single threshold on the difference of both dates can reach when it is chosen with the labels.",
+        "",
+        f"{content['pairs']} pairs of {content['size']} x {content['size']}, seeds from {content['seed']}:",
+        "",
+        "| difference | all | small | medium | large |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, by_part in content["best_iou_changed"].items():
+        lines.append(f"| {name} | {' | '.join(f'{value:.2f}' for value in by_part.values())} |")
+    return "\n".join([*lines, ""])
+
+
 def main() -> None:
-    """Measure, write the JSON file and print a Markdown table."""
+    """Measure, and write the JSON file and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seed", type=int, default=20_000)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     best = measure(options.pairs, options.size, options.seed)
-    settings = {"pairs": options.pairs, "size": options.size, "seed": options.seed}
-    write_json(options.out, settings | {"best_iou_changed": best})
-    print(json.dumps(settings))
-    print("| difference | all | small | medium | large |\n| --- | ---: | ---: | ---: | ---: |")
-    for name, by_part in best.items():
-        print(f"| {name} | {' | '.join(f'{value:.2f}' for value in by_part.values())} |")
+    content = {"pairs": options.pairs, "size": options.size, "seed": options.seed, "best_iou_changed": best}
+    write_json(HERE / "difficulty.json", content)
+    with replacing(HERE / "README.md") as file:
+        file.write_text(page(content))
+    print(page(content))
 
 
 if __name__ == "__main__":
