@@ -61,8 +61,9 @@ def page(content: dict) -> str:
     lines = [
         "# Difficulty of synthetic pairs",
         "",
-        "Written by `benchmarks/synthetic/difficulty.py`; raw numbers in `difficulty.json`. The numbers are the best IoU "
-        "of change that a single threshold on the difference of both dates can reach when it is chosen with the labels.",
+        "Written by `benchmarks/synthetic/difficulty.py`; raw numbers in `difficulty.json`. The numbers are the "
+        "best IoU of change that a single threshold on the difference of both dates can reach when it is chosen with "
+        "the labels.",
         "",
         f"{content['pairs']} pairs of {content['size']} x {content['size']}, seeds from {content['seed']}:",
         "",
