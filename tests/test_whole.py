@@ -66,6 +66,31 @@ def test_a_png_that_lacks_rows_is_refused_although_it_is_closed_properly(tmp_pat
     refused(tmp_path, "cut.png", png(64, 64, bytes(row + 1) * rows, bits, colour), words)
 
 
+@pytest.mark.parametrize("pieces", [1, 3, 1000])
+@pytest.mark.parametrize("cut", [1, 4])
+def test_a_png_whose_pixels_have_no_checksum_is_refused(tmp_path, pieces, cut):
+    pixels = b"".join(b"\0" + row.tobytes() for row in picture()[:64, :64, 0])
+    squeezed = zlib.compress(pixels)
+
+    def file(content):
+        step = -(-len(content) // pieces)
+        parts = [chunk(b"IDAT", content[at : at + step]) for at in range(0, len(content), step)]
+        whole = png(64, 64, pixels, 8, 0)
+        first = whole.index(b"IDAT") - 4
+        return whole[:first] + b"".join(parts) + chunk(b"IEND", b"")
+
+    for name, content in (
+        ("whole.png", squeezed),
+        ("more.png", squeezed + b"padding"),
+        ("rows.png", zlib.compress(pixels * 2)),
+    ):
+        (tmp_path / name).write_bytes(file(content))
+        check_whole(tmp_path / name)
+        assert np.array_equal(decode(tmp_path / name).samples.reshape(64, 64), picture()[:64, :64, 0])
+    refused(tmp_path, "cut.png", file(squeezed[:-cut]), "its pixels end before their checksum")
+    refused(tmp_path, "other.png", file(squeezed[:-1] + bytes([squeezed[-1] ^ 1])), "cannot be inflated")
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (5, 1), (1, 5), (3, 2), (13, 9), (64, 64)])
 def test_an_interlaced_png_is_followed_pass_by_pass(tmp_path, width, height):
     # where each of the seven passes begins, and its steps; as in the specification of PNG, table 8.1 and figure 8.1
@@ -169,6 +194,16 @@ def with_tag(path, tag, change):
             content[entry : entry + 12] = change(content, *struct.unpack_from("<HHII", content, entry))
             return bytes(content)
     raise KeyError(tag)
+
+
+def test_a_tiff_whose_strips_lie_in_its_header_is_refused(tmp_path):
+    tiff(tmp_path / "whole.tif", picture().transpose(2, 0, 1)[:1], blockysize=16)
+
+    def to_zero(content, *entry):
+        struct.pack_into("<I", content, entry[3] + 4, 0)
+        return struct.pack("<HHII", *entry)
+
+    refused(tmp_path, "zero.tif", with_tag(tmp_path / "whole.tif", 273, to_zero), "lie in its header")
 
 
 def test_a_tiff_with_fewer_strips_than_rows_is_refused(tmp_path):

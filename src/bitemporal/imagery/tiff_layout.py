@@ -17,6 +17,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _INTEGERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _ROWS, _PLANAR = 256, 257, 258, 259, 262, 277, 278, 284
 _STRIPS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 273, 279, 322, 323, 324, 325
+_HEADER = 8  # bytes; BigTIFF has 16
 _YCBCR = 6
 _MOST_TAGS = 4
 """Tags of a file that claim more than so many times its size are an attack: they repeat the same bytes."""
@@ -64,6 +65,8 @@ class TiffLayout:
         present = (offsets != 0) | (counts != 0)
         if len(needed):
             counts = np.minimum(counts, needed)  # some writers count the rows below the image
+        if (present & (offsets < _HEADER)).any():
+            raise Incomplete("some of its blocks of pixels lie in its header")
         cut = present & (offsets + counts > self.size)
         if cut.any():
             raise Incomplete(f"{int(cut.sum())} of {self.blocks} blocks of pixels lie beyond its end")

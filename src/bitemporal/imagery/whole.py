@@ -99,7 +99,7 @@ def _check_png(path: Path) -> None:
     """Check every chunk's checksum, and that the pixels inflate to as many bytes as the header claims."""
     with path.open("rb") as stream:
         stream.seek(8)
-        expected = found = 0
+        expected = found = more = 0
         inflater = zlib.decompressobj()
         kind = b""
         while kind != b"IEND":
@@ -117,12 +117,17 @@ def _check_png(path: Path) -> None:
                 first = first or piece
                 if kind == b"IDAT" and found < expected:
                     found += _inflated(inflater, piece, expected - found)
+                    piece = inflater.unconsumed_tail
+                if kind == b"IDAT" and found >= expected and not inflater.eof and not more:
+                    more = _inflated(inflater, piece, 1)  # the checksum of all pixels, and nothing else
             if stream.read(4) != struct.pack(">I", crc):
                 raise Incomplete(f"the checksum of its chunk {_name(kind)} is wrong")
             if kind == b"IHDR" and len(first) >= _PNG_HEADER.size:
                 expected = _png_bytes(first)
     if found < expected:
         raise Incomplete(f"it holds {found} of {expected} bytes of pixels")
+    if not inflater.eof and not more:
+        raise Incomplete("its pixels end before their checksum")
 
 
 def _name(kind: bytes) -> str:
