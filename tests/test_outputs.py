@@ -110,7 +110,7 @@ def test_two_outputs_of_one_place_are_refused_however_it_is_spelled(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     names = [Output("mask", tmp_path / "real" / "n.txt", NOTE), Output("other", tmp_path / "link" / "n.txt", NOTE)]
-    with pytest.raises(OutputError, match="is where the mask goes"):
+    with pytest.raises(OutputError, match="is also the place of the mask"):
         check_outputs(names, ())
 
 
