@@ -1,10 +1,14 @@
 """Augmentation of a pair and its mask together."""
 
+import colorsys
+
+import numpy as np
 import pytest
 import torch
 
 from bitemporal.losses import cross_entropy
 from bitemporal.method.car import change_area_ratio
+from bitemporal.run import augmentation
 from bitemporal.run.augmentation import augment, photometric_distortion, random_crop, random_rotation
 
 SIZE = 48
@@ -130,3 +134,47 @@ def test_photometric_distortion_is_mild_and_its_own_for_every_date():
     torch.manual_seed(5)
     dates, _ = augment(torch.stack([grey, grey]), torch.zeros(8, 8, dtype=torch.uint8), "standard", 8)
     assert not torch.equal(dates[0], dates[1])
+
+
+STEPS = {
+    # chances in their order: brightness, contrast first, (contrast), saturation, hue, (contrast)
+    "brightness": (True, False, False, False, False),
+    "contrast first": (False, True, True, False, False),
+    "contrast last": (False, False, False, False, True),
+    "saturation": (False, False, True, False, False),
+    "hue": (False, False, False, True, False),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_photometric_step_spans_its_range_and_no_more(step, monkeypatch):
+    colour = (100, 150, 120)
+    image = torch.tensor(colour, dtype=torch.uint8).view(3, 1, 1).expand(3, 2, 2).contiguous()
+    found = []
+    torch.manual_seed(0)
+    for _ in range(300):
+        chances = iter(STEPS[step])
+        monkeypatch.setattr(augmentation, "_chance", lambda probability, chances=chances: next(chances))
+        after = photometric_distortion(image)[:, 0, 0].numpy().astype(float)
+        assert next(chances, None) is None
+        if step == "brightness":
+            assert np.ptp(after - colour) <= 1
+            found.append((after - colour).mean())
+        elif step.startswith("contrast"):
+            found.append((after / colour).mean())
+        elif step == "saturation":
+            found.append(np.ptp(after) / np.ptp(colour))
+        else:
+            hues = [colorsys.rgb_to_hsv(*(np.array(values) / 255))[0] for values in (after, colour)]
+            found.append(360 * (hues[0] - hues[1]))
+    low, high = {"brightness": (-10, 10), "hue": (-20, 20)}.get(step, (0.8, 1.2))
+    slack = (high - low) / 20
+    assert low - slack <= min(found) <= low + 2 * slack
+    assert high - 2 * slack <= max(found) <= high + slack
+
+
+def test_two_channels_have_neither_saturation_nor_hue(monkeypatch):
+    asked = []
+    monkeypatch.setattr(augmentation, "_chance", lambda probability: asked.append(probability))
+    photometric_distortion(torch.zeros(2, 4, 4, dtype=torch.uint8))
+    assert asked == [0.5] * 3

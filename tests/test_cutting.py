@@ -13,6 +13,7 @@ from rasterio.transform import from_origin
 
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, LabelError, OptionError, OutputError
+from bitemporal.imagery import LabelOptions
 from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 from bitemporal.pairs.division import find_groups, group_by
 from bitemporal.scenes.cutting import cut_pairs, cut_scene
@@ -209,3 +210,23 @@ def test_what_a_label_calls_no_data_is_ignored_in_its_tiles(scene, tmp_path):
     cut_scene(before, after, tmp_path / "out", label, TileOptions(size=SIZE, minimum_valid=0))
     expected = np.select([values[0] == 9, values[0] == 1], [127, 255], 0)[:48, :32]
     assert (whole(tmp_path / "out/label", 48, 32)[0] == expected).all()
+
+
+def test_a_value_of_a_label_raster_that_no_rule_names_is_refused(scene, tmp_path):
+    before, after, _ = scene
+    values = np.zeros((1, 50, 40), np.uint8)
+    values[0, 3, 4] = 9
+    label = write_raster(tmp_path / "label.tif", values)
+    with pytest.raises(LabelError, match=r"label\.tif: holds 9, but .*correct the file or the rule"):
+        cut_scene(before, after, tmp_path / "out", label, OPTIONS, LabelOptions(label_values=(0, 1)))
+    assert not (tmp_path / "out").exists()
+    cut_scene(before, after, tmp_path / "out", label, OPTIONS, LabelOptions(label_values=(0, 1, 9)))
+
+
+def test_a_label_of_another_size_than_its_pair_is_refused(tmp_path):
+    for name, size in (("A", 20), ("B", 20), ("label", 18)):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((size, size), np.uint8)).save(tmp_path / "in" / name / "p.png")
+    folder = PairFolder(tmp_path / "in", label_values=(0, 1))
+    with pytest.raises(DataError, match=r"p\.png: is 18 x 18, but .* is 20 x 20"):
+        cut_pairs(resolve_decoding(folder), tmp_path / "out", OPTIONS)

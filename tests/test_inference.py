@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from bitemporal import create_model, list_models
 from bitemporal.errors import BundleError, DataError, DeviceError, OptionError, PartitionError, WeightsError
+from bitemporal.imagery.training_images import TrainingImages
 from bitemporal.inference import (
     Answer,
     Detector,
@@ -60,6 +61,37 @@ def by_hand(model, before, after, multiple, minimum):
         odds = np.exp(logits[0]) * (1 - model.threshold) / model.threshold
         probability = odds / (1 + odds)
     return probability[:height, :width]
+
+
+# ---------------------------------------------------------------- how images are read
+
+OWN = {"bands": (4, 2, 1), "image_range": (0.0, 100.0)}
+EACH = {"bands": (4, 2, 1), "image_range": (0.0, 1.0, 0.0, 2.0, 0.0, 3.0)}
+
+
+@pytest.mark.parametrize(
+    ("known", "stated", "bands", "image_range"),
+    [
+        ({}, {}, None, None),
+        ({}, {"image_range": (5.0, 6.0)}, None, (5.0, 6.0)),
+        (OWN, {}, (4, 2, 1), (0.0, 100.0)),
+        (OWN, {"image_range": (5.0, 6.0)}, (4, 2, 1), (5.0, 6.0)),
+        (OWN, {"bands": (1, 2, 3)}, (1, 2, 3), (0.0, 100.0)),
+        (OWN, {"bands": (2,)}, (2, 2, 2), (0.0, 100.0)),
+        (EACH, {}, (4, 2, 1), EACH["image_range"]),
+        (EACH, {"bands": (1, 2, 3)}, (1, 2, 3), None),  # the ranges are those of other bands
+    ],
+)
+def test_images_are_read_as_stated_else_as_in_the_training(known, stated, bands, image_range):
+    reading = NetworkDetector(pointwise(), trained_on=TrainingImages(**known)).reading(**stated)
+    assert (reading.channels, reading.bands, reading.image_range) == (3, bands, image_range)
+
+
+def test_a_detector_of_other_channels_takes_the_first_bands():
+    detector = NetworkDetector(create_model("test_tinycd", in_channels=2))
+    assert detector.reading().bands == (1, 2)
+    with pytest.raises(OptionError, match=r"bands: found \(1, 2, 3\), expected 2, .*--bands 1,2"):
+        detector.reading((1, 2, 3))
 
 
 # ---------------------------------------------------------------- one network

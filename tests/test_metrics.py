@@ -91,6 +91,13 @@ def test_f1_and_iou_of_one_class_are_one_function(counts):
         assert values["f1_changed"] == pytest.approx(2 * precision * recall / (precision + recall))
 
 
+@pytest.mark.parametrize("averaging", ["dataset", "image_mean", "image_mean_empty_0"])
+def test_a_single_valid_pixel_counts_and_an_image_without_one_does_not(averaging):
+    one = metrics([[0, 0, 0, 1], [0, 0, 0, 0]], averaging)
+    assert one["iou_changed"] == one["oa"] == 1.0
+    assert math.isnan(metrics([[0, 0, 0, 0]], averaging)["oa"])
+
+
 def test_worked_example():
     """Ten pixels: 4 TN, 1 FP, 2 FN, 3 TP."""
     prediction = [[0, 0, 0, 0, 1, 0, 0, 1, 1, 1]]

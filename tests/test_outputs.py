@@ -229,6 +229,28 @@ def test_what_is_unfinished_is_removed_as_the_process_ends(tmp_path):
     assert content(tmp_path) == {"n.txt": "old"}
 
 
+def test_outputs_that_may_be_written_lose_the_leftovers_of_killed_runs(tmp_path):
+    left, other = (outputs._temporary_name(tmp_path / name, "tmp") for name in ("n.txt", "other.txt"))
+    for path in (left, other):
+        path.write_text("half")
+    (tmp_path / "n.txt").write_text("mine")
+    with pytest.raises(OutputError):
+        check(tmp_path / "n.txt")
+    assert left.exists()
+    check(tmp_path / "n.txt", overwrite=True)
+    assert not left.exists() and other.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot swap two folders")
+def test_two_folders_are_swapped_in_one_step(tmp_path, monkeypatch):
+    folder = box(tmp_path / "box")
+    monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("two steps"))
+    with replacing_folder(folder) as temporary:
+        (temporary / "a").write_text("new")
+    assert content(tmp_path) == {"box/a": "new"}
+    assert not outputs._exchange(tmp_path / "box", tmp_path / "absent")
+
+
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_folder_is_replaced_as_a_whole(exchange, tmp_path, monkeypatch):
     if not exchange:

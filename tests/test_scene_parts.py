@@ -32,7 +32,7 @@ from bitemporal.scenes.archive import Plan, SceneWorker
 from bitemporal.scenes.bands import StatedBand
 from bitemporal.scenes.exclusion import Exclusion
 from bitemporal.scenes.geometry import Grid, place
-from bitemporal.scenes.grids import DateOnGrid, windows_on
+from bitemporal.scenes.grids import DateOnGrid, common_grid, windows_on
 from bitemporal.scenes.journal import Journal
 from bitemporal.scenes.options import MapOptions
 from bitemporal.scenes.prediction import predict_unless_finished
@@ -402,6 +402,14 @@ def test_a_stated_no_data_value_counts_instead_of_that_of_the_file(tmp_path):
     with DateOnGrid(source, grid_of(6, 6)) as date:
         _, valid = date.read(Window(0, 0, 6, 6))
     assert valid[:5].all() and not valid[5].any()
+
+
+@pytest.mark.parametrize("lost", ["before", "after"])
+def test_the_date_without_a_place_is_the_one_that_is_named(lost, tmp_path):
+    files = {name: write_raster(tmp_path / f"{name}.tif", ground(0, 30, 40)) for name in ("before", "after")}
+    write_raster(files[lost], ground(1, 30, 40), crs=None)
+    with pytest.raises(DataError, match=rf"^{lost} \(.*{lost}\.tif\): has no CRS, but .*rio edit-info \S*{lost}\.tif"):
+        common_grid(*(open_source(path, name) for name, path in files.items()))
 
 
 # --- files

@@ -241,11 +241,21 @@ def test_a_tiff_whose_jpeg_is_cut_inside_is_refused(tmp_path):
     check_layout(tmp_path / "cut.tif")  # nothing is decoded
 
 
-def test_tags_that_repeat_a_file_many_times_are_refused_before_they_are_read(tmp_path):
-    entries = b"".join(struct.pack("<HHII", 40_000 + i, 1, 100_000, 8) for i in range(500))
-    header = struct.pack("<2sHI", b"II", 42, 100_008) + bytes(100_000)
-    content = header + struct.pack("<H", 500) + entries + bytes(4)
-    refused(tmp_path, "tags.tif", content, "its tags claim more than 4 times the size of the file")
+BYTES_OF = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of a value by its type, after the TIFF 6.0 and BigTIFF specifications."""
+
+
+@pytest.mark.parametrize("kind", BYTES_OF)
+def test_tags_that_repeat_a_file_many_times_are_refused_before_they_are_read(kind, tmp_path):
+    each = 20_000
+
+    def content(tags):
+        entries = b"".join(struct.pack("<HHII", 40_000 + i, kind, each // BYTES_OF[kind], 8) for i in range(tags))
+        return struct.pack("<2sHI", b"II", 42, 20_008) + bytes(each) + struct.pack("<H", tags) + entries + bytes(4)
+
+    refused(tmp_path, "tags.tif", content(6), "its tags claim more than 4 times the size of the file")
+    (tmp_path / "few.tif").write_bytes(content(4))
+    check_whole(tmp_path / "few.tif")  # it has no pixels, which decoders refuse
 
 
 def test_decoded_bytes_are_limited_by_the_header(tmp_path):

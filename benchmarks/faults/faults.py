@@ -167,13 +167,14 @@ class Coverage:
     Args:
         content: The content of .map.json.
         sources: The sources of the package's modules as they are now.
+        files: Test files to take; all by default.
     """
 
-    def __init__(self, content: dict[str, Any], sources: dict[str, str]) -> None:
+    def __init__(self, content: dict[str, Any], sources: dict[str, str], files: Sequence[str] = ()) -> None:
         """Read the map."""
         self.sources = sources
         self.runs = collections.defaultdict(dict)
-        for file in content.values():
+        for file in (file for name, file in content.items() if not files or name in files):
             for test, run in file["tests"].items():
                 for module, lines in run["lines"].items():
                     self.runs[module][test] = (run["seconds"], set(lines), file["sources"].get(module))
@@ -185,11 +186,12 @@ class Coverage:
         """
         source = self.sources[fault.module]
         lines = _statement(source, fault.line)
-        words = set(fault.module.removesuffix(".py").replace("_", "/").split("/"))
+        words = {word.removesuffix("s") for word in fault.module.removesuffix(".py").replace("_", "/").split("/")}
         found = []
         for test, (seconds, run, mapped) in self.runs[fault.module].items():
             if not lines or mapped != _digest(source) or lines & run:
-                far = not words & set(test.partition(".py")[0].removeprefix("tests/test_").split("_"))
+                name = test.partition(".py")[0].removeprefix("tests/test_")
+                far = not words & {word.removesuffix("s") for word in name.split("_")}
                 found.append((seconds * (3 if far else 1), test, seconds))
         return {test: seconds for _, test, seconds in sorted(found)}
 
@@ -408,9 +410,9 @@ def hand_made(rooms: list[str], seconds: float) -> None:
             keep(fault, Coverage(read(MAP), modules), seconds, "hand-made")
 
 
-def again(seconds: float) -> None:
+def again(seconds: float, files: Sequence[str]) -> None:
     """Try those again that went unnoticed and have no verdict yet; those noticed now are ``closed since``."""
-    coverage = Coverage(read(MAP), sources())
+    coverage = Coverage(read(MAP), sources(), files)
     for key, entry in read(TABLE).items():
         if entry["result"] == "noticed" or entry["verdict"]:
             continue
@@ -546,6 +548,7 @@ def _short(text: str) -> str:
 
 def main() -> None:
     """Run the campaign, or write the page."""
+    global TABLE
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rooms", nargs="+", default=["scenes", "run", "evaluation", "method", "inference", "pairs"])
     parser.add_argument("--minutes", type=float, default=60)
@@ -554,8 +557,11 @@ def main() -> None:
     parser.add_argument("--map", nargs="*", metavar="FILE", help="map these test files, or all that are not mapped")
     parser.add_argument("--hand-made", action="store_true")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--tests", nargs="+", default=(), metavar="FILE", help="with --again: these files alone")
+    parser.add_argument("--table", type=Path, default=TABLE, help="where the results stay")
     parser.add_argument("--page", action="store_true", help="only write README.md from faults.json")
     options = parser.parse_args()
+    TABLE = options.table
     if not options.page:
         compileall.compile_dir(PACKAGE, quiet=2)
         for name in LIBRARIES:
@@ -566,7 +572,7 @@ def main() -> None:
     elif options.hand_made:
         hand_made(options.rooms, options.seconds)
     elif options.again:
-        again(options.seconds)
+        again(options.seconds, options.tests)
     elif not options.page:
         campaign(options.rooms, options.minutes, options.seed, options.seconds)
     if options.page:
