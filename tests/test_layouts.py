@@ -876,7 +876,8 @@ def test_a_third_date_is_not_proposed_as_labels(tmp_path, capsys):
     put(tmp_path / "t3" / "x.png", OTHER)
     assert main(["data", "check", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "t3: a folder of 1 image(s) that is not used; move it elsewhere" in out and "--folders" not in out
+    assert "t3: a folder of 1 image(s) that is not used; if it holds images of another date" in out
+    assert "--folders t1,t3" in out and "as labels" not in out
 
 
 def test_other_dates_beside_those_that_are_read(tmp_path, capsys):

@@ -33,9 +33,10 @@ from bitemporal.pairs.one_split import (
     read_roles,
     split_at,
 )
+from bitemporal.pairs.side_by_side import how_to_cut
 from bitemporal.pairs.split_lists import SPLITS_CSV, SplitList, find_lists, is_surely_list, read_lists, read_stated
 from bitemporal.pairs.suffixes import Suffixes
-from bitemporal.pairs.trees import date_trees, label_trees, of_stems
+from bitemporal.pairs.trees import date_trees, label_trees, of_stems, split_trees
 from bitemporal.pairs.unused import EXPECTED, few_of, half_a_split, is_paper, nothing_found, unused
 
 _DEPTH = 3  # of folders around the data that are looked through
@@ -91,7 +92,7 @@ def find_layout(
     options = ReadingOptions(folders, Suffixes.of_option(suffixes), None if splits is None else Path(splits))
     layout = _find(Level.of(root), options, _DEPTH)
     if layout is None:
-        raise DataError(nothing_found(Level.of(root), options) + _above(root, options))
+        raise DataError(nothing_found(Level.of(root), options) + _above(root, options) + how_to_cut(Level.of(root)))
     lists = read_lists(layout.lists) if splits is None else read_stated(splits)
     layout = _listed(layout, root, lists, stated=splits is not None)
     layout.notes = [*_described(layout), *layout.notes]
@@ -113,7 +114,7 @@ def _above(folder: Path, options: ReadingOptions) -> str:
 
 def _find(level: Level, options: ReadingOptions, depth: int) -> Layout | None:
     """The layout of a data set whose splits or folders of images are in a folder, or in the only one in there."""
-    trees = label_trees(level, options) or date_trees(level, options)
+    trees = label_trees(level, options) or date_trees(level, options) or split_trees(level, options)
     if trees is not None:
         return Layout(level.path, trees.splits, warnings=[*unused(level, trees.used, options), *trees.warnings])
     found = in_folders(level, options)
@@ -154,6 +155,9 @@ def _looked_through(level: Level, options: ReadingOptions, depth: int) -> Layout
             continue
         if layout is not None:
             layouts[name] = layout
+    without = {name for name, error in unclear.items() if isinstance(error, _HalfError)}
+    if layouts or len(unclear) > 1:  # what holds none is said of the folder as a whole
+        unclear = {name: error for name, error in unclear.items() if name not in without}
     if layouts:  # beside pairs, a folder without images explains itself: WHU-CD has one of shape files
         unclear = {name: error for name, error in unclear.items() if has_images(level.path / name)}
     if len(layouts) + len(unclear) > 1:
@@ -170,6 +174,10 @@ def _looked_through(level: Level, options: ReadingOptions, depth: int) -> Layout
         layout.warnings += unused(level, {name}, options, lists=layout.lists)
         return layout
     return None
+
+
+class _HalfError(DataError):
+    """A folder that is named as a split, and holds no pairs."""
 
 
 class _SeveralError(DataError):
@@ -202,7 +210,7 @@ def _split_folders(level: Level, options: ReadingOptions) -> Layout | None:
     if not known and len(found) < 2:
         return None  # one folder with pairs is a folder around the data, not a split
     for name in empty:
-        raise DataError(half_a_split(Level.of(level.path / name), options))
+        raise _HalfError(half_a_split(Level.of(level.path / name), options) + how_to_cut(level))
     table = level.path / SPLITS_CSV
     layout = Layout(level.path, {}, lists=[table] if SPLITS_CSV in level.files and not options.lists else [])
     names: dict[str, str] = {}

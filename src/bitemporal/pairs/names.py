@@ -16,7 +16,19 @@ _DATES = (
 )
 _LABELS = (
     *("label", "labels", "mask", "masks", "out", "gt", "groundtruth", "ref", "reference", "target", "targets"),
-    *("change", "changes", "cd", "cm", "lbl", "changelabel", "changemask", "changemap", "cdlabel", "annotations"),
+    *(
+        "change",
+        "changes",
+        "cd",
+        "cm",
+        "lbl",
+        "changelabel",
+        "changemask",
+        "changemap",
+        "cdlabel",
+        "annotations",
+        "anndir",
+    ),
     *("buildingdamage", "maskmerge"),
 )
 _WORDS_AROUND = ("images", "image", "imgs", "img", "rgb", "photos", "tiles", "data")
@@ -25,7 +37,7 @@ _LABELS_OF_DATES = (
     *((f"{label}1", f"{label}2") for label in ("label", "labels", "mask", "masks", "gt")),
     *(("labela", "labelb"), ("alabel", "blabel")),
 )
-_BOTH_DATES = ("images", "image", "imgs", "img", "jpegimages")
+_BOTH_DATES = ("images", "image", "imgs", "img", "jpegimages", "imgdir")
 _SPLITS = {
     **dict.fromkeys(("train", "training", "secondtrainset"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),

@@ -1,7 +1,7 @@
 """The pairs of one split: which folders or names are before, after and label."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def in_folders(level: Level, options: ReadingOptions) -> Found | None:
             beside = {} if labels_inside else _label_roles(level, [*places.values()])
             return read_roles(level.path, places | beside, options.suffixes)
         labels = list(options.folders[2:]) if options.folders else _label_names(level)
-        found = _parted(level, name, labels, options.suffixes)
+        found = read_parted(level, name, labels, options.suffixes)
         if found is not None:
             return found
     return None
@@ -143,7 +143,7 @@ def loose(level: Level, options: ReadingOptions) -> Found | None:
     """The pairs each of which has a folder of its own, or whose images are in the folder itself."""
     if options.folders is not None:
         return pair_per_folder(level, options)
-    return pair_per_folder(level, options) or _parted(level, "", _label_names(level), options.suffixes)
+    return pair_per_folder(level, options) or read_parted(level, "", _label_names(level), options.suffixes)
 
 
 def _roles(level: Level, options: ReadingOptions) -> dict[str, str] | None:
@@ -196,6 +196,26 @@ def folders_option(names: Iterable[str]) -> str:
     """Names of folders as the keyword and the option that state them."""
     given = tuple(names)
     return f"folders={given!r} ({as_option('folders', given)})"
+
+
+def other_dates(level: Level, dates: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
+    """What is said of folders that hold images of further dates, of the same stems as those that are read.
+
+    Args:
+        level: The folder that holds them.
+        dates: Names of the folders before and after that are read.
+        labels: Names of the folders of labels, if any.
+    """
+    stems = images_in(level.path / dates[0]).keys()
+    for name in (name for name in level.folders if name not in {*dates, *labels}):
+        if stems & images_in(level.path / name).keys():
+            option = another_date(name, dates, labels)
+            yield f"{level.path / name}: images of another date, which are not used; {option}"
+
+
+def another_date(name: str, dates: Sequence[str], labels: Sequence[str]) -> str:
+    """The option that reads a folder of images instead of those after."""
+    return f"{folders_option((dates[0], name, *labels[:1]))} reads them as the images after"
 
 
 def read_roles(place: Path, roles: dict[str, str], stated: Suffixes | None) -> Found:
@@ -274,7 +294,7 @@ def _match_labels(listings: dict[str, Listing], suffixes: Suffixes) -> Suffixes:
     return suffixes
 
 
-def _parted(level: Level, place: str, labels: Sequence[str], stated: Suffixes | None) -> Found | None:
+def read_parted(level: Level, place: str, labels: Sequence[str], stated: Suffixes | None) -> Found | None:
     """Images of both dates in one folder, told apart by the ends of their stems; labels there, or in another folder.
 
     Args:

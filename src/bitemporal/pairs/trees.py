@@ -1,7 +1,7 @@
 """Pairs whose images and labels are in trees of their own.
 
 OSCD has ``X - Images/CITY/pair`` and ``X - Train Labels/CITY/cm``, WHU-CD ``2012/whole_image/train/image`` and
-``change_label/train``.
+``change_label/train``. Trainers' own layouts have ``img_dir/train/A`` and ``ann_dir/train``.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,16 @@ from bitemporal.pairs.names import (
     split_name,
 )
 from bitemporal.pairs.one_pair import bands_of_pair, label_below
-from bitemporal.pairs.one_split import Level, ReadingOptions, SplitFiles, folders_option, pair_per_folder, read_roles
+from bitemporal.pairs.one_split import (
+    Level,
+    ReadingOptions,
+    SplitFiles,
+    folders_option,
+    other_dates,
+    pair_per_folder,
+    read_parted,
+    read_roles,
+)
 
 
 @dataclass
@@ -93,6 +102,37 @@ def date_trees(level: Level, options: ReadingOptions) -> Trees | None:
         for date in dates[0]
     ]
     return Trees({split: splits[split] for split in in_split_order(splits)}, {*dates[0], labels[0]}, warnings)
+
+
+def split_trees(level: Level, options: ReadingOptions) -> Trees | None:
+    """The splits of a folder that holds a tree of images, ``IMAGES/SPLIT/DATE``, and one of labels, ``LABELS/SPLIT``.
+
+    Instead of folders for the dates, stems may have suffixes: ``IMAGES/SPLIT/x_A.png``.
+    """
+    images = images_among(level.folders)
+    labels = [options.folders[2]] if options.folders and len(options.folders) > 2 else labels_among(level.folders)
+    if len(images) != 1 or len(labels) > 1:
+        return None
+    splits: dict[str, SplitFiles] = {}
+    warnings: list[str] = []
+    for name in filter(split_name, Level.of(level.path / images[0]).folders):
+        place = f"{images[0]}/{name}"
+        inner = Level.of(level.path / place)
+        own = [f"{label}/{name}" for label in labels if (level.path / label / name).is_dir()]
+        dates = dates_among(inner.folders) if options.folders is None else [options.folders[:2]]
+        if len(dates) == 1 and {*dates[0]} <= {*inner.folders}:
+            roles = {role: f"{place}/{date}" for role, date in zip(DATES, dates[0], strict=True)}
+            found = read_roles(level.path, roles | dict(zip([LABEL], own, strict=False)), options.suffixes)
+            warnings += other_dates(inner, dates[0], labels)
+        else:
+            parted = read_parted(level, place, own, options.suffixes)
+            if parted is None:
+                return None
+            found = parted
+        splits[str(split_name(name))] = found.files
+    if not splits:
+        return None
+    return Trees({split: splits[split] for split in in_split_order(splits)}, {images[0], *labels}, warnings)
 
 
 def _splits_of_kind(level: Level, dates: tuple[str, str], label: str, kind: str) -> dict[str, SplitFiles]:

@@ -15,7 +15,7 @@ from bitemporal.imagery.training_images import SOURCE, SYNTHETIC
 from bitemporal.pairs.listing import entries, is_image, is_litter
 from bitemporal.pairs.names import DATE_WORDS, DATES, LABEL, dates_among, labels_among, missing_date, normal
 from bitemporal.pairs.one_pair import images_in
-from bitemporal.pairs.one_split import Found, Level, ReadingOptions, folders_option, split_at
+from bitemporal.pairs.one_split import Found, Level, ReadingOptions, another_date, folders_option, split_at
 from bitemporal.pairs.split_lists import LIST_FOLDERS, SPLITS_CSV, find_lists, is_list
 from bitemporal.pairs.suffixes import ends_of_one_folder, suffixes_option
 from bitemporal.remedies import as_typed
@@ -102,11 +102,14 @@ def _other_dates(level: Level, folders: Sequence[str], options: ReadingOptions, 
 def _as_labels(path: Path, options: ReadingOptions, found: Found | None) -> str:
     """How a folder of images would be used as labels, where its stems are those of pairs."""
     dates = [] if found is None else [found.files.names[date] for date in DATES]
+    labels = [found.files.names[LABEL]] if found and LABEL in found.files.names else []
     stems = () if found is None else found.files.listings[DATES[0]].files
     is_date = re.fullmatch(r"(t|time|date|im|img|image)?\d+", normal(path.name)) or normal(path.name) in DATE_WORDS
-    is_fit = not is_date and not options.folders and any(stem in stems for stem in images_in(path))
+    is_fit = not options.folders and any(stem in stems for stem in images_in(path))
     if not is_fit or len({*dates}) < 2 or dates[0].startswith("*"):
         return "; move it elsewhere if it does not belong here"
+    if is_date or (labels and not _may_hold_masks(path)):
+        return f"; if it holds images of another date, {another_date(path.name, dates, labels)}"
     return f"; if it holds the labels, {folders_option((*dates, path.name))} reads them"
 
 
@@ -198,6 +201,8 @@ def _as_in(level: Level) -> str:
     names = [name for name in level.folders if images_in(level.path / name)]
     labels = (labels_among(names) or [name for name in names if _may_hold_masks(level.path / name)])[:1]
     dates = [name for name in names if name not in labels]
+    if len(dates) > 2 and labels and len({frozenset(images_in(level.path / name)) for name in dates}) == 1:
+        return f", of several dates any two, as in {folders_option((*dates[:2], *labels))}"
     if len(dates) == 2 or (len(dates) == 3 and not labels):
         return f", that of the images before first, as in {folders_option((*dates, *labels))}"
     return ""

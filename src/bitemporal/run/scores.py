@@ -54,9 +54,10 @@ def how_to_score(run: RunFolder) -> str:
     """The command that scores a run which has no scores yet, as the end of a sentence."""
     recipe = check_run(run)
     module = recorded_module(recipe.get("model"), run)
-    imported = f" {as_option('import', module)}" if module else ""
+    imported = [as_option("import", module)] if module else []
     if is_distillation(recipe):
-        command = f"bitemporal distill --config {as_typed(run.recipe)} --out {as_typed(run.path)}{imported}"
+        begun = f"bitemporal distill --config {as_typed(run.recipe)} --out {as_typed(run.path)}"
+        command = " ".join([begun, *imported])
         return f"finish the run: `{command}` reaches its verdict"
     rows = read_partition(run.partition) if run.partition.is_file() else []
     labelled = {row.split for row in rows if not math.isnan(row.car)}
@@ -67,8 +68,8 @@ def how_to_score(run: RunFolder) -> str:
         as_option(field.name, recipe[field.name])
         for field in dataclasses.fields(PairOptions)
         if recipe.get(field.name) is not None
-    ]
+    ] + imported
     bundle, data, output = (
         as_typed(path) for path in (run.stage(ORIGIN).bundle, recipe["data"], run.scores(split, ORIGIN))
     )
-    return f"score it: `bitemporal evaluate {' '.join([bundle, data, *stated])} --split {split} -o {output}{imported}`"
+    return f"score it: `bitemporal evaluate {' '.join([bundle, data, *stated])} --split {split} -o {output}`"
