@@ -22,9 +22,10 @@ from bitemporal.synthetic import (
     write_folder,
     write_scene,
 )
+from bitemporal.synthetic.buildings import Building, stamp_building
 from bitemporal.synthetic.conditions import Conditions, draw_conditions, leaned, lit, sensed
 from bitemporal.synthetic.ground import Grid, power_noise
-from bitemporal.synthetic.objects import Building, Layer, stamp_building
+from bitemporal.synthetic.layers import Layer
 
 PLAIN = {
     "season": "summer",

@@ -8,22 +8,15 @@ import numpy.typing as npt
 
 from bitemporal.errors import OptionError
 from bitemporal.imagery.decoded import MAX_PIXELS
-from bitemporal.synthetic.changes import CHANGE_KINDS, Change, ChangeKind, Plan, Planner, cover_map, make_plan
+from bitemporal.synthetic.buildings import Building, make_buildings, stamp_building
+from bitemporal.synthetic.cars import make_cars
+from bitemporal.synthetic.changes import CHANGE_KINDS, Change, ChangeKind, Plan, cover_map, make_plan
 from bitemporal.synthetic.conditions import draw_conditions
 from bitemporal.synthetic.ground import Grid, Mask, Noise, Use, make_parcels, make_ways
-from bitemporal.synthetic.objects import (
-    Building,
-    Canopy,
-    Layer,
-    Trees,
-    make_buildings,
-    make_cars,
-    make_trees,
-    scatter_trees,
-    stamp_building,
-    stamp_trees,
-)
+from bitemporal.synthetic.layers import Layer
+from bitemporal.synthetic.placing import Planner
 from bitemporal.synthetic.render import Ground, State, draw, draw_ways
+from bitemporal.synthetic.trees import Canopy, Trees, make_trees, scatter_trees, stamp_trees
 
 Image = npt.NDArray[np.uint8]
 

@@ -6,18 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage as ndi
 
+from bitemporal.synthetic.buildings import Building, stamp_building
+from bitemporal.synthetic.cars import Car, stamp_car
 from bitemporal.synthetic.conditions import Conditions, leaned, lit, sensed
 from bitemporal.synthetic.ground import Grid, Mask, Noise, Parcels, Plane, Use, Ways, smoothstep
-from bitemporal.synthetic.objects import (
-    Building,
-    Canopy,
-    Car,
-    Layer,
-    Trees,
-    stamp_building,
-    stamp_car,
-    stamp_trees,
-)
+from bitemporal.synthetic.layers import Layer
 from bitemporal.synthetic.surfaces import (
     Surface,
     SurfaceTable,
@@ -25,6 +18,7 @@ from bitemporal.synthetic.surfaces import (
     leaf_colours,
     make_surface,
 )
+from bitemporal.synthetic.trees import Canopy, Trees, stamp_trees
 
 
 @dataclass
