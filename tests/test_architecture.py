@@ -134,3 +134,20 @@ PUBLIC = dict(public_functions())
 def test_what_is_public_in_the_method_names_its_source(name):
     text = inspect.getdoc(PUBLIC[name]) or ""
     assert re.search(r"\bpaper\b.{0,60}\bsection|\bsection.{0,60}\bpaper\b", text, flags=re.DOTALL), name
+
+
+def test_files_and_names_on_the_page_exist():
+    page = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    code = "\n".join(path.read_text(encoding="utf-8") for path in MODULES.values())
+    for word in set(re.findall(r"`([\w./]+)`", page)):
+        if word.endswith(".py"):
+            known = [PACKAGE / word, PACKAGE.parents[1] / word, *PACKAGE.rglob(word)]
+            assert any(path.is_file() for path in known), word
+        else:
+            name = re.split(r"[./]", word.rstrip("/"))[-1]
+            assert re.search(rf"\b{name}\b", code) or (PACKAGE / name).exists(), word
+    tree = re.search(r"^src/bitemporal/\n(.*?)```", page, re.DOTALL | re.MULTILINE)[1]
+    here = {
+        f"{p.name}/" if p.is_dir() else p.name for p in PACKAGE.iterdir() if p.name not in ("__pycache__", "py.typed")
+    }
+    assert here <= set(re.findall(r"\w+(?:\.py|/)", tree))
