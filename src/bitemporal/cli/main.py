@@ -43,9 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         Exit status: 0 done, 1 the command found faults or met an error of the user's, 2 unusable arguments, 130
         interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
     """
-    if arguments is None:
-        signals.answer_signals()  # before anything that takes time is imported
     try:
+        if arguments is None:
+            signals.answer_signals()  # before anything that takes time is imported
         return _run(arguments) if arguments is not None else _run_alone()
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, Exception) and not signals.received():
