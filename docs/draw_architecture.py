@@ -3,7 +3,8 @@
     python docs/draw_architecture.py
 
 A box is a room: a folder of src/bitemporal, or a file at its top. An arrow says that a room imports another one. It is
-left out where a longer way over other rooms says the same.
+left out where a longer way over other rooms says the same. Files that import no room but each other are the foundation:
+they share a box without arrows, as any room may import them.
 """
 
 import ast
@@ -74,6 +75,14 @@ def direct(imports: dict[str, set[str]]) -> list[tuple[str, str]]:
     ]
 
 
+def foundation(imports: dict[str, set[str]]) -> set[str]:
+    """Files at the top of the package that import nothing but such files."""
+    files = {room for room in imports if not (PACKAGE / room).is_dir()}
+    while more := {room for room in files if imports[room] - files}:
+        files -= more
+    return files
+
+
 def description(imports: dict[str, set[str]]) -> str:
     """The picture in words."""
     return "; ".join(
@@ -83,19 +92,22 @@ def description(imports: dict[str, set[str]]) -> str:
 
 def draw(imports: dict[str, set[str]], path: Path) -> None:
     """Draw the rooms in rows, the lowest at the bottom."""
-    rows = levels(imports)
-    figure = Figure(figsize=(9, 0.95 * len(rows)))
+    ground = foundation(imports)
+    above = {room: others - ground for room, others in imports.items() if room not in ground}
+    rows = levels(above)
+    figure = Figure(figsize=(9, 0.95 * (len(rows) + 1)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, 10)
-    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_ylim(-1.6, len(rows) - 0.4)
     axes.axis("off")
     places = {
         room: (10 * (position + 1) / (len(row) + 1), height)
         for height, row in enumerate(rows)
         for position, room in enumerate(row)
     }
-    for room, other in direct(imports):
+    for room, other in direct(above):
         (x0, y0), (x1, y1) = places[room], places[other]
+        bow = 0.3 if x1 <= x0 else -0.3  # outwards, around the boxes between
         arrow = FancyArrowPatch(
             (x0, y0 - 0.24),
             (x1, y1 + 0.24),
@@ -103,7 +115,8 @@ def draw(imports: dict[str, set[str]], path: Path) -> None:
             mutation_scale=11,
             color="#7a8ca3",
             linewidth=1.1,
-            connectionstyle=f"arc3,rad={0.18 if y0 - y1 > 1 else 0}",
+            connectionstyle=f"arc3,rad={bow if y0 - y1 > 1 else 0}",
+            zorder=0,
         )
         axes.add_patch(arrow)
     for room, (x, y) in places.items():
@@ -117,6 +130,12 @@ def draw(imports: dict[str, set[str]], path: Path) -> None:
         )
         axes.add_patch(box)
         axes.text(x, y, room, ha="center", va="center", fontsize=11, color="#1c2733")
+    box = FancyBboxPatch((0.4, -1.35), 9.2, 0.6, boxstyle="round,pad=0.03", facecolor="#f1f1ee", edgecolor="#8b8f94")
+    axes.add_patch(box)
+    named = sorted(ground)
+    half = (len(named) + 1) // 2
+    for words, y in ((named[:half], -0.93), (named[half:], -1.18)):
+        axes.text(5, y, "   ".join(words), ha="center", va="center", fontsize=11, color="#1c2733")
     with matplotlib.rc_context({"svg.hashsalt": "bitemporal", "svg.fonttype": "none"}):
         figure.savefig(
             path, format="svg", facecolor="white", metadata={"Date": None, "Description": description(imports)}
