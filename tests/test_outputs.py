@@ -449,6 +449,23 @@ def test_folders_that_a_lock_needed_go_with_it_unless_something_came_of_them(tmp
     assert os.listdir(tmp_path / "new") == ["n.txt"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the list of open files of Linux")
+def test_no_file_stays_open(tmp_path):
+    """An archive takes five locks and writes five files for each of thousands of scenes."""
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(5):
+        with locked(tmp_path / "n.txt"), replacing(tmp_path / "n.txt") as file, replacing_folder(tmp_path / "b") as box:
+            file.write_text("note")
+            (box / "a").write_text("new")
+        with pytest.raises(OutputError), locked(tmp_path / "n.txt"), replacing(tmp_path / "n.txt"):
+            raise OSError("no")
+        with locked(tmp_path / "n.txt"), pytest.raises(OutputError), locked(tmp_path / "n.txt", again=False):
+            pass
+        clear_leftovers([tmp_path / "n.txt"])
+        assert len(os.listdir("/proc/self/fd")) == before, number
+    assert not outputs._HELD and not outputs._unfinished
+
+
 FORKER = """
 import os, sys, time
 from pathlib import Path
