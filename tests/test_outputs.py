@@ -1,5 +1,6 @@
 """Outputs: what may be replaced, locks, and files that appear whole when a step fails or the process is killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from bitemporal.outputs import (
     remove_unfinished,
     replacing,
     replacing_folder,
+    write_json,
 )
 
 NOTE = Kind("a note", lambda path: path.read_text(encoding="utf-8").startswith("note"), (".txt",))
@@ -188,6 +190,25 @@ def test_a_failing_second_rename_keeps_the_earlier_folder(tmp_path, monkeypatch)
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(OutputError, match="cannot be written"), replacing_folder(folder) as temporary:
         (temporary / "a").write_text("new")
+    assert content(tmp_path) == {"box/a": "old", "box/b": "old"}
+
+
+def test_an_earlier_folder_that_cannot_be_put_back_is_kept_for_the_next_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "_exchange", lambda one, other: False)
+    folder, rename, calls = box(tmp_path / "box"), Path.rename, []
+
+    def failing(self, target):
+        calls.append(target)
+        if len(calls) > 1:
+            raise OSError("no")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", failing)
+        with pytest.raises(OutputError, match="cannot be written"), replacing_folder(folder) as temporary:
+            (temporary / "a").write_text("new")
+    assert len(calls) == 3 and not folder.exists()
+    clear_leftovers([folder])
     assert content(tmp_path) == {"box/a": "old", "box/b": "old"}
 
 
@@ -371,6 +392,14 @@ def test_content_is_on_the_disk_before_its_name_and_the_name_after_it(tmp_path, 
     with replacing_folder(tmp_path / "box") as temporary:
         (temporary / "a").write_text("new")
     assert steps[-1] == "folder"
+
+
+def test_numbers_that_json_does_not_know_are_null(tmp_path):
+    write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.5, float("inf"), (-float("inf"), None)]})
+    assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == {
+        "a": None,
+        "b": [1.5, None, [None, None]],
+    }
 
 
 def test_a_link_is_followed(tmp_path):

@@ -487,12 +487,8 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             if not target.exists():
                 temporary.rename(target)
             elif not _exchange(temporary, target):
-                target.rename(old)
-                try:
-                    temporary.rename(target)
-                except OSError:
-                    old.rename(target)
-                    raise
+                target.rename(old)  # and back below, where the next step fails
+                temporary.rename(target)
         _sync_folder(target.parent)
     except OSError as error:
         raise unwritable(target, error) from error
@@ -500,11 +496,12 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OutputError(str(error).replace(str(temporary), str(target))) from error
     finally:
         if temporary is not None:
-            if not os.path.lexists(target):  # interrupted between two renames
+            if not os.path.lexists(target):  # failed, or interrupted, between two renames
                 with suppress(OSError):
                     old.rename(target)
             shutil.rmtree(temporary, ignore_errors=True)  # after an exchange: what stood there before
-            shutil.rmtree(old, ignore_errors=True)
+            if os.path.lexists(target):  # else it is all that there is, and the next run puts it back
+                shutil.rmtree(old, ignore_errors=True)
             _unfinished.discard(temporary)
             _close(held)
 
