@@ -400,7 +400,7 @@ def test_stac_items_are_paired_by_tile(tmp_path):
     path.write_text(json.dumps({"type": "FeatureCollection", "features": [*items, other]}))
     good, bad = read_manifest(path)
     assert (good.error, bad.id) == ("", "MGRS-32")
-    assert "has items of one date only" in bad.error
+    assert "has items of only one date" in bad.error
 
 
 @pytest.mark.parametrize("name", ["grid:code", "s2:mgrs_tile", "tile", "tile_id"])

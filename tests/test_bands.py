@@ -480,7 +480,7 @@ def test_one_line_warns_on_every_path(tmp_path):
     root = write_pairs(tmp_path / "s2", 3, splits=(("test", 2),))
     before, after = root / "test" / "A", root / "test" / "B"
     line = (
-        "these images are unlike those of the training (pairs synth): pixels of 10 m, trained on 0.5 m; "
+        "these images are unlike the training data (pairs synth): pixels of 10 m, trained on 0.5 m; "
         "uint16 values, trained on uint8; real images, trained on synthetic pairs alone; expect worse masks"
     )
     words = ["--image-range", "0,3000"]
@@ -595,7 +595,7 @@ def test_scenes_and_archives_warn_of_images_far_outside(run, tmp_path, capsys):
     with pytest.warns(UserWarning) as told:
         assert main(command) == 0
     assert [str(warning.message)[:31] for warning in told if "trained" in str(warning.message)] == [
-        "a: these images are unlike those"[:31]
+        "a: these images are unlike the training"[:31]
     ]
     assert (tmp_path / "out" / "status.csv").read_text().count("pixels of 0.5 m") == 2
 

@@ -755,4 +755,4 @@ def test_a_file_of_an_optimiser_alone_is_named_as_that(under, tmp_path, capsys):
     state = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1}]}
     content = state if under is None else {under: [state] if under.endswith("s") else state, "epoch": 3}
     assert run(saved(tmp_path / "x.pth", content), "--model", "test_tinycd", "-o", tmp_path / "b") == 1
-    assert "holds the state of an optimiser and no weights" in capsys.readouterr().err
+    assert "holds the state of an optimiser but no weights" in capsys.readouterr().err

@@ -384,7 +384,7 @@ def test_red_green_and_blue_are_taken_where_the_names_of_files_say_them(tmp_path
         put_bands(tmp_path / "rio" / f"imgs_{date}", bands=("B02", "B03", "B04", "B08"), date=date, scene="T49QHE_")
     put(tmp_path / "rio" / "cm" / "cm.png", LABEL)
     assert main(["data", "check", str(tmp_path), "--image-range", "0,12750"]) == 0
-    assert "4 bands in files of their own, of which B04, B03, B02 are used" in capsys.readouterr().out
+    assert "4 bands in separate files; B04, B03, B02 are used" in capsys.readouterr().out
     by_name, by_number = (PairFolder(tmp_path, image_range=(0, 12750), bands=bands) for bands in (None, (3, 2, 1)))
     for path in (by_name.pairs()[0].before, by_name.pairs()[0].after):
         assert (by_name.load_image(path) == by_number.load_image(path)).all()

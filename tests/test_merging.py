@@ -135,7 +135,7 @@ def test_a_merged_file_replaces_nothing_else(archive, tmp_path, capsys):
     words[-1] = str(tmp_path / "all.csv")
     assert main(words) == 1
     assert "all.csv, expected a name that ends in .gpkg or" in capsys.readouterr().err
-    with pytest.raises(OutputError, match=r"lies in the folder of a scene"):
+    with pytest.raises(OutputError, match=r"is in the folder of a scene"):
         merged_outputs(tmp_path / "west" / "areas.gpkg", "areas.gpkg", [SceneFiles("west")], tmp_path)
 
 

@@ -104,7 +104,7 @@ def test_the_entry_points_of_an_installed_package_are_imported(module):
     [
         ("none_such", ["there is no module none_such; expected one of the current folder"]),
         ("broken.none_such", ["broken.none_such fails", "ZeroDivisionError: division by zero, broken.py line 2"]),
-        ("needs", ["needs fails where it is imported", "No module named 'none_such'", "needs.py line 1", "install"]),
+        ("needs", ["importing needs fails", "No module named 'none_such'", "needs.py line 1", "install"]),
         ("./broken", ["./broken is not a module name", "nets/my_networks.py"]),
         ("my-networks", ["my-networks is not a module name"]),
         ("syntax.py", ["SyntaxError", "syntax.py, line 1"]),

@@ -426,7 +426,7 @@ def test_nothing_is_written_into_the_data(tiny_pairs, tmp_path):
     before = fingerprint(tiny_pairs)
     (tmp_path / "file").write_text("mine")
     for out in (tiny_pairs, tiny_pairs / "train/run"):
-        with pytest.raises(OutputError, match=r"lies inside .*never written to"):
+        with pytest.raises(OutputError, match=r"is inside .*never written to"):
             distill(tiny_pairs, out)
     with pytest.raises(OutputError, match="is a file"):
         distill(tiny_pairs, tmp_path / "file")

@@ -216,7 +216,7 @@ def test_a_recipe_of_the_users_is_never_rewritten(world, tmp_path, monkeypatch, 
     command = "train --config out/recipe.yaml --out out".split()
     for words in (command, [*command, "--overwrite"]):
         assert status_of(words) == 1
-        assert "a recipe of your own is never rewritten" in (said := capsys.readouterr().err)
+        assert "your own recipes are never overwritten" in (said := capsys.readouterr().err)
         assert content(folder) == standing
     assert follow_options(said, command) == [["--out", "out-3"]]  # out-2 is a file of the test's
     assert content(folder)["out/recipe.yaml"] == standing["out/recipe.yaml"]

@@ -201,7 +201,7 @@ def test_nothing_is_written_into_a_bundle(bundle, pair):
     before = content(bundle)
     detector = bitemporal.load(bundle, "cpu")
     for options in ({}, {"overwrite": True}):
-        with pytest.raises(OutputError, match=r"summary: .*bundle.json lies inside .*bundle, which is read"):
+        with pytest.raises(OutputError, match=r"summary: .*bundle.json is inside .*bundle, which is read"):
             predict_scene(detector, *pair, pair[0].parent / "c.tif", summary=bundle / "bundle.json", **options)
     assert content(bundle) == before
     assert content(pair[0].parent).keys() == {"before.tif", "after.tif"}
@@ -284,7 +284,7 @@ def test_tiles_are_not_cut_into_what_is_read(pair, tmp_path):
     bands.mkdir()
     for number in (2, 3, 4):
         write_raster(bands / f"B0{number}.tif", ground(number, 60, 70, 1))
-    with pytest.raises(OutputError, match=r"lies inside .*bands, which is read"):
+    with pytest.raises(OutputError, match=r"is inside .*bands, which is read"):
         cut_scene(bands, bands, bands / "tiles")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note.txt").write_text("mine")

@@ -204,7 +204,7 @@ def test_validation_pairs_set_aside_are_whole_scenes(scenes, tmp_path):
     stages.train(recipe(scenes, run, max_steps=1, validation_share=0.2), said)
     stems = validation_stems(run)
     assert len(stems) == 4 and len({stem.partition("_")[0] for stem in stems}) == 1
-    assert "names look like tiles of 5 scenes, such as s0_0_0 of s0: tiles of one scene stay in one split" in (
+    assert "names look like tiles of 5 scenes, such as s0_0_0 of s0: tiles of a scene stay in the same split" in (
         said.export_text()
     )
     rows = read_partition(run / "partition.csv")

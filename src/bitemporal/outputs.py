@@ -143,7 +143,7 @@ def check_outputs(outputs: Iterable[Output], reads: Iterable[str | os.PathLike[s
         for folder in folders:
             if real.is_relative_to(folder):
                 raise OutputError(
-                    f"{option}: {path} lies inside {folder}, which is read and never written to; {output.remedy}"
+                    f"{option}: {path} is inside {folder}, which is read and never written to; {output.remedy}"
                 )
         if not kind.endings and (
             inside := next((file for file in read if without_links(file).is_relative_to(real)), None)

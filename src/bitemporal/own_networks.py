@@ -72,7 +72,7 @@ def _import_all(names: Sequence[str]) -> None:
             raise
         except Exception as error:  # whatever the user's code raises
             raise OptionError(
-                f"import: {name} fails where it is imported ({type(error).__name__}: {error}{_line(error)}); "
+                f"import: importing {name} fails ({type(error).__name__}: {error}{_line(error)}); "
                 "correct it, or install what it needs (--verbose shows the whole traceback)"
             ) from error
 

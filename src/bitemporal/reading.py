@@ -216,7 +216,7 @@ def _check_values(content: object) -> None:
         if isinstance(value, str):
             # names of files that are no valid text stand as surrogates from DC80 to DCFF
             if "\0" in value or not _is_text(value):
-                raise ValueError(f"it holds the text {value[:50]!a}, which is none")
+                raise ValueError(f"it holds the text {value[:50]!a}, which is not valid text")
         elif isinstance(value, dict):
             stack += ((part, depth + 1) for pair in value.items() for part in pair)
         elif isinstance(value, list | tuple | set):

@@ -261,8 +261,8 @@ def hanging(processes: str) -> OptionError:
     """
     return OptionError(
         f"workers: no sign of life for {SPAN * SPANS / 60:.0f} minutes from {processes}; most often they wait for a "
-        "network drive that no longer answers, or were stopped from outside. Make sure that the files can be read, and "
-        "start the same command again"
+        "network drive that no longer responds, or were stopped from outside. Make sure that the files can be "
+        "read, and start the same command again"
     )
 
 

@@ -56,7 +56,7 @@ def _read(places: list[str]) -> list[evaluation.Result]:
     splits = [split for split in ("test", "val") if all(split in own for own in scores.values())]
     if runs and not splits:
         listed = ", ".join(f"{place} on {' and '.join(own)}" for place, own in scores.items())
-        raise DataError(f"results: the runs have no split in common ({listed}); compare runs of one data set")
+        raise DataError(f"results: the runs have no split in common ({listed}); compare runs of the same data set")
     short = Counter(run.path.resolve().name for run in runs.values())
     results = []
     for place in places:

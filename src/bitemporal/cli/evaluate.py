@@ -178,7 +178,7 @@ def _check_options_of_rasters(source: str, is_raster: bool, **options: object) -
     """
     for name, value in options.items():
         if value is not None and is_raster == (name == "split"):
-            why = f"{source} is a raster, which has none" if is_raster else f"is for rasters, and {source} is none"
+            why = f"{source} is a raster, which has none" if is_raster else f"is for rasters, and {source} is not one"
             raise OptionError(f"{name}: {why}; leave {name} out")
 
 

@@ -61,7 +61,7 @@ def import_checkpoint(
         listed = [*imported.checkpoint.others[:_SHOWN], *([f"{more} more"] if more > 0 else [])]
         console.print(f"left out, not weights: {', '.join(listed)}")
     if imported.checkpoint.averaged:
-        console.print("note: these weights are moving averages (EMA); the file holds no others under usual names")
+        console.print("note: these weights are moving averages (EMA); the file holds no others under the usual names")
     if "ema_state_dict" in imported.checkpoint.others:
         console.print(
             "note: these weights are the moving averages; mmengine keeps the unaveraged ones in ema_state_dict"

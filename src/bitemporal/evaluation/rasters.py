@@ -270,5 +270,5 @@ def _decode(
         unknown = ", ".join(
             f"{value:g}" for (value, _), meaning in zip(counts, meanings, strict=True) if meaning == UNKNOWN
         )
-        raise LabelError(f"{label}: holds {unknown}, but {decoding.rule()}; state what each value means")
+        raise LabelError(f"{label}: holds {unknown}, but {decoding.rule()}; say what each value means")
     return decoding

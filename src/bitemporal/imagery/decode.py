@@ -104,8 +104,8 @@ def _decode_bands(folder: Path, files: Sequence[Path], bands: Sequence[int] | No
     notes = dict.fromkeys(note for one in read.values() for note in one.notes)
     if colours:
         named = ", ".join(read[number].path.stem.rpartition("_")[2] for number in numbers)
-        used = f"{len(files)} bands in files of their own, of which {named} are used"
-        notes[f"{used}; others are chosen as in --bands 1,2,3"] = None
+        used = f"{len(files)} bands in separate files; {named} are used"
+        notes[f"{used}; choose others as in --bands 1,2,3"] = None
     mode = "RGB" if colours else BANDS
     depth, placed = max(one.depth for one in read.values()), any(one.georeferenced for one in read.values())
     return Decoded(folder, samples, mode, "TIFF", depth, placed, (*notes,), None if bands is None else tuple(bands))

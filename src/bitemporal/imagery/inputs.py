@@ -116,8 +116,8 @@ def _channel_remedy(channels: int) -> str:
 def _wrong_type(name: str, found: object, conversion: str) -> DataError:
     """The error for values that are neither uint8 nor float; ``conversion`` is code that makes them uint8."""
     return DataError(
-        f"{name}: found {found}, expected uint8 or float values in 0..255; if all lie in 0..255, give {conversion}; "
-        "else scale them, as in (values / 3000 * 255).clip(0, 255) for values of 0..3000"
+        f"{name}: found {found}, expected uint8 or float values in 0..255; if all are in 0..255, give {conversion}; "
+        "otherwise scale them, as in (values / 3000 * 255).clip(0, 255) for values of 0..3000"
     )
 
 

@@ -146,7 +146,11 @@ def read_difference(
             differing[values == value if value == value else values != values] = IGNORE
     for decoded, mask in zip(files, masks, strict=True):
         differing[without_data(mask.samples, decoded.nodata)] = IGNORE
-    blurred = ("masks of both dates in JPEG: what it blurs differs",) if any(f.format in JPEG for f in files) else ()
+    blurred = (
+        ("masks of both dates in JPEG: its compression artefacts differ",)
+        if any(f.format in JPEG for f in files)
+        else ()
+    )
     return differing, (*(note for decoded in files for note in decoded.notes), *blurred)
 
 

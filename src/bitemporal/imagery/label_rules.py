@@ -121,7 +121,7 @@ class LabelOptions:
                     raise OptionError(f"{other}: does not apply to colours ({name}); leave one of the two out")
         if twice := {*(values or ()), *(self.changed or ())} & {*(self.label_ignore or ())}:
             raise OptionError(
-                f"label_ignore: found {_join(twice)}, which {rules[0]} has as well; leave it out of one of them"
+                f"label_ignore: found {_join(twice)}, which {rules[0]} has as well; remove it from one of them"
             )
 
     def _shown(self, name: str) -> str:

@@ -281,7 +281,7 @@ class LabelSummary:
                 remedy = f"write one coding everywhere, or {remedy}"
         elif (jpegs := sum(label.jpeg for label in grey.values())) or len(values) > _FEW:
             why = f"JPEG or WebP compression ({jpegs:,} files)" if jpegs else "antialiasing, or more than one class"
-            what = f"the labels hold {len(values)} values ({where}), which points to {why}:"
+            what = f"the labels hold {len(values)} values ({where}), which suggests {why}:"
         else:
             what = f"the labels hold values of unknown meaning ({where}):"
         return LabelFault(next(iter(odd or grey)), f"{what} {counts}", remedy)
@@ -322,7 +322,7 @@ class LabelSummary:
             palette = {index: colour for index, (colour,) in self.palettes.items()}
             indices = listed([(index, self.pixels[index]) for index in palette], palette)
             return f"with other indices than 0 and 1: {indices}"
-        return f"whose indices have other colours from file to file: {listed(self.colours.items(), colours=True)}"
+        return f"whose indices have different colours from file to file: {listed(self.colours.items(), colours=True)}"
 
     def _listed_bands(self) -> str:
         return "; ".join(f"band {number}: {listed(band.items())}" for number, band in enumerate(self.bands, 1))

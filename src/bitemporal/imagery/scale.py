@@ -106,9 +106,7 @@ def mostly_clipped(
     if 2 * np.count_nonzero((shown == 0) | (shown == 255)) <= shown.size:
         return ""
     listed = ",".join(f"{value:g}" for value in image_range)
-    return (
-        f"more than half of its values become black or white by the range {listed}; state one that holds most of them"
-    )
+    return f"the range {listed} turns more than half of its values black or white; give one that covers most of them"
 
 
 def check_usable(decoded: Decoded, image_range: Sequence[float] | None) -> None:
@@ -194,10 +192,10 @@ def image_notes(decoded: Decoded, image_range: Sequence[float] | None = None) ->
             conversion = ""
         case "RGBX":
             conversion = (
-                "more bands than red, green and blue, which alone are used; others are chosen as in --bands 4,3,2"
+                "more bands than red, green and blue, and only these are used; choose others as in --bands 4,3,2"
             )
         case "RGBA" | "RGBa":
-            conversion = "RGBA image, of which the alpha channel is dropped"
+            conversion = "RGBA image; its alpha channel is dropped"
             if decoded.format == "TIFF":  # GDAL takes any fourth band of 8 bits for alpha
                 conversion += "; if these are other bands, name those to use, as in --bands 3,2,1"
         case "P" | "PA":

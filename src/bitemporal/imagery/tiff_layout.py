@@ -66,10 +66,10 @@ class TiffLayout:
         if len(needed):
             counts = np.minimum(counts, needed)  # some writers count the rows below the image
         if (present & (offsets < _HEADER)).any():
-            raise Incomplete("some of its blocks of pixels lie in its header")
+            raise Incomplete("some of its blocks of pixels overlap its header")
         cut = present & (offsets + counts > self.size)
         if cut.any():
-            raise Incomplete(f"{int(cut.sum())} of {self.blocks} blocks of pixels lie beyond its end")
+            raise Incomplete(f"{int(cut.sum())} of {self.blocks} blocks of pixels are beyond its end")
         short = present & (counts < needed) if len(needed) else present & (counts == 0) & (len(self.counts) > 0)
         if short.any():
             raise Incomplete(f"{int(short.sum())} of {self.blocks} blocks of pixels are too short")

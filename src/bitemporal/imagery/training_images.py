@@ -173,7 +173,7 @@ class TrainingImages(SeenImages):
         if not differences:
             return ""
         data = f" (pairs {self.data})" if self.data else ""
-        return f"these images are unlike those of the training{data}: {'; '.join(differences)}; expect worse masks"
+        return f"these images are unlike the training data{data}: {'; '.join(differences)}; expect worse masks"
 
 
 def _metres(size: float) -> str:

@@ -135,7 +135,7 @@ def _notes(image: Image.Image, path: Path) -> tuple[str, ...]:
     notes = content_notes(path, "JPEG" if image.format == "MPO" else image.format or "")  # a JPEG with a preview
     tags = getattr(image, "tag_v2", None)
     if _has_several(image):
-        notes.append("several frames or pages, of which the first is used")
+        notes.append("several frames or pages; the first is used")
     if (image.getexif() if tags is None else tags).get(_ORIENTATION, 1) not in (0, 1):
         # a label carries no such tag, so following it in photographs alone would misalign the two
         ignored = "EXIF orientation ignored, pixels used as stored"

@@ -76,8 +76,8 @@ def write_weights(path: str | os.PathLike[str], model: ChangeModel, metadata: di
         check_finite(weights)
     except ValueError as error:
         raise WeightsError(
-            f"the network is not written, as {error}; expected finite numbers: give an earlier state of it, or train "
-            "it again with a lower lr"
+            f"the network is not written, because {error}; expected finite numbers: give an earlier state of it, or "
+            "train it again with a lower lr"
         ) from None
     with replacing(path, SafetensorError) as temporary:
         save_file(weights, temporary, metadata)

@@ -123,5 +123,6 @@ def _fetch(repository: str) -> Path:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BundleError(
             f"{not_there(repository, 'folder')}, and the Hugging Face hub did not provide {repository} (offline, or no "
-            f"such repository: {reason}); give a bundle folder, or the id of a repository that is reachable or cached"
+            f"such repository: {reason}); give a bundle folder, or the id of a repository that can be "
+            "reached or is cached"
         ) from error

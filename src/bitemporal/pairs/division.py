@@ -71,7 +71,7 @@ def describe_groups(stems: Sequence[str], pattern: str) -> str:
     group = group_by(pattern)
     return (
         f"names look like tiles of {len(set(map(group, stems))):,} scenes, such as {stems[0]} of {group(stems[0])}: "
-        "tiles of one scene stay in one split"
+        "tiles of a scene stay in the same split"
     )
 
 

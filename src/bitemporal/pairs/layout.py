@@ -186,8 +186,7 @@ class _SeveralError(DataError):
     def __init__(self, folder: Path, places: Sequence[Path]) -> None:
         names = [str(place.relative_to(folder)) for place in places]
         super().__init__(
-            f"{folder}: {few_of(names)} hold pairs, each as a data set of its own; name one of them, for example "
-            f"{places[0]}"
+            f"{folder}: {few_of(names)} each hold a data set of pairs; name one of them, for example {places[0]}"
         )
         self.places = places
 

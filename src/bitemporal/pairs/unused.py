@@ -171,7 +171,8 @@ def nothing_found(level: Level, options: ReadingOptions) -> str:
         dates = [name for name in beside.folders if band_files(beside.path / name)]
         if len(dates) == 2:
             return (
-                f"{found}, and no names of folders that say which date is which; a folder of such files is one image: "
+                f"{found}, and the names of the folders do not say which date is which; a folder of such files is "
+                "one image: "
                 f"{folders_option((*dates, *labels_among(beside.folders)[:1]))} names those before and after"
             )
         return (
@@ -225,9 +226,7 @@ def _others(level: Level) -> str:
 def _ends(files: Sequence[str]) -> str:
     """The option that tells the images of one folder apart by the ends of their stems, where these may do so."""
     ends = ends_of_one_folder([os.path.splitext(name)[0] for name in files])
-    return (
-        f". Where the ends of their stems tell them apart, state these, as in {suffixes_option(ends)}" if ends else ""
-    )
+    return f". If the ends of their stems tell them apart, name these, as in {suffixes_option(ends)}" if ends else ""
 
 
 def _stems_of_pairs(level: Level, depth: int) -> tuple[str, ...] | None:

@@ -38,7 +38,7 @@ def recorded_module(model: object, run: RunFolder) -> str:
     """
     for stage in run.finished_stages():
         path = run.stage(stage).bundle / "bundle.json"
-        with reading(path, BundleError, "expected the description of a bundle; train the stage anew"):
+        with reading(path, BundleError, "expected the description of a bundle; train the stage again"):
             description = dict(read_json(path))
         if description.get("model") == model and description.get("module"):
             return str(description["module"])

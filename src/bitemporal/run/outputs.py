@@ -58,7 +58,7 @@ def check_run_outputs(recipe: TrainRecipe, run: RunFolder, overwrite: bool) -> N
         raise OutputError(f"out: {run.path} is a file, expected a folder or a new name; {remedy}")
     if not _may_write_recipe(recipe, run):
         raise OutputError(
-            f"out: {run.recipe} exists and is not as bitemporal writes it; a recipe of your own is never rewritten: "
+            f"out: {run.recipe} exists and was not written by bitemporal; your own recipes are never overwritten: "
             f"{remedy}, or move it"
         )
     stages = [run.stage(name) for name in _stages(recipe) if not is_trained(run.stage(name), recipe.steps_of(name))]

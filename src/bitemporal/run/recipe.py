@@ -297,7 +297,7 @@ class DistillRecipe(TrainRecipe):
         if self.teacher_start == "origin" and self.teacher_model not in (None, self.model):
             raise RecipeError(
                 f"teacher_start: found origin, but the teachers are {self.teacher_model} and the origin is "
-                f"{self.model}, whose weights do not fit; leave it out, or say scratch"
+                f"{self.model}, whose weights do not fit; leave it out, or give scratch"
             )
         if not self.stage_names or not self.stage_names <= set(STAGES):
             raise RecipeError(f"stages: found {self.stages!r}, expected some of {','.join(STAGES)}, comma-separated")

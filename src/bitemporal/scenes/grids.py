@@ -68,7 +68,7 @@ def common_grid(before: Source, after: Source, choice: GridChoice = "before") ->
     if min(right, first.width) <= max(left, 0) or min(bottom, first.height) <= max(top, 0):
         raise DataError(
             f"{before.describe()} and {after.describe()} do not overlap: {first.describe()} against "
-            f"{second.describe()}, which lies {abs(left):.0f} columns and {abs(top):.0f} rows away; check that they "
+            f"{second.describe()}, which is {abs(left):.0f} columns and {abs(top):.0f} rows away; check that they "
             "show the same place and that their CRS are right"
         )
     if choice == "before":
@@ -106,7 +106,7 @@ def _whole(value: float, rounding: Callable[[float], int]) -> int:
 
 def _extent_on(grid: Grid, source: Source) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of a date in pixels of a grid."""
-    with reading(source.describe(), DataError, f"its extent cannot be brought to {grid.crs}: check its CRS"):
+    with reading(source.describe(), DataError, f"its extent cannot be converted to {grid.crs}: check its CRS"):
         grid, other = side_by_side(grid, source.grid)
         bounds = other.bounds
         if other.crs != grid.crs:

@@ -190,7 +190,7 @@ def _of_items(file: Path, assets: Sequence[str] | None) -> list[SceneFiles]:
         (first, before), (last, after) = dated[0], dated[-1]
         try:
             if first == last:
-                raise DataError(f"{file}: the tile {tile!r} has items of one date only, {first}; expected two dates")
+                raise DataError(f"{file}: the tile {tile!r} has items of only one date, {first}; expected two dates")
             with reading(f"{file}: the tile {tile!r}", DataError, "expected assets as STAC has them: correct them"):
                 first_files, last_files = (_assets(item, assets, file) for item in (before, after))
                 stated = first_files | last_files

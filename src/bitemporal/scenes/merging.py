@@ -40,7 +40,7 @@ def merged_outputs(
     if polygons is None:
         raise OptionError("merge: the scenes have no polygons that could be merged; add --polygons areas.gpkg")
     if without_links(target).parent in {without_links(out / scene.id) for scene in scenes if not scene.error}:
-        raise OutputError(f"merge: {target} lies in the folder of a scene; choose another place")
+        raise OutputError(f"merge: {target} is in the folder of a scene; choose another place")
     return planned("merge", target, MERGED)
 
 

@@ -202,7 +202,7 @@ def _predict_tiles(scene: Scene, folder: Path, bar: Progress) -> tuple[list[Jour
             )
             raise DataError(
                 f"{scene.before.describe()} and {scene.after.describe()}: have no pixel that is valid on both dates"
-                f"{left_out}; check {options}nodata, and that they show the same place"
+                f"{left_out}; check {options}nodata, and whether they show the same place"
             )
         return journal
 

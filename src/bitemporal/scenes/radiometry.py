@@ -88,7 +88,7 @@ def _scaling_notes(before: Source, after: Source) -> list[str]:
     if tagged.is_stated or bare.is_stated:
         return []
     return [
-        f"{tagged.describe()} has scale and offset ({_in_words(tagged.scaling)}), which are applied, and "
+        f"{tagged.describe()} has scale and offset ({_in_words(tagged.scaling)}), which are applied; "
         f"{bare.describe()} has none and is used as stored; if both are stored in the same way, add "
         f"{_option(bare.name, tagged.scaling or ())}"
     ]

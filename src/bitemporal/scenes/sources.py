@@ -232,7 +232,7 @@ def open_source(
             used += [describe_band(dataset, path, band, stated or {}, len(paths) == 1) for band in chosen]
             if bands is None and len(chosen) < sum(kind.name != "alpha" for kind in dataset.colorinterp):
                 notes.append(
-                    f"{path}: has more bands than red, green and blue, which alone are used; others are chosen as in "
+                    f"{path}: has more bands than red, green and blue, and only these are used; choose others as in "
                     "--bands 4,3,2"
                 )
             _, reason = place(dataset, path)

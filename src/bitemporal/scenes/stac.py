@@ -90,8 +90,9 @@ def baseline_warnings(
     if applied or (first < _SHIFTED) == (second < _SHIFTED):
         return ()
     return (
-        f"the items have the processing baselines {first:05.2f} and {second:05.2f}; Sentinel-2 stores larger "
-        "values by 1000 since 04.00, and no item states an offset. Unless the archive has corrected it, state it: "
+        f"the items have the processing baselines {first:05.2f} and {second:05.2f}; since 04.00, Sentinel-2 "
+        "stores values that are larger by 1000, and no item states an offset. Unless the archive has corrected it, "
+        "state it: "
         'add "raster:bands": [{"scale": 0.0001, "offset": -0.1}] to the assets of the later baseline in the manifest, '
         'and [{"scale": 0.0001, "offset": 0}] to the others',
     )

@@ -94,7 +94,9 @@ def value_range(
         return ((0.0, 2.0 ** (before.bits or 8) - 1),) * len(before.channels)
     samples = np.concatenate([seen.samples[:, seen.valid] for seen in looks], axis=1).astype(np.float64)
     if samples.shape[1] == 0:
-        raise DataError(f"{before.describe()}, {after.describe()}: hold no valid pixel; expected some: check nodata")
+        raise DataError(
+            f"{before.describe()}, {after.describe()}: hold no valid pixel; expected at least one: check nodata"
+        )
     low, high = np.percentile(samples, _PERCENTILES, axis=1)
     if not one_type and not (before.is_physical and after.is_physical):
         lowest, highest = (f"{value:g}" for value in (low.min(), max(high.max(), low.min() + 1)))

@@ -61,7 +61,7 @@ class PolygonsOnGrid:
         near = np.asarray(shapely.intersects(corners, found), bool)
         if len(found) and not near.any():
             raise DataError(
-                f"{option}: {path} does not overlap the pixels: its polygons lie in {_extent(found)}, the pixels in "
+                f"{option}: {path} does not overlap the pixels: its polygons cover {_extent(found)}, the pixels "
                 f"{_extent(np.array([corners]))} ({_name(grid)}); check that it shows the same place and that its CRS "
                 "is right"
             )
@@ -144,7 +144,7 @@ def _on_grid(table: geopandas.GeoDataFrame, grid: Grid, name: str) -> geopandas.
     try:
         placed = (shapes.segmentize(side) if side > 0 else shapes).to_crs(crs)
     except (CRSError, pyproj.exceptions.ProjError) as error:
-        raise DataError(f"{name}: cannot be brought to {_name(grid)} ({error}); check its CRS") from error
+        raise DataError(f"{name}: cannot be converted to {_name(grid)} ({error}); check its CRS") from error
     if not np.isfinite(placed.total_bounds).all():
         raise DataError(f"{name}: cannot be expressed in {_name(grid)}; check its CRS")
     return placed

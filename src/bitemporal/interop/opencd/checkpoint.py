@@ -243,7 +243,7 @@ def _of_project(
     held = f" (under {checkpoint.held!r})" if checkpoint.held else ""
     if not known.nearest:
         raise WeightsError(
-            f"{path}: holds {known.title}{held}, expected a network that is here: `bitemporal models` lists them"
+            f"{path}: holds {known.title}{held}, expected one of the networks that `bitemporal models` lists"
         )
     if known.differs:
         raise WeightsError(
@@ -296,7 +296,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         listed = ", ".join(_first(f"{key} ({type(content[key]).__name__})" for key in wrong))
         if _is_of_optimiser(content):
             raise WeightsError(
-                f"{path}: holds the state of an optimiser and no weights of a network ({listed}); give the file in "
+                f"{path}: holds the state of an optimiser but no weights of a network ({listed}); give the file in "
                 "which its trainer keeps the network"
             )
         raise WeightsError(
