@@ -73,7 +73,7 @@ def read_run(path: str | os.PathLike[str]) -> FinishedRun:
     scores = read_scores(folder)
     if not scores and is_distillation(recipe):
         raise DataError(f"{folder.path}: has no scores; {how_to_score(folder)}")
-    if not scores and not folder.stage(ORIGIN).metrics.is_file():
+    if not scores and not folder.stage(ORIGIN).metrics.exists():
         raise DataError(
             f"{folder.path}: nothing has been trained so far; train it: "
             f"`bitemporal train --config {as_typed(folder.recipe)} --out {as_typed(folder.path)}`"
@@ -115,7 +115,7 @@ def _teachers(folder: RunFolder, parts: tuple[str, ...]) -> tuple[str, ...] | No
 def read_cars(folder: RunFolder) -> dict[str, list[float]]:
     """CARs of all pairs by split; none where ``partition.csv`` is missing."""
     cars: dict[str, list[float]] = {}
-    for row in read_partition(folder.partition) if folder.partition.is_file() else ():
+    for row in read_partition(folder.partition) if folder.partition.exists() else ():
         cars.setdefault(row.split, []).append(row.car)
     return cars
 
