@@ -340,6 +340,31 @@ def test_an_image_among_pairs_that_names_files_is_a_fault_of_its_own(secret, fol
         decode(path)
 
 
+@pytest.mark.parametrize(
+    ("driver", "ending", "options"),
+    [
+        ("netCDF", ".nc", {}),
+        ("netCDF", ".nc", {"FORMAT": "NC4"}),  # which is HDF5
+        ("GPKG", ".gpkg", {}),
+    ],
+    ids=["netCDF", "HDF5", "GeoPackage"],
+)
+@pytest.mark.parametrize("name", ["before.tif", None])
+def test_formats_that_may_name_other_files_are_read_where_the_user_says_so(driver, ending, options, name, folder):
+    with rasterio.Env() as settings:
+        if driver not in settings.drivers():
+            pytest.skip(f"this GDAL has no {driver}")
+    path = folder / f"a{ending}"
+    rasterio.shutil.copy(plain(folder / "pixels.tif", 9), path, driver=driver, **options)
+    assert path.read_bytes().startswith({"netCDF": b"CDF", "GPKG": b"SQLite"}[driver] if not options else b"\x89HDF")
+    path = path.rename(folder / (name or path.name))
+    with pytest.raises(RasterioError):
+        open_dataset(path).close()
+    with gdal_settings(), pytest.raises(DataError, match="--allow-vrt"):
+        open_source(path, "before")
+    assert shown(path, allow_vrt=True) == 9
+
+
 def test_a_part_that_the_user_names_is_read(folder):
     plain(folder / "a.tif", 5)
     with gdal_settings():

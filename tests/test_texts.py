@@ -8,15 +8,23 @@ import sys
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from bitemporal.cli.main import main
+from bitemporal.inference.bundle import save_bundle
+from bitemporal.models import create_model
+from bitemporal.outputs import Output
 from bitemporal.pairs.partition import PartitionRow, read_partition, write_partition
 from bitemporal.pairs.split_lists import read_stated, write_split
+from bitemporal.scenes.kinds import STATUS
 from bitemporal.scenes.manifest import SceneFiles, with_own_folders
+from bitemporal.scenes.status import SceneStatus, StatusTable
+from bitemporal.synthetic import write_scene
 from bitemporal.texts import as_cell, from_cell, harmless, harmless_in_terminal
+from forked import run_command
 
 CLIPBOARD = "\x1b]52;c;aGFja2Vk\x07"
 """What puts text on the clipboard, in some terminals."""
@@ -132,6 +140,49 @@ def test_the_id_of_a_scene_is_printable():
     kept = with_own_folders(scenes)
     assert [bool(scene.error) for scene in kept] == [False, True, True, True]
     assert all(scene.error.isprintable() for scene in kept)
+
+
+def test_cells_of_an_archive_do_not_act(tmp_path):
+    ids, path = ("=1+1", "-x", "@y", "+z", f"w{CLIPBOARD}", "usual"), tmp_path / "status.csv"
+    scenes = [SceneFiles(name, ("a.tif",), ("b.tif",)) for name in ids]
+    for error in (f"=cmd|' /C calc'!A1{CLIPBOARD}", f"no{CLIPBOARD}{TURNED}\n.tif"):
+        with StatusTable(Output("output", path, STATUS), scenes, overwrite=False) as table:
+            for scene in reversed(scenes):
+                table.add(SceneStatus(scene.id, "failed", error=error, warning=error))
+        rows = list(csv.DictReader(io.StringIO(path.read_text())))
+        assert [from_cell(row["id"]) for row in rows] == [harmless(name) for name in ids]
+        assert path.read_text().replace("\n", "").isprintable() and len(path.read_text().splitlines()) == len(ids) + 1
+        assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values() if cell)
+        assert {from_cell(row["error"]) for row in rows} == {harmless(error, lines=False)}
+
+
+def test_tags_of_rasters_do_not_act_on_what_is_made_of_them(tmp_path, monkeypatch):
+    """Neither names nor tags of the images reach an output, or the terminal, as they are."""
+    monkeypatch.chdir(tmp_path)
+    save_bundle(tmp_path / "bundle", create_model("test_fc"))
+    names = [f"{date}{CLIPBOARD}{TURNED}.tif" for date in ("before", "after")]
+    write_scene(tmp_path / names[0], tmp_path / names[1], tmp_path / "label.tif", height=32, width=32)
+    for name in names:
+        with rasterio.open(name, "r+") as image:
+            image.update_tags(TIFFTAG_IMAGEDESCRIPTION=CLIPBOARD, TIFFTAG_DATETIME=CLIPBOARD, AREA=CLIPBOARD)
+            image.set_band_description(1, f"red{CLIPBOARD}")
+            image.units = [CLIPBOARD] * image.count
+    outputs = "-o c.tif --probability p.tif --polygons g.gpkg --summary s.json --quicklook q.png".split()
+    for words in (
+        ["predict-scene", *names, "--bundle", "bundle", *outputs],
+        ["predict-scene", *names, "--bundle", "bundle", "-o", "d.tif", "--polygons", "g.geojson"],
+        ["data", "tiles", *names, "-o", "tiles", "--size", "16"],
+        ["predict-scene", *names, "--bundle", "bundle", "-o", "e.tif", "--bands", "7,8,9"],
+    ):
+        ended = run_command(words)
+        assert ended.status == ("7,8,9" in words), ended.said
+        assert CLIPBOARD not in ended.said and TURNED not in ended.said
+    made = [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in names]
+    assert len(made) > 10
+    for path in made:
+        assert b"\x1b]52" not in path.read_bytes() and "\u202e".encode() not in path.read_bytes(), path
+    with rasterio.open("c.tif") as mask:
+        assert "\\x1b]52" in str(mask.tags())
 
 
 def test_bytes_of_a_table_do_not_change_for_usual_names(tmp_path):

@@ -36,6 +36,9 @@ Engine = Literal["local", "ray"]
 ATTEMPTS = 3
 """How often a scene is tried when its worker dies, or fails in a way that may pass."""
 
+_MOST_THREADS = 1024
+"""No machine has more cores."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -106,6 +109,8 @@ def predict_archive(
         check_workers(workers)
     elif workers < 1:
         raise OptionError(f"workers: found {workers}, expected at least 1")
+    if plan.threads is not None and not 1 <= plan.threads <= _MOST_THREADS:
+        raise OptionError(f"threads: found {plan.threads}, expected 1 to {_MOST_THREADS} per worker; use --threads 1")
     scenes = with_own_folders(scenes)
     table = Output("output", without_links(plan.out) / "status.csv", STATUS)
     merged = [] if merge is None else merged_outputs(merge, plan.products.get("polygons"), scenes, Path(plan.out))

@@ -4,7 +4,7 @@ import csv
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -14,7 +14,7 @@ from bitemporal.reading import reading
 from bitemporal.scenes.kinds import STATUS
 from bitemporal.scenes.manifest import SceneFiles
 from bitemporal.scenes.outputs import locked_together
-from bitemporal.texts import as_cell, from_cell
+from bitemporal.texts import as_cell, from_cell, harmless
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -51,6 +51,11 @@ class SceneStatus:
     warning: str = ""
 
 
+def _harmless(text: str) -> str:
+    """Text as the table has it: what a manifest calls a scene or a file may act on the terminal that shows it."""
+    return harmless(text, lines=False)
+
+
 class StatusTable:
     """The table of an output, which other runs may be writing too; to be used as a context.
 
@@ -69,13 +74,15 @@ class StatusTable:
         self._table, self._overwrite = table, overwrite
         self._order: dict[str, list[int]] = {}
         for place, scene in enumerate(scenes):
-            self._order.setdefault(scene.id, []).append(place)
+            self._order.setdefault(_harmless(scene.id), []).append(place)
         self._statuses: dict[str, list[SceneStatus]] = {}
         self._waiting: set[str] = set()
         self._due = 0.0
 
     def add(self, status: SceneStatus) -> None:
         """Add the row of a scene that has ended."""
+        texts = {name: _harmless(getattr(status, name)) for name in ("id", "error", "warning")}
+        status = replace(status, **texts)
         self._statuses.setdefault(status.id, []).append(status)
         self._waiting.add(status.id)
 
