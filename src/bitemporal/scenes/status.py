@@ -81,8 +81,8 @@ class StatusTable:
 
     def add(self, status: SceneStatus) -> None:
         """Add the row of a scene that has ended."""
-        texts = {name: _harmless(getattr(status, name)) for name in ("id", "error", "warning")}
-        status = replace(status, **texts)
+        name, error, warning = map(_harmless, (status.id, status.error, status.warning))
+        status = replace(status, id=name, error=error, warning=warning)
         self._statuses.setdefault(status.id, []).append(status)
         self._waiting.add(status.id)
 
