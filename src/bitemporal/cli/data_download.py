@@ -49,7 +49,7 @@ def download(name: str = "list", /, *, output: Path | None = None, revision: str
     for split, folders in splits.items():
         console.print(f"{folder / split}: {folders.pairs:,} pairs", soft_wrap=True)
     if "val" not in splits:
-        console.print("No validation split is shipped; take one from train, never from test.", soft_wrap=True)
+        console.print("The data set has no validation split; take one from train, never from test.", soft_wrap=True)
     differences = compare_with_card(card, splits)
     for difference in differences:
         console.print(f"differs from the card: {difference}", soft_wrap=True)

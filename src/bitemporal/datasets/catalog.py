@@ -225,9 +225,9 @@ def manual_text(card: DatasetCard) -> str:
     where = card.source.text if isinstance(card.source, Manual) else " or ".join((card.url, *card.mirrors))
     places = card.layout or [f"{split}/{{{','.join(card.folders)}}}/NAME.*" for split in card.splits]
     lines = [
-        f"{card.title}: fetch the files by hand, in a browser. {where}",
+        f"{card.title}: get the files by hand, in a browser. {where}",
         f"Licence: {card.licence}.",
-        "Unpack them into a folder ROOT, where they are read as released (NAME is that of a pair):",
+        "Unpack them into a folder ROOT, where they are read as released (NAME is the name of a pair):",
         *(f"  ROOT/{place}" for place in places),
         f"Pairs: {card.split_text}. Labels: {card.label_coding}.",
         f"Then run `{check_command(card, 'ROOT')}`.",

@@ -71,7 +71,7 @@ def compare_with_card(card: DatasetCard, splits: Mapping[str, SplitFolders]) -> 
         if expected is not None and pairs != expected:
             differences.append(f"{split}: found {pairs:,} pairs, expected {expected:,}")
         if expected is None and card.splits:
-            differences.append(f"{split}: found {pairs:,} pairs, but {card.title} ships no such split")
+            differences.append(f"{split}: found {pairs:,} pairs, but {card.title} has no such split")
         if split in splits and splits[split].odd:
             differences.append(f"{split}: {splits[split].odd:,} stems lack an image or a label")
     return differences

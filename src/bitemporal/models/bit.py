@@ -181,8 +181,9 @@ BIT_R18 = ModelCard(
     minimum=16,
     training=TrainingDefaults(lr=1e-3, weight_decay=0.05, distillation_weight=1e-4),
     notes=(
-        "Tokens are means over the whole input, padding too: sizes that are multiples of 8 but not of 32 give other "
-        "numbers than Open-CD, which pads to 32. The reference starts from weights of a ResNet-18 V1c; "
+        "Tokens are means over the whole input, padding too: sizes that are multiples of 8 but not of 32 give "
+        "different "
+        "numbers from Open-CD, which pads to 32. The reference starts from weights of a ResNet-18 V1c; "
         "`pretrained=True` fetches those of timm's resnet18d, whose shortcuts differ."
     ),
 )

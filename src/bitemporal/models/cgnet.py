@@ -140,7 +140,7 @@ CARD = ModelCard(
     training=TrainingDefaults(lr=5e-4, weight_decay=0.0025, distillation_weight=1e-3),
     notes=(
         "Attention runs over all pixels at stride 4 and sees padding too: sizes that are multiples of 16 but not of "
-        "32 give other numbers than Open-CD, which pads to 32. The reference's up_layer2, up_layer3 and up_layer4, "
+        "32 give different numbers from Open-CD, which pads to 32. The reference's up_layer2, up_layer3 and up_layer4, "
         "which it never uses, are left out."
     ),
 )

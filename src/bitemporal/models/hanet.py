@@ -175,7 +175,7 @@ CARD = ModelCard(
     training=TrainingDefaults(lr=1e-3, weight_decay=0.05, distillation_weight=1e-3),
     notes=(
         "No pretrained weights. Attention sees the whole input, padding too: sizes that are multiples of 8 but not of "
-        "32 give other numbers than Open-CD, which pads to 32. The reference's c1_conv ... c4_conv, which it never "
+        "32 give different numbers from Open-CD, which pads to 32. The reference's c1_conv ... c4_conv, which it never "
         "uses, are left out."
     ),
 )

@@ -149,8 +149,8 @@ CARD = ModelCard(
     training=TrainingDefaults(lr=1e-3, weight_decay=0.05, distillation_weight=1e-4),
     notes=(
         "The encoder is frozen: without pretrained (or imported) weights it stays as it was drawn. Channel attention "
-        "sees the whole input, padding too: sizes that are multiples of 16 but not of 32 give other numbers than "
-        "Open-CD, which pads to 32. The reference's ca1, bn_ca1 and bn_ca2, which it never uses, are left out."
+        "sees the whole input, padding too: sizes that are multiples of 16 but not of 32 give different numbers "
+        "from Open-CD, which pads to 32. The reference's ca1, bn_ca1 and bn_ca2, which it never uses, are left out."
     ),
 )
 

@@ -263,8 +263,9 @@ LIGHTCDNET_S = ModelCard(
     notes=(
         "No pretrained weights. The last two units and the last criss-cross attention of Open-CD's third stage, whose "
         "results it does not use, are left out, and so are their parameters. The attention between the dates sees the "
-        "whole input, padding too: sizes that are multiples of 16 but not of 32 give other numbers than Open-CD, which "
-        "pads to 32. A training batch of one pair, which Open-CD cannot take, is normalised by running statistics "
+        "whole input, padding too: sizes that are multiples of 16 but not of 32 give different numbers from Open-CD, "
+        "which pads to 32. A training batch of one pair, which Open-CD cannot take, is normalised by running "
+        "statistics "
         "where features are pooled over the image."
     ),
 )

@@ -138,8 +138,8 @@ class SNUNet(ChangeModel):
 
 
 PADDING = (
-    "Channel attention sees the whole input, padding too: sizes that are multiples of 16 but not of 32 give other "
-    "numbers than Open-CD, which pads to 32."
+    "Channel attention sees the whole input, padding too: sizes that are multiples of 16 but not of 32 give different "
+    "numbers from Open-CD, which pads to 32."
 )
 SNUNET_C16 = ModelCard(
     title="SNUNet-CD (c16)",

@@ -184,8 +184,8 @@ class STANet(ChangeModel):
 
 
 _ATTENTION_NOTES = (
-    "Attention sees the whole input, padding too. It takes time that grows with the square of the number of pixels, "
-    "but no such memory. "
+    "Attention sees the whole input, padding too. Its time grows with the square of the number of pixels, its memory "
+    "does not. "
 )
 
 STANET_BASE = ModelCard(
@@ -200,7 +200,7 @@ STANET_BASE = ModelCard(
     minimum=64,
     training=TrainingDefaults(lr=1e-3, weight_decay=0.05, distillation_weight=5e-3),
     notes=(
-        "The output are distances: 1 is the threshold. They are resized to the input's size and compared with the "
+        "The outputs are distances: 1 is the threshold. They are resized to the input's size and compared with the "
         "threshold there; Open-CD compares first and resizes the decisions. The reference starts from weights of "
         "a ResNet-18 V1c; `pretrained=True` fetches those of timm's resnet18d, whose shortcuts differ."
     ),

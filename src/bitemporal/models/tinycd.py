@@ -144,7 +144,8 @@ CARD = ModelCard(
     training=TrainingDefaults(lr=0.00356799066427741, weight_decay=0.009449677083344786, distillation_weight=1e-5),
     notes=(
         "The single logit passes a learned PReLU, as in the reference. Instance normalisation sees the whole input, "
-        "padding too: sizes that are multiples of 8 but not of 32 give other numbers than Open-CD, which pads to 32."
+        "padding too: sizes that are multiples of 8 but not of 32 give different numbers from Open-CD, which pads "
+        "to 32."
     ),
 )
 

@@ -196,8 +196,9 @@ TINYCD_V2_S = ModelCard(
     training=TrainingDefaults(lr=3e-3, weight_decay=0.05),
     notes=(
         "No pretrained weights. The JL1-CD paper does not distil this network; lambda is Open-CD's 1e-3. The attention "
-        "between the dates sees the whole input, padding too: sizes that are multiples of 16 but not of 32 give other "
-        "numbers than Open-CD, which pads to 32. A training batch of one pair, which Open-CD cannot take, is "
+        "between the dates sees the whole input, padding too: sizes that are multiples of 16 but not of 32 give "
+        "different "
+        "numbers from Open-CD, which pads to 32. A training batch of one pair, which Open-CD cannot take, is "
         "normalised by running statistics where features are pooled over the image."
     ),
 )
