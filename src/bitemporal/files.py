@@ -61,7 +61,7 @@ def without_links(path: str | os.PathLike[str]) -> Path:
 def special_file(path: str | os.PathLike[str]) -> str:
     """What a path is that is neither file nor folder, such as ``a pipe``; empty where it is one, or is not there.
 
-    Opening a pipe would wait for ever, and a device may never end.
+    Opening a pipe would block, and a device may never end.
     """
     try:
         mode = os.stat(path).st_mode

@@ -44,7 +44,7 @@ class Kind:
     Attributes:
         name: What it is called, with its article: ``a result of an evaluation``.
         is_ours: Whether an existing file, or folder, is an earlier output of this kind, from its content; one that
-            it cannot read is none.
+            it cannot read is not one.
         endings: Ends that its name may have, such as ``.json``; of a folder none.
         members: Of a folder, which is replaced as a whole: patterns of the files in it, such as ``*/bundle.json``. A
             folder with any other file in it is never replaced, as that file would be lost.

@@ -33,7 +33,7 @@ def reading(path: object, failure: type[BitemporalError], expected: str) -> Iter
     """Turn whatever a damaged file does to its reader into an error of ours that names the file.
 
     The block holds the reading of the file and of its fields alone, so that no fault of this package hides in it.
-    Errors of ours pass. A pipe or a device is not read: it could go on for ever.
+    Errors of ours pass. A pipe or a device is not read: it may never end.
 
     Args:
         path: The file, as the error names it; perhaps behind the name of an option.
@@ -107,7 +107,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
 
     Raises:
         OSError: When it cannot be read.
-        ValueError: When it is no JSON, too large or too deep, or holds text that is none.
+        ValueError: When it is not JSON, too large or too deep, or holds invalid text.
         RecursionError: When it is far too deep.
     """
     return parse_json(_bytes_of(path))
@@ -125,7 +125,7 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
 
     Raises:
         OSError: When it cannot be read.
-        ValueError: When it is too large or too deep, also with its aliases written out, or holds text that is none.
+        ValueError: When it is too large or too deep, also with its aliases written out, or holds invalid text.
         yaml.YAMLError: When it is no YAML.
         RecursionError: When it is far too deep.
     """
@@ -147,7 +147,7 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
 def check_yaml_text(text: str) -> None:
     """Refuse a text beyond the bounds of ``read_yaml`` where it is YAML, as the value of an option may be.
 
-    A text that is no YAML passes, as most values are none.
+    A text that is not YAML passes, as most values are not.
 
     Raises:
         ValueError: When it is too deep, or has too many values with its aliases written out.

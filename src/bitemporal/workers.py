@@ -231,7 +231,7 @@ class _Context(SpawnContext):
 
 
 def _begin(initializer: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:
-    """From here on Ctrl-C ends a process, in silence, as the one that started it says what happened."""
+    """From here on Ctrl-C ends a process silently, as the one that started it says what happened."""
     end_with_parent()
     if initializer is not None:
         initializer(*arguments)

@@ -161,7 +161,7 @@ def _show(result: Result, bundle: str, data: str, console: Console) -> None:
 
 
 _RASTERS = (".tif", ".tiff", ".vrt", ".jp2")
-"""Endings of rasters; a folder of such a name is none."""
+"""Endings of rasters; a folder of such a name is not one."""
 
 
 def _is_raster(source: str) -> bool:

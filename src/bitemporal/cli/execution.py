@@ -180,7 +180,7 @@ def flush_output() -> bool:
 
 
 def outlive_readers() -> None:
-    """Let this process go on when the reader of its output ends, or there is none."""
+    """Let this process continue when the reader of its output ends, or there is none."""
     for name in ("stdout", "stderr"):
         stream: TextIO | None = getattr(sys, name)
         if stream is None:  # closed by the shell; else the next file opened would take its place

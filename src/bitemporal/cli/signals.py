@@ -128,7 +128,7 @@ def _next(stream: socket.socket) -> int:
 
 
 def _forget() -> None:
-    """Signals end this process at once, in silence: it is at its end, or takes a share of the work for another."""
+    """Signals end this process at once, silently: it is at its end, or does a share of the work for another."""
     for number in _handled:
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)

@@ -1,7 +1,7 @@
 """A predicted raster against a label raster or the polygons of a vector file, block by block.
 
 Blocks of the raster take the place of pairs, so that scores of them, CAR parts and intervals exist. What crosses the
-edge of a block is cut there: its boundary is none, and its parts are objects of their own.
+edge of a block is cut there: it is not a boundary, and the parts are separate objects.
 """
 
 import os
@@ -226,7 +226,7 @@ def _decode(
         What they mean; ``None`` for polygons.
 
     Raises:
-        DataError: When no pixel counts, or the prediction is none.
+        DataError: When no pixel counts, or the prediction is not one.
         LabelError: When the label's values cannot be decoded.
     """
     found: Counter[float] = Counter()

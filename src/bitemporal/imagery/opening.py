@@ -1,7 +1,7 @@
 """Rasters opened through GDAL: what they hold themselves, and files below their own folder, but nothing else.
 
 GDAL follows what a file names: the sources of a VRT, the server in the description of a tile service, an overview that
-is written elsewhere. A raster from a stranger could so read any file of this machine into a picture, or ask a server.
+is written elsewhere. An untrusted raster could thus read any file of this machine into a picture, or contact a server.
 Every raster that was not written a moment ago is therefore opened here.
 """
 
@@ -210,7 +210,7 @@ def _sources(name: str) -> list[str]:
     """The files that a VRT names.
 
     Raises:
-        DataError: When one lies outside of the VRT's folder, or is none; or the VRT may name files that are not seen.
+        DataError: When one is outside the VRT's folder, or is not one; or the VRT may name files that are not seen.
     """
     folder = Path(os.path.realpath(name)).parent  # GDAL follows links too before it looks for relative paths
     sources: dict[str, None] = {}

@@ -47,20 +47,20 @@ def ignore_warnings(category: type[Warning], message: str = "", module: str = ""
     """
     patterns = (message and re.compile(message, re.IGNORECASE), module and re.compile(module))
     entry = ("ignore", patterns[0] or None, category, patterns[1] or None, 0)
-    if entry not in warnings.filters:  # programs may set the filters anew at any time, as test runners do
+    if entry not in warnings.filters:  # programs may reset the filters at any time, as test runners do
         with _one_at_a_time:
             warnings.filterwarnings("ignore", message, category, module)
 
 
 def ignore_missing_places() -> None:
-    """Let rasterio open images without a place on the ground, which are allowed everywhere here, in silence."""
+    """Let rasterio open images without a place on the ground, which are allowed everywhere here, without a warning."""
     from rasterio.errors import NotGeoreferencedWarning
 
     ignore_warnings(NotGeoreferencedWarning)
 
 
 def ignore_remarks_of_pillow() -> None:
-    """Let Pillow read files with odd metadata in silence."""
+    """Let Pillow read files with odd metadata without a warning."""
     ignore_warnings(UserWarning, _PILLOW_REMARKS, r"PIL\.\w+")
 
 

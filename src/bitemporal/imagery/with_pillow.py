@@ -38,7 +38,7 @@ def open_with_pillow(path: Path) -> Image.Image | None:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise FileFault(path, "is a folder, expected an image", "give the image file itself, or remove its pair")
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(mode):  # opening a pipe would block
             raise FileFault(path, "is not a regular file", "put the image file itself there, or remove its pair")
         return open_image(path, _FORMATS)
     except UnidentifiedImageError:

@@ -14,7 +14,7 @@ LARGEST_BATCH = 2**16
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Refuse a number of pairs, or tiles, at once that is none, or fits no memory.
+    """Refuse a number of pairs, or tiles, at once that is below 1, or fits no memory.
 
     Raises:
         OptionError: When it is below 1 or above 65,536.

@@ -52,7 +52,7 @@ class Layout:
         notes: How the folder is read, where that is not as in ``ROOT/{train,val,test}/{A,B,label}``.
         warnings: What is there and not used, and what to do about it.
         faults: What is wrong with lists, with the split concerned.
-        lists: Files beside the pairs that say which is in which split.
+        lists: Files next to the pairs that say which is in which split.
     """
 
     place: Path
@@ -75,7 +75,7 @@ def find_layout(
         root: The folder.
         folders: Names of the folders before, after and, if any, of labels; ``None`` knows the names in common use.
         suffixes: Suffixes of the stems before, after and, if any, of labels; ``None`` finds them.
-        splits: CSV, or folder of text files, that says which pair is in which split; ``None`` takes those beside the
+        splits: CSV, or folder of text files, that says which pair is in which split; ``None`` takes those next to the
             folders of images.
 
     Raises:
@@ -158,7 +158,7 @@ def _looked_through(level: Level, options: ReadingOptions, depth: int) -> Layout
     without = {name for name, error in unclear.items() if isinstance(error, _HalfError)}
     if layouts or len(unclear) > 1:  # what holds none is said of the folder as a whole
         unclear = {name: error for name, error in unclear.items() if name not in without}
-    if layouts:  # beside pairs, a folder without images explains itself: WHU-CD has one of shape files
+    if layouts:  # next to pairs, a folder without images explains itself: WHU-CD has one of shape files
         unclear = {name: error for name, error in unclear.items() if has_images(level.path / name)}
     if len(layouts) + len(unclear) > 1:
         places = [layout.place for layout in layouts.values()]
@@ -267,7 +267,7 @@ def _splits_inside(level: Level, found: Found, options: ReadingOptions) -> Layou
 
 
 def _refuse_both(level: Level, found: Found, options: ReadingOptions) -> None:
-    """Refuse a folder whose own folders of dates stand beside splits that hold pairs."""
+    """Refuse a folder whose own folders of dates are next to splits that hold pairs."""
     splits = [
         name
         for name in level.folders

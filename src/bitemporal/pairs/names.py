@@ -102,14 +102,14 @@ def _dates_of(spelt: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
 
 
 def _without_words_around(name: str) -> Iterator[str]:
-    """What a name says beside a word for images, as ``t1`` in ``t1img`` and ``a`` in ``imagea``."""
+    """What a name says next to a word for images, as ``t1`` in ``t1img`` and ``a`` in ``imagea``."""
     for word in _WORDS_AROUND:
         if word in (name[: len(word)], name[-len(word) :]) and name != word:
             yield name.removeprefix(word) if name.startswith(word) else name.removesuffix(word)
 
 
 def missing_date(names: Iterable[str]) -> str | None:
-    """The name that is missing beside the first that stands for one date; ``None`` without such a name."""
+    """The name that is missing next to the first that means one date; ``None`` without such a name."""
     partners = {word: other for pair in _DATES for word, other in (pair, pair[::-1])}
     for name in names:
         if partner := partners.get(normal(name)):

@@ -9,7 +9,7 @@ from bitemporal.pairs.listing import entries, list_images
 from bitemporal.pairs.names import DATES, LABEL, LABEL_AFTER, dates_among, is_label, labels_among, labels_of_dates
 
 _MOST_IMAGES = 12  # in the folder of one pair
-_RECTIFIED = "rect"  # how OSCD calls bands that were brought onto one grid, beside those as they came
+_RECTIFIED = "rect"  # how OSCD names bands that were resampled to one grid, next to the original ones
 
 
 def files_of_pair(

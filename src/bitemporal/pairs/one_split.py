@@ -258,7 +258,8 @@ def _pair_of_bands(place: Path, roles: dict[str, str]) -> Found:
 def _named_after_dates(listings: Mapping[str, Listing], roles: Mapping[str, str]) -> dict[str, Listing] | None:
     """The only pair of folders whose images bear the names of their dates, as ``before/before.tif`` (WHU-CD).
 
-    Its stem is that of the image before; masks of one date beside the images, as ``before_label.tif``, are left out.
+    Its stem is that of the image before; masks of one date next to the images, such as ``before_label.tif``, are left
+    out.
     """
     paths: dict[str, Path] = {}
     for role, listing in listings.items():
@@ -313,7 +314,7 @@ def read_parted(level: Level, place: str, labels: Sequence[str], stated: Suffixe
     names = dict.fromkeys(listings, place or ".")
     used = {place} if place else {path.name for one in listings.values() for path in one.files.values()}
     if not place:
-        listings[DATES[0]].ignored = []  # the folder's own, which are named as what it has beside its pairs
+        listings[DATES[0]].ignored = []  # the folder's own, which are reported as what it has besides its pairs
     if LABEL not in listings and labels:
         listings[LABEL], names[LABEL] = list_images(level.path / labels[0], below=True), labels[0]
         suffixes = _match_labels(listings, suffixes)

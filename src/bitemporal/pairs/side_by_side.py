@@ -1,4 +1,4 @@
-"""Images that hold before beside after, and perhaps the label beside both: how they are cut into folders of pairs."""
+"""Images that hold before and after side by side, possibly with the label: how they are cut into folders of pairs."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def how_to_cut(level: Level) -> str:
     return (
         f"; if each image holds {words} side by side, as its width of {len(parts)} heights suggests, "
         f"`python -c {shlex.quote(code)}` makes the folder of pairs {as_typed(target)} of them "
-        '(docs/pairs.md, "Before beside after in one image")'
+        '(docs/pairs.md, "Before and after side by side in one image")'
     )
 
 

@@ -195,7 +195,7 @@ def suffixes_option(suffixes: Sequence[str]) -> str:
 
 
 def ends_of_one_folder(stems: Iterable[str]) -> tuple[str, ...]:
-    """The two or three ends after a separator that most stems of one folder share, each beside others of its base."""
+    """The two or three ends after a separator that most stems of one folder share, each next to others of its base."""
     ends_by_base: dict[str, set[str]] = {}
     for stem in stems:
         for place in (i for i, letter in enumerate(stem) if i and letter in _SEPARATORS):

@@ -165,7 +165,7 @@ def _outer_and_inner(folder: Path) -> list[Path]:
 
 
 def _bands_beside(listings: dict[str, Listing]) -> Iterable[str]:
-    """What is said where pictures are read, and the bands that they were made of stand beside them."""
+    """What is reported if pictures are read and the bands that they were made of are next to them."""
     pictures = [path for path in listings[DATES[0]].files.values() if path.is_file()]
     names = bands_of_pair(pictures[0].parent.parent) if pictures else None
     if names is not None:

@@ -1,4 +1,4 @@
-"""What a data folder holds beside its pairs, and what is wrong where no pairs are found: the words for it."""
+"""What a data folder holds besides its pairs, and what is wrong if no pairs are found: the messages."""
 
 import os
 import re
@@ -24,7 +24,7 @@ EXPECTED = (
     "expected ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}, A holding the images before, B those after, "
     "label (optional) the change masks"
 )
-"""The layout that any other is named beside."""
+"""The layout that errors give as the expected one."""
 
 _DEPTH = 3  # of folders below the data that are searched for bands
 _BAND = re.compile(r"(^|_)B(0\d|1[0-2]|8A)\.(tiff?|jp2)$", re.IGNORECASE)
@@ -41,7 +41,7 @@ def unused(
     found: Found | None = None,
     lists: Collection[Path] = (),
 ) -> Iterator[str]:
-    """What a folder holds beside its pairs, and what to do about it.
+    """What a folder holds besides its pairs, and what to do about it.
 
     Args:
         level: The folder.

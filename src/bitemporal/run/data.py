@@ -232,7 +232,7 @@ def _check_same_pairs(run: RunFolder, rows: list[PartitionRow]) -> None:
     """Refuse to resume with other training or validation pairs; test pairs may come later.
 
     Raises:
-        DataError: When a pair was added, removed, moved or labelled anew; the text names the first.
+        DataError: When a pair was added, removed, moved or relabelled; the text names the first.
     """
     if not run.partition.exists():
         return

@@ -68,7 +68,7 @@ def _without_checkpoint(name: str, recipe: TrainRecipe, folder: RunFolder) -> st
     reused = folder.reused.is_file()
     ways = [] if reused else ["restore the file from a backup"]
     ways += [_as_then([name], recipe, folder, "resume the run with ")]
-    # the control alone is trained anew by a run that reuses the others
+    # only the control is trained again by a run that reuses the others
     new_run = as_option("out", str(free_name(folder.path)))
     ways += [f"start a new run with {new_run}{' and without --reuse' if reused and name != CONTROL else ''}"]
     listed = ", or ".join(filter(None, ways))

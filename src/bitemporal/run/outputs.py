@@ -51,7 +51,7 @@ def check_run_outputs(recipe: TrainRecipe, run: RunFolder, overwrite: bool) -> N
 
     Raises:
         OutputError: Naming the file and the remedy.
-        BundleError: When the checkpoint of a stage that would be resumed is none.
+        BundleError: When the checkpoint of a stage that would be resumed is not one.
     """
     remedy = other_folder(recipe, run)
     if run.path.exists() and not run.path.is_dir():

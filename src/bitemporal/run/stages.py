@@ -4,7 +4,7 @@ Origin, teachers, control, student, verdict. The paper has no control: it is the
 distillation term, so that the gain from distillation can be told apart from the gain from longer training.
 
 A run that is started again walks through all stages. ``train_stage`` in ``run/fit.py`` skips a stage whose bundle is
-complete, and resumes another one at its ``last.ckpt``. The verdict is reached anew from the bundles.
+complete, and resumes another one at its ``last.ckpt``. The verdict is computed again from the bundles.
 """
 
 from collections.abc import Callable

@@ -184,7 +184,7 @@ class Exclusion:
         """Read the area, and check the masks.
 
         Raises:
-            DataError: When a file cannot be used, or lies beside the grid.
+            DataError: When a file cannot be used, or does not overlap the grid.
         """
         area = None if options.within is None else PolygonsOnGrid(options.within, grid, "within")
         masks = tuple(options.mask or ())
@@ -221,7 +221,7 @@ class OpenExclusion(ExitStack):
         return self._area.covers(window, shape)
 
     def clear(self, window: Window, shape: tuple[int, int] | None = None) -> npt.NDArray[np.bool_]:
-        """Pixels of a window that no mask marks; NaN marks too, and no pixel beside a mask is marked."""
+        """Pixels of a window that no mask marks; NaN marks too, and no pixel outside a mask is marked."""
         clear = np.ones(shape or (int(window.height), int(window.width)), np.bool_)
         for mask in self._masks:
             values, known = mask.read(window, shape)

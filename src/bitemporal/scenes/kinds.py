@@ -42,7 +42,7 @@ _SIDECARS = {
     ".png": (".aux.xml", ".ovr", ".msk"),
     ".gpkg": ("-wal", "-shm", "-journal"),
 }
-"""What GDAL, QGIS and SQLite keep beside a file, by the ending of its name; it says wrong things of another file."""
+"""What GDAL, QGIS and SQLite keep next to a file, by the ending of its name; it would be wrong for another file."""
 
 
 def style(kind: str) -> str:
@@ -89,7 +89,7 @@ def _fields_of_geojson(path: Path) -> tuple[str, ...] | None:
 
 
 def _fields_of_geopackage(path: Path) -> tuple[str, ...] | None:
-    """Fields of the only layer, next to which there may be styles; GDAL would change what lies beside the file."""
+    """Fields of the only layer, next to which there may be styles; GDAL would change what is next to the file."""
     try:
         with closing(sqlite3.connect(f"{without_links(path).as_uri()}?immutable=1", uri=True)) as database:
             tables = {name for (name,) in database.execute("SELECT table_name FROM gpkg_contents")}
@@ -143,7 +143,7 @@ def sidecars(target: Path) -> list[Path]:
 
 
 def kind_of_sidecar(sidecar: Path, target: Path, kind: Kind) -> Kind:
-    """What lies beside an output counts as a part of it once the output is there, and is not younger."""
+    """What is next to an output counts as a part of it if the output exists and is not younger."""
 
     def belongs(path: Path) -> bool:
         return kind.stands_at(target) and path.stat().st_mtime_ns >= target.stat().st_mtime_ns

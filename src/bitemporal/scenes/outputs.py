@@ -45,7 +45,7 @@ class Outputs:
         return {name: path for name in _KINDS if (path := getattr(self, name)) is not None}
 
     def planned(self, where: str = "") -> list[Output]:
-        """The files that are asked for, their styles, and what lies beside them.
+        """The files that are asked for, their styles, and what is next to them.
 
         Args:
             where: What their names in errors end in.
@@ -95,7 +95,7 @@ def style_of(path: Path) -> Path | None:
 
 
 def planned(option: str, path: Path, kind: Kind, where: str = "") -> list[Output]:
-    """An output with its style, if it has one, and with what other programs may keep beside it.
+    """An output with its style, if it has one, and with what other programs may keep next to it.
 
     Args:
         option: What names it.

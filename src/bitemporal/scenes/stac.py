@@ -23,7 +23,7 @@ def stated_bands(asset: Mapping[str, Any], item: Mapping[str, Any]) -> tuple[Sta
     asset's own.
 
     Raises:
-        ValueError: When a number is none.
+        ValueError: When a number is not one.
         TypeError: When bands are no list of objects.
     """
     merged = [

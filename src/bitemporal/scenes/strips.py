@@ -121,7 +121,7 @@ def _read_tiles(scene: Scene, places: Iterable[tuple[int, int]]) -> Iterator[Ite
         scene: The scene.
         places: Rows and columns of tiles.
     """
-    # as few threads as keep up with the network: each opens the files anew, and decodes blocks that others decode too
+    # as few threads as keep up with the network: each opens the files again, and decodes blocks that others decode too
     threads = 4 if scene.is_remote else min(4, max(1, (os.cpu_count() or 1) // 2))
     opened = threading.local()
 

@@ -72,7 +72,7 @@ def threshold_scene(
     date_options: DateOptions | None = None,
     **options: Any,  # noqa: ANN401  fields of MapOptions, checked by it
 ) -> ThresholdResult:
-    """Make the map of a scene anew from its probabilities, with another threshold or another area.
+    """Make a new map of a scene from its probabilities, with another threshold or another area.
 
     The files are those that ``predict_scene`` writes with the same threshold. The raster is read by windows.
 

@@ -132,7 +132,7 @@ def _content_of(path: Path) -> list[tuple[str, object]]:
 
 
 def tensors_of(content: object) -> dict[str, Tensor] | None:
-    """State dict of a network that was pickled whole, or ``None`` where the content is none."""
+    """State dict of a network that was pickled whole, or ``None`` where the content is not one."""
     if not isinstance(content, Inert) or not isinstance(content.state, Mapping):
         return None
     state: Mapping[str, Any] = content.state
