@@ -675,10 +675,10 @@ def test_damaged_bundle_is_a_clear_error(bundles, damage, kind):
     assert str(folder) in str(caught.value)
 
 
-def flipped(path, place=-7):
+def flipped(path, place=-7, bit=0):
     """Change one bit of a file."""
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[place] ^= 1 << bit
     path.write_bytes(content)
 
 
@@ -715,6 +715,16 @@ def without_digests(folder):
     description = json.loads((folder / "bundle.json").read_text())
     del description["sha256"]
     (folder / "bundle.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize("bit", [0, 1, 2, 5])
+def test_a_bit_that_has_changed_in_the_name_of_the_digests_is_noticed(bundles, place, bit):
+    file = bundles / "small" / "bundle.json"
+    flipped(file, file.read_bytes().index(b'"sha256"') + 1 + place, bit)
+    flipped(bundles / "small" / "weights.safetensors")
+    with pytest.raises(BundleError, match=r"bundle.json: (has no sha256, and a field|cannot be read)"):
+        load(bundles / "small", "cpu")
 
 
 def test_bundles_without_digests_load_and_their_copies_have_them(bundles):

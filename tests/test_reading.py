@@ -138,6 +138,17 @@ def test_yaml_is_what_pyyaml_reads_with_aliases_and_merging(tmp_path):
     assert read_yaml(path) is None
 
 
+def test_yaml_that_its_parser_would_take_minutes_for_is_refused_by_its_size(tmp_path, monkeypatch):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: 1 #".ljust(2**18))
+    assert read_yaml(path) == {"a": 1}
+    monkeypatch.setattr(yaml, "SafeLoader", None)
+    path.write_text("a: 1 #".ljust(2**18 + 1))
+    with pytest.raises(DataError, match=r"x.yaml: cannot be read \(it is larger than 256 KiB\)"):
+        with reading(path, DataError, "expected y"):
+            read_yaml(path)
+
+
 def test_texts_in_yaml_are_bounded_as_the_values_that_they_may_stand_for(tmp_path):
     path = tmp_path / "x.yaml"
     for name in ("billion laughs", "it holds itself", "brackets"):

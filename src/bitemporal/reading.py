@@ -97,6 +97,7 @@ def check_zip(path: Path) -> None:
 
 
 _MOST_BYTES = 2**28
+_MOST_YAML_BYTES = 2**18  # its parser takes seconds for so many, and recipes have a few thousand
 _MOST_YAML_NODES = 100_000
 _DEEPEST = 100
 """Bounds of JSON and YAML: bytes of a file, values in YAML with its aliases written out, lists within lists."""
@@ -129,7 +130,7 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
         yaml.YAMLError: When it is no YAML.
         RecursionError: When it is far too deep.
     """
-    loader = yaml.SafeLoader(_bytes_of(path).decode("utf-8-sig"))
+    loader = yaml.SafeLoader(_bytes_of(path, _MOST_YAML_BYTES).decode("utf-8-sig"))
     try:
         node = loader.get_single_node()
         if node is None:
@@ -181,11 +182,11 @@ def json_keys(path: Path) -> set[str]:
     return set(content) if isinstance(content, dict) else set()
 
 
-def _bytes_of(path: Path) -> bytes:
+def _bytes_of(path: Path, most: int = _MOST_BYTES) -> bytes:
     with path.open("rb") as stream:
-        raw = stream.read(_MOST_BYTES + 1)
-    if len(raw) > _MOST_BYTES:
-        raise ValueError(f"it is larger than {_MOST_BYTES // 2**20} MiB")
+        raw = stream.read(most + 1)
+    if len(raw) > most:
+        raise ValueError(f"it is larger than {most // 2**10:,} KiB")
     return raw
 
 

@@ -16,6 +16,12 @@ from bitemporal.reading import reading
 
 DESCRIPTION = "bundle.json"
 _DIGESTS = "sha256"
+_OF_EARLIER_VERSIONS = {
+    *("format", "kind", "model", "module", "config", "normalisation", "trained_on", "metadata"),
+    *("thresholds", "parts", "teachers", "specialists"),
+}
+"""Fields of descriptions without digests. Another one may be the name of the digests, with a bit that changed."""
+
 _REMEDY = "write or download the bundle again"
 
 
@@ -41,6 +47,8 @@ def check_description(description: Mapping[str, Any], path: Path) -> None:
         with reading(path, BundleError, f"expected it as it was written; {_REMEDY}"):
             if description[_DIGESTS][DESCRIPTION] != _of_description(description):
                 raise ValueError(f"its SHA-256 is not that under {_DIGESTS}: it is damaged, or was edited")
+    elif unknown := sorted(description.keys() - _OF_EARLIER_VERSIONS):
+        raise BundleError(f"{path}: has no {_DIGESTS}, and a field {unknown[0]!r} that no version writes; {_REMEDY}")
 
 
 def check_digest(description: Mapping[str, Any], folder: Path, name: str) -> None:
