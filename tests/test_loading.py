@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,26 @@ def test_loading_processes_that_hang_stop_the_run_with_the_remedy(tiny_pairs, sh
     source = samples(tiny_pairs)
     with pytest.raises(OptionError, match=r"no sign of life for .* from 2 loading processes.*drive.*command again"):
         batches(Frozen(source.folder, source.pairs, "none", 32, 0), workers=2)
+    for child in multiprocessing.active_children():
+        child.join(30)
+        assert not child.is_alive()
+
+
+def test_a_loading_process_that_freezes_in_the_middle_of_a_batch_stops_the_run(tiny_pairs, short_spans, monkeypatch):
+    """Its reader waits for the rest, and no timeout of a queue helps."""
+    monkeypatch.setattr(workers, "SPANS", 3)
+    this, send = os.getpid(), Connection._send
+
+    def freeze(self: Connection, part: bytes, *others: object) -> None:
+        if os.getpid() == this:
+            send(self, part, *others)
+        else:
+            send(self, part[: len(part) // 2], *others)
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    monkeypatch.setattr(Connection, "_send", freeze)
+    with pytest.raises(OptionError, match=r"no sign of life for .* from 2 loading processes.*drive.*command again"):
+        batches(samples(tiny_pairs), workers=2)
     for child in multiprocessing.active_children():
         child.join(30)
         assert not child.is_alive()

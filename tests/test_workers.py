@@ -130,6 +130,7 @@ def test_a_process_is_stopped_while_it_works():
 STARTERS = {
     "pool": """for _ in map_in_processes(hold, [write] * 2, 2, 1): pass""",
     "process of an archive": """Process("", int).submit(hold, write).result()""",
+    "training processes that still import": """with errors_of_started_processes(): spawn(print, (Slow(),))""",
     "loading processes": """next(iter(Loader([write] * 2, [[0], [1]], hold, 2)))""",
 }
 
@@ -143,13 +144,17 @@ def test_processes_end_with_the_one_that_started_them(starter, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import os, time\n"
+        "from torch.multiprocessing.spawn import spawn\n"
         "from bitemporal.run.loading import Loader\n"
+        "from bitemporal.run.processes import errors_of_started_processes\n"
         "from bitemporal.workers import Process, map_in_processes\n"
         f"write = {str(pipe)!r}\n"
         "def hold(path):\n"
         "    end = os.open(path if isinstance(path, str) else path[0], os.O_WRONLY)\n"
         "    os.write(end, b'.')\n"
         "    time.sleep(1000)\n"
+        "class Slow:\n"  # as a library that takes long to import
+        "    def __reduce__(self): return hold, (write,)\n"
         f"if __name__ == '__main__':\n    {STARTERS[starter]}"
     )
     with subprocess.Popen([sys.executable, script]) as process, pipe.open("rb", buffering=0) as read:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -148,6 +149,27 @@ def end_with_parent(*_: object) -> None:
     if _watching != os.getpid():
         _watching = os.getpid()
         threading.Thread(target=_end_after, args=(os.getppid(),), name="end with parent", daemon=True).start()
+
+
+class _Arrival:
+    """What ends a started process with this one as soon as it is read there, before anything is imported."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[()]]:
+        return end_with_parent, ()
+
+
+@contextmanager
+def started_processes_end_with_this_one() -> Iterator[None]:
+    """Let processes that a library spawns within the block end with this one, from their first moment on.
+
+    To be told of it by the function that they run is too late: they may import for long before that.
+    """
+    configuration: Any = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # sent ahead of the work
+    configuration["arrival"] = _Arrival()
+    try:
+        yield
+    finally:
+        del configuration["arrival"]
 
 
 def _end_after(number: int) -> NoReturn:

@@ -6,10 +6,12 @@ loading processes.
 """
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import count
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -150,7 +152,6 @@ class Loader(Generic[T]):
             sampler=self.numbers,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            timeout=SPAN if self.workers else 0,
             worker_init_fn=end_with_parent,
         )
 
@@ -173,25 +174,49 @@ class Loader(Generic[T]):
             raise _lost(self.workers, error) from error
 
     def _watched(self) -> Iterator[Any]:
-        """Give the items of one pass, unless loading processes hang."""
-        given = 0
-        watch = Watch(lambda: given)
-        items = None
-        while True:
-            try:
+        """Give the items of one pass, unless loading processes hang.
+
+        Another thread watches: this one may wait for the rest of an item whose process stands still.
+        """
+        if not self.workers:
+            yield from self._loader
+            return
+        waiting, hung, over = False, False, threading.Event()
+        given = count()
+
+        def watch() -> None:
+            nonlocal hung
+            # what is done with an item may take as long as it likes
+            silence = Watch(lambda: (items_given, waiting or next(given)))
+            while not over.wait(SPAN):
+                if silence.is_over() and waiting:
+                    hung = True
+                    self._kill()  # torch interrupts the wait for a process that has died
+                    return
+
+        items_given, items = 0, None
+        threading.Thread(target=watch, name="loading", daemon=True).start()
+        try:
+            while True:
+                waiting = True
                 items = iter(self._loader) if items is None else items
-                item = next(items)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader timed out"):
-                    raise
-                if items is None or watch.is_over():  # at the beginning of a pass, processes that stay are idle
-                    self._stop()
-                    raise hanging(f"{self.workers} loading processes") from error
-            else:
-                given += 1
+                item = next(items, over)
+                waiting, items_given = False, items_given + 1
+                if item is over:
+                    return
                 yield item
+        except RuntimeError as error:
+            if not hung:
+                raise
+            self._stop()
+            raise hanging(f"{self.workers} loading processes") from error
+        finally:
+            over.set()
+
+    def _kill(self) -> None:
+        iterator: Any = self._loader._iterator
+        for process in [] if iterator is None else iterator._workers:
+            process.kill()
 
     def _stop(self) -> None:
         """End the loading processes at once: torch would wait for each of them, and for locks that they hold."""
@@ -199,8 +224,7 @@ class Loader(Generic[T]):
         signals: Any = signal_handling
         signals._remove_worker_pids(id(iterator))  # their end is no fault
         iterator._worker_pids_set, iterator._shutdown = False, True
-        for process in iterator._workers:
-            process.kill()
+        self._kill()
         for queue in iterator._index_queues:
             queue.cancel_join_thread()
 

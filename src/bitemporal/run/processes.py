@@ -13,7 +13,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from bitemporal.errors import BitemporalError, DeviceError
 from bitemporal.run.recipe import Precision, TrainRecipe
-from bitemporal.workers import check_processes
+from bitemporal.workers import check_processes, started_processes_end_with_this_one
 
 _PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
@@ -57,12 +57,15 @@ def wait_for_all_processes(recipe: TrainRecipe) -> None:
 def errors_of_started_processes() -> Iterator[None]:
     """Raise what a started process has met as an error of this package, in place of the traceback it comes as.
 
+    Such processes end with this one.
+
     Raises:
         BitemporalError: Of the class and with the text that the process has raised.
         DeviceError: When memory or shared memory was too small, or a process died.
     """
     try:
-        yield
+        with started_processes_end_with_this_one():
+            yield
     except (ProcessRaisedException, RuntimeError) as error:  # with little shared memory, none can be started
         if known := _known_error(str(error)):
             raise known from error
