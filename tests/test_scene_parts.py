@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from bitemporal.scenes import (
     cut_scene,
     predict_scene,
     prediction,
+    strips,
     threshold,
     threshold_scene,
 )
@@ -38,12 +40,12 @@ from bitemporal.scenes.options import MapOptions
 from bitemporal.scenes.prediction import predict_unless_finished
 from bitemporal.scenes.rasters import check_blocks, new_raster, row_windows, write_cog
 from bitemporal.scenes.registration import estimate_shift
-from bitemporal.scenes.scene import open_scene
+from bitemporal.scenes.scene import Scene, open_scene
 from bitemporal.scenes.sources import file_state, open_source
 from bitemporal.scenes.tiling import Axis, Tiling, axis
 from bitemporal.scenes.values import look, value_range
 from scene_files import LEFT, TOP, UTM, ground, read, write_raster
-from stub_networks import convolutional, pointwise, register_stubs
+from stub_networks import Passes, convolutional, pointwise, register_stubs
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +89,36 @@ def test_a_sum_of_weights_makes_no_probability_above_one(tile, tmp_path):
     assert threshold_scene(tmp_path / "p.tif", tmp_path / "again.tif").car == 1.0
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_as_many_tiles_are_answered_at_once_as_was_asked_for(size, tmp_path):
+    files = [write_raster(tmp_path / f"{n}.tif", ground(0, 40, 300)) for n in "ba"]
+    model = pointwise()
+    passes = Passes(model)
+    predict_scene(NetworkDetector(model), *files, tmp_path / "c.tif", tile=64, overlap=0, batch_size=size)
+    assert len(passes.sizes) > 4
+    assert max(passes.sizes) == 1  # a strip runs along the shorter side: it has one tile
+    square = [write_raster(tmp_path / f"{n}2.tif", ground(0, 300, 300)) for n in "ba"]
+    passes.sizes.clear()
+    predict_scene(NetworkDetector(model), *square, tmp_path / "c2.tif", tile=64, overlap=0, batch_size=size)
+    assert max(passes.sizes) == size
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_files_over_a_network_are_read_by_four_threads(remote, pair, tmp_path, monkeypatch):
+    threads = {}
+
+    class Noted(ThreadPoolExecutor):
+        def __init__(self, most, thread_name_prefix):
+            threads[thread_name_prefix] = most
+            super().__init__(most, thread_name_prefix)
+
+    monkeypatch.setattr(strips, "ThreadPoolExecutor", Noted)
+    monkeypatch.setattr(Scene, "is_remote", property(lambda _: remote))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    predict_scene(NetworkDetector(pointwise(**BRIGHTER)), *pair, tmp_path / "c.tif")
+    assert threads == {"tiles": 4 if remote else 2, "strips": 1}
+
+
 # --- the journal
 
 
@@ -109,6 +141,21 @@ def test_a_journal_takes_over_what_an_earlier_one_noted(shape, tmp_path):
     assert (values[:16] == 0.25).all() and (values[16:32] == 0.75).all() and np.isnan(values[32:]).all()
     assert begin(tmp_path / "j", *shape, key="other").strips == 0
     assert np.isnan(read(tmp_path / "j" / "probability.tif")).all()
+
+
+@pytest.mark.parametrize("damage", ["raster", "notes", "no notes"])
+def test_a_journal_whose_files_are_cut_off_is_begun_anew(damage, tmp_path):
+    journal = begin(tmp_path / "j")
+    journal.write(0, np.full((16, 40), 0.25, np.float32), np.zeros((4, 40), np.float32), Counter())
+    assert begin(tmp_path / "j").strips == 1
+    notes = tmp_path / "j" / "journal.npz"
+    if damage == "no notes":
+        notes.unlink()
+    else:
+        path = notes if damage == "notes" else journal.raster
+        os.truncate(path, path.stat().st_size - 1)
+    assert begin(tmp_path / "j").strips == 0
+    assert np.isnan(read(journal.raster)).all()
 
 
 def test_a_journal_needs_five_bytes_a_pixel(tmp_path, monkeypatch):
