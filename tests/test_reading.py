@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bitemporal.errors import BundleError, DataError
-from bitemporal.reading import read_json, read_yaml, reading
+from bitemporal.reading import json_keys, read_json, read_yaml, reading
 
 
 @pytest.mark.parametrize(
@@ -157,3 +157,9 @@ def test_texts_in_yaml_are_bounded_as_the_values_that_they_may_stand_for(tmp_pat
             read_yaml(path)
     path.write_text("a: 'see [1], {b: [*c]} - and: [[]]'\n")
     assert read_yaml(path) == {"a": "see [1], {b: [*c]} - and: [[]]"}
+
+
+def test_only_objects_have_names(tmp_path):
+    for text, names in (('{"a": 1, "b": 2}', {"a", "b"}), ('["a", "b"]', set()), ('"ab"', set()), ("[{}]", set())):
+        (tmp_path / "x.json").write_text(text)
+        assert json_keys(tmp_path / "x.json") == names

@@ -365,6 +365,62 @@ def test_new_tags_say_what_was_left_out_before_and_now():
     assert "MASK" not in threshold._new_tags({"MASK": "old"}, MapOptions())
 
 
+# --- polygons
+
+
+def polygons_of(folder: Path, crs: str | None = UTM, **options: object):
+    """Of four areas at threshold 0.3: 8 and 2 pixels, and two pixels that meet at a corner."""
+    import geopandas
+
+    values = np.zeros((1, 20, 30), np.float32)
+    values[0, 2:4, 2:6] = [[0.4, 0.5, 0.6, 0.7], [0.4, 0.5, 0.6, 0.9]]
+    values[0, 10, 10:12] = 0.65
+    values[0, 15, 20] = values[0, 16, 21] = 0.31
+    path = write_raster(folder / "p.tif", values, crs=crs)
+    (folder / "a.gpkg").unlink(missing_ok=True)
+    options = {"threshold": 0.3} | options
+    result = threshold_scene(path, folder / "c.tif", polygons=folder / "a.gpkg", **options)
+    table = geopandas.read_file(folder / "a.gpkg", layer="a")
+    assert result.polygons == len(table)
+    return table
+
+
+def test_a_polygon_has_the_numbers_of_its_pixels(tmp_path):
+    table = polygons_of(tmp_path).sort_values("pixels", ascending=False)
+    assert sorted(table.id) == [1, 2, 3, 4]
+    assert list(table.pixels) == [8, 2, 1, 1]
+    assert list(table.area_m2) == pytest.approx([2.0, 0.5, 0.25, 0.25])
+    assert list(table.geometry.area) == pytest.approx(list(table.area_m2))
+    means = [0.575, 0.65, 0.31, 0.31]
+    assert list(table.mean_probability) == pytest.approx(means)
+    assert list(table.max_probability) == pytest.approx([0.9, 0.65, 0.31, 0.31])
+    assert list(table.confidence) == pytest.approx([(mean - 0.3) / 0.7 for mean in means], abs=1e-6)
+    assert table.geometry[table.pixels == 8].iloc[0].bounds == (LEFT + 1, TOP - 2, LEFT + 3, TOP - 1)
+
+
+@pytest.mark.parametrize(
+    ("crs", "area", "kept"),
+    [
+        (UTM, 0.5, 2),
+        (UTM, 0.51, 1),
+        (UTM, 2.0, 1),
+        (UTM, 2.01, 0),
+        (None, 2, 2),
+        (None, 2.1, 1),
+        (None, 8, 1),
+        (None, 9, 0),
+    ],
+)
+def test_the_least_area_is_in_square_metres_or_without_a_place_in_pixels(crs, area, kept, tmp_path):
+    assert len(polygons_of(tmp_path, crs, minimum_area=area)) == kept
+
+
+def test_outlines_follow_the_pixels_unless_they_are_to_be_smooth(tmp_path):
+    (plain,), (smooth,) = (polygons_of(tmp_path, minimum_area=2.0, smooth=smooth).geometry for smooth in (False, True))
+    assert len(plain.exterior.coords) == 5 and len(smooth.exterior.coords) > 5
+    assert smooth.within(plain.buffer(1e-6)) and smooth.area < plain.area
+
+
 # --- grids
 
 
