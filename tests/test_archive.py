@@ -492,6 +492,14 @@ def test_an_item_without_a_tile_is_one_failed_scene(tmp_path):
     assert "'lost' has no tile or no date" in lost.error
 
 
+def test_an_item_without_a_name_has_that_of_its_place(tmp_path):
+    good = [item(year, "T1", f"{year}-01-01", {"visual": f"{year}.tif"}) for year in ("2021", "2018")]
+    bad = [item(None, None, "2020-01-01", {"visual": "x.tif"}) for _ in range(2)]
+    content = {"type": "FeatureCollection", "features": [bad[0], *good, bad[1]]}
+    (tmp_path / "items.json").write_text(json.dumps(content))
+    assert sorted(scene.id for scene in read_manifest(tmp_path / "items.json")) == ["T1", "item-1", "item-4"]
+
+
 def test_what_is_no_manifest(tmp_path):
     with pytest.raises(DataError, match=r"none.csv: no such file"):
         read_manifest(tmp_path / "none.csv")

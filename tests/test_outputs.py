@@ -272,6 +272,17 @@ def test_two_folders_are_swapped_in_one_step(tmp_path, monkeypatch):
     assert not outputs._exchange(tmp_path / "box", tmp_path / "absent")
 
 
+def test_locks_go_after_what_they_guard(tmp_path, monkeypatch):
+    """Or the next run would begin among files that are still there."""
+    removed = []
+    monkeypatch.setattr(outputs, "_remove", removed.append)
+    names = [".a.lock", ".b.1.tmp", ".c.lock", ".d.2.tmp", ".e.lock"]
+    monkeypatch.setattr(outputs, "_unfinished", {tmp_path / name for name in names})
+    remove_unfinished()
+    outputs._publishing.release()
+    assert [path.suffix for path in removed] == [".tmp"] * 2 + [".lock"] * 3
+
+
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_folder_is_replaced_as_a_whole(exchange, tmp_path, monkeypatch):
     if not exchange:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bitemporal.errors import BundleError, DataError
-from bitemporal.reading import json_keys, read_json, read_yaml, reading
+from bitemporal.reading import json_keys, read_json, read_yaml, reading, why
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,11 @@ def test_errors_of_ours_and_faults_of_the_program_pass():
         with pytest.raises(type(error)) as raised, reading("x", DataError, "expected y"):
             raise error
         assert raised.value is error or isinstance(error, StopIteration)
+
+
+@pytest.mark.parametrize(("length", "shown"), [(160, "c" * 160), (161, "c" * 160 + "...")])
+def test_the_reason_is_cut_after_160_characters(length, shown):
+    assert why(ValueError("c" * length)) == shown
 
 
 def test_the_reason_is_one_line_of_printable_text_of_bounded_length():

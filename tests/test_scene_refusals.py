@@ -16,10 +16,10 @@ from rasterio.windows import Window
 from bitemporal.errors import DataError, OptionError, OutputError
 from bitemporal.imagery import LabelOptions
 from bitemporal.inference import NetworkDetector
-from bitemporal.scenes import TileOptions, cut_scene, kinds, predict_scene, threshold_scene
+from bitemporal.scenes import TileOptions, cut_scene, kinds, predict_scene, radiometry, threshold_scene
 from bitemporal.scenes.bands import StatedBand
 from bitemporal.scenes.exclusion import RasterOnGrid
-from bitemporal.scenes.geography import hectares
+from bitemporal.scenes.geography import _keeps_areas, hectares
 from bitemporal.scenes.geometry import Grid
 from bitemporal.scenes.grids import common_grid
 from bitemporal.scenes.options import MapOptions
@@ -127,6 +127,20 @@ def test_dates_with_too_few_valid_pixels_cannot_be_registered(tmp_path):
     dates = [date(tmp_path / f"{name}.tif", array, name, nodata=0) for name in ("before", "after")]
     with pytest.raises(DataError, match="too few valid pixels"):
         estimate_shift(*dates)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "option"),
+    [
+        (((0.5, 1.0),) * 3, "--before-scaling 0.5,1 (before_scaling=(0.5, 1))"),
+        (((0.5, 1.0), (0.5, 1.0), (0.25, 1.0)), "--before-scaling 0.5,1,0.5,1,0.25,1 "),
+    ],
+)
+def test_the_option_of_a_scaling_states_each_channel_only_where_they_differ(scaling, option, tmp_path):
+    assert radiometry._option("before", scaling).startswith(option)
+    path = write_raster(tmp_path / "a.tif", ground(0, 9, 9).astype(np.uint16))
+    numbers = tuple(map(float, option.split()[1].split(",")))
+    assert open_source(path, "before", scaling=numbers).scaling == scaling
 
 
 # --- outputs and options
@@ -316,6 +330,13 @@ def test_smooth_shapes_are_valid_and_about_as_large():
         smooth = _smoothed(shape)
         assert smooth.is_valid
         assert smooth.area == pytest.approx(shape.area, rel=0.2)
+
+
+@pytest.mark.parametrize(("left", "kept"), [(250_000, True), (-550_000, False)])
+def test_a_projection_is_judged_in_the_middle_of_the_scene(left, kept):
+    """500 km of UTM: areas are true to 1 % next to its meridian at 500,000 m, and not 1,000 km from it."""
+    grid = Grid(CRS.from_string(UTM), Affine(500, 0, left, 0, -500, 4_000_000), 1000, 10)
+    assert _keeps_areas(grid) == kept
 
 
 def test_areas_of_images_without_a_place_are_unknown():
