@@ -6,6 +6,7 @@
 import csv
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bitemporal.cli.main import main
 from bitemporal.datasets.catalog import read_catalog
+from bitemporal.datasets.unpack import safe_extract
 from bitemporal.evaluation.results import read_result
 from bitemporal.evaluation.scores import read_confusions
 from bitemporal.imagery.decode import decode
@@ -25,7 +28,7 @@ from bitemporal.models import create_model
 from bitemporal.models.any_encoder import read_weights
 from bitemporal.pairs.partition import read_partition
 from bitemporal.pairs.split_lists import read_stated
-from bitemporal.report.reading import read_curve
+from bitemporal.report.reading import read_cars, read_curve, read_kept, read_run
 from bitemporal.run.fit import read_checkpoint as read_stage
 from bitemporal.run.recipe import TrainRecipe
 
@@ -139,7 +142,66 @@ def _all(folder: Path) -> Iterator[tuple[str, Reader]]:
         image = folder / f"image.{ending}"
         Image.fromarray(pixels).save(image)
         yield image.name, Reader(image, lambda path: decode(path))
+    for method in ("tiff_deflate", "tiff_lzw", "jpeg", "packbits"):
+        image = folder / f"{method}.tif"
+        Image.fromarray(pixels).save(image, compression=method)
+        yield image.name, Reader(image, lambda path: decode(path))
+    yield from _archives(folder)
+    yield from _of_a_run(folder / "whole")
     yield from _of_scenes(folder)
+
+
+def _archives(folder: Path) -> Iterator[tuple[str, Reader]]:
+    """Archives of data sets."""
+    content = folder / "content"
+    (content / "A").mkdir(parents=True, exist_ok=True)
+    (content / "A" / "a.txt").write_text("a" * 100)
+
+    def unpack(path: Path) -> None:
+        try:
+            safe_extract(path, folder / "unpacked")
+        finally:
+            shutil.rmtree(folder / "unpacked", ignore_errors=True)
+
+    for kind, ending in (
+        ("zip", "zip"),
+        ("tar", "tar"),
+        ("gztar", "tar.gz"),
+        ("bztar", "tar.bz2"),
+        ("xztar", "tar.xz"),
+    ):
+        archive = Path(shutil.make_archive(str(folder / "archive"), kind, content))
+        assert archive.name == f"archive.{ending}"
+        yield archive.name, Reader(archive, unpack)
+
+
+def _of_a_run(folder: Path) -> Iterator[tuple[str, Reader]]:
+    """Every file of a distilled run, which a report reads together."""
+    pairs, run, rng = folder / "pairs", folder / "run", np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 3), ("test", 3)):
+        for number in range(count):
+            label = np.zeros((32, 32), np.uint8)
+            label[: 4 * (number % 3) + 1, :20] = 255
+            images = {"A": rng.integers(0, 255, (32, 32, 3), np.uint8), "label": label}
+            for name, array in {**images, "B": 255 - images["A"]}.items():
+                (pairs / split / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(pairs / split / name / f"{number}.png")
+    words = (
+        f"distill --model test_fc --data {pairs} --out {run} --max-steps 1 --batch-size 2 --crop-size 32 --workers 0"
+    )
+    if not run.exists():
+        assert main([*words.split(), "--quiet"]) == 0
+    for file in sorted(run.rglob("*")):
+        if file.suffix in (".csv", ".json", ".yaml"):
+            yield f"run: {file.relative_to(run)}", Reader(file, lambda _: _read_run(run))
+
+
+def _read_run(run: Path) -> None:
+    read = read_run(run)
+    read_cars(read.folder)
+    for stage in read.folder.finished_stages():
+        read_kept(read.folder, stage)
+        read_curve(read.folder.stage(stage).metrics)
 
 
 def _bundle(folder: Path) -> None:
@@ -197,9 +259,29 @@ def _of_scenes(folder: Path) -> Iterator[tuple[str, Reader]]:
                 date.read_overview(32)
 
     yield "raster", Reader(raster, scene)
+    yield from _of_journal(folder / "work")
     grid = Grid(rasterio.crs.CRS.from_epsg(32649), transform, 32, 32)
     shapes = geopandas.GeoDataFrame(geometry=[shapely.box(480000, 2559990, 480010, 2560000)], crs="EPSG:32649")
     for ending in ("geojson", "gpkg", "parquet", "shp"):
         area = folder / f"area.{ending}"
         shapes.to_parquet(area) if ending == "parquet" else shapes.to_file(area)
         yield area.name, Reader(area, lambda path: PolygonsOnGrid(path, grid, "within"))
+
+
+def _of_journal(folder: Path) -> Iterator[tuple[str, Reader]]:
+    """The state of an unfinished scene; one that is damaged is begun anew."""
+    import rasterio
+
+    from bitemporal.scenes.journal import Journal
+
+    folder.mkdir(exist_ok=True)
+    journal = Journal.__new__(Journal)
+    journal.folder, journal.raster, journal.key = folder, folder / "probability.tif", "key"
+    profile = {"driver": "GTiff", "width": 32, "height": 32, "count": 1, "dtype": "float32", "tiled": True}
+    with rasterio.open(journal.raster, "w", blockxsize=16, blockysize=16, **profile) as file:
+        file.write(np.zeros((1, 32, 32), np.float32))
+    notes = folder / "journal.npz"
+    np.savez(notes, key="key", strips=1, carried=np.zeros((2, 32), np.float32), tallies=json.dumps({"done": 1}))
+    assert journal._resume()
+    for file in (journal.raster, notes):
+        yield f"journal: {file.name}", Reader(file, lambda _: journal._resume())

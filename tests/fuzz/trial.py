@@ -1,6 +1,7 @@
 """Tries damaged files on the readers: nothing but errors of ours that name the file, in bounded time and memory."""
 
 import random
+import resource
 import signal
 import sys
 import time
@@ -14,8 +15,11 @@ from readers import Reader, damaged, readers
 
 from bitemporal.errors import BitemporalError
 
-_SECONDS = 20
-"""A reader that takes longer hangs."""
+_SECONDS = 5
+"""Of the processor; a reader that takes longer hangs."""
+
+_MEMORY = 2 * 2**30
+"""Bytes that a reader may ask for; the limits of headers are 1.5 GB."""
 
 
 class Hangs(Exception):
@@ -23,17 +27,32 @@ class Hangs(Exception):
 
 
 @contextmanager
-def _in_time() -> Iterator[None]:
+def _bounded() -> Iterator[None]:
+    """Let this process take no more time and memory than a reader may."""
+
     def late(*_: object) -> None:
         raise Hangs
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(_SECONDS)
+    before = signal.signal(signal.SIGPROF, late)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + _MEMORY, limits[1]))
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        signal.signal(signal.SIGPROF, before)
+
+
+def _is_hungry(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, is that of memory that was not given."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def fault(reader: Reader, content: bytes) -> str | None:
@@ -41,10 +60,12 @@ def fault(reader: Reader, content: bytes) -> str | None:
     whole = reader.file.read_bytes()
     reader.file.write_bytes(content)
     try:
-        with _in_time(), warnings.catch_warnings():
+        with _bounded(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader.read(reader.file)
     except BitemporalError as error:
+        if _is_hungry(error):
+            return f"takes more than {_MEMORY / 2**30:g} GiB: {error}"
         named = reader.file.name in str(error) or reader.file.parent.name in str(error)
         return None if named else f"does not name the file: {error}"
     except Exception as error:

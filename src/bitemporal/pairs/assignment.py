@@ -91,7 +91,12 @@ def _says_nothing(line: str, number: int) -> bool:
     return line.startswith(_COMMENTS) or (number == 0 and bool(words & HEADER_WORDS))
 
 
+_LONGEST_NAME = 255
+"""Characters that the name of a file may have."""
+
+
 def _missing(one: SplitList, names: list[str], found: bool) -> FileFault:
+    names = [f"{name[:100]}..." if len(name) > _LONGEST_NAME else name for name in names]
     if not names:
         return FileFault(one.path, "names no pair", "write one stem or file name per line, or remove the file")
     if not found:
