@@ -90,7 +90,10 @@ def find_layout(
             "folders=('A', 'B', 'label') (--folders A,B,label)"
         )
     options = ReadingOptions(folders, Suffixes.of_option(suffixes), None if splits is None else Path(splits))
-    layout = _find(Level.of(root), options, _DEPTH)
+    try:
+        layout = _find(Level.of(root), options, _DEPTH)
+    except _HalfError as error:
+        raise DataError(f"{error}{how_to_cut(Level.of(root))}") from error
     if layout is None:
         raise DataError(nothing_found(Level.of(root), options) + _above(root, options) + how_to_cut(Level.of(root)))
     lists = read_lists(layout.lists) if splits is None else read_stated(splits)
@@ -209,7 +212,7 @@ def _split_folders(level: Level, options: ReadingOptions) -> Layout | None:
     if not known and len(found) < 2:
         return None  # one folder with pairs is a folder around the data, not a split
     for name in empty:
-        raise _HalfError(half_a_split(Level.of(level.path / name), options) + how_to_cut(level))
+        raise _HalfError(half_a_split(Level.of(level.path / name), options))
     table = level.path / SPLITS_CSV
     layout = Layout(level.path, {}, lists=[table] if SPLITS_CSV in level.files and not options.lists else [])
     names: dict[str, str] = {}
