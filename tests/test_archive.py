@@ -27,6 +27,7 @@ from bitemporal.scenes.kinds import STATUS
 from bitemporal.scenes.manifest import SceneFiles, read_manifest
 from bitemporal.scenes.options import SceneOptions
 from bitemporal.scenes.status import SceneStatus, StatusTable
+from remedies import follow_tools
 from scene_files import ground, write_raster
 from small_disk import grow, small_disk
 
@@ -342,8 +343,11 @@ def test_paths_as_windows_writes_them(tmp_path):
 
 def test_a_manifest_in_another_encoding_says_how_to_save_it(tmp_path):
     (tmp_path / "m.csv").write_bytes("id,before,after\none,zürich.tif,a.tif\n".encode("cp1252"))
-    with pytest.raises(DataError, match=r"neither UTF-8 nor UTF-16.*save it as `CSV UTF-8`"):
+    with pytest.raises(DataError, match=r"neither UTF-8 nor UTF-16.*save it as `CSV UTF-8`") as refused:
         read_manifest(tmp_path / "m.csv")
+    follow_tools(str(refused.value))
+    (scene,) = read_manifest(tmp_path / "m-utf8.csv")
+    assert scene.before == (str(tmp_path / "zürich.tif"),)
 
 
 def test_capitals_in_the_columns_of_a_parquet_file(tmp_path):

@@ -85,6 +85,18 @@ def test_positional_arguments_may_stand_in_the_file_of_options(command, content,
     assert "no such" not in word or str(tmp_path) in error
 
 
+def test_a_file_of_options_may_be_utf_16_and_else_says_how_to_save_it(tmp_path, capsys):
+    text = "path: none  # Zürich"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "o.yaml").write_bytes(text.encode(encoding))
+        assert main(["data", "check", "--config", str(tmp_path / "o.yaml")]) == 1
+        assert "none: no such folder" in capsys.readouterr().err
+    (tmp_path / "o.yaml").write_bytes(text.encode("cp1252"))
+    with pytest.raises(SystemExit):
+        main(["data", "check", "--config", str(tmp_path / "o.yaml")])
+    assert "its text is not UTF-8, at byte 15: save it as UTF-8" in capsys.readouterr().err
+
+
 def test_positional_arguments_on_the_command_line_come_first(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("options.yaml").write_text("shell: zsh")

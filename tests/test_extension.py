@@ -1,6 +1,7 @@
 """More steps for a run that has been started with fewer."""
 
 import csv
+import json
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from bitemporal.errors import BundleError, RecipeError
 from bitemporal.inference.bundle import read_description
 from bitemporal.run import fit, stages
 from bitemporal.run.stages import DistillationRun
-from remedies import follow_options
+from remedies import follow_commands, follow_options
 from test_pipeline import SHORT, distill, fingerprint
 from test_pipeline import arguments as words_of_distill
 from test_training import Crash, assert_equal, distill_recipe, recipe, scored, weights
@@ -168,6 +169,34 @@ def test_student_and_control_are_extended_together_and_others_not_behind_their_b
     assert read_description(tmp_path / "run/teacher-small/bundle")["metadata"]["steps"] == 3
     with pytest.raises(BundleError, match="stage teacher-small has not been trained to its end"):
         run(student_steps=4, teacher_steps=5, stages="student")()
+
+
+def test_scores_from_before_an_extension_are_said_to_be_earlier(tiny_pairs, tmp_path, monkeypatch, capsys):
+    steps = {"max_steps": 2, "teacher_steps": 2, "student_steps": 2}
+    place = tmp_path / "run"
+    DistillationRun(distill_recipe(tiny_pairs, place, **steps), QUIET)()
+    shutil.copytree(place, tmp_path / "other")
+    both = ["compare", str(place), str(tmp_path / "other"), "--json"]
+
+    def earlier() -> str:
+        """What compare and report say alike."""
+        capsys.readouterr()
+        assert main(both) == 0
+        out, err = capsys.readouterr()
+        assert main(["report", str(place), "--json"]) == 0
+        reported = capsys.readouterr()
+        said = [line for line in json.loads(reported.out)["warnings"] if "earlier state" in line]
+        assert json.loads(out)["earlier_states"] == said and all(line in err and line in reported.err for line in said)
+        assert ("earlier state" in (place / "report.html").read_text()) is bool(said)
+        return "".join(said)
+
+    assert not earlier()
+    DistillationRun(distill_recipe(tiny_pairs, place, **steps | {"student_steps": 4}, stages="student"), QUIET)()
+    text = earlier()
+    assert "the scores of student are of an earlier state" in text
+    (command,) = follow_commands(text)  # which trains the control as long, and reaches the verdict
+    assert "--stages" in command
+    assert not earlier()
 
 
 def test_a_length_by_default_and_the_same_one_stated_are_equal(tiny_pairs, tmp_path):

@@ -1,5 +1,6 @@
 """The one boundary where a damaged file becomes an error of ours that names it; the content of JSON and YAML."""
 
+import codecs
 import json
 import zipfile
 from collections.abc import Iterator
@@ -130,7 +131,12 @@ def read_yaml(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
         yaml.YAMLError: When it is no YAML.
         RecursionError: When it is far too deep.
     """
-    loader = yaml.SafeLoader(_bytes_of(path, _MOST_YAML_BYTES).decode("utf-8-sig"))
+    raw = _bytes_of(path, _MOST_YAML_BYTES)
+    try:
+        text = raw.decode("utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"its text is not UTF-8, at byte {error.start}: save it as UTF-8") from error
+    loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:

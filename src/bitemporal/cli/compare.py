@@ -1,6 +1,8 @@
 """``bitemporal compare``."""
 
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from bitemporal import evaluation
@@ -10,8 +12,9 @@ from bitemporal.evaluation.comparison import COMPARISON
 from bitemporal.evaluation.results import counts_file
 from bitemporal.outputs import Output, check_outputs, write_json
 from bitemporal.run.folder import RunFolder
-from bitemporal.run.scores import check_run, how_to_score, read_scores
+from bitemporal.run.scores import check_run, earlier_states, how_to_score, read_scores
 from bitemporal.tables import print_table
+from bitemporal.texts import harmless
 
 
 def compare(
@@ -33,6 +36,9 @@ def compare(
         overwrite: Also replace a file that is not an earlier comparison; never a result that is read.
     """
     found = _read(results)
+    earlier = list(_earlier_states(results, found))
+    for told in earlier:
+        print(f"warning: {harmless(told)}", file=sys.stderr)
     if len(found) < 2:
         raise OptionError(f"results: found {len(found)}, expected at least two: files, or run folders")
     if output is not None:
@@ -44,9 +50,21 @@ def compare(
         print_table(table)
         print()
     if output is not None:
-        write_json(output, comparison.to_json())
+        write_json(output, comparison.to_json() | {"earlier_states": earlier})
         print(f"written to {output}")
-    return Outcome(comparison.to_json())
+    return Outcome(comparison.to_json() | {"earlier_states": earlier})
+
+
+def _earlier_states(places: list[str], results: list[evaluation.Result]) -> Iterator[str]:
+    """What is said of results in runs whose networks were trained further since."""
+    of_runs: dict[Path, dict[str, evaluation.Result]] = {}
+    for result in results:
+        run = None if result.file is None else RunFolder.of_scores(result.file)
+        if run is not None and result.file is not None:
+            of_runs.setdefault(run.path, {})[result.file.stem] = result
+    given = {Path(place).absolute(): RunFolder(place) for place in places}  # named as they were
+    for path, own in of_runs.items():
+        yield from filter(None, [earlier_states(given.get(path, RunFolder(path)), own)])
 
 
 def _read(places: list[str]) -> list[evaluation.Result]:

@@ -21,6 +21,7 @@ from bitemporal.method.car import CarPartition
 from bitemporal.outputs import check_outputs, locked
 from bitemporal.pairs import PairFolder, PairOptions, check_pairs
 from bitemporal.run.folder import RunFolder
+from bitemporal.run.scores import WEIGHTS_DIGEST
 from bitemporal.tables import print_table
 
 if TYPE_CHECKING:
@@ -209,13 +210,19 @@ def _describe(source: str) -> dict[str, Any]:
     if not (folder / "bundle.json").is_file():
         return {"name": folder.stem if _is_raster(source) else folder.resolve().name}
     from bitemporal.inference.bundle import ORIGIN, ORIGIN_PARTITION_BUNDLE, read_description
+    from bitemporal.inference.digests import weights_digest
 
     network = description = read_description(folder)
     if description["kind"] == ORIGIN_PARTITION_BUNDLE:
         network = read_description(folder / ORIGIN)
     metadata = network.get("metadata", {})
     stage = metadata.get("stage", "") if network is description else "o-p"
-    return {"name": f"{network['model']} {stage}".strip(), "seed": metadata.get("seed"), "model": network["model"]}
+    return {
+        "name": f"{network['model']} {stage}".strip(),
+        "seed": metadata.get("seed"),
+        "model": network["model"],
+        WEIGHTS_DIGEST: weights_digest(description),
+    }
 
 
 def _checked(

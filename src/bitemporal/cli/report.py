@@ -38,4 +38,4 @@ def report(
     for warning in said:
         print(warning.message, file=sys.stderr)
     print(written)
-    return Outcome({"report": written})
+    return Outcome({"report": written, "warnings": [str(warning.message) for warning in said]})

@@ -70,6 +70,14 @@ def check_digest(description: Mapping[str, Any], folder: Path, name: str) -> Non
                 raise ValueError(f"its SHA-256 is {found}, and in {DESCRIPTION} {expected}: it is damaged")
 
 
+def weights_digest(description: Mapping[str, Any]) -> str:
+    """One digest of all weights of a bundle, by which a later state of it is known; empty where it has none."""
+    digests = description.get(_DIGESTS)
+    weights = [(name, digests[name]) for name in sorted(digests) if name != DESCRIPTION] if digests else []
+    own = [(name, digest) for name, digest in weights if name.endswith(".safetensors")]
+    return hashlib.sha256(json.dumps(own).encode()).hexdigest() if own else ""
+
+
 def _of_description(description: Mapping[str, Any]) -> str:
     content = {name: value for name, value in description.items() if name != _DIGESTS}
     return hashlib.sha256(json.dumps(without_nan(content), sort_keys=True).encode()).hexdigest()

@@ -43,7 +43,7 @@ def write_report(
         overwrite: Also replace a file that is not an earlier report.
 
     Returns:
-        The file. If pairs cannot be shown, the file and a warning say why.
+        The file. If pairs cannot be shown, or scores are of an earlier state of the run, the file and a warning say so.
 
     Raises:
         DataError: When the run has no verdict yet, or a file cannot be read.
@@ -61,6 +61,8 @@ def write_report(
     text = environment.from_string(template).render(sections(finished), gallery=cards, gallery_missing=missing)
     with replacing(target) as temporary:
         temporary.write_text(harmless(text), encoding="utf-8", errors="replace")  # file names need not be valid text
+    if finished.earlier:
+        warnings.warn(finished.earlier, UserWarning, stacklevel=2)
     if missing:
         reason = f"{target}: shows no pictures: {missing}".encode(errors="backslashreplace").decode()
         warnings.warn(reason, UserWarning, stacklevel=2)

@@ -16,7 +16,7 @@ from bitemporal.reading import reading
 from bitemporal.remedies import as_typed
 from bitemporal.run.folder import CONTROL, O_P, ORIGIN, RunFolder, StageFolder
 from bitemporal.run.networks import check_registered
-from bitemporal.run.scores import check_run, how_to_score, is_distillation, read_scores
+from bitemporal.run.scores import check_run, earlier_states, how_to_score, is_distillation, read_scores
 
 _CURVES = ("step", "loss", "val_miou")
 
@@ -34,6 +34,7 @@ class FinishedRun:
         summaries: All metrics of each detector, with intervals.
         comparison: The detectors compared; ``None`` without results.
         teachers: Parts that have a teacher in Origin-Partition; ``None`` where no bundle is left to tell.
+        earlier: What is said of scores of an earlier state of the run; empty where all are of the present one.
     """
 
     folder: RunFolder
@@ -44,6 +45,7 @@ class FinishedRun:
     summaries: dict[str, dict[str, Any]]
     comparison: Comparison | None
     teachers: tuple[str, ...] | None
+    earlier: str = ""
 
     @property
     def any_result(self) -> Result:
@@ -89,6 +91,7 @@ def read_run(path: str | os.PathLike[str]) -> FinishedRun:
         {name: result.summary(intervals=True) for name, result in results.items()},
         compare(list(results.values()), results[CONTROL].name if CONTROL in results else None) if results else None,
         _teachers(folder, parts),
+        earlier_states(folder, results),
     )
 
 

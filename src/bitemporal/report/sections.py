@@ -72,6 +72,7 @@ def _of_scores(run: FinishedRun, comparison: Comparison) -> dict[str, Any]:
         "title": f"{run.recipe['model']} on {first.protocol.data}",
         "verdict": verdict_sentence(comparison, student.name if student else STUDENT),
         "optimistic": run.split == "val",
+        "earlier": run.earlier,
         "protocol": first.protocol,
         "description": comparison.description,
         "partition": first.evaluation.partition.describe(),

@@ -2,17 +2,23 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from bitemporal.errors import DataError
+from bitemporal.errors import BundleError, DataError
 from bitemporal.evaluation import Result, read_result
 from bitemporal.files import not_there
+from bitemporal.inference.digests import DESCRIPTION, weights_digest
 from bitemporal.pairs import PairOptions
 from bitemporal.pairs.partition import read_partition
+from bitemporal.reading import read_json, reading
 from bitemporal.remedies import as_option, as_typed
 from bitemporal.run.folder import DETECTORS, ORIGIN, RunFolder
 from bitemporal.run.networks import recorded_module
-from bitemporal.run.recipe import read_yaml
+from bitemporal.run.recipe import STAGES, read_yaml
+
+WEIGHTS_DIGEST = "weights_sha256"
+"""Name, among what results say of their origin, of the digest of the weights that were scored."""
 
 _SPLITS = ("test", "val")
 """Splits that a run is scored on, the one that its verdict is about first."""
@@ -29,6 +35,29 @@ def read_scores(run: RunFolder) -> dict[str, dict[str, Result]]:
         for split in _SPLITS
     }
     return {split: results for split, results in found.items() if results}
+
+
+def earlier_states(run: RunFolder, results: Mapping[str, Result]) -> str:
+    """What is said of results that are of an earlier state of their networks; empty where all are of the present one.
+
+    Args:
+        run: The run.
+        results: Results by detector. Those of earlier versions do not tell.
+    """
+    earlier = []
+    for name, result in results.items():
+        then, path = result.origin.get(WEIGHTS_DIGEST), run.stage(name).bundle / DESCRIPTION
+        if then and path.is_file():
+            with reading(path, BundleError, "expected the description of a bundle; train the stage anew"):
+                now = weights_digest(dict(read_json(path)))
+            earlier += [name] if now and now != then else []
+    if not earlier:
+        return ""
+    names = " and ".join(earlier)
+    return (
+        f"{run.path}: the scores of {names} are of an earlier state of the run, which was trained further since; "
+        f"{how_to_score(run)}"
+    )
 
 
 def check_run(run: RunFolder) -> dict[str, Any]:
@@ -57,7 +86,8 @@ def how_to_score(run: RunFolder) -> str:
     imported = [as_option("import", module)] if module else []
     if is_distillation(recipe):
         begun = f"bitemporal distill --config {as_typed(run.recipe)} --out {as_typed(run.path)}"
-        command = " ".join([begun, *imported])
+        all_stages = [] if "verdict" in str(recipe.get("stages")) else [as_option("stages", STAGES)]
+        command = " ".join([begun, *all_stages, *imported])
         return f"finish the run: `{command}` reaches its verdict"
     rows = read_partition(run.partition) if run.partition.is_file() else []
     labelled = {row.split for row in rows if not math.isnan(row.car)}

@@ -18,11 +18,13 @@ from bitemporal.evaluation import (
 )
 from bitemporal.inference import load
 from bitemporal.inference.bundle import read_description, save_origin_partition
+from bitemporal.inference.digests import weights_digest
 from bitemporal.metrics import MAIN_METRICS
 from bitemporal.outputs import write_json
 from bitemporal.run.data import VAL, RunData
 from bitemporal.run.folder import CONTROL, DETECTORS, O_P, ORIGIN, STUDENT, RunFolder, StageFolder, teacher_stage
 from bitemporal.run.recipe import DistillRecipe
+from bitemporal.run.scores import WEIGHTS_DIGEST
 from bitemporal.tables import make_table, per_cent, print_table
 
 _PAIRS_SHOWN = 6
@@ -57,7 +59,8 @@ def reach_verdict(
     for name in trained:  # one after the other: large networks do not fit into memory all at once
         for split in dict.fromkeys((VAL, data.scored_split)):  # on val too, where thresholds may be chosen
             scores = evaluate(load(run.stage(name).bundle), data.folder, data.pairs[split], data.partition, split=split)
-            results[name] = scores.named(name, _seed(run, name, recipe), model=recipe.model)
+            digest = weights_digest(read_description(run.stage(name).bundle))
+            results[name] = scores.named(name, _seed(run, name, recipe), model=recipe.model, **{WEIGHTS_DIGEST: digest})
             results[name].write(run.scores(split, name), overwrite)
     shown = {name: load(run.stage(name).bundle) for name in trained if name in (ORIGIN, STUDENT)}
     pairs = spread_by_car(data.folder, data.pairs[data.scored_split], _PAIRS_SHOWN)

@@ -2,6 +2,9 @@
 
 import csv
 import io
+import json
+import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ import pyarrow.parquet
 from bitemporal.errors import DataError
 from bitemporal.files import text_of
 from bitemporal.reading import reading
+from bitemporal.remedies import free_name
 
 COLUMNS = ("before", "after")
 """Columns that a manifest needs; capitals do not matter."""
@@ -61,8 +65,15 @@ def read_rows(file: Path) -> list[Row]:
                 Row(dict(zip(names, row.values(), strict=True)), f"row {number}")
                 for number, row in enumerate(table.to_pylist(), start=1)
             ]
-    with reading(file, DataError, "expected a table as text in UTF-8: save it as `CSV UTF-8`"):
+    with reading(file, DataError, f"expected a table as text in UTF-8: save it as `CSV UTF-8`{_conversion(file)}"):
         return _read_csv(file)
+
+
+def _conversion(file: Path) -> str:
+    """The command that writes a table of Windows-1252, as older spreadsheets do, in UTF-8."""
+    source, target = (json.dumps(os.fspath(path)) for path in (file, free_name(file.with_stem(f"{file.stem}-utf8"))))
+    code = f'from pathlib import Path; Path({target}).write_text(Path({source}).read_text("cp1252"), "utf-8")'
+    return f", or, if a Windows program wrote it, `python -c {shlex.quote(code)}` converts it"
 
 
 def _read_csv(file: Path) -> list[Row]:
