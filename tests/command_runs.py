@@ -126,6 +126,8 @@ def _answer_signals_from_the_first_moment() -> None:
     """Python's own answers, before the command has its own, are not what is tried."""
     ours = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    for number in ours:  # a shell lets what it starts in the background ignore Ctrl-C, and so do commands
+        signal.signal(number, signal.SIG_DFL)
     answer = signals.answer_signals
 
     def answer_and_listen() -> None:
@@ -147,7 +149,10 @@ def _stand_in_for_what_is_large(folder: Path) -> None:
             return type("Info", (), {"sha": "a" * 40})()
 
     def snapshot(*_: object, local_dir: Path, **__: object) -> None:
-        shutil.copytree(folder / "pairs", local_dir, dirs_exist_ok=True)
+        for path in (folder / "pairs").rglob("*.png"):
+            target = local_dir / path.relative_to(folder / "pairs")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
 
     huggingface_hub.HfApi, huggingface_hub.snapshot_download = Hub, snapshot
     card = catalog.dataset_card("jl1-cd")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from command_runs import COMMANDS, Run, content, fresh, import_everything, make_inputs, start
+from small_disk import grow, small_disk
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="signals, and processes that are waited for")
 
@@ -115,3 +116,21 @@ def test_every_command_ends_by_every_signal_at_any_moment(name, inputs, tmp_path
         os.environ.get("BITEMPORAL_KILLS", "3")
     )
     check_ended(name, inputs, tmp_path, [(number, chance.random(), chance.random() < 0.5) for number in signals])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("free", [20_000, 400_000])
+@pytest.mark.parametrize("name", ["reproduce", "download"])
+def test_a_command_on_a_full_disk_ends_in_a_line_and_resumes_with_space(name, free, inputs, tmp_path):
+    undisturbed, folder = fresh(inputs, tmp_path / "undisturbed"), fresh(inputs, tmp_path / "small")
+    run(name, undisturbed)
+    expected = content(undisturbed)
+    free = min(free, sum(map(len, expected.values())) // 2)
+    with small_disk(folder / "out", free):
+        process = start(name, folder)
+        code, said = process.end(300), process.said()
+        assert code == 1 and "Traceback" not in said, said
+        assert "No space left" in said.splitlines()[-1], said
+        grow(folder / "out", 2**28)
+        run(name, folder)
+        assert content(folder) == expected

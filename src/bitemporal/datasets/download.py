@@ -4,6 +4,7 @@ Files are gathered in ``TARGET.download`` next to the target, where the next cal
 target itself appears at once, complete, arranged as ``SPLIT/{A,B,label}``.
 """
 
+import errno
 import hashlib
 import http
 import json
@@ -23,7 +24,7 @@ from bitemporal.datasets.layout import SplitFolders, compare_with_card, find_spl
 from bitemporal.datasets.unpack import archive_stem, check_space, is_archive, safe_extract
 from bitemporal.errors import DataError, DownloadError, OptionError, OutputError
 from bitemporal.imagery.training_images import SOURCE
-from bitemporal.outputs import NEW_FOLDER, Output, check_outputs, locked
+from bitemporal.outputs import NEW_FOLDER, Output, check_outputs, locked, unwritable
 from bitemporal.pairs.listing import is_litter
 
 Progress = Callable[[str, int, int | None], None]
@@ -54,7 +55,7 @@ def download(
 
     Raises:
         OptionError: When no data set has that name, or it has no revisions.
-        OutputError: When the target holds something.
+        OutputError: When the target holds something, or the disk is full.
         DownloadError: When the data set must be fetched by hand, cannot be reached, fails its checksum, is refused by
             ``safe_extract``, or holds no folders that look like pairs; the text says what is kept and what to do.
     """
@@ -134,6 +135,8 @@ def _fetch(
     except DownloadError:
         raise
     except Exception as error:  # what the hub client's transport raises differs from release to release
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise unwritable(staging, error) from error  # what is there is kept, and the same command resumes
         reason = str(error).strip().split("\n")[0]
         kept = (
             f"What was downloaded is kept in {staging}; repeat the command to resume." if _holds_data(staging) else ""
