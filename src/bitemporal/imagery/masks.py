@@ -18,6 +18,7 @@ from bitemporal.imagery.decode import decode
 from bitemporal.imagery.decoded import BANDS, Decoded, FileFault
 from bitemporal.imagery.marks import THRESHOLD, as_threshold
 from bitemporal.imagery.opening import open_dataset
+from bitemporal.imagery.with_pillow import open_with_pillow
 from bitemporal.reading import reading
 from bitemporal.remedies import as_typed
 
@@ -136,10 +137,11 @@ def noted_threshold(path: Path) -> float | None:
     Raises:
         DataError: When the file cannot be read.
     """
-    with reading(path, DataError, "expected a mask"):
-        if path.suffix.lower() == ".png":
-            with Image.open(path) as image:
+    if (image := open_with_pillow(path)) is not None:
+        with image:
+            if image.format == "PNG":
                 return as_threshold(str(image.info.get(THRESHOLD, "")))
+    with reading(path, DataError, "expected a mask"):
         if path.suffix.lower() in (".tif", ".tiff"):
             with open_dataset(path) as dataset:
                 return as_threshold(dataset.tags().get(THRESHOLD))
