@@ -30,18 +30,31 @@ def harmless(text: str, lines: bool = True) -> str:
     return text.translate(_ESCAPES_IN_LINES if lines else _ESCAPES)
 
 
-def as_cell(text: str) -> str:
-    """Text as a cell of a CSV file that a spreadsheet may open: what it would run gets a ``'`` in front.
+_ESCAPED = "\\"
+"""After a ``'``, it begins a cell whose control characters are written as their escapes."""
 
-    So does what begins with ``'`` and would be read as such a cell; ``from_cell`` gives every text back.
+_QUOTED = (*_FORMULA, _ESCAPED, "'")
+_ESCAPE = re.compile(r"\\(\\|[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4})")
+_LETTERS = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
+
+
+def as_cell(text: str) -> str:
+    r"""Text as a cell of a CSV file that a terminal may show and a spreadsheet open.
+
+    What a spreadsheet would run gets a ``'`` in front. Characters that act on a terminal become their escapes, after
+    ``'\``. So does what begins with ``'`` and would be read as such a cell; ``from_cell`` gives every text back.
     """
-    is_quoted = text.startswith("'") and text[1:].startswith((*_FORMULA, "'"))
+    if any(ord(letter) in _ESCAPES for letter in text):
+        return f"'{_ESCAPED}" + text.replace("\\", "\\\\").translate(_ESCAPES)
+    is_quoted = text.startswith("'") and text[1:].startswith(_QUOTED)
     return f"'{text}" if is_quoted or text.startswith(_FORMULA) else text
 
 
 def from_cell(cell: str) -> str:
     """The text of a cell that ``as_cell`` wrote, or that a person wrote without the ``'``."""
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith((*_FORMULA, "'")) else cell
+    if cell.startswith(f"'{_ESCAPED}"):
+        return _ESCAPE.sub(lambda escape: _LETTERS.get(escape[1]) or chr(int(escape[1][1:], 16)), cell[2:])
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_QUOTED) else cell
 
 
 _COLOURS = re.compile(r"(\x1b\[[0-9;]*m)")
