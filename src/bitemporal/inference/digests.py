@@ -48,7 +48,7 @@ def check_description(description: Mapping[str, Any], path: Path) -> None:
             if description[_DIGESTS][DESCRIPTION] != _of_description(description):
                 raise ValueError(f"its SHA-256 is not that under {_DIGESTS}: it is damaged, or was edited")
     elif unknown := sorted(description.keys() - _OF_EARLIER_VERSIONS):
-        raise BundleError(f"{path}: has no {_DIGESTS}, and a field {unknown[0]!r} that no version writes; {_REMEDY}")
+        raise BundleError(f"{path}: has no {_DIGESTS}, and an unknown field {unknown[0]!r}; {_REMEDY}")
 
 
 def check_digest(description: Mapping[str, Any], folder: Path, name: str) -> None:

@@ -48,14 +48,15 @@ def earlier_states(run: RunFolder, results: Mapping[str, Result]) -> str:
     for name, result in results.items():
         then, path = result.origin.get(WEIGHTS_DIGEST), run.stage(name).bundle / DESCRIPTION
         if then and path.is_file():
-            with reading(path, BundleError, "expected the description of a bundle; train the stage anew"):
+            with reading(path, BundleError, "expected the description of a bundle; train the stage again"):
                 now = weights_digest(dict(read_json(path)))
             earlier += [name] if now and now != then else []
     if not earlier:
         return ""
     names = " and ".join(earlier)
     return (
-        f"{run.path}: the scores of {names} are of an earlier state of the run, which was trained further since; "
+        f"{run.path}: the scores of {names} are of an earlier state of the run, which has been trained further "
+        "since then; "
         f"{how_to_score(run)}"
     )
 
