@@ -246,6 +246,50 @@ def test_a_misspelt_key_of_a_file_gets_the_nearest(tmp_path, capsys):
     assert "Option 'modl' is not accepted; did you mean model" in capsys.readouterr().err
 
 
+# --- names and places that nobody expects
+
+
+def test_a_line_break_or_tab_in_a_name_makes_no_second_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "check", "no\nsuch\tfolder"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    for date in ("A", "B", "label"):
+        Path("set", date).mkdir(parents=True)
+        Path("set", date, "a\nb\tc.png").write_bytes(b"no image")
+    Path("set", "odd\nfolder").mkdir()
+    assert main(["data", "check", "set", "--workers", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "\nb\tc.png" not in out and "\nfolder" not in out
+    assert "c.png: holds no image" in out and "folder: a folder without images" in out
+
+
+def test_a_name_that_is_too_long_is_one_line_with_the_remedy(capsys):
+    assert main(["data", "check", "z" * 300]) == 1
+    said = capsys.readouterr().err
+    assert "a name of 300 bytes is too long" in said and "choose a shorter one" in said and len(said) < 200
+
+
+def test_a_current_folder_that_is_gone_is_one_line(tmp_path):
+    (tmp_path / "gone").mkdir()
+    script = (
+        "import os; from bitemporal.cli.main import main; os.rmdir(os.getcwd()); raise SystemExit(main(['models']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path / "gone")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "bitemporal models: the current folder no longer exists; change to one that does, as in `cd ~`\n"
+    )
+
+
+def test_a_home_that_cannot_be_written_is_not_mentioned(tiny_pairs, tmp_path):
+    words = ["data", "stats", str(tiny_pairs), "-o", str(tmp_path / "out"), "--workers", "1"]
+    places = {"HOME": "/proc/none", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": ""}
+    environment = {name: value for name, value in os.environ.items() if name != "MPLCONFIGDIR"} | places
+    command = [sys.executable, "-m", "bitemporal", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "atplotlib" not in done.stderr
+
+
 def test_an_interrupted_command_ends_without_a_traceback(monkeypatch, tmp_path, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from rich.table import Table
 from bitemporal.cli.outcome import Outcome
 from bitemporal.pairs import FolderCheck, PairOptions, PairRecord, check_pairs
 from bitemporal.tables import make_table, print_table
+from bitemporal.texts import harmless
 
 
 def check(
@@ -32,12 +33,12 @@ def check(
     folder = pair_options.pair_folder(path)
     checked = check_pairs(folder, workers, progress=sys.stderr.isatty())
     for note in folder.notes:
-        print(f"layout: {note}")
+        print(f"layout: {harmless(note, lines=False)}")
     print(checked.decoding.describe() if checked.decoding else _undecoded(checked))
     print_table(_overview(folder.splits, checked))
     for warning in checked.warnings:
-        print(f"warning: {warning}")
-    print(checked.report() if checked.faults else f"{path}: no faults")
+        print(f"warning: {harmless(warning, lines=False)}")
+    print(checked.report() if checked.faults else f"{harmless(path, lines=False)}: no faults")
     return Outcome(
         {
             "layout": folder.notes,

@@ -1,7 +1,9 @@
 """Runs a command: the options that every command has, errors in a line, and what becomes of its output."""
 
+import errno
 import io
 import json
+import logging
 import os
 import sys
 import traceback
@@ -53,6 +55,8 @@ def execute(name: str, command: Callable[[], Outcome], options: CommonOptions, v
     Returns:
         The exit status.
     """
+    # that it cannot keep its fonts, as where the home folder is read-only
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     shown, printed, said = sys.stdout, io.StringIO(), io.StringIO()
     with ExitStack() as streams:
         if options.json or options.quiet:
@@ -82,6 +86,8 @@ def _outcome(name: str, command: Callable[[], Outcome], options: CommonOptions, 
             raise
         if options.verbose:
             traceback.print_exc()
+        for given in (value for value in values.values() if isinstance(value, str)):
+            found = found.replace(given, harmless(given, lines=False)) if given.strip() else found
         print(f"{name}: {harmless(found)}", file=sys.stderr)
         return Outcome(None, 1)
 
@@ -100,6 +106,11 @@ def _explanation(error: Exception, values: Mapping[str, Any]) -> str | None:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         reason = str(error).partition("\n")[0]
         return f"out of memory ({reason}){_less_memory(values)}"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        name = os.path.basename(os.fsdecode(error.filename or ""))
+        return (
+            f"{name[:40]}...: a name of {len(os.fsencode(name))} bytes is too long for this disk; choose a shorter one"
+        )
     if isinstance(error, OSError):
         return f"{error}; make sure that the file, the disk or the network is there (--verbose shows where it failed)"
     return None

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -102,6 +103,14 @@ def _run(words: list[str]) -> int:
             f"bitemporal: {_refusal(command, [group, *rest] if group else rest)}\n\n{_overview(group)}", file=sys.stderr
         )
         return 2
+    try:
+        os.getcwd()
+    except OSError:
+        print(
+            f"bitemporal {command}: the current folder no longer exists; change to one that does, as in `cd ~`",
+            file=sys.stderr,
+        )
+        return 1
     module, name = COMMANDS[command].split(":")
     try:
         function = getattr(importlib.import_module(module), name)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from bitemporal.errors import DataError
 from bitemporal.imagery.physical import Scaling
+from bitemporal.texts import harmless
 
 BANDS = "bands"
 """Mode of images whose bands are no known colours."""
@@ -52,7 +53,7 @@ class FileFault(DataError):
 
     def __str__(self) -> str:
         """All three in one line."""
-        return f"{self.path}: {self.what}; {self.remedy}"
+        return f"{harmless(str(self.path), lines=False)}: {self.what}; {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True)

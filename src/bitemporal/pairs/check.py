@@ -28,6 +28,7 @@ from bitemporal.pairs.partition import PartitionRow
 from bitemporal.pairs.repeated import SAME_DATES, digest_of, in_several_splits
 from bitemporal.pairs.unused import few_of
 from bitemporal.remedies import as_typed, free_name
+from bitemporal.texts import harmless
 from bitemporal.workers import check_workers, cpus, map_in_processes, processes_available, processes_unasked
 
 _SMALL = 2000  # pairs below which starting processes costs more than it saves
@@ -110,7 +111,9 @@ class FolderCheck:
         """All faults in words, those with one remedy together; of many files with the same fault, the first ones."""
         count = len(self.faults)
         lines = fault_lines(((fault.path, fault.what, fault.remedy, fault.kind) for fault in self.faults), self.root)
-        return "\n".join([f"{self.root}: {count} {'fault' if count == 1 else 'faults'}", *lines])
+        return "\n".join(
+            [f"{harmless(str(self.root), lines=False)}: {count} {'fault' if count == 1 else 'faults'}", *lines]
+        )
 
     def raise_for_faults(self) -> None:
         """Refuse a folder that has any fault.
@@ -166,7 +169,7 @@ def fault_lines(faults: Iterable[tuple[Path, str, str, str]], root: Path) -> lis
 def shown(path: Path, root: Path) -> str:
     """A path relative to the root, printable even if its name is not valid text."""
     text = str(path.relative_to(root)) if path.is_relative_to(root) and path != root else str(path)
-    return os.fsencode(text).decode("utf-8", "replace")
+    return harmless(os.fsencode(text).decode("utf-8", "replace"), lines=False)
 
 
 @dataclass(frozen=True, slots=True)
