@@ -103,6 +103,25 @@ def test_as_many_tiles_are_answered_at_once_as_was_asked_for(size, tmp_path):
     assert max(passes.sizes) == size
 
 
+@pytest.mark.parametrize("which", [1, 2, -1])
+def test_a_strip_that_cannot_be_written_ends_the_run(which, tmp_path, monkeypatch):
+    """Strips are written while the next one is answered: an error must not be lost with its thread."""
+    files = [write_raster(tmp_path / f"{n}.tif", ground(0, 40, 200)) for n in "ba"]
+    count = Tiling(axis(40, 64, 0, 8), axis(200, 64, 0, 8)).across.count
+    write, calls = Journal.write, []
+
+    def failing(self, *words):
+        calls.append(words[0])
+        if len(calls) == which % (count + 1):
+            raise OutputError("the disk is gone")
+        write(self, *words)
+
+    monkeypatch.setattr(Journal, "write", failing)
+    with pytest.raises(OutputError, match="the disk is gone"):
+        predict_scene(NetworkDetector(pointwise()), *files, tmp_path / "c.tif", tile=64, overlap=0)
+    assert count > 3 and not (tmp_path / "c.tif").exists()
+
+
 @pytest.mark.parametrize("remote", [True, False])
 def test_files_over_a_network_are_read_by_four_threads(remote, pair, tmp_path, monkeypatch):
     threads = {}
@@ -373,7 +392,7 @@ def polygons_of(folder: Path, crs: str | None = UTM, **options: object):
     import geopandas
 
     values = np.zeros((1, 20, 30), np.float32)
-    values[0, 2:4, 2:6] = [[0.4, 0.5, 0.6, 0.7], [0.4, 0.5, 0.6, 0.9]]
+    values[0, 2:4, 2:6] = [[0.4, 0.9, 0.5, 0.6], [0.4, 0.5, 0.6, 0.7]]
     values[0, 10, 10:12] = 0.65
     values[0, 15, 20] = values[0, 16, 21] = 0.31
     path = write_raster(folder / "p.tif", values, crs=crs)
@@ -396,6 +415,19 @@ def test_a_polygon_has_the_numbers_of_its_pixels(tmp_path):
     assert list(table.max_probability) == pytest.approx([0.9, 0.65, 0.31, 0.31])
     assert list(table.confidence) == pytest.approx([(mean - 0.3) / 0.7 for mean in means], abs=1e-6)
     assert table.geometry[table.pixels == 8].iloc[0].bounds == (LEFT + 1, TOP - 2, LEFT + 3, TOP - 1)
+
+
+def test_polygons_of_turned_pixels_lie_on_them(tmp_path):
+    import geopandas
+
+    transform = Affine.translation(LEFT, TOP) @ Affine.rotation(30) @ Affine.scale(2, -3)
+    values = np.zeros((1, 12, 20), np.float32)
+    values[0, 3:5, 7:12] = 0.8
+    path = write_raster(tmp_path / "p.tif", values, transform=transform)
+    threshold_scene(path, tmp_path / "c.tif", polygons=tmp_path / "a.gpkg")
+    (polygon,) = geopandas.read_file(tmp_path / "a.gpkg", layer="a").geometry
+    corners = {tuple(np.round(transform @ corner, 3)) for corner in ((7, 3), (12, 3), (12, 5), (7, 5))}
+    assert {tuple(np.round(point, 3)) for point in polygon.exterior.coords} == corners
 
 
 @pytest.mark.parametrize(
