@@ -369,6 +369,18 @@ def test_a_registered_scene_has_the_same_picture_when_its_map_is_made_anew(tmp_p
     assert (tmp_path / "new.png").read_bytes() == (tmp_path / "q.png").read_bytes()
 
 
+def test_a_map_made_anew_leaves_out_what_lies_outside_an_area_or_under_a_mask(tmp_path):
+    path = write_raster(tmp_path / "p.tif", np.full((1, 90, 120), 0.7, np.float32))
+    hidden = np.zeros((1, 90, 120), np.uint8)
+    hidden[0, :, :10] = 1
+    mask, area = write_raster(tmp_path / "mask.tif", hidden), write_area(tmp_path / "area.gpkg", 50)
+    result = threshold_scene(path, tmp_path / "c.tif", within=str(area), mask=[str(mask)])
+    expected = np.full((90, 120), 255)
+    expected[:, 10:50] = 1
+    assert np.array_equal(read(tmp_path / "c.tif"), expected)
+    assert result.valid_pixels == 90 * 40
+
+
 def test_stated_scale_and_offset_come_before_those_of_the_tags():
     noted = {"SCALE_OFFSET": "[[[2, 1]], null]"}
     assert threshold._noted_scaling(noted, (None, (3.0, 1.0))) == [(2.0, 1.0), (3.0, 1.0)]
@@ -676,6 +688,16 @@ def test_pixels_without_data_take_no_part_in_registration(tmp_path):
     files = [write_raster(tmp_path / f"{n}.tif", date, nodata=255) for n, date in (("b", before), ("a", after))]
     found = estimate_shift(*(open_source(path, name) for path, name in zip(files, ("before", "after"), strict=True)))
     assert found == pytest.approx((-5, 6), abs=0.3)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(90, 0), (0, 90), (-90, 0), (0, -90)])
+def test_windows_that_a_large_shift_leaves_nothing_of_are_passed_over(columns, rows, tmp_path):
+    scene = ground(8, 500, 500)
+    before = scene[:, 120:360, 120:360]
+    after = scene[:, 120 - rows : 360 - rows, 120 - columns : 360 - columns]
+    files = [write_raster(tmp_path / f"{n}.tif", date) for n, date in (("b", before), ("a", after))]
+    found = estimate_shift(*(open_source(path, name) for path, name in zip(files, ("before", "after"), strict=True)))
+    assert found == pytest.approx((columns, rows), abs=0.1)
 
 
 def test_a_shift_that_few_windows_show_is_refused(tmp_path):

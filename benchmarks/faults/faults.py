@@ -496,7 +496,8 @@ STRATA = (
         [
             "`handmade.json`: what an attacker would try at hard spots (a threshold ignored, a mask of no data",
             "ignored, dates swapped, a lock or a rollback dropped, a setting recorded and not followed). They are no",
-            "sample of anything, so the intervals say only how many there are.",
+            "sample of anything, so the intervals say only how many there are. Most of the list, in the rooms that the",
+            "table lacks, has not been tried yet.",
         ],
     ),
 )
@@ -509,7 +510,9 @@ INTRODUCTION = [
     "- closed since: no test noticed it, and one does now.",
     "- no consequence: looked at by hand; no user could tell.",
     "- too slow: the tests took over eight times as long; a fault may have made them hang, nothing else is known.",
-    "- no test: no test that was mapped runs the statement; it counts as unnoticed.",
+    "- no test: no test of those mapped runs the statement; it counts as unnoticed.",
+    "",
+    "The faults that were tried are few; the first column of each table says how many there are.",
     "",
     "*Noticed then* is the share of the faults with a consequence that tests noticed when they were first tried, and",
     "*noticed now* the share with the tests of today; both with their 95 % interval (Wilson). Those that were too slow",
