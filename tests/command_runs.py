@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,10 +94,12 @@ def start(name: str, folder: Path, begin: Callable[[], object] = lambda: None) -
     errors.touch()
     process = os.fork()
     if process:
+        with suppress(OSError):  # it has done so itself, or has ended
+            os.setpgid(process, process)
         return Run(process, errors)
     code = 70
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         os.chdir(folder)
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
         os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND), 2)
