@@ -397,6 +397,14 @@ def test_log_odds_beyond_the_histogram_count_as_its_ends():
     assert calibration.pixels.sum() == 100
 
 
+@pytest.mark.parametrize("odds, changed, shift", [(100.0, 1, -20.0), (-100.0, 99, 20.0)])
+def test_a_network_that_is_sure_of_the_opposite_is_shifted_as_far_as_a_shift_goes(odds, changed, shift):
+    calibration, label = Calibration(), torch.zeros(1, 10, 10, dtype=torch.int64)
+    label.view(-1)[:changed] = 1
+    calibration.add(torch.full((1, 1, 10, 10), odds), label)
+    assert calibration.shift() == shift
+
+
 def test_the_shift_is_added_to_the_teachers_log_odds_in_mse_across_architectures():
     pairs, student = batch([0.0, 0.1, 0.5]), create_model("test_changer").eval()
     teacher = networks(parts=("large",))

@@ -224,6 +224,35 @@ def test_a_label_that_is_stored_south_up_is_turned(predicted, tmp_path):
     assert counts(evaluate_raster(path, label)) == expected_counts(mask, truth, mask != 255)
 
 
+def test_what_a_mask_marks_counts_nowhere(predicted, tmp_path):
+    path, _, mask, _ = predicted
+    truth, clouds = np.random.default_rng(5).integers(0, 2, (2, *SHAPE), np.uint8)
+    label, hidden = (write_raster(tmp_path / f"{n}.tif", a[None]) for n, a in (("label", truth), ("clouds", clouds)))
+    found = evaluate_raster(path, label, mask=(str(hidden),))
+    assert counts(found) == expected_counts(mask, truth, (mask != 255) & (clouds == 0))
+
+
+def test_the_band_of_a_label_raster_that_is_named_is_read(predicted, tmp_path):
+    path, _, mask, _ = predicted
+    bands = np.random.default_rng(6).integers(0, 2, (2, *SHAPE), np.uint8)
+    label = write_raster(tmp_path / "label.tif", bands)
+    for band in (1, 2):
+        found = evaluate_raster(path, label, labels=LabelOptions(label_band=band))
+        assert counts(found) == expected_counts(mask, bands[band - 1], mask != 255)
+
+
+def test_values_of_a_label_raster_that_no_rule_names_are_refused(predicted, tmp_path):
+    path, _, mask, _ = predicted
+    label = (mask == 1).astype(np.int16)[None]
+    label[0, 40, 50] = 7
+    other = write_raster(tmp_path / "other.tif", label)
+    with pytest.raises(LabelError, match=r"other.tif: .*\b7\b"):
+        evaluate_raster(path, other, labels=LabelOptions(label_values=(0, 1)))
+    heights = write_raster(tmp_path / "heights.tif", np.arange(mask.size, dtype=np.int16).reshape(1, *SHAPE))
+    with pytest.raises(DataError, match=r"heights.tif: holds more than 1000 values; expected a change mask"):
+        evaluate_raster(path, heights)
+
+
 def test_rasters_that_do_not_fit_are_refused(predicted, tmp_path):
     path, _, mask, _ = predicted
     label = (mask == 1).astype(np.uint8)[None]

@@ -3,6 +3,7 @@
 python benchmarks/faults/faults.py --map                                  which test runs which line (needs `coverage`)
 python benchmarks/faults/faults.py --minutes 60 --seed 0 --rooms scenes run
 python benchmarks/faults/faults.py --hand-made                            the faults of handmade.json
+python benchmarks/faults/faults.py --hand-made --near                     the same without a map: on test files of NEAR
 python benchmarks/faults/faults.py --again                                those that went unnoticed, with today's tests
 
 Results stay in faults.json next to this file. A fault whose line has not changed is not tried again. What no test
@@ -15,6 +16,7 @@ import argparse
 import ast
 import collections
 import compileall
+import ctypes
 import hashlib
 import importlib
 import json
@@ -45,6 +47,53 @@ LIBRARIES = (
     "huggingface_hub", "pyogrio", "pyarrow", "rasterio.warp", "rasterio.vrt", "rasterio.features",
 )  # fmt: skip
 """What takes long to import is imported once, before each fault forks."""
+
+_COMBINED = (
+    "scenes.py::test_augmented_answers_are_means_over_the_views",
+    "scenes.py::test_scales_see_images_of_other_sizes_and_answer_at_their_own",
+    "scenes.py::test_combinations_look_at_the_same_pixels_as_what_they_combine",
+    "scenes.py::test_no_part_is_named_where_members_disagree",
+    "scenes.py::test_tiles_suit_every_member_at_every_scale",
+    "results.py::test_tiles_are_averaged_where_they_overlap",
+)
+NEAR = {
+    "evaluation/bootstrap.py": ("bootstrap.py", "reproduction.py", "evaluation.py"),
+    "evaluation/counting.py": ("counting.py", "evaluation.py"),
+    "evaluation/curves.py": ("evaluation.py", "counting.py", "results.py"),
+    "evaluation/rasters.py": ("evaluate_rasters.py",),
+    "evaluation/scores.py": ("evaluation.py", "counting.py", "metrics.py", "results.py"),
+    "evaluation/scoring.py": ("evaluation.py", "results.py", "views.py", "inference.py"),
+    "imagery/scale.py": ("radiometry.py", "opening.py", "bands.py"),
+    "imagery/tiff_layout.py": ("whole.py", "opening.py", "special_files.py"),
+    "imagery/whole.py": ("whole.py", "opening.py"),
+    "inference/bundle.py": ("inference.py", "loading.py", "numbers.py", "outputs.py"),
+    "inference/combining.py": (*_COMBINED, "inference.py"),
+    "inference/detector.py": ("inference.py", "predict.py", *_COMBINED),
+    "inference/digests.py": ("inference.py", "loading.py"),
+    "inference/folders.py": ("predict.py", "inference.py", "bands.py"),
+    "inference/loading.py": ("loading.py", "inference.py", "download.py"),
+    "inference/origin_partition.py": ("inference.py", "evaluation.py", "bands.py"),
+    "losses.py": ("losses.py",),
+    "method/calibration.py": ("distillation.py",),
+    "method/car.py": ("car.py",),
+    "method/equal_counts.py": ("car.py",),
+    "method": ("distillation.py", "car.py", "inference.py"),
+    "metrics.py": ("metrics.py", "evaluation.py"),
+    "models": ("models.py", "layers.py", "inference.py"),
+    "pairs": ("pairs.py", "stems.py", "layouts.py", "lists.py", "repeated.py"),
+    "reading.py": ("reading.py", "files.py", "special_files.py"),
+    "run/augmentation.py": ("augmentation.py",),
+    "run/data.py": ("extension.py", "training.py", "division.py", "selection.py", "pipeline.py"),
+    "run/fit.py": ("training.py", "extension.py", "distillation.py", "recipes.py", "pipeline.py"),
+    "run/learner.py": ("training.py", "recipes.py", "rule.py", "losses.py", "distillation.py"),
+    "run/loading.py": ("training.py", "workers.py", "augmentation.py", "extension.py"),
+    "run/reuse.py": ("reuse.py",),
+    "run/same_recipe.py": ("extension.py", "recipes.py", "training.py", "reuse.py"),
+    "run/stages.py": ("training.py", "extension.py", "reuse.py", "distillation.py", "recipes.py", "pipeline.py"),
+    "files.py": ("files.py", "special_files.py"),
+    "workers.py": ("workers.py",),
+}
+"""Test files, or tests, of a module or of its room, after `test_`; they are run whole where there is no map."""
 
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -295,15 +344,33 @@ def outcome(tests: Sequence[str], seconds: float, fault: Fault | None = None, so
 
 
 def _run(function: Callable[..., None], arguments: tuple[Any, ...], seconds: float) -> int | None:
-    """The exit code of a function in a process that has not imported the package yet, or None after its time."""
+    """The exit code of a function in a process that has not imported the package yet, or None after its time.
+
+    Whatever it started has ended when this returns, in sessions of their own or not.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans become children of this process
     running = multiprocessing.get_context("fork").Process(target=function, args=arguments)
     running.start()
-    running.join(seconds)
-    code = running.exitcode
-    if code is None:
-        os.killpg(running.pid, signal.SIGKILL)  # in a session of its own, with what it started
-        running.join()
-    return code
+    try:
+        running.join(seconds)
+        return running.exitcode
+    finally:
+        while left := _children():
+            for child in left:
+                os.kill(child, signal.SIGKILL)  # its own children come here then
+                if child != running.pid:
+                    os.waitpid(child, 0)
+            running.join()
+
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _children() -> list[int]:
+    """The children of this process that run or have not been waited for."""
+    return [
+        int(child) for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()
+    ]
 
 
 def _test(copy: Path, tests: Sequence[str], failed: Path) -> None:
@@ -336,6 +403,14 @@ def _pytest(package: Path, tests: Sequence[str], folder: Path, *options: str, pl
 def sources() -> dict[str, str]:
     """The source of every module of the package."""
     return {str(path.relative_to(PACKAGE)): path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def judge_nearby(fault: Fault, source: str, seconds: float) -> dict[str, Any]:
+    """Try a fault on the test files of NEAR."""
+    files = next(files for prefix, files in NEAR.items() if fault.module.startswith(prefix))
+    tests = [f"tests/test_{name}" for name in files]
+    result, by = outcome(tests, seconds, fault, source)
+    return {**fault._asdict(), "tests": len(tests), "left out": 0, "by": by, "result": result}
 
 
 def judge(fault: Fault, coverage: Coverage, seconds: float) -> dict[str, Any]:
@@ -379,11 +454,13 @@ def campaign(rooms: list[str], minutes: float, seed: int, seconds: float) -> Non
                 table = keep(found.pop(), Coverage(read(MAP), modules), seconds, "sample")
 
 
-def keep(fault: Fault, coverage: Coverage, seconds: float, stratum: str) -> dict[str, Any]:
+def keep(fault: Fault, coverage: Coverage, seconds: float, stratum: str, near: bool = False) -> dict[str, Any]:
     """Try a fault and add it to the table, which others may have written to meanwhile."""
-    entry = {**judge(fault, coverage, seconds), "stratum": stratum, "verdict": "", "why": ""}
+    source = coverage.sources[fault.module]
+    seen = judge_nearby(fault, source, seconds) if near else judge(fault, coverage, seconds)
+    entry = {**seen, "stratum": stratum, "verdict": "", "why": ""}
     table = read(TABLE)
-    table[fault.key(coverage.sources[fault.module])] = entry
+    table[fault.key(source)] = entry
     TABLE.write_text(json.dumps(table, indent=1) + "\n")
     print(
         f"{entry['result']:10} {fault.module}:{fault.line} {fault.kind}: {fault.before!r} -> {fault.after!r}"
@@ -393,7 +470,7 @@ def keep(fault: Fault, coverage: Coverage, seconds: float, stratum: str) -> dict
     return table
 
 
-def hand_made(rooms: list[str], seconds: float) -> None:
+def hand_made(rooms: list[str], seconds: float, near: bool) -> None:
     """Try the faults of handmade.json in some rooms that are not in the table."""
     modules = sources()
     listed = json.loads(HAND_MADE.read_text())
@@ -407,7 +484,7 @@ def hand_made(rooms: list[str], seconds: float) -> None:
         line = source.count("\n", 0, start + differs) + 1
         fault = Fault(item["module"], line, item["kind"], item["before"], item["after"], start)
         if fault.key(source) not in read(TABLE):
-            keep(fault, Coverage(read(MAP), modules), seconds, "hand-made")
+            keep(fault, Coverage(read(MAP), modules), seconds, "hand-made", near)
 
 
 def again(seconds: float, files: Sequence[str]) -> None:
@@ -559,6 +636,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120, help="of tests per fault; of a test file for --map")
     parser.add_argument("--map", nargs="*", metavar="FILE", help="map these test files, or all that are not mapped")
     parser.add_argument("--hand-made", action="store_true")
+    parser.add_argument("--near", action="store_true", help="with --hand-made: run the test files of NEAR, not the map")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--tests", nargs="+", default=(), metavar="FILE", help="with --again: these files alone")
     parser.add_argument("--table", type=Path, default=TABLE, help="where the results stay")
@@ -573,7 +651,7 @@ def main() -> None:
         every = [path.name for path in sorted((ROOT / "tests").glob("test_*.py")) if path.name not in read(MAP)]
         map_tests(options.map or every, options.seconds)
     elif options.hand_made:
-        hand_made(options.rooms, options.seconds)
+        hand_made(options.rooms, options.seconds, options.near)
     elif options.again:
         again(options.seconds, options.tests)
     elif not options.page:
