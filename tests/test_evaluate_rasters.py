@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix
 
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, LabelError, OptionError
-from bitemporal.evaluation import read_result
+from bitemporal.evaluation import MaskSettings, read_result
 from bitemporal.evaluation.rasters import evaluate_raster
 from bitemporal.imagery.label_rules import LabelOptions
 from remedies import follow_options, follow_tools
@@ -92,8 +92,6 @@ def test_a_label_raster_of_another_grid_is_brought_to_the_prediction(predicted, 
     labels = LabelOptions(label_values=(1, 2))
     result = evaluate_raster(path, file, block=32, labels=labels)
     assert counts(result) == expected_counts(mask, truth == 2, valid)
-    from bitemporal.evaluation import MaskSettings
-
     soft = evaluate_raster(probabilities, file, block=32, labels=labels, settings=MaskSettings(threshold=0.3))
     assert counts(soft) == counts(result)
     told = soft.evaluation.probabilities
@@ -147,6 +145,16 @@ def test_a_mask_keeps_the_threshold_that_it_was_made_with(predicted, tmp_path, c
     assert counts(result)[1:3] == [0, 0]
     assert main(["evaluate", str(tmp_path / "new.tif"), str(label)]) == 0
     assert "1 block(s) of 1024 pixels; 0 = unchanged, 1 = changed" in capsys.readouterr().out
+    command = ["evaluate", str(tmp_path / "new.tif"), str(label), "--threshold"]
+    assert main([*command, "0.3"]) == 0
+    capsys.readouterr()
+    assert main([*command, "0.5"]) == 1  # also when it is what counts without tags
+    text = capsys.readouterr().err
+    assert f"threshold: found 0.5, but the tags of {tmp_path / 'new.tif'} say that it was made with 0.3" in text
+    assert follow_options(text, [*command, "0.5"]) == [["leave --threshold out"]]
+    with pytest.raises(OptionError, match="leave --threshold out"):
+        evaluate_raster(tmp_path / "new.tif", label, settings=MaskSettings(threshold=0.4))
+    assert evaluate_raster(probabilities, label, settings=MaskSettings(threshold=0.4)).protocol.threshold == 0.4
 
 
 def test_values_that_could_mean_two_things_are_refused_with_a_remedy_that_works(predicted, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from PIL import Image
 
 from bitemporal.cli.main import main
 from bitemporal.errors import DataError, OptionError
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.places import place_of
 from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 from bitemporal.pairs.partition import PartitionRow, read_partition
 from bitemporal.pairs.split_lists import write_split
-from remedies import follow_commands, follow_keywords, follow_options
+from remedies import follow_commands, follow_keywords, follow_options, follow_tools
 
 BEFORE, AFTER, LABEL, OTHER = 10, 200, 255, 77
 """Grey values that tell the files apart, whatever their names."""
@@ -388,6 +391,72 @@ def test_red_green_and_blue_are_taken_where_the_names_of_files_say_them(tmp_path
     by_name, by_number = (PairFolder(tmp_path, image_range=(0, 12750), bands=bands) for bands in (None, (3, 2, 1)))
     for path in (by_name.pairs()[0].before, by_name.pairs()[0].after):
         assert (by_name.load_image(path) == by_number.load_image(path)).all()
+
+
+@pytest.mark.parametrize("size", ["", "_10m"])
+def test_bands_of_sentinel_2_in_jpeg_2000_are_an_image(tmp_path, size, capsys):
+    """The files of a SAFE folder: lossless JPEG 2000 with the tile in front, next to a picture in colours."""
+    rasterio = pytest.importorskip("rasterio")
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)}
+    for date in (1, 2):
+        safe, plain = tmp_path / "rio" / f"imgs_{date}", tmp_path / "plain" / "rio" / f"imgs_{date}"
+        put_bands(plain, size=64, bands=("B02", "B03", "B04", "B08"), date=date)
+        safe.mkdir(parents=True)
+        for path in plain.iterdir():
+            values = np.asarray(Image.open(path)).astype(np.uint16)
+            name = safe / f"T32TQM_2020010{date}T100_{path.stem}{size}.jp2"
+            profile = {"width": 64, "height": 64, "count": 1, "dtype": "uint16", "driver": "JP2OpenJPEG", **place}
+            with rasterio.open(name, "w", QUALITY="100", REVERSIBLE="YES", **profile) as file:
+                file.write(values, 1)
+        Image.new("RGB", (64, 64)).save(safe / f"T32TQM_2020010{date}T100_TCI{size}.jp2")
+    for city in (tmp_path / "rio", tmp_path / "plain" / "rio"):
+        (city / "cm").mkdir()
+        Image.fromarray(255 * np.eye(64, dtype=np.uint8)).save(city / "cm" / "cm.png")
+    (tmp_path / "plain").rename(plain := tmp_path.with_name(f"{tmp_path.name}-plain"))
+    assert main(["data", "check", str(tmp_path), "--image-range", "0,12750"]) == 0
+    assert "4 bands in separate files; B04, B03, B02 are used" in capsys.readouterr().out
+    ours, theirs = (PairFolder(root, image_range=(0, 12750)) for root in (tmp_path, plain))
+    for date in ("before", "after"):
+        assert (
+            ours.load_image(getattr(ours.pairs()[0], date)) == theirs.load_image(getattr(theirs.pairs()[0], date))
+        ).all()
+    assert place_of(next(safe.glob("*B02*"))).transform[0] == 10
+
+
+def test_pairs_in_jpeg_2000(tmp_path):
+    """Images and labels in JPEG 2000, read as they were written; a damaged one is named."""
+    pytest.importorskip("rasterio")
+    rng = np.random.default_rng(0)
+    pixels = {folder: rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for folder in ("A", "B")}
+    pixels["label"] = 255 * (rng.random((32, 32)) < 0.3).astype(np.uint8)
+    for folder, values in pixels.items():
+        (tmp_path / folder).mkdir()
+        Image.fromarray(values).save(tmp_path / folder / "x.JP2", "JPEG2000")
+    folder = resolve_decoding(PairFolder(tmp_path))
+    loaded = folder.load(folder.pairs()[0])
+    assert (loaded.before == pixels["A"]).all() and (loaded.after == pixels["B"]).all()
+    assert (loaded.label == (pixels["label"] > 0)).all()
+    content = (tmp_path / "B" / "x.JP2").read_bytes()
+    (tmp_path / "B" / "x.JP2").write_bytes(content[: len(content) // 2])
+    (fault,) = check_pairs(PairFolder(tmp_path)).faults
+    assert fault.path == tmp_path / "B" / "x.JP2" and "damaged or truncated" in str(fault)
+
+
+def test_jpeg_2000_without_a_decoder_says_how_to_convert(tmp_path, monkeypatch):
+    rasterio = pytest.importorskip("rasterio")
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.jp2")
+    monkeypatch.setattr(rasterio.Env, "drivers", lambda settings: {"GTiff": "rw"})
+    from bitemporal.scenes.sources import open_raster
+
+    for read in (decode, lambda path: open_raster(str(path))):
+        with pytest.raises(DataError, match="JPEG 2000, which the installed rasterio was built without") as error:
+            read(tmp_path / "x.jp2")
+        follow_tools(str(error.value).partition("; or, ")[2])
+        assert decode(tmp_path / "x.tif").size == (8, 8)
+        (tmp_path / "x.tif").unlink()
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(DataError, match=r"JPEG 2000, which cannot be read without rasterio; .*'bitemporal\[geo\]'"):
+        decode(tmp_path / "x.jp2")
 
 
 def test_other_bands_are_refused_because_bands_are_counted(tmp_path, capsys):

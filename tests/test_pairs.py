@@ -375,7 +375,7 @@ def test_jpeg_labels(tmp_path):
     save(root / "label" / "a.jpg", disc, quality=60)
     save(root / "label" / "b.jpg", np.zeros(SIZE, np.uint8), quality=60)
     fault = only_fault(check_pairs(PairFolder(root)))
-    assert "JPEG or WebP compression (2 files)" in fault.what and "more" in fault.what
+    assert "JPEG 2000 or WebP compression (2 files)" in fault.what and "more" in fault.what
     assert "--label-threshold 128" in fault.remedy
     settled = PairFolder(root, label_threshold=128)
     assert not check_pairs(settled).faults

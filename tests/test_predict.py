@@ -11,6 +11,7 @@ from bitemporal.cli.main import main
 from bitemporal.inference import load, save_origin_partition
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.method.car import CarPartition
+from remedies import follow_options
 from scene_files import LEFT, write_raster
 from stub_networks import convolutional, images, pair_of_car, pointwise, register_stubs
 
@@ -201,6 +202,14 @@ def test_a_threshold_makes_the_masks_and_is_noted_in_them(bundles, capsys):
             assert mask.info["THRESHOLD"] == str(threshold)
     assert main(["evaluate", str(bundles / "out"), str(bundles / "pairs"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["protocol"]["threshold"] == threshold
+    typed = ["evaluate", str(bundles / "out"), str(bundles / "pairs"), "--threshold"]
+    assert main([*typed, str(threshold)]) == 0
+    capsys.readouterr()
+    assert main([*typed, "0.9"]) == 1
+    text = capsys.readouterr().err
+    assert f"threshold: found 0.9, but the tags of {bundles / 'out' / 'x.png'} say that it was made with" in text
+    assert follow_options(text, [*typed, "0.9"])
+    capsys.readouterr()
     assert main([*words, "-o", str(bundles / "usual")]) == 0
     assert json.loads(capsys.readouterr().out)["threshold"] == 0.5
     (bundles / "usual" / "x.png").replace(bundles / "out" / "x.png")

@@ -323,7 +323,7 @@ def test_masks_are_what_their_samples_say(scored, image, suffix):
         (indexed(np.zeros_like(CHANGED), WHITE), "png", "palette image in which 0 is drawn white"),
         (banded("CMYK", 0, 0, 0, 255 * CHANGED), "tif", "is a CMYK image"),
         (Image.fromarray(np.where(CHANGED, np.float32("nan"), np.float32(0))), "tif", "holds NaN"),
-        (Image.fromarray(255 * CHANGED.astype(np.uint8)), "jpg", "values, as JPEG and WebP compression"),
+        (Image.fromarray(255 * CHANGED.astype(np.uint8)), "jpg", "values, as JPEG, JPEG 2000 and WebP compression"),
         (Image.fromarray(np.where(CHANGED, 200, 40).astype(np.uint8)), "png", "values from 40 to 200, as prob"),
         (Image.fromarray((CHANGED * np.arange(24)).astype(np.uint8)), "png", "values from 3 to 21 and 0, as prob"),
         (Image.fromarray(CHANGED * np.linspace(0.5, 1, 24, dtype=np.float32)), "tif", "and 0, as prob"),

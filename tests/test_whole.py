@@ -328,3 +328,45 @@ def test_a_bmp_that_lacks_a_byte_is_refused(tmp_path):
         (tmp_path / "whole.bmp").write_bytes(content)
         check_whole(tmp_path / "whole.bmp")
         refused(tmp_path, "cut.bmp", content[:-1], rf"it has {len(content) - 1} of {len(content)} bytes")
+
+
+def jpeg2000(path, pixels, block=64, **options):
+    """Write a lossless JPEG 2000 of tiles, one tile-part each."""
+    bands = np.atleast_3d(pixels).transpose(2, 0, 1)
+    profile = {"count": bands.shape[0], "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype}
+    lossless = {"QUALITY": "100", "REVERSIBLE": "YES", "BLOCKXSIZE": block, "BLOCKYSIZE": block}
+    with rasterio.open(path, "w", driver="JP2OpenJPEG", **profile, **lossless, **options) as file:
+        file.write(bands)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_jpeg_2000_that_lacks_tiles_is_refused(tmp_path, dtype, bands):
+    pixels = picture(150, 130)[..., :bands].astype(dtype) * np.array(1 if dtype == "uint8" else 256, dtype)
+    jpeg2000(tmp_path / "whole.jp2", pixels)
+    assert (np.atleast_3d(decode(tmp_path / "whole.jp2").samples) == pixels).all()
+    content = (tmp_path / "whole.jp2").read_bytes()
+    for end in (len(content) - 3, len(content) * 2 // 3, len(content) // 3):
+        refused(tmp_path, "cut.jp2", content[:end], "beyond its end")
+    first = content.index(b"jp2c") - 4
+    refused(tmp_path, "cut.jp2", content[:first], "pixels are missing")
+    # closed properly, without its last tile: the box reaches to the end, and the codestream ends where it should
+    tiles = [at for at in range(len(content)) if content[at : at + 4] == b"\xff\x90\0\x0a"]
+    closed = content[:first] + struct.pack(">I", 0) + content[first + 4 : tiles[-1]] + b"\xff\xd9"
+    refused(tmp_path, "closed.jp2", closed, f"it holds {len(tiles) - 1} of {len(tiles)} tiles")
+    wrong = bytearray(content)
+    wrong[tiles[1] : tiles[1] + 2] = b"\0\0"
+    refused(tmp_path, "wrong.jp2", bytes(wrong), "what follows one of its tiles is not another")
+    refused(tmp_path, "cut.j2k.jp2", content[first + 8 : -40], "beyond its pixels")
+
+
+def test_a_raster_of_jpeg_2000_that_lacks_tiles_is_refused(tmp_path):
+    from bitemporal.scenes.sources import open_raster
+
+    jpeg2000(tmp_path / "cut.jp2", picture(150, 130))
+    with open_raster(str(tmp_path / "cut.jp2")) as dataset:
+        assert (dataset.read().transpose(1, 2, 0) == picture(150, 130)).all()
+    content = (tmp_path / "cut.jp2").read_bytes()
+    (tmp_path / "cut.jp2").write_bytes(content[:-30])
+    with pytest.raises(DataError, match=r"cut.jp2: .* damaged or truncated"):
+        open_raster(str(tmp_path / "cut.jp2"))

@@ -37,7 +37,7 @@ def evaluate(
     pair_options: PairOptions,
     parts: int | None = None,
     thresholds: tuple[float, ...] | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     tile: int | None = None,
     stride: int | None = None,
     prediction: PredictionOptions,
@@ -55,8 +55,8 @@ def evaluate(
 
     Every file of the split is read and checked first. For a folder of masks, --threshold, --tta, --scales, --tile and
     --stride state how the masks were made, and are only written to the protocol. Without them, masks are assumed to
-    be made from whole images, at threshold 0.5, without augmentation. A threshold in the tags of masks by bitemporal
-    takes precedence over any other.
+    be made from whole images, at threshold 0.5, without augmentation. Masks by bitemporal hold their threshold in their
+    tags: it is used, and another --threshold is refused.
 
     A predicted raster, such as change.tif or probability.tif of `bitemporal predict-scene`, is compared with a label
     raster or the polygons of a vector file, on its own pixels. Its blocks take the place of pairs.
@@ -73,7 +73,7 @@ def evaluate(
         parts: Number of CAR parts that scores are grouped by, split at the paper's thresholds (2 or 3).
         thresholds: CAR thresholds, as in 0.05,0.20, for any number of parts; instead of parts. Without either: those
             of an Origin-Partition bundle, else 0.05,0.20.
-        threshold: Probability above which a pixel is changed.
+        threshold: Probability above which a pixel is changed, 0.5 by default; of masks, the one in their tags.
         tile: Side of the tiles that images are cut into; whole images by default.
         stride: Pixels from one tile to the next; the tile's side by default.
         prediction: How masks are made.
@@ -126,7 +126,8 @@ def evaluate(
 
                 detector = compose([bundle], prediction.device, prediction.tta, prediction.scales, tile, stride)
                 folder = _checked(evaluation.folder_for(detector, folder), chosen, how_to_check, console, detector)
-                result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, threshold)
+                at = settings.threshold_of(None, bundle)
+                result = evaluation.evaluate(detector, folder, pairs, partition, batch_size, show, at)
         stated = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
         result = result.named(**_describe(bundle) | stated, source=bundle)
         _show(result, bundle, data, console)

@@ -68,7 +68,7 @@ def evaluate_raster(
         label: Label raster of one band; or polygons of what has changed: GeoPackage, GeoJSON, shapefile or GeoParquet.
         partition: CAR parts to group the blocks by; small <= 0.05 < medium <= 0.20 < large by default.
         settings: How the prediction was made, for the protocol. Probabilities are changed above its threshold; for a
-            mask, the threshold is the one in its tags, if they have one.
+            mask, its tags say the threshold, if they hold one.
         block: Side in pixels of the blocks that take the place of pairs.
         within: Vector file with the area of interest.
         mask: Rasters that mark pixels to leave out where they are not 0.
@@ -82,7 +82,7 @@ def evaluate_raster(
     Raises:
         DataError: When a file cannot be used, or they do not fit.
         LabelError: When the values of the label raster cannot be decoded.
-        OptionError: When an option cannot be used.
+        OptionError: When an option cannot be used, or the settings state another threshold than the tags of a mask.
     """
     if block < 1:
         raise OptionError(f"block: found {block}, expected at least 1")
@@ -94,6 +94,8 @@ def evaluate_raster(
         predicted = files.enter_context(open_raster(os.fspath(prediction), allow_vrt))
         grid = grid_of(predicted, os.fspath(prediction))
         is_probability = _check_bands(predicted, path)
+        noted = None if is_probability else as_threshold(predicted.tags().get(THRESHOLD))
+        threshold = how.threshold_of(noted, path)
         exclusion = files.enter_context(
             Exclusion.of(PlaceOptions(within=within, mask=mask, allow_vrt=allow_vrt), grid).open()
         )
@@ -125,16 +127,13 @@ def evaluate_raster(
                 name = f"y{window.row_off}_x{window.col_off}"
                 if is_probability:
                     probability = np.where(valid, values, 0).astype(np.float32)
-                    yield name, LabelledAnswer(target, probability > how.threshold, probability)
+                    yield name, LabelledAnswer(target, probability > threshold, probability)
                 else:
                     yield name, LabelledAnswer(target, (values != 0) & valid)
 
-        noted = as_threshold(predicted.tags().get(THRESHOLD))
-        if not is_probability and noted is not None:
-            how = replace(how, threshold=noted)
         evaluation, digest = count_answers(answers(), partition)
     protocol = Protocol(
-        **vars(how),
+        **vars(replace(how, threshold=threshold)),
         data=Path(label).name,
         split="blocks",
         pairs_hash=digest,

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 
+DEFAULT_THRESHOLD = 0.5
+"""Probability above which a pixel is changed, unless another is stated."""
+
 _MUST_AGREE = {
     "pairs_hash": "pairs or their labels",
     "tile": "tile size",
@@ -47,7 +50,8 @@ class MaskSettings:
     """How masks were made from pairs.
 
     Attributes:
-        threshold: Probability above which a pixel is changed, from 0 to below 1.
+        threshold: Probability above which a pixel is changed, from 0 to below 1; by default the one in the masks' tags,
+            or 0.5 where they have none.
         tile: Side in pixels of the tiles that images were cut into; ``None`` for whole images.
         stride: Pixels from one tile to the next, that of the tile by default; ``None`` for whole images.
         augmentation: Test-time augmentation.
@@ -57,7 +61,7 @@ class MaskSettings:
         OptionError: When the threshold is outside its range, or tile and stride do not fit together.
     """
 
-    threshold: float = 0.5
+    threshold: float | None = None
     tile: int | None = None
     stride: int | None = None
     augmentation: Augmentation | None = None
@@ -65,13 +69,34 @@ class MaskSettings:
 
     def __post_init__(self) -> None:
         """Check the threshold and the tiles."""
-        check_threshold(self.threshold)
+        if self.threshold is not None:
+            check_threshold(self.threshold)
         check_tiles(self.tile, self.stride)
         if self.stride is None:
             object.__setattr__(self, "stride", self.tile)
 
+    def threshold_of(self, noted: float | None, masks: str | os.PathLike[str]) -> float:
+        """The threshold that masks were made with.
+
+        Args:
+            noted: The one in their tags, if they have one.
+            masks: Their folder or file.
+
+        Raises:
+            OptionError: When these settings state another one than the tags.
+        """
+        if noted is None:
+            return DEFAULT_THRESHOLD if self.threshold is None else self.threshold
+        if self.threshold not in (None, noted):
+            raise OptionError(
+                f"threshold: found {self.threshold}, but the tags of {masks} say that it was made with {noted}, "
+                "expected the same, as evaluate makes no masks; leave --threshold out (threshold=None), or make new "
+                "masks with predict, predict-scene or threshold"
+            )
+        return noted
+
     @classmethod
-    def of(cls, detector: "Detector", threshold: float = 0.5) -> "MaskSettings":
+    def of(cls, detector: "Detector", threshold: float = DEFAULT_THRESHOLD) -> "MaskSettings":
         """The settings of a detector, taken from the test-time augmentation and the tiles that it was composed with."""
         from bitemporal.inference.combining import SlidingWindow, TestTimeAugmentation  # here: comparing needs no torch
 
@@ -90,6 +115,7 @@ class Protocol(MaskSettings):
     """The conditions under which scores were taken.
 
     Attributes:
+        threshold: Probability above which a pixel is changed, from 0 to below 1.
         data: Name of the data set's folder.
         split: Split of the data set.
         pairs_hash: SHA-256 of the stems and decoded labels of all labelled pairs, in any order.
@@ -102,6 +128,7 @@ class Protocol(MaskSettings):
         metric_version: ``bitemporal.metrics.METRIC_VERSION``.
     """
 
+    threshold: float = DEFAULT_THRESHOLD
     data: str
     split: str
     pairs_hash: str

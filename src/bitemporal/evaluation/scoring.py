@@ -124,6 +124,7 @@ def evaluate_masks(
     Raises:
         DataError: When no pair has a label, or a mask is missing, there twice, unreadable, ambiguous, or of another
             size than its label, or when masks were made with several thresholds.
+        OptionError: When the masks' tags hold another threshold than the settings state.
     """
     labelled = _labelled(folder, pairs)
     folder = resolve_decoding(folder)
@@ -150,8 +151,8 @@ def evaluate_masks(
         raise DataError(
             f"{masks}: the masks' tags hold several thresholds, such as {listed}; predict all masks with the same one"
         )
-    if (threshold := next(iter(noted))) is not None:
-        settings = replace(settings, threshold=threshold)
+    ((value, file),) = noted.items()
+    settings = replace(settings, threshold=settings.threshold_of(value, file))
     return _count(answers(), labelled, len(pairs), folder, partition, settings, split, progress)
 
 

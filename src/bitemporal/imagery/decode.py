@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bitemporal.imagery.band_files import band_files
+from bitemporal.imagery.band_files import band_files, band_name
 from bitemporal.imagery.colours import places_of_colours
 from bitemporal.imagery.decoded import BANDS, RESTORE, Decoded, FileFault, check_bands, check_size
+from bitemporal.imagery.jpeg2000 import JPEG2000, begins_as_jpeg2000
 from bitemporal.imagery.tiff_layout import Incomplete, tiff_layout
 from bitemporal.imagery.whole import check_whole
 from bitemporal.imagery.with_pillow import decode_with_pillow, depth_of, open_with_pillow, pillow_keeps_all, stored_as
@@ -19,9 +20,9 @@ def decode(path: Path, bands: Sequence[int] | None = None) -> Decoded:
 
     A folder of files that hold one band each (see ``band_files``) is one image.
 
-    Pillow reads the file. What Pillow cannot represent (several bands of more than 8 bits, more than four bands, some
-    sample types, layouts and compressions of TIFF, scales and offsets of bands) is read through rasterio, where that is
-    installed. Scale and offset of a band, where a TIFF has them, are applied.
+    Pillow reads the file. JPEG 2000, and what Pillow cannot represent (several bands of more than 8 bits, more than
+    four bands, some sample types, layouts and compressions of TIFF, scales and offsets of bands), is read through
+    rasterio, where that is installed. Scale and offset of a band, where a TIFF has them, are applied.
 
     Args:
         path: The file, or the folder.
@@ -37,6 +38,10 @@ def decode(path: Path, bands: Sequence[int] | None = None) -> Decoded:
     image = open_with_pillow(path)
     if image is None:
         _refuse_incomplete(path)
+        if begins_as_jpeg2000(path):
+            return decode_with_rasterio(
+                path, bands, JPEG2000, needs_rasterio(path, "is JPEG 2000, which cannot be read")
+            )
         return decode_with_rasterio(path, bands, "TIFF", needs_rasterio(path, "is a TIFF that cannot be read"))
     with image:
         check_size(path, image.height, image.width, len(image.getbands()) * (depth_of(image) + 7) // 8)
@@ -103,7 +108,7 @@ def _decode_bands(folder: Path, files: Sequence[Path], bands: Sequence[int] | No
     samples = np.stack([read[number].samples for number in numbers], axis=-1)
     notes = dict.fromkeys(note for one in read.values() for note in one.notes)
     if colours:
-        named = ", ".join(read[number].path.stem.rpartition("_")[2] for number in numbers)
+        named = ", ".join(band_name(read[number].path) for number in numbers)
         used = f"{len(files)} bands in separate files; {named} are used"
         notes[f"{used}; choose others as in --bands 1,2,3"] = None
     mode = "RGB" if colours else BANDS

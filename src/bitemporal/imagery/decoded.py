@@ -24,8 +24,9 @@ SUFFIXES = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".webp": "WEBP",
+    ".jp2": "JPEG2000",
 }
-"""Extensions that count as images (in any case), and the format that each of them promises."""
+"""Extensions that count as images (in any case), and the format that each of them promises, as Pillow names it."""
 
 MAX_PIXELS = 512_000_000
 """Most pixels of one image; the largest published scene of the field (WHU-CD, 32507 x 15354) has 499 million."""

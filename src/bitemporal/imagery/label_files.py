@@ -39,7 +39,7 @@ class LabelValues:
         values: H x W; packed colours for ``colour``, the first band for ``bands``.
         palette: Packed colour of every palette index that occurs; empty unless the kind is ``palette``.
         bands: Values of each band with their pixels, where there are several that differ.
-        jpeg: Whether the file is compressed as JPEG or WebP.
+        jpeg: Whether the file is compressed as JPEG, JPEG 2000 or WebP.
         notes: What the user should know about the file.
         nodata: What the file calls no data, as stored.
         unknown: H x W, pixels of that value, which are ignored unless the decoding names it; ``None`` without any.

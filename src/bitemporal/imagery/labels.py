@@ -60,7 +60,7 @@ class LabelObservation:
         distinct: Number of different values in the file, which may exceed those in ``counts``.
         palette: Packed colour of every palette index that occurs; empty unless the kind is ``palette``.
         bands: Values of each band with their pixels, where there are several that differ.
-        jpeg: Whether the file is compressed as JPEG or WebP.
+        jpeg: Whether the file is compressed as JPEG, JPEG 2000 or WebP.
         notes: What the user should know about the file.
         tally: Changed and valid pixels under the stated decoding; ``None`` when none is stated.
         contradiction: What contradicts the stated decoding, in words.
@@ -280,7 +280,8 @@ class LabelSummary:
                 )
                 remedy = f"write one coding everywhere, or {remedy}"
         elif (jpegs := sum(label.jpeg for label in grey.values())) or len(values) > _FEW:
-            why = f"JPEG or WebP compression ({jpegs:,} files)" if jpegs else "antialiasing, or more than one class"
+            blurred = f"JPEG, JPEG 2000 or WebP compression ({jpegs:,} files)"
+            why = blurred if jpegs else "antialiasing, or more than one class"
             what = f"the labels hold {len(values)} values ({where}), which suggests {why}:"
         else:
             what = f"the labels hold values of unknown meaning ({where}):"

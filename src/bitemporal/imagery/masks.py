@@ -25,7 +25,7 @@ from bitemporal.remedies import as_typed
 IGNORE = 255
 """Value of a decoded mask's pixels that count nowhere (rotation padding, nodata)."""
 
-JPEG = ("JPEG", "MPO", "WEBP")
+JPEG = ("JPEG", "MPO", "WEBP", "JPEG2000")
 """Formats whose compression changes values."""
 
 ONE_CHANNEL = "save the mask as one grey channel, 0 unchanged and 255 changed, as PNG"
@@ -166,7 +166,7 @@ def _changed(path: Path, decoded: Decoded, mask: MaskSamples, ignored: npt.NDArr
             raise fault("is a palette image in which 0 is drawn white, or another index black")
         return changed
     if decoded.format in JPEG and (number := len(np.unique(mask.samples))) > 2:
-        raise fault(f"holds {number} values, as JPEG and WebP compression blur 0 and others")
+        raise fault(f"holds {number} values, as JPEG, JPEG 2000 and WebP compression blur 0 and others")
     if mask.grey is not None:
         changed = (mask.grey != 0) & ~ignored
         others = mask.grey[changed]

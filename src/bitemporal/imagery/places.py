@@ -10,7 +10,7 @@ from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.quiet import ignore_missing_places
 from bitemporal.reading import reading
 
-_ENDINGS = (".tif", ".tiff")
+_ENDINGS = (".tif", ".tiff", ".jp2")
 _SAME = 1e-3  # of a pixel
 
 
@@ -78,7 +78,7 @@ class Place:
 
 
 def place_of(path: Path) -> Place | None:
-    """The place of a GeoTIFF; ``None`` for other files, for those that cannot be read, and without rasterio."""
+    """The place of a GeoTIFF or JPEG 2000; ``None`` for others, those that cannot be read, and without rasterio."""
     if path.suffix.lower() not in _ENDINGS:
         return None
     try:

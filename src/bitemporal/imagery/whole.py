@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitemporal.files import once_a_state
+from bitemporal.imagery.jpeg2000 import SIGNATURES, check_jpeg2000
 from bitemporal.imagery.quiet import ignore_missing_places
 from bitemporal.imagery.tiff_layout import Incomplete, tiff_layout
 
@@ -43,6 +44,8 @@ def check_whole(path: Path) -> None:
     elif start[:2] == b"\xff\xd8":
         _check_scans(path)
         _check_with_gdal(path, "JPEG")
+    elif start.startswith(SIGNATURES):
+        check_jpeg2000(path)
     elif start[:2] == b"BM":
         if (size := path.stat().st_size) < (needed := _bmp_bytes(start)):
             raise Incomplete(f"it has {size} of {needed} bytes")

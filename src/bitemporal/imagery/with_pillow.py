@@ -12,12 +12,14 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from bitemporal.files import not_there
 from bitemporal.imagery.decoded import BANDS, RESTORE, SUFFIXES, Decoded, FileFault, check_bands, content_notes
+from bitemporal.imagery.jpeg2000 import JPEG2000, begins_as_jpeg2000
 from bitemporal.imagery.quiet import open_image
 
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes of grey images with more than 8 bits per sample."""
 
-_FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))
+_NAMES = tuple(dict.fromkeys(SUFFIXES.values()))
+_FORMATS = tuple(name for name in _NAMES if name != JPEG2000)  # GDAL knows the place and all bands of that
 _SUBFILE, _BITS, _COMPRESSION, _ORIENTATION, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 259, 274, 277, 339  # TIFF tags
 _REDUCED_OR_MASK = 5  # bits of _SUBFILE: the page is an overview, or a mask
 _PAGES = 64  # of a TIFF that are looked at; each overview halves the image
@@ -29,7 +31,7 @@ _GEOREFERENCE = 33550, 33922, 34264, 50844
 
 
 def open_with_pillow(path: Path) -> Image.Image | None:
-    """The file as Pillow opens it, or ``None`` for a TIFF that Pillow does not know.
+    """The file as Pillow opens it, or ``None`` for JPEG 2000, and for a TIFF that Pillow does not know.
 
     Raises:
         FileFault: When it is no image, or cannot be opened.
@@ -44,9 +46,9 @@ def open_with_pillow(path: Path) -> Image.Image | None:
     except UnidentifiedImageError:
         if not path.stat().st_size:
             raise FileFault(path, "is empty (0 bytes)", RESTORE) from None
-        if _begins_as_tiff(path):
+        if _begins_as_tiff(path) or begins_as_jpeg2000(path):
             return None
-        raise FileFault(path, f"holds no image of a known format ({', '.join(_FORMATS)})", RESTORE) from None
+        raise FileFault(path, f"holds no image of a known format ({', '.join(_NAMES)})", RESTORE) from None
     except FileFault:
         raise
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from bitemporal.errors import DataError
 from bitemporal.imagery.decoded import BANDS, RESTORE, Decoded, FileFault, check_bands, check_size, content_notes
+from bitemporal.imagery.jpeg2000 import JPEG2000, jpeg2000_drivers
 from bitemporal.imagery.opening import open_dataset
 from bitemporal.imagery.physical import UNSCALED, to_physical
 from bitemporal.imagery.quiet import ignore_missing_places
@@ -31,7 +32,7 @@ def decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wit
     Args:
         path: Path of the file.
         bands: Bands to read; all of them by default.
-        kind: TIFF or PNG.
+        kind: TIFF, PNG or JPEG2000.
         without: What to raise when rasterio is not installed.
 
     Raises:
@@ -43,7 +44,8 @@ def decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wit
         raise without from None
     ignore_missing_places()
     try:
-        with open_dataset(path, formats=["GTiff" if kind == "TIFF" else kind]) as source:
+        formats = jpeg2000_drivers(path) if kind == JPEG2000 else ["GTiff" if kind == "TIFF" else kind]
+        with open_dataset(path, formats=formats) as source:
             if bands is not None:
                 check_bands(path, bands, source.count)
             dtypes = [source.dtypes[band - 1] for band in bands or source.indexes]

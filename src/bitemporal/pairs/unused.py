@@ -27,7 +27,7 @@ EXPECTED = (
 """The layout that errors give as the expected one."""
 
 _DEPTH = 3  # of folders below the data that are searched for bands
-_BAND = re.compile(r"(^|_)B(0\d|1[0-2]|8A)\.(tiff?|jp2)$", re.IGNORECASE)
+_BAND = re.compile(r"(^|_)B(0\d|1[0-2]|8A)(_\d\dm)?\.(tiff?|jp2)$", re.IGNORECASE)
 _MOST_OF_MASKS = 3  # values
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 _PAPERS = ("readme", "read_me", "licen", "citation", "changelog")

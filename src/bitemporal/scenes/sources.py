@@ -18,6 +18,7 @@ from bitemporal.errors import DataError, OptionError
 from bitemporal.files import not_there
 from bitemporal.imagery.colours import RED_GREEN_BLUE
 from bitemporal.imagery.decoded import choose_bands, choose_channels
+from bitemporal.imagery.jpeg2000 import begins_as_jpeg2000, jpeg2000_drivers
 from bitemporal.imagery.opening import is_address, names_format, open_dataset
 from bitemporal.imagery.physical import UNSCALED, Scaling
 from bitemporal.imagery.quiet import ignore_missing_places
@@ -102,6 +103,8 @@ def open_raster(path: str, allow_vrt: bool = False) -> DatasetReader:
     """
     if not is_remote([path]) and not names_format(path) and not os.path.isfile(path):  # a name may be too long
         raise DataError(f"{not_there(path, 'file')}; expected a raster that GDAL reads, such as a GeoTIFF")
+    if os.path.isfile(path) and begins_as_jpeg2000(Path(path)):
+        jpeg2000_drivers(Path(path))
     others = (
         "" if allow_vrt else "; formats that may refer to other files, such as HDF5, are read only with --allow-vrt"
     )
