@@ -1,6 +1,7 @@
 """Augmentation of a pair and its mask together."""
 
 import colorsys
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ import torch
 from bitemporal.losses import cross_entropy
 from bitemporal.method.car import change_area_ratio
 from bitemporal.run import augmentation
-from bitemporal.run.augmentation import augment, photometric_distortion, random_crop, random_rotation
+from bitemporal.run.augmentation import (
+    augment,
+    photometric_distortion,
+    random_crop,
+    random_quarter_turn_and_flip,
+    random_rotation,
+)
 
 SIZE = 48
 
@@ -109,6 +116,65 @@ def test_crops_prefer_both_classes():
     shares = [float((random_crop(dates, mask[None], 64)[1] == 1).float().mean()) for _ in range(60)]
     # a uniformly drawn crop holds 25..75 % of change in about one of six cases, ten tries in far more
     assert sum(0.25 < share < 0.75 for share in shares) > 20
+
+
+def test_crops_with_three_quarters_of_one_class_are_avoided_too():
+    """A quarter of the columns of a crop has changed, except in two places of nine, where it is half of them."""
+    mask = torch.tensor([1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0], dtype=torch.uint8).expand(1, 4, 12)
+    shares = []
+    for seed in range(50):
+        torch.manual_seed(seed)
+        shares.append(float(random_crop(mask.expand(2, 3, 4, 12), mask, 4)[1].float().mean()))
+    assert set(shares) == {0.25, 0.5} and shares.count(0.5) > 35
+
+
+def test_crops_reach_every_place():
+    pixels = torch.arange(36, dtype=torch.uint8).view(1, 6, 6)
+    corners = set()
+    for seed in range(200):
+        torch.manual_seed(seed)
+        corners.add(int(random_crop(pixels.expand(2, 3, 6, 6), torch.zeros(1, 6, 6), 4)[0][0, 0, 0, 0]))
+    assert corners == {6 * top + left for top in range(3) for left in range(3)}
+
+
+def test_pairs_are_flipped_every_way_equally_often():
+    """By a quarter turn and a flip as by all mirrored views; in the standard recipe, pairs that are not rotated."""
+    mask = torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=torch.uint8).repeat_interleave(8, 0)
+    mask = mask.repeat_interleave(8, 1)
+    dates = torch.zeros(2, 3, 24, 24, dtype=torch.uint8)
+    found = []
+    for seed in range(600):
+        torch.manual_seed(seed)
+        found.append((random_quarter_turn_and_flip(dates, mask[None])[1][0], augment(dates, mask, "standard", 24)[1]))
+    mirrored = [torch.rot90(mask.flip(-1), turns) for turns in range(4)]
+    flipped = [mask, mask.flip(-1), mask.flip(-2), mask.flip(-1, -2)]
+    for seen, views in zip(zip(*found, strict=True), (mirrored, flipped), strict=True):
+        counts = [sum(torch.equal(one, view) for one in seen) for view in views]
+        assert all(0.19 < count / sum(counts) < 0.31 for count in counts)
+        assert 200 < sum(counts)
+
+
+@pytest.mark.parametrize("recipe, largest", [("standard", 90), ("changer", 20)])
+def test_pairs_are_rotated_as_far_as_the_recipe_says(recipe, largest):
+    """A blob right of the centre turns around it; seen from the horizontal axis, as flips do not change that."""
+    mask = torch.zeros(65, 65, dtype=torch.uint8)
+    mask[29:36, 53:60] = 1
+    angles = []
+    for seed in range(150):
+        torch.manual_seed(seed)
+        seen = augment(torch.zeros(2, 3, 65, 65, dtype=torch.uint8), mask, recipe, 65)[1]
+        if (seen == 255).any():  # rotated
+            down, right = (seen == 1).nonzero().double().mean(0) - 32
+            angles.append(math.degrees(math.atan2(abs(down), abs(right))))
+    assert 0.9 * largest < max(angles) < largest + 1.5 and min(angles) < 0.1 * largest
+
+
+def test_rotation_interpolates_the_dates_and_never_the_mask():
+    torch.manual_seed(1)
+    stripes = (torch.arange(32) // 4 % 2).to(torch.uint8).expand(32, 32)
+    dates, mask = augment_rotation(255 * stripes.expand(2, 3, 32, 32), stripes)
+    assert set(mask.unique().tolist()) == {0, 1, 255}
+    assert len(dates.unique()) > 20
 
 
 def test_changer_exchanges_the_dates_half_the_time():

@@ -17,6 +17,7 @@ import ast
 import collections
 import compileall
 import ctypes
+import functools
 import hashlib
 import importlib
 import json
@@ -340,7 +341,17 @@ def outcome(tests: Sequence[str], seconds: float, fault: Fault | None = None, so
             return "noticed", "import"
         if code is None:
             return "too slow", ""
-        return ("unnoticed", "") if code == 0 else ("noticed", failed.read_text() if failed.is_file() else "import")
+        by = failed.read_text() if failed.is_file() else "import"
+    if code == 0:
+        return "unnoticed", ""
+    if fault is not None and "::" in by and not _passes(by):
+        raise RuntimeError(f"{by}: fails without a fault")
+    return "noticed", by
+
+
+@functools.cache
+def _passes(test: str) -> bool:
+    return outcome([test], 600)[0] == "unnoticed"
 
 
 def _run(function: Callable[..., None], arguments: tuple[Any, ...], seconds: float) -> int | None:

@@ -39,7 +39,7 @@ def _pad_to(dates: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def random_crop(dates: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Crop to size x size at random, preferring crops in which no class fills more than 75 % of the valid pixels.
+    """Crop to size x size at random, preferring crops in which each class fills less than 75 % of the valid pixels.
 
     Ten places are tried, the last is taken (``cat_max_ratio`` of mmseg). Smaller images are padded right and bottom.
 
