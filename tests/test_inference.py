@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from bitemporal import create_model, list_models
 from bitemporal.errors import BundleError, DataError, DeviceError, OptionError, PartitionError, WeightsError
@@ -36,6 +36,7 @@ from bitemporal.inference import (
 )
 from bitemporal.inference.bundle import load_network, save_bundle
 from bitemporal.inference.combining import SlidingWindow
+from bitemporal.inference.digests import with_digests
 from bitemporal.method.car import CarPartition
 from stub_networks import NORMALISATION, Passes, convolutional, images, pair_of_car, pointwise, register_stubs
 
@@ -782,6 +783,72 @@ def test_damaged_origin_partition_is_a_clear_error(bundles, fields):
     _edit(**fields)(bundles / "op")
     with pytest.raises(BundleError, match="op"):
         load(bundles / "op", "cpu")
+
+
+FORGED = [
+    *[("format", value) for value in (None, "1", True, 0, -1, 1e999, [1], 10**400)],
+    *[("kind", value) for value in (None, 1, ["network"])],
+    *[("model", value) for value in (None, 3, {}, "../../x", "\x1b[31m")],
+    *[("config", value) for value in (None, [], 1, {"a": 1}, {"in_channels": "x"}, {"in_channels": 10**12})],
+    *[("normalisation", value) for value in (None, [], {"mean": [0.0] * 3}, {"mean": [0.0] * 3, "std": [1, 1, -1]})],
+    ("normalisation", {"mean": [0.0, 0.0, 1e999], "std": [1.0] * 3}),
+    ("normalisation", {"mean": [0.0, 0.0, 10**400], "std": [1.0] * 3}),
+    *[("trained_on", value) for value in (3, [], "x", {"bands": [0, 1, 2]}, {"bands": [1, 2]}, {"bands": 3})],
+    *[("trained_on", {"image_range": value}) for value in ([1.0], [2.0, 1.0], [0.0, 1e999], "x", [None, None])],
+    *[("trained_on", {"value_type": value}) for value in (3, "no type", [])],
+    *[("trained_on", {"pixel_size": value}) for value in (-1.0, 1e999, "x", [])],
+    *[("trained_on", {name: 3}) for name in ("synthetic", "data", "data_hash", "labels")],
+    *[("metadata", value) for value in (None, 3, [])],
+    ("module", 3),
+]
+
+
+def _forged(folder, field, value, files):
+    description = json.loads((folder / "bundle.json").read_text())
+    del description["sha256"]
+    content = with_digests(description | {field: value}, folder, files)
+    (folder / "bundle.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(("field", "value"), FORGED)
+def test_a_field_of_another_kind_is_named_although_the_sums_match(bundles, field, value):
+    _forged(bundles / "small", field, value, ["weights.safetensors"])
+    with pytest.raises(BundleError) as caught:
+        load(bundles / "small", "cpu")
+    said = str(caught.value)
+    assert str(bundles / "small") in said and (field in said.replace("bundle.json", ""))
+    assert "again" in said or "update bitemporal" in said or "model" in said
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("thresholds", value) for value in (None, 3, {}, ["x"], [1e999], [0.5, 0.1], [10**400, 1])],
+        *[("teachers", value) for value in (None, "small", {"small": 1}, ["../small"], [["small"]])],
+        *[("parts", value) for value in (None, 3, {})],
+    ],
+)
+def test_a_field_of_another_kind_of_origin_partition_is_named(bundles, field, value):
+    save_origin_partition(bundles / "op", bundles / "origin", {"small": bundles / "small"}, CarPartition())
+    files = [f"{name}/{file}" for name in ("origin", "small") for file in ("bundle.json", "weights.safetensors")]
+    _forged(bundles / "op", field, value, files)
+    with pytest.raises(BundleError, match=rf"op/bundle.json.*{field}"):
+        load(bundles / "op", "cpu")
+
+
+def test_weights_of_other_shapes_or_values_are_named_although_the_sums_match(bundles):
+    path = bundles / "small" / "weights.safetensors"
+    whole = load_file(path)
+    name = next(iter(whole))
+    for changed in (whole[name] * math.nan, whole[name] * math.inf, torch.zeros(*whole[name].shape, 2)):
+        save_file(whole | {name: changed}, path)
+        _forged(bundles / "small", "metadata", {}, ["weights.safetensors"])
+        with pytest.raises(BundleError, match=r"weights\.safetensors"):
+            load(bundles / "small", "cpu")
+    path.write_bytes((10**11).to_bytes(8, "little") + path.read_bytes()[8:])  # a header of 100 GB
+    _forged(bundles / "small", "metadata", {}, ["weights.safetensors"])
+    with pytest.raises(BundleError, match=r"weights\.safetensors"):
+        load(bundles / "small", "cpu")
 
 
 class Malice:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from bitemporal.cli.main import main
+from bitemporal.errors import DataError
 from bitemporal.pairs import PairFolder, check_pairs
 from remedies import follow_options
 
@@ -119,6 +120,25 @@ def test_tables_of_all_splits(tmp_path, name):
     assert splits_of(tmp_path)[0] == SPLITS
     (tmp_path / name).rename(tmp_path / f"my-{name}")
     assert splits_of(tmp_path, splits=str(tmp_path / f"my-{name}"))[0] == SPLITS
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("mine.txt", ""), ("splits.csv", "split,stem\n"), ("mine.json", "[]"), ("splits.csv", "split,stem,x,y\n")],
+)
+def test_stated_lists_that_name_no_pair_are_refused(tmp_path, name, text):
+    put_images(tmp_path / "data", ["a", "b"])
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=rf"{name}: names no pair"):
+        splits_of(tmp_path / "data", splits=str(tmp_path / name))
+
+
+def test_columns_by_the_thousand_are_not_repeated(tmp_path):
+    put_images(tmp_path / "data", ["a", "b"])
+    (tmp_path / "splits.csv").write_text(",".join(f"c{number}" for number in range(100_000)) + "\n")
+    with pytest.raises(DataError, match=r"splits\.csv: found the columns c0, .*split and stem missing") as caught:
+        splits_of(tmp_path / "data", splits=str(tmp_path / "splits.csv"))
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("coco", [False, True])

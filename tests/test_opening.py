@@ -5,6 +5,7 @@ import json
 import os
 import sqlite3
 import threading
+import tracemalloc
 
 import geopandas
 import numpy as np
@@ -464,6 +465,20 @@ def test_vector_files_are_what_their_name_says(write, ending, server, tmp_path):
     with pytest.raises(DataError, match="within"):
         PolygonsOnGrid(path, grid, "within")
     assert server.asked == []
+
+
+def test_geojson_that_is_far_too_large_is_refused_by_its_size(tmp_path):
+    with rasterio.open(plain(tmp_path / "a.tif")) as dataset:
+        grid = grid_of(dataset, "a.tif")
+    path = tmp_path / "within.geojson"
+    with path.open("wb") as stream:
+        stream.write(b'{"type": "FeatureCollection", "features": [')
+        stream.truncate(2**29)  # takes no space
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"within\.geojson: .*larger than .*KiB"):
+        PolygonsOnGrid(path, grid, "within")
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import struct
+import tracemalloc
 import zipfile
 import zlib
 
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from bitemporal.errors import BundleError, DataError
-from bitemporal.reading import json_keys, read_json, read_yaml, reading, why
+from bitemporal.reading import json_keys, open_table, read_json, read_large_json, read_table, read_yaml, reading, why
 
 
 @pytest.mark.parametrize(
@@ -168,3 +169,51 @@ def test_only_objects_have_names(tmp_path):
     for text, names in (('{"a": 1, "b": 2}', {"a", "b"}), ('["a", "b"]', set()), ('"ab"', set()), ("[{}]", set())):
         (tmp_path / "x.json").write_text(text)
         assert json_keys(tmp_path / "x.json") == names
+
+
+@pytest.fixture
+def memory():
+    """Peak of the memory that Python's objects took since, in bytes."""
+    tracemalloc.start()
+    yield lambda: tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("read", [read_table, lambda path: next(iter(open_table(path).__enter__())), read_json])
+def test_a_file_that_is_far_too_large_is_refused_by_its_size(tmp_path, memory, read):
+    path = tmp_path / "huge"
+    with path.open("wb") as stream:
+        stream.write(b"before,after\n")
+        stream.truncate(10**12)  # takes no space
+    with pytest.raises(ValueError, match=r"larger than .* KiB"):
+        read(path)
+    assert memory() < 2**20
+
+
+def test_a_line_that_never_ends_is_refused_without_keeping_it(tmp_path, memory):
+    path = tmp_path / "line.csv"
+    with path.open("wb") as stream:
+        stream.write(b"before,after\n")
+        stream.truncate(2**26)
+    for read in (read_table, lambda path: open_table(path).__enter__()):
+        with pytest.raises(ValueError, match="a line of more than 1,024 KiB"):
+            read(path)
+    assert memory() < 2**23
+
+
+def test_lines_may_be_long_and_many(tmp_path):
+    path = tmp_path / "lines.csv"
+    for end in (b"\n", b"\r\n", b"\r"):
+        path.write_bytes((b"x" * 500_000 + end) * 5)
+        assert read_table(path) == path.read_bytes()
+        with open_table(path) as stream:
+            assert len([*stream]) == 5
+
+
+@pytest.mark.parametrize("read", [read_json, read_large_json])
+def test_json_of_too_many_values_is_refused_before_they_are_made(tmp_path, memory, read):
+    path = tmp_path / "many.json"
+    path.write_bytes(b"[" + b"[]," * 2**23 + b"0]")
+    with pytest.raises(ValueError, match="more than 16,777,216 values"):
+        read(path)
+    assert memory() < 2**27

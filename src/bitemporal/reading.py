@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -98,10 +98,50 @@ def check_zip(path: Path) -> None:
 
 
 _MOST_BYTES = 2**28
+_MOST_JSON_VALUES = 2**24  # a value takes some 60 bytes of memory, and 2 in the file
 _MOST_YAML_BYTES = 2**18  # its parser takes seconds for so many, and recipes have a few thousand
 _MOST_YAML_NODES = 100_000
 _DEEPEST = 100
-"""Bounds of JSON and YAML: bytes of a file, values in YAML with its aliases written out, lists within lists."""
+"""Bounds of JSON and YAML: bytes of a file, values, in YAML with its aliases written out, lists within lists."""
+
+_MOST_TABLE_BYTES = 2**29  # a million rows of 500 characters
+_LONGEST_LINE = 2**20
+"""Bounds of tables and lists as text, in bytes."""
+
+
+def _check_table(path: Path) -> None:
+    """Refuse a table or a list as text that is far larger than any in use, or has far longer lines.
+
+    Its size is looked at before it is read, and no line is kept.
+    """
+    size = path.stat().st_size
+    _check_bytes(size, _MOST_TABLE_BYTES)
+    if size <= _LONGEST_LINE:
+        return
+    with path.open("rb") as stream:
+        while len(piece := stream.read(_LONGEST_LINE)) == _LONGEST_LINE:
+            if b"\n" not in piece and b"\r" not in piece:
+                raise ValueError(f"it has a line of more than {_LONGEST_LINE // 2**10:,} KiB")
+
+
+def read_table(path: Path) -> bytes:
+    """The bytes of a table or a list as text, of at most 512 MiB, and 1 MiB per line; within ``reading``.
+
+    Raises:
+        OSError: When it cannot be read.
+        ValueError: When it is too large, or a line is too long.
+    """
+    _check_table(path)
+    return _bytes_of(path, _MOST_TABLE_BYTES)
+
+
+@contextmanager
+def open_table(path: Path, encoding: str = "utf-8") -> Iterator[TextIO]:
+    """Open a table to be read by ``csv``; raises what ``read_table`` raises."""
+    _check_table(path)
+    # file names need not be valid text
+    with path.open(newline="", encoding=encoding, errors="surrogateescape") as stream:
+        yield stream
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
@@ -117,9 +157,22 @@ def read_json(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401  whatever it holds
     """The content of JSON; raises what ``read_json`` raises."""
-    content = json.loads(text)
+    content = parse_large_json(text)
     _check_values(content)
     return content
+
+
+def read_large_json(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
+    """As ``read_json``, for a file with millions of numbers: its values are counted, but none is looked at."""
+    return parse_large_json(_bytes_of(path))
+
+
+def parse_large_json(text: str | bytes) -> Any:  # noqa: ANN401  whatever it holds
+    """The content of JSON; see ``read_large_json``."""
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > _MOST_JSON_VALUES:
+        raise ValueError(f"it has more than {_MOST_JSON_VALUES:,} values")
+    return json.loads(text)
 
 
 def read_yaml(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
@@ -189,11 +242,17 @@ def json_keys(path: Path) -> set[str]:
 
 
 def _bytes_of(path: Path, most: int = _MOST_BYTES) -> bytes:
+    size = path.stat().st_size
+    _check_bytes(size, most)
     with path.open("rb") as stream:
-        raw = stream.read(most + 1)
-    if len(raw) > most:
-        raise ValueError(f"it is larger than {most // 2**10:,} KiB")
+        raw = stream.read(max(size, 2**16) + 1)  # space for as many bytes is taken at once
+    _check_bytes(len(raw), most)
     return raw
+
+
+def _check_bytes(size: int, most: int) -> None:
+    if size > most:
+        raise ValueError(f"it is larger than {most // 2**10:,} KiB")
 
 
 def _check_nodes(root: yaml.Node) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 _TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Characters that turn the direction of the text around them."""
@@ -70,3 +71,8 @@ def harmless_in_terminal(text: str, progress: bool = False) -> str:
     """
     pieces = (_COLOURS_AND_PROGRESS if progress else _COLOURS).split(text)
     return "".join(piece if place % 2 else harmless(piece) for place, piece in enumerate(pieces))
+
+
+def few_of(names: Sequence[str]) -> str:
+    """The first names in words."""
+    return f"{', '.join(names[:10])}{', ...' if names[10:] else ''}"

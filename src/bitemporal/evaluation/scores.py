@@ -17,7 +17,7 @@ from bitemporal.evaluation.counting import FATES, OBJECT_SIZES, SIZE_NAMES, TOLE
 from bitemporal.method.car import CarPartition
 from bitemporal.metrics import AVERAGINGS, METRICS, Counts, image_metric, metrics
 from bitemporal.outputs import replacing
-from bitemporal.reading import reading
+from bitemporal.reading import open_table, reading
 from bitemporal.tables import per_cent
 from bitemporal.texts import as_cell, from_cell
 
@@ -197,7 +197,7 @@ def read_confusions(
     source = Path(path)
     expected = f"expected the columns {','.join(_COLUMNS)}, next to the result that names them; evaluate again"
     with reading(source, DataError, expected):
-        with source.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        with open_table(source) as stream:
             rows = list(csv.DictReader(stream))
         numbers = np.array([[int(row[name]) for name in (*_CONFUSION, *_BOUNDARY, *_OBJECTS)] for row in rows])
         cars = np.array([float(row["car"] or "nan") for row in rows])

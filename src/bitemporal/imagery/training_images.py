@@ -118,6 +118,10 @@ def _number(value: float | str) -> float:
     return int(number) if number.is_integer() and abs(number) < 2**53 else number  # as numpy compares them
 
 
+_STORED: dict[str, type] = {"value_type": str, "synthetic": bool, "data": str, "data_hash": str, "labels": dict}
+"""Types of fields of ``TrainingImages`` as JSON has them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingImages(SeenImages):
     """What is known of the images that a detector was trained on, and of their labels.
@@ -149,11 +153,18 @@ class TrainingImages(SeenImages):
         """
         known = {field.name for field in fields(cls)}
         given = {name: value for name, value in stored.items() if name in known and value is not None}
+        for name, wanted in _STORED.items():
+            if name in given and not isinstance(given[name], wanted):
+                raise TypeError(f"{name} holds {repr(given[name])[:50]}, expected {wanted.__name__}")
+        if "value_type" in given:
+            np.dtype(given["value_type"])
         for name, kind in (("bands", int), ("image_range", float)):
             if name in given:
                 given[name] = tuple(kind(value) for value in given[name])
         if "pixel_size" in given:
             given["pixel_size"] = float(given["pixel_size"])
+            if not 0.0 <= given["pixel_size"] < math.inf:
+                raise ValueError(f"pixel_size holds {given['pixel_size']}, expected metres")
         if "labels" in given:
             given["labels"] = TrainingLabels.of_json(given["labels"])
         return cls(**given)

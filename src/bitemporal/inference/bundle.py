@@ -144,22 +144,65 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         remedy = f"; give {' or '.join(inside)}" if inside else ""
         raise BundleError(f"{not_there(path, 'file')}; expected a bundle folder, as training writes it{remedy}")
     with reading(path, BundleError, "expected the description of a bundle; write or download the bundle again"):
-        description = dict(read_json(path))
-        kind, version = str(description["kind"]), int(description["format"])
+        description = read_json(path)
+        if not isinstance(description, dict):
+            raise TypeError("it holds no fields")
+        kind, version = _of(description, "kind", str, "a text"), _of(description, "format", int, "a number")
+        if version < 1:
+            raise ValueError(f"its field format holds {version}, expected 1 or more")
     if kind not in FORMATS or version > FORMATS[kind]:
         known = " and ".join(f"{name!r} up to format {newest}" for name, newest in FORMATS.items())
         raise BundleError(
             f"{path}: found kind {kind!r} of format {version}; this version reads {known}; update bitemporal"
         )
     check_description(description, path)
+    with reading(path, BundleError, _REMEDY):
+        for name in description.keys() & _FIELDS[kind].keys():
+            _of(description, name, *_FIELDS[kind][name])
     return description
+
+
+_REMEDY = "write or download the bundle again"
+
+_METADATA: dict[str, tuple[Any, str]] = {"metadata": (dict, "a mapping")}
+_FIELDS: dict[str, dict[str, tuple[Any, str]]] = {
+    NETWORK_BUNDLE: {
+        "model": (str, "a name"),
+        "module": (str | None, "a name"),
+        "config": (dict, "a mapping"),
+        "normalisation": (dict, "a mapping"),
+        "trained_on": (dict | None, "a mapping"),
+        **_METADATA,
+    },
+    ORIGIN_PARTITION_BUNDLE: {
+        "thresholds": (list, "a list of numbers"),
+        "parts": (list, "a list of names"),
+        "teachers": (list, "a list of names"),
+        "specialists": (list, "a list of names"),
+        **_METADATA,
+    },
+}
+"""The type of each field of a description by its kind, and that type in words; any may be missing here."""
+
+
+def _of(description: Mapping[str, Any], name: str, kind: Any, expected: str) -> Any:  # noqa: ANN401  as it is stored
+    """A field of a description.
+
+    Raises:
+        KeyError: When it is missing.
+        TypeError: When it is of another type.
+    """
+    value = description[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"its field {name} holds {repr(value)[:50]}, expected {expected}")
+    return value
 
 
 def _normalisation(stored: dict[str, Any], channels: int) -> Normalisation:
     """Read the stored values; ``TypeError``, ``KeyError`` or ``ValueError`` when they are malformed."""
     mean, std = (tuple(float(value) for value in stored[name]) for name in ("mean", "std"))
-    if {len(mean), len(std)} != {channels} or 0.0 in std or not all(map(math.isfinite, mean + std)):
-        raise ValueError(f"normalisation: found {stored}, expected {channels} numbers each, those of std not 0")
+    if {len(mean), len(std)} != {channels} or min(std) <= 0.0 or not all(map(math.isfinite, mean + std)):
+        raise ValueError(f"normalisation: found {stored}, expected {channels} numbers each, those of std above 0")
     return Normalisation(mean, std)
 
 
@@ -189,11 +232,12 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
             f"`bitemporal.load({str(folder)!r})`"
         )
     path, weights = (Path(folder) / name for name in (DESCRIPTION, WEIGHTS))
-    remedy = "write or download the bundle again"
+    remedy = _REMEDY
     try:
-        with reading(path, BundleError, f"expected a network that this version builds; {remedy}"):
+        with reading(path, BundleError, f"expected in model and config a network that this version builds; {remedy}"):
             model = create_model(description["model"], pretrained=False, **description["config"])
-            # the values it was trained with, whatever the card says by now
+        # the values it was trained with, whatever the card says by now
+        with reading(path, BundleError, f"expected in normalisation mean and std, numbers; {remedy}"):
             normalisation = _normalisation(description["normalisation"], model.config["in_channels"])
             model.card = replace(model.card, normalisation=normalisation)
     except UnknownModelError as error:
@@ -204,7 +248,7 @@ def load_network(folder: str | os.PathLike[str]) -> ChangeModel:
     except BundleError:
         raise
     except BitemporalError as error:
-        raise BundleError(f"{path}: its network cannot be built ({error}); {remedy}") from error
+        raise BundleError(f"{path}: the network of its config cannot be built ({error}); {remedy}") from error
     check_digest(description, Path(folder), WEIGHTS)
     read_weights(model, weights, f"expected the weights of that network; {remedy}")
     return model.eval()

@@ -21,6 +21,7 @@ from bitemporal.inference.bundle import (
 )
 from bitemporal.inference.combining import Ensemble, SlidingWindow, TestTimeAugmentation
 from bitemporal.inference.detector import Detector, NetworkDetector
+from bitemporal.inference.digests import DESCRIPTION
 from bitemporal.inference.options import Augmentation, check_tiles
 from bitemporal.inference.origin_partition import OriginPartition
 
@@ -77,7 +78,15 @@ def load(source: str | os.PathLike[str], device: str = "auto") -> Detector:
 
 
 def _network(folder: Path, device: torch.device) -> NetworkDetector:
-    return NetworkDetector(load_network(folder), device, read_training_images(folder))
+    detector = NetworkDetector(load_network(folder), device, read_training_images(folder))
+    try:
+        detector.reading()
+    except OptionError as error:
+        raise BundleError(
+            f"{folder / DESCRIPTION}: its field trained_on does not fit its network ({error}); write or download the "
+            "bundle again"
+        ) from error
+    return detector
 
 
 def compose(

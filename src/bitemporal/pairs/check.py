@@ -26,9 +26,8 @@ from bitemporal.pairs.listing import shared_stem
 from bitemporal.pairs.names import DATES, LABEL, LABEL_AFTER
 from bitemporal.pairs.partition import PartitionRow
 from bitemporal.pairs.repeated import SAME_DATES, digest_of, in_several_splits
-from bitemporal.pairs.unused import few_of
 from bitemporal.remedies import as_typed, free_name
-from bitemporal.texts import harmless
+from bitemporal.texts import few_of, harmless
 from bitemporal.workers import check_workers, cpus, map_in_processes, processes_available, processes_unasked
 
 _SMALL = 2000  # pairs below which starting processes costs more than it saves

@@ -37,7 +37,8 @@ from bitemporal.pairs.side_by_side import how_to_cut
 from bitemporal.pairs.split_lists import SPLITS_CSV, SplitList, find_lists, is_surely_list, read_lists, read_stated
 from bitemporal.pairs.suffixes import Suffixes
 from bitemporal.pairs.trees import date_trees, label_trees, of_stems, split_trees
-from bitemporal.pairs.unused import EXPECTED, few_of, half_a_split, is_paper, nothing_found, unused
+from bitemporal.pairs.unused import EXPECTED, half_a_split, is_paper, nothing_found, unused
+from bitemporal.texts import few_of
 
 _DEPTH = 3  # of folders around the data that are looked through
 

@@ -11,7 +11,7 @@ import numpy as np
 from bitemporal.errors import PartitionError
 from bitemporal.files import not_there
 from bitemporal.outputs import Kind, replacing
-from bitemporal.reading import reading
+from bitemporal.reading import open_table, reading
 from bitemporal.texts import as_cell, from_cell
 
 _COLUMNS = ["split", "stem", "car", "part"]
@@ -62,7 +62,7 @@ def read_partition(path: str | os.PathLike[str]) -> list[PartitionRow]:
     # spreadsheets put a mark before the first column
     with (
         reading(source, PartitionError, "expected split,stem,car,part; write the file again, as data stats does"),
-        source.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream,
+        open_table(source, "utf-8-sig") as stream,
     ):
         reader = csv.DictReader(stream)
         missing = {*_COLUMNS} - set(reader.fieldnames or ())

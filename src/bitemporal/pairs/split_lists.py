@@ -13,8 +13,8 @@ from bitemporal.outputs import Kind, replacing
 from bitemporal.pairs.listing import entries, is_image
 from bitemporal.pairs.names import DATE_WORDS, normal, split_name, split_of_list
 from bitemporal.pairs.partition import PartitionRow
-from bitemporal.reading import parse_json, reading
-from bitemporal.texts import as_cell, from_cell
+from bitemporal.reading import parse_json, read_table, reading
+from bitemporal.texts import as_cell, few_of, from_cell
 
 LIST_FOLDERS = ("list", "lists", "splits", "split", "imagesets", "txt")
 """Folders in which data sets keep their lists, in lower case."""
@@ -112,18 +112,19 @@ def read_stated(path: str | os.PathLike[str]) -> list[SplitList]:
     """The lists of an option: a table, a list, or a folder of either.
 
     Raises:
-        DataError: When there is no such file or folder, or it holds no list.
+        DataError: When there is no such file or folder, or it holds no list, or names no pair.
     """
     place = Path(path)
-    if not place.is_dir():
-        return read_lists([place])
-    paths = find_lists(place)
+    paths = find_lists(place) if place.is_dir() else [place]
     if not paths:
         raise DataError(
             f"{place}: found no list, expected {SPLITS_CSV} with the columns {','.join(_COLUMNS)}, or text files named "
             "train.txt, val.txt and test.txt with a name per line"
         )
-    return read_lists(paths)
+    lists = read_lists(paths)
+    if not any(one.names for one in lists):
+        raise DataError(f"{place}: names no pair, expected the pairs of each split; write it again, or leave it out")
+    return lists
 
 
 def read_lists(paths: Sequence[Path]) -> list[SplitList]:
@@ -158,7 +159,7 @@ def _read(path: Path) -> str:
     if not path.exists():
         raise DataError(f"{not_there(path, 'file or folder')}, expected {what}")
     with reading(path, DataError, f"expected {what}"):
-        return text_of(path.read_bytes())
+        return text_of(path.read_bytes() if path.suffix.lower() == ".json" else read_table(path))
 
 
 def _of_table(path: Path, text: str) -> Iterator[SplitList]:
@@ -169,7 +170,7 @@ def _of_table(path: Path, text: str) -> Iterator[SplitList]:
     columns = {column: _column(found, spelt) for column, spelt in _SPELT.items()}
     if missing := [column for column, name in columns.items() if name is None]:
         raise DataError(
-            f"{path}: found the columns {', '.join(found) or 'of an empty file'}, expected {' and '.join(_COLUMNS)}; "
+            f"{path}: found the columns {few_of(found) or 'of an empty file'}, expected {' and '.join(_COLUMNS)}; "
             f"{' and '.join(missing)} missing: name the columns so"
         )
     for row in reader:

@@ -19,6 +19,7 @@ from bitemporal.pairs.one_split import Found, Level, ReadingOptions, another_dat
 from bitemporal.pairs.split_lists import LIST_FOLDERS, SPLITS_CSV, find_lists, is_list
 from bitemporal.pairs.suffixes import ends_of_one_folder, suffixes_option
 from bitemporal.remedies import as_typed
+from bitemporal.texts import few_of
 
 EXPECTED = (
     "expected ROOT/{train,val,test}/{A,B,label} or ROOT/{A,B,label}, A holding the images before, B those after, "
@@ -259,8 +260,3 @@ def _file_of_band(level: Level, depth: int) -> Path | None:
         if os.access(inner, os.R_OK) and (path := _file_of_band(Level.of(inner), depth - 1)) is not None:
             return path
     return None
-
-
-def few_of(names: Sequence[str]) -> str:
-    """The first names in words."""
-    return f"{', '.join(names[:10])}{', ...' if names[10:] else ''}"

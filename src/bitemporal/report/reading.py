@@ -12,7 +12,7 @@ from bitemporal.evaluation import Comparison, Result, compare
 from bitemporal.evaluation.results import counts_file
 from bitemporal.inference.bundle import read_description, read_origin_partition
 from bitemporal.pairs.partition import read_partition
-from bitemporal.reading import reading
+from bitemporal.reading import open_table, reading
 from bitemporal.remedies import as_typed
 from bitemporal.run.folder import CONTROL, O_P, ORIGIN, RunFolder, StageFolder
 from bitemporal.run.networks import check_registered
@@ -167,7 +167,7 @@ def read_curve(path: Path) -> list[tuple[int, float, float, float]]:
     remedy = "restore it from a backup, or remove the file, and its curve is left out"
     rows = []
     with reading(path, DataError, f"expected a table in CSV; {remedy}"):
-        with path.open(newline="", encoding="utf-8") as stream:
+        with open_table(path) as stream:
             reader = csv.DictReader(stream)
             if missing := [name for name in _CURVES if name not in (reader.fieldnames or ())]:
                 raise DataError(

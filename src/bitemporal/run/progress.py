@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bitemporal.errors import DataError
 from bitemporal.outputs import replacing, unwritable
-from bitemporal.reading import reading
+from bitemporal.reading import open_table, reading
 
 
 class MetricsTable:
@@ -33,7 +33,7 @@ class MetricsTable:
             self.path.unlink()
             return
         remedy = "expected a table in CSV; restore it from a backup, or remove the file, and its curve is left out"
-        with reading(self.path, DataError, remedy), self.path.open(newline="", encoding="utf-8") as stream:
+        with reading(self.path, DataError, remedy), open_table(self.path) as stream:
             header, *rows = csv.reader(stream)
             # the last row is cut short where the machine itself has stopped
             kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= step]

@@ -1,12 +1,12 @@
 """The rows of a manifest that is a table: csv as spreadsheets and people write it, or parquet."""
 
 import csv
-import io
 import json
 import os
+import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import pyarrow.parquet
 
 from bitemporal.errors import DataError
 from bitemporal.files import text_of
-from bitemporal.reading import reading
+from bitemporal.reading import read_table, reading
 from bitemporal.remedies import free_name
+from bitemporal.texts import few_of
 
 COLUMNS = ("before", "after")
 """Columns that a manifest needs; capitals do not matter."""
@@ -77,37 +78,48 @@ def _conversion(file: Path) -> str:
 
 
 def _read_csv(file: Path) -> list[Row]:
-    text = text_of(file.read_bytes())
+    text = text_of(read_table(file))
     if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
         raise ValueError("it is neither UTF-8 nor UTF-16")
     if "\0" in text:
         raise ValueError("it holds null characters")
-    every = text.splitlines(keepends=True)
-    begin = next((n for n, line in enumerate(every) if line.strip() and not line.startswith(_NO_HEADER)), None)
-    if begin is None:
+    header = next(
+        (line for line in _LINE.finditer(text) if line[0].strip() and not line[0].startswith(_NO_HEADER)), None
+    )
+    if header is None:
         return []
-    text, first = "\n" * begin + "".join(every[begin:]), every[begin].strip()  # lines keep their numbers
-    columns = {separator: _split(first, separator)[0][1] for separator in _SEPARATORS}
+    begin, first = header.start(), header[0].strip()
+    columns = {separator: next(_split(first, separator), (1, [""]))[1] for separator in _SEPARATORS}
     fitting = [separator for separator, names in columns.items() if {*COLUMNS} <= {name.casefold() for name in names}]
     separator = fitting[0] if fitting else max(columns, key=lambda separator: len(columns[separator]))
-    (_, header), *lines = _split(text, separator)
-    names = _check_header(file, header, f" (separated by {_SEPARATORS[separator]})")
+    lines = _split(text, separator, begin)
+    names = _check_header(file, next(lines, (1, [""]))[1], f" (separated by {_SEPARATORS[separator]})")
     return [
         Row(dict(zip(names, fields, strict=False)), f"line {number}", _fault(fields, names, separator))
         for number, fields in lines
     ]
 
 
-def _split(text: str, separator: str) -> list[tuple[int, list[str]]]:
-    """Number and fields of the lines that hold any, without the blanks around them and empty ones at the end."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    lines, number = [], 1
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
+
+
+def _split(text: str, separator: str, begin: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Number and fields of the lines that hold any, without the blanks around them and empty ones at the end.
+
+    Args:
+        text: The table; it is not copied, as it may be large.
+        separator: Of the columns.
+        begin: Character where the first line begins that counts.
+    """
+    above = sum(1 for _ in _LINE.finditer(text, 0, begin))
+    lines = (line[0] for line in _LINE.finditer(text, begin))
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    number = above + 1
     for line in reader:
         fields = [field.strip() for field in line]
         if any(fields):
-            lines.append((number, _without_empty_end(fields)))
-        number = reader.line_num + 1  # quoted fields may span lines
-    return lines
+            yield number, _without_empty_end(fields)
+        number = above + reader.line_num + 1  # quoted fields may span lines
 
 
 def _without_empty_end(fields: list[str]) -> list[str]:
@@ -123,7 +135,7 @@ def _check_header(file: Path, header: Sequence[str], how: str) -> list[str]:
         raise DataError(f"{file}: found the column {twice[0]} twice; leave one of them out")
     if not set(COLUMNS) <= set(names):
         raise DataError(
-            f"{file}: found the columns {', '.join(map(str, header))}{how}, expected a first line with before and "
+            f"{file}: found the columns {few_of([*map(str, header)])}{how}, expected a first line with before and "
             "after, and id if the scenes have names: name the columns so"
         )
     return names

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from bitemporal.errors import OutputError
 from bitemporal.outputs import Output, check_outputs, replacing
-from bitemporal.reading import reading
+from bitemporal.reading import open_table, reading
 from bitemporal.scenes.kinds import STATUS
 from bitemporal.scenes.manifest import SceneFiles
 from bitemporal.scenes.outputs import locked_together
@@ -129,7 +129,7 @@ class StatusTable:
         if not STATUS.stands_at(path):
             return []
         with reading(path, OutputError, "expected the table of an archive: move it away and start again"):
-            with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            with open_table(path) as stream:
                 return [row for row in csv.DictReader(stream) if from_cell(row["id"]) not in self._waiting]
 
     def _write(self) -> None:

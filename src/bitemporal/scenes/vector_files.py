@@ -1,6 +1,7 @@
 """Vector files that are not to be trusted: known by their content, and read without following what they name."""
 
-import json
+import codecs
+import mmap
 import re
 import sqlite3
 from contextlib import closing
@@ -10,6 +11,7 @@ from typing import Any
 import geopandas
 
 from bitemporal.errors import DataError
+from bitemporal.reading import read_large_json
 
 JSON = (".geojson", ".json")
 """Endings of GeoJSON."""
@@ -39,8 +41,7 @@ def check_vector(path: Path) -> None:
     """
     kind = path.suffix.lower()
     if kind in JSON:
-        text = path.read_text(encoding="utf-8-sig")
-        if "gdal_streamed_alg" in text or not text.lstrip().startswith("{") or '"type"' not in text:
+        if not _may_be_geojson(path):
             raise DataError(f"{path}: its content is not GeoJSON; expected a FeatureCollection: write it again")
         return
     with path.open("rb") as stream:
@@ -58,6 +59,15 @@ def check_vector(path: Path) -> None:
                     f"{path}: its table or view {name!r} may read other files ({sql.split()[1].lower()}); expected "
                     "tables that hold their rows: write the layer alone into a new file"
                 )
+
+
+def _may_be_geojson(path: Path) -> bool:
+    """Whether a file may be GeoJSON, and names no stream; however large it is, it is not read into memory."""
+    with path.open("rb") as stream:
+        if not stream.read(2**16).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+            return False
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(b'"type"') >= 0 and content.find(b"gdal_streamed_alg") < 0
 
 
 def _statements(path: Path) -> list[tuple[str, str]]:
@@ -80,7 +90,7 @@ def read_geojson(path: Path) -> geopandas.GeoDataFrame:
         ValueError: When it holds something else.
         OSError: When it cannot be read.
     """
-    content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+    content: Any = read_large_json(path)
     try:
         kind = content["type"]
         if kind == "FeatureCollection":
