@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from bitemporal.evaluation.bootstrap import (
+    Estimate,
     Replicates,
     Resampling,
     difference,
@@ -200,6 +201,32 @@ def test_few_images_have_no_interval():
         difference(Replicates(counts[None]), Replicates(counts[None]), "miou", "dataset", resampling),
     ):
         assert np.isfinite(found.value) and np.isnan(found[1:]).all() and not significant(found)
+
+
+def test_five_images_have_an_interval():
+    estimated = estimate(Replicates(matrices(np.random.default_rng(8), 5)[None]), "miou", "dataset", Resampling.of(5))
+    assert estimated.low < estimated.value < estimated.high
+
+
+def test_other_seeds_draw_other_resamples_and_equal_ones_the_same():
+    first, again, other = (Resampling.of(20, 50, seed).images for seed in (3, 3, 4))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_an_interval_stays_where_its_metric_can_be():
+    """Two seeds of which one is right and one is wrong in every pixel: their spread reaches beyond both."""
+    counts = np.array([[[50, 0, 0, 50]] * 10, [[0, 50, 50, 0]] * 10])
+    replicates = Replicates(counts, (0, 1))
+    for metric, lowest in (("iou_changed", 0.0), ("kappa", -1.0)):
+        assert estimate(replicates, metric, "dataset", Resampling.of(10))[1:] == (lowest, 1.0)
+
+
+@pytest.mark.parametrize(
+    "low, high, expected",
+    [(0.1, 0.3, True), (-0.3, -0.1, True), (-0.1, 0.1, False), (0.0, 0.1, False), (-0.1, 0.0, False)],
+)
+def test_a_difference_is_significant_where_its_interval_leaves_zero_out(low, high, expected):
+    assert significant(Estimate((low + high) / 2, low, high)) is expected
 
 
 @pytest.mark.parametrize("seeds", [1, 4])

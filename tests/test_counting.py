@@ -192,3 +192,11 @@ def test_of_equal_scores_the_threshold_next_to_a_half_is_the_best():
     curve = threshold_curve(count_probabilities(probability, label))
     assert curve.f1[11:91].tolist() == [1.0] * 80 and curve.thresholds[curve.best] == 0.5
     assert curve.average_precision == 1.0
+
+
+@pytest.mark.parametrize("pixels, row", [(64, 0), (65, 1), (1024, 1), (1025, 2)])
+def test_an_object_at_the_limit_of_a_size_belongs_to_the_smaller_one(pixels, row):
+    label = (np.arange(40 * 40) < pixels).reshape(40, 40)
+    expected = np.zeros((3, 3), int)
+    expected[row, 0] = 1
+    assert count_shapes(label, label.astype(np.uint8)).objects.tolist() == expected.tolist()

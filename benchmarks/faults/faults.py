@@ -399,6 +399,7 @@ def _test(copy: Path, tests: Sequence[str], failed: Path) -> None:
 
 def _pytest(package: Path, tests: Sequence[str], folder: Path, *options: str, plugins: list[object]) -> int:
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(ROOT)
     os.environ |= {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
     sys.path[:] = [str(package), *(path for path in sys.path if Path(path).resolve() != ROOT / "src")]
@@ -654,6 +655,7 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="only write README.md from faults.json")
     options = parser.parse_args()
     TABLE = options.table
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what a fault has started ends too
     if not options.page:
         compileall.compile_dir(PACKAGE, quiet=2)
         for name in LIBRARIES:
