@@ -20,7 +20,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from bitemporal import create_model, list_models
-from bitemporal.errors import BundleError, DataError, DeviceError, OptionError, PartitionError, WeightsError
+from bitemporal.errors import (
+    BundleError,
+    DataError,
+    DeviceError,
+    OptionError,
+    OutputError,
+    PartitionError,
+    WeightsError,
+)
 from bitemporal.imagery.training_images import TrainingImages
 from bitemporal.inference import (
     Answer,
@@ -599,6 +607,16 @@ def test_origin_partition_needs_whole_networks_and_leaves_the_old_bundle(bundles
     assert sorted(p.name for p in bundles.iterdir()) == ["large", "op", "origin", "small"]
 
 
+@pytest.mark.parametrize("name", ["origin", "small"])
+def test_origin_partition_never_replaces_what_it_is_made_of(bundles, name):
+    before = {path.name: path.read_bytes() for path in (bundles / name).iterdir()}
+    with pytest.raises(OutputError, match=rf"{name}\b.*; choose another folder"):
+        save_origin_partition(
+            bundles / name, bundles / "origin", {"small": bundles / "small"}, CarPartition(), overwrite=True
+        )
+    assert {path.name: path.read_bytes() for path in (bundles / name).iterdir()} == before
+
+
 def test_origin_partition_bundle_of_format_1_is_read(bundles):
     """Format 1 listed the teachers under another key."""
     save_origin_partition(bundles / "op", bundles / "origin", {"small": bundles / "small"}, CarPartition())
@@ -658,6 +676,8 @@ DAMAGE = {
     "normalisation of two channels": _edit(normalisation={"mean": [0.0, 0.0], "std": [1.0, 1.0]}),
     "normalisation without std": _edit(normalisation={"mean": [0.0, 0.0, 0.0]}),
     "normalisation by zero": _edit(normalisation={"mean": [0.0, 0.0, 0.0], "std": [1.0, 0.0, 1.0]}),
+    "normalisation beyond floats": _edit(normalisation={"mean": [0.0, 0.0, 0.0], "std": [1.0, 10**400, 1.0]}),
+    "normalisation without numbers": _edit(normalisation={"mean": [0.0, "nan", 0.0], "std": [1.0, 1.0, 1.0]}),
     "normalisation in words": _edit(normalisation={"mean": "abc", "std": "abc"}),
 }
 

@@ -23,6 +23,8 @@ from bitemporal.cli.main import main
 from bitemporal.errors import DataError, OptionError
 from bitemporal.imagery import colours, read_image
 from bitemporal.imagery.borders import zero_border
+from bitemporal.imagery.scale import mostly_clipped
+from bitemporal.imagery.scale import scale as as_channels
 from bitemporal.inference import NetworkDetector, predict_files
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.models import create_model
@@ -686,6 +688,22 @@ def test_the_first_three_of_more_bands_are_taken_where_they_are_named_red_green_
 
 
 # --- ranges that clip
+
+
+def test_a_range_is_named_when_it_clips_more_than_half_of_what_counts():
+    samples = np.array([[[5.0], [50.0], [-1.0], [101.0]]])  # of 0,100: two inside, two clipped
+    assert mostly_clipped(samples, (0, 100)) == ""
+    more = np.concatenate([samples, [[[200.0], [0.0], [100.0], [np.nan]]]])  # one more; the ends and NaN do not count
+    assert "the range 0,100 turns more than half" in mostly_clipped(more, (0, 100))
+    assert mostly_clipped(more, (0, 100), more[..., 0] != 200) == ""
+    hidden = np.array([[[5.0], [50.0], [60.0], [200.0]]])
+    assert mostly_clipped(hidden, (0, 100)) == ""
+    assert mostly_clipped(hidden, (0, 100), hidden[..., 0] > 100)
+
+
+def test_values_are_scaled_clipped_and_rounded_to_the_nearest():
+    samples = np.array([-1e9, -1, 0, 1, 2, 99.8, 100, 1e9, np.nan, np.inf])
+    assert as_channels(samples, 0, 100).tolist() == [0, 0, 0, 3, 5, 254, 255, 255, 0, 255]  # 2.55, 5.1, 254.49
 
 
 def test_a_range_that_clips_most_of_a_date_is_named_with_one_that_works(tmp_path):
