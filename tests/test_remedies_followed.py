@@ -193,6 +193,45 @@ def test_more_bands_than_colours_are_named(tmp_path, capsys):
     assert follow_options(capsys.readouterr().out, words) == [["--bands", "4,3,2"]]
 
 
+@pytest.mark.parametrize(
+    ("names", "bands"),
+    [
+        (["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"], "3,2,1"),
+        (["B04", "B03", "B02", "B08"], "1,2,3"),
+        ([None] * 10, "3,2,1"),
+        ([None] * 13, "4,3,2"),
+    ],
+)
+def test_bands_are_proposed_by_their_names(tmp_path, capsys, names, bands):
+    """Ten bands of Sentinel-2 lack B01, so that red, green and blue are others than of thirteen."""
+    for date in "AB":
+        (tmp_path / date).mkdir()
+        path = write_raster(tmp_path / date / "1.tif", ground(1, 16, 16, len(names)), photometric="MINISBLACK")
+        with rasterio.open(path, "r+") as file:
+            file.descriptions = names
+    write_labels(tmp_path / "label/1.png")
+    words = ["data", "check", str(tmp_path)]
+    assert main(words) == 1
+    assert follow_options(capsys.readouterr().out, words) == [["--bands", bands]]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(-2016, -696, "-3000,0"), (-25, 3, "-30,10"), (10794, 59110, "0,60000")]
+)
+def test_a_range_is_proposed_for_all_files_at_once(tmp_path, capsys, low, high, expected):
+    for date in "AB":
+        (tmp_path / date).mkdir()
+        for number in range(3):
+            values = np.linspace(low + number, high - number, 256).reshape(1, 16, 16)
+            dtype = "uint16" if low > 0 else "int16"
+            write_raster(tmp_path / date / f"{number}.tif", values.astype(dtype))
+    for number in range(3):
+        write_labels(tmp_path / f"label/{number}.png")
+    words = ["data", "check", str(tmp_path)]
+    assert main(words) == 1
+    assert follow_options(capsys.readouterr().out, words) == [["--image-range", expected]]
+
+
 def test_processes_that_cannot_be_started_are_done_without(tmp_path, monkeypatch, capsys):
     for i in range(2):
         write_images(tmp_path / f"A/{i}.png", tmp_path / f"B/{i}.png")

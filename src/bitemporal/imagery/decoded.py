@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bitemporal.errors import DataError
+from bitemporal.imagery.colours import places_of_colours
 from bitemporal.imagery.physical import Scaling
 from bitemporal.texts import harmless
 
@@ -74,6 +75,7 @@ class Decoded:
         bands: The bands that were chosen, counted from 1; ``None`` for all.
         nodata: Value of samples that stands for no data, where a TIFF says so; ``None`` where it does not.
         scaling: Scale and offset of each channel, where a TIFF has them; the samples are after them.
+        names: What the file calls its bands, where all of them were read through rasterio.
     """
 
     path: Path
@@ -86,6 +88,7 @@ class Decoded:
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
     scaling: Scaling | None = None
+    names: tuple[str | None, ...] = ()
 
     @property
     def samples(self) -> npt.NDArray[Any]:
@@ -138,11 +141,18 @@ def choose_channels(count: int, channels: int) -> str:
     return f"choose among them, as in --bands {','.join(map(str, first))} (bands={first})"
 
 
-def choose_bands(count: int) -> str:
-    """The remedy that names bands of a file that has so many."""
+def choose_bands(count: int, names: Sequence[str | None] = ()) -> str:
+    """The remedy that names bands of a file that has so many, by what the file calls them where that says colours."""
+    if len(names) == count and (places := places_of_colours([name or "" for name in names])):
+        bands = tuple(place + 1 for place in places)
+        return (
+            "choose which of them become the network's channels, "
+            f"--bands {','.join(map(str, bands))} (bands={bands}) for red, green and blue by the bands' names"
+        )
     if count < 3:
         return "choose among them, one repeated: --bands 1,1,1 (bands=(1, 1, 1))"
-    first, which = ("4,3,2", "as in Sentinel-2") if count >= 10 else ("3,2,1", "where blue comes first")
+    # Sentinel-2 without its bands of 60 m, which leaves ten, begins with blue
+    first, which = ("4,3,2", "as in Sentinel-2") if count >= 12 else ("3,2,1", "where blue comes first")
     example = f"--bands {first} (bands=({first.replace(',', ', ')}))"
     return f"choose which of them become the network's channels, {example} for red, green and blue {which}"
 

@@ -109,6 +109,17 @@ def mostly_clipped(
     return f"the range {listed} turns more than half of its values black or white; give one that covers most of them"
 
 
+_AS_MANY = "a network takes as many channels as are named"
+_REFLECTANCES = 10_000
+"""The most that integers of reflectances usually are."""
+
+
+def _outwards(low: float, high: float) -> tuple[int, int]:
+    """A range of one digit around values, so that similar files are told the same."""
+    step = 10 ** max(0, math.floor(math.log10(max(abs(low), abs(high), 1))))
+    return min(0, math.floor(low / step) * step), max(0, math.ceil(high / step) * step)
+
+
 def check_usable(decoded: Decoded, image_range: Sequence[float] | None) -> None:
     """Refuse an image whose channels, or whose range of values, would have to be guessed.
 
@@ -119,15 +130,15 @@ def check_usable(decoded: Decoded, image_range: Sequence[float] | None) -> None:
     if decoded.mode == BANDS and decoded.bands is None:
         count = decoded.samples.shape[-1]
         what = f"has {count} bands, none of which is marked as red, green or blue"
-        raise FileFault(decoded.path, what, f"{choose_bands(count)}; a network takes as many channels as are named")
+        raise FileFault(decoded.path, what, f"{choose_bands(count, decoded.names)}; {_AS_MANY}")
     if decoded.depth <= 8 or image_range is not None:
         return
     samples = decoded.samples
     finite = samples[np.isfinite(samples)]
     found = f"values {finite.min():g} to {finite.max():g}" if finite.size else "no finite value"
     fitting = "--image-range 0,3000 (image_range=(0, 3000)) for Sentinel-2 reflectances"
-    if finite.size and finite.min() < 0:
-        low, high = math.floor(finite.min()), math.ceil(finite.max())
+    if finite.size and (finite.min() < 0 or finite.max() > _REFLECTANCES):
+        low, high = _outwards(float(finite.min()), float(finite.max()))
         fitting = f"--image-range {low},{high} (image_range=({low}, {high})) for the values of this file"
     elif samples.dtype.kind == "f" and finite.size and finite.max() < 10:
         fitting = "--image-range 0,1 (image_range=(0, 1)) for reflectances of 0 to 1"

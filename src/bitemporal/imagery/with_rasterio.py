@@ -55,6 +55,7 @@ def decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wit
             scaling = tuple((source.scales[band - 1], source.offsets[band - 1]) for band in bands or source.indexes)
             mode = BANDS if bands is not None else _mode([colour.name for colour in source.colorinterp])
             georeferenced, nodata = source.crs is not None, source.nodata
+            names = source.descriptions if bands is None else ()
     except FileFault:
         raise
     except DataError as error:  # it names other files
@@ -93,6 +94,7 @@ def decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wit
         chosen,
         nodata,
         tuple(scaling) if is_scaled else None,
+        names,
     )
 
 

@@ -60,7 +60,7 @@ def assign(
             stem = known.stem_of(name)
             source = _source(places[stem], one.split) if stem else None
             if source is None:
-                if not _says_nothing(name, number):
+                if not _says_nothing(name, number, one.names):
                     missing.append(name)
             elif (stem, source) not in named_by:
                 named_by[stem, source] = one
@@ -85,10 +85,24 @@ def assign(
     return result
 
 
-def _says_nothing(line: str, number: int) -> bool:
+def _says_nothing(line: str, number: int, lines: Sequence[str]) -> bool:
     """Whether a line that names no pair is a comment, or the names of columns in the first line."""
-    words = {normal(word.strip().strip("\"'")) for word in re.split(r"[\t,; ]", line)}
-    return line.startswith(_COMMENTS) or (number == 0 and bool(words & HEADER_WORDS))
+    if line.startswith(_COMMENTS):
+        return True
+    words = {normal(word) for word in _cells(line)}
+    is_header = bool(words & HEADER_WORDS) or (
+        len(words) > 1 and not _files(line) and len(lines) > 1 and all(map(_files, lines[1:]))
+    )
+    return number == 0 and is_header
+
+
+def _cells(line: str) -> list[str]:
+    return [word.strip().strip("\"'") for word in re.split(r"[\t,; ]", line)]
+
+
+def _files(line: str) -> list[str]:
+    """The cells of a line that are names of image files."""
+    return [cell for cell in _cells(line) if os.path.splitext(cell)[1].lower() in SUFFIXES]
 
 
 _LONGEST_NAME = 255

@@ -16,7 +16,7 @@ from rich.progress import track
 from bitemporal.errors import DataError, LabelError
 from bitemporal.imagery.borders import LEAST_BORDER, zero_border
 from bitemporal.imagery.decode import decode
-from bitemporal.imagery.decoded import Decoded, FileFault
+from bitemporal.imagery.decoded import SUFFIXES, Decoded, FileFault
 from bitemporal.imagery.label_rules import LabelDecoding
 from bitemporal.imagery.labels import LabelObservation, LabelSummary, observe
 from bitemporal.imagery.places import place_of
@@ -409,6 +409,10 @@ def _one_sided_splits(tallies: dict[str, list[tuple[int, int]]]) -> Iterator[str
             )
 
 
+_KINDS = f"{', '.join(ending[1:] for ending in SUFFIXES if ending not in ('.jpeg', '.tiff', '.jp2'))} or jp2"
+_POLYGONS = (".json", ".geojson", ".gpkg", ".shp")
+
+
 def _listing_faults(folder: PairFolder, split: str) -> Iterator[Fault]:
     """Faults that names alone show."""
     listings, names, place = folder.listings[split], folder.folder_names(split), folder.split_folder(split)
@@ -418,7 +422,7 @@ def _listing_faults(folder: PairFolder, split: str) -> Iterator[Fault]:
         yield Fault(
             place,
             f"{' and '.join(dict.fromkeys(names[date] for date in DATES))} hold no image of split {split}",
-            f"put png, jpg, bmp, tif or webp files there, or remove split {split}",
+            f"put {_KINDS} files there, or remove split {split}",
             "folder",
             split,
         )
@@ -444,11 +448,16 @@ def _listing_faults(folder: PairFolder, split: str) -> Iterator[Fault]:
             yield Fault(listing.files[stem], what, remedy, "partner")
     if complete and not labelled:
         others = [name for labels in masks for name in labels.ignored]
-        convert = f"; {few_of(others)} there are no images that can be read: convert them to PNG" if others else ""
+        told = ""
+        if others:
+            are_polygons = any(name.lower().endswith(_POLYGONS) for name in others)
+            how = "draw their polygons as masks first, as docs/pairs.md#labels-that-are-polygons shows"
+            told = f"; {few_of(others)} there are no images that can be read: "
+            told += how if are_polygons else "convert them to PNG"
         yield Fault(
             place,
             f"no pair of split {split} has a label: fine for prediction, not for training or evaluation",
-            f"add change masks with the images' stems in the folder {names.get(LABEL, LABEL)}{convert}",
+            f"add change masks with the images' stems in the folder {names.get(LABEL, LABEL)}{told}",
             "unlabelled",
             split,
         )

@@ -45,6 +45,8 @@ _SPLITS = {
 }
 _LIST_ENDINGS = ("", "list", "set", "setlevel", "names", "ids", "pairs")
 
+_YEAR = r"(19|20)\d\d"
+
 YEARS = re.compile(r"((?:19|20)\d\d)[-_]((?:19|20)\d\d)")
 """Names of folders that hold labels of two years."""
 
@@ -90,10 +92,15 @@ def dates_among(names: Iterable[str]) -> list[tuple[str, str]]:
     spelt: dict[str, list[str]] = {}
     for name in given:
         spelt.setdefault(normal(name), []).append(name)
-    found = _dates_of(spelt)
-    years = [name for name in given if re.fullmatch(r"(19|20)\d\d", name)]
-    if found or len(years) == 2:
-        return found or [(years[0], years[1])]
+    if found := _dates_of(spelt):
+        return found
+    # by the year alone: labels may have years too, as in HRSCD
+    for years in (
+        [name for name in given if re.fullmatch(_YEAR, name)],
+        [name for name in given if any(re.fullmatch(_YEAR, word) for word in _without_words_around(normal(name)))],
+    ):
+        if len(years) == 2:
+            return [(years[0], years[1])]
     return _dates_of({word: own for name, own in spelt.items() for word in _without_words_around(name)})
 
 
@@ -137,6 +144,11 @@ def labels_of_dates(names: Iterable[str]) -> tuple[str, str] | None:
     """The two names that stand for masks of classes, before and after."""
     by_word = {normal(name): name for name in names}
     return next(((by_word[a], by_word[b]) for a, b in _LABELS_OF_DATES if a in by_word and b in by_word), None)
+
+
+def is_label_name(name: str) -> bool:
+    """Whether a folder's name stands for change masks, or for the masks of one of two dates."""
+    return bool(labels_among([name])) or any(normal(name) in both for both in _LABELS_OF_DATES)
 
 
 def images_among(names: Iterable[str]) -> list[str]:

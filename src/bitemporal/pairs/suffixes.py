@@ -162,6 +162,16 @@ def _spelt_within(before: Iterable[str], after: Iterable[str]) -> Iterator[Suffi
         )
         if found[0] and found[1]:
             yield Suffixes(found[0].group(), found[1].group(), within=True)
+    years = [*map(_shared_years, (first, second))]
+    for early, late in product(*years):
+        if early not in years[1] and late not in years[0]:
+            yield Suffixes(early, late, within=True)
+
+
+def _shared_years(stems: Sequence[str]) -> list[str]:
+    """The years before the number of a tile that all stems have, as ``_2016`` in ``x_2016_0``."""
+    found = [{*re.findall(r"[_\-. ](?:19|20)\d\d(?=[_\-. ]\w*\d)", stem)} for stem in stems]
+    return sorted(set.intersection(*found)) if found else []
 
 
 def _suffixes_of(before: Iterable[str], after: Iterable[str]) -> Suffixes | None:

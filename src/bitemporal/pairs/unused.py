@@ -13,12 +13,21 @@ from bitemporal.imagery.band_files import band_files
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.training_images import SOURCE, SYNTHETIC
 from bitemporal.pairs.listing import entries, is_image, is_litter
-from bitemporal.pairs.names import DATE_WORDS, DATES, LABEL, dates_among, labels_among, missing_date, normal
+from bitemporal.pairs.names import (
+    DATE_WORDS,
+    DATES,
+    LABEL,
+    dates_among,
+    is_label_name,
+    labels_among,
+    missing_date,
+    normal,
+)
 from bitemporal.pairs.one_pair import images_in
 from bitemporal.pairs.one_split import Found, Level, ReadingOptions, another_date, folders_option, split_at
 from bitemporal.pairs.split_lists import LIST_FOLDERS, SPLITS_CSV, find_lists, is_list
 from bitemporal.pairs.suffixes import ends_of_one_folder, suffixes_option
-from bitemporal.remedies import as_typed
+from bitemporal.remedies import as_typed, free_name
 from bitemporal.texts import few_of
 
 EXPECTED = (
@@ -27,7 +36,7 @@ EXPECTED = (
 )
 """The layout that errors give as the expected one."""
 
-_DEPTH = 3  # of folders below the data that are searched for bands
+_DEPTH = 5  # of folders below the data that are searched for bands
 _BAND = re.compile(r"(^|_)B(0\d|1[0-2]|8A)(_\d\dm)?\.(tiff?|jp2)$", re.IGNORECASE)
 _MOST_OF_MASKS = 3  # values
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
@@ -71,7 +80,7 @@ def unused(
         else:
             count = len(images_in(path))
             what = f"a folder of {count:,} image(s)" if count else "a folder without images of its own"
-            yield f"{path}: {what} that is not used{_as_labels(path, options, found)}"
+            yield f"{path}: {what} that is not used{_of_a_split(level, path) or _as_labels(path, options, found)}"
     files = [name for name in level.files if name not in used and level.path / name not in lists]
     images = [name for name in files if is_image(name)]
     archives = [name for name in files if name.lower().endswith(_ARCHIVES)]
@@ -109,9 +118,20 @@ def _as_labels(path: Path, options: ReadingOptions, found: Found | None) -> str:
     is_fit = not options.folders and any(stem in stems for stem in images_in(path))
     if not is_fit or len({*dates}) < 2 or dates[0].startswith("*"):
         return "; move it elsewhere if it does not belong here"
+    if labels and is_fit and is_label_name(path.name):
+        return f"; if it is to be the label in place of {labels[0]}, {folders_option((*dates, path.name))} reads it"
     if is_date or (labels and not _may_hold_masks(path)):
         return f"; if it holds images of another date, {another_date(path.name, dates, labels)}"
     return f"; if it holds the labels, {folders_option((*dates, path.name))} reads them"
+
+
+def _of_a_split(level: Level, path: Path) -> str:
+    """How a folder of masks next to one of images would be used, as ``train_masks`` next to ``train_images``."""
+    images = re.sub(r"(masks?|labels?|gt)$", "images", path.name, flags=re.IGNORECASE)
+    if images == path.name or images not in level.folders or not images_in(level.path / images):
+        return ""
+    move = f"mv {as_typed(path)} {as_typed(free_name(level.path / images / LABEL))}"
+    return f"; if it holds the labels of {images}, `{move}` adds them to its pairs"
 
 
 def _unused_lists(folder: Path, names: Sequence[str], options: ReadingOptions) -> Iterator[str]:
@@ -168,6 +188,13 @@ def nothing_found(level: Level, options: ReadingOptions) -> str:
         return half_a_split(level, options)
     if (band := _file_of_band(level, _DEPTH)) is not None:
         found = f"{level.path}: found {band.relative_to(level.path)}, a file of one band as in scenes of Sentinel-2"
+        if len(scenes := _safe_folders(level)) == 2:
+            tiles = free_name(level.path.with_name(f"{level.path.name}-pairs"))
+            before, after = scenes
+            return (
+                f"{found}, {EXPECTED}; `bitemporal data tiles {as_typed(before)} {as_typed(after)} -o "
+                f"{as_typed(tiles)}` cuts the two scenes, the earlier one first, into pairs"
+            )
         beside = Level.of(band.parent.parent) if band.parent != level.path else level
         dates = [name for name in beside.folders if band_files(beside.path / name)]
         if len(dates) == 2:
@@ -260,3 +287,18 @@ def _file_of_band(level: Level, depth: int) -> Path | None:
         if os.access(inner, os.R_OK) and (path := _file_of_band(Level.of(inner), depth - 1)) is not None:
             return path
     return None
+
+
+def _safe_folders(level: Level) -> list[Path]:
+    """The folders of the finest bands in the scenes of Sentinel-2 of a folder, in the order of their dates."""
+    found = []
+    for name in sorted((name for name in level.folders if name.upper().endswith(".SAFE")), key=_sensing_date):
+        places = sorted({path.parent for path in (level.path / name).glob("GRANULE/*/IMG_DATA/**/*.jp2")})
+        found += [place for place in places if band_files(place)][:1]  # R10m comes first
+    return found
+
+
+def _sensing_date(name: str) -> str:
+    """When a scene of Sentinel-2 was taken, by its name."""
+    match = re.search(r"_(20\d{6}T\d{6})_", name)
+    return match[1] if match else name

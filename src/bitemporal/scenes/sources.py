@@ -347,6 +347,10 @@ def _bands(dataset: DatasetReader, path: str, bands: Sequence[int] | None, chann
     if len(colours) not in (1, channels):
         raise OptionError(
             f"bands: {path} has {len(colours)}, and the network takes {channels}; "
-            + (choose_bands(dataset.count) if dataset.count >= channels else choose_channels(dataset.count, channels))
+            + (
+                choose_bands(dataset.count, dataset.descriptions)
+                if dataset.count >= channels
+                else choose_channels(dataset.count, channels)
+            )
         )
     return colours
