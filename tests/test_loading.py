@@ -75,6 +75,25 @@ def test_samples_differ_from_pass_to_pass_but_not_from_time_to_time(tiny_pairs, 
     assert len(images.unique(dim=0)) == 28  # 12 pairs, twice and a third, never augmented alike
 
 
+def test_the_seed_of_a_run_decides_how_each_sample_is_augmented(tiny_pairs):
+    """Of one pair alone, so that the order, which depends on the seed too, makes no difference."""
+    first, again, other = (samples(tiny_pairs, "changer", seed) for seed in (1, 1, 2))
+    for source in (first, again, other):
+        del source.pairs[1:]
+    drawn = [[source[number][0] for number in range(4)] for source in (first, again, other)]
+    assert all(torch.equal(one, same) for one, same in zip(*drawn[:2], strict=True))
+    assert not any(torch.equal(one, another) for one, another in zip(drawn[0], drawn[2], strict=True))
+
+
+def test_samples_leave_the_random_numbers_of_their_caller_alone(tiny_pairs):
+    source = samples(tiny_pairs, "standard")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    source[0]
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_going_on_gives_the_batches_that_were_left(tiny_pairs):
     whole, rest = batches(samples(tiny_pairs, "standard")), batches(samples(tiny_pairs, "standard"), first_step=5)
     assert [batch.before.tolist() for batch in rest] == [batch.before.tolist() for batch in whole[5:]]

@@ -82,6 +82,14 @@ def test_schedule_rises_linearly_then_decays_to_zero():
     assert factor(110) == 0.0
 
 
+def test_the_cosine_schedule_falls_along_half_a_wave():
+    training = TrainingDefaults(lr=1.0, weight_decay=0.1, schedule="cosine")
+    factor = Optimisation(training, steps=110, warmup_steps=10).factor
+    assert [factor(step) for step in (10, 110)] == [1.0, 0.0]
+    for step in (35, 60, 85):
+        assert factor(step) == pytest.approx(np.cos(np.pi * (step - 10) / 200) ** 2)
+
+
 def test_longest_rule_wins_and_every_parameter_is_in_one_group():
     model = create_model("test_tinycd")
     names = [name for name, _ in model.named_parameters()]
