@@ -569,6 +569,24 @@ def test_masks_next_to_images_of_a_split(tmp_path, capsys):
     assert all(pair.label for pair in PairFolder(tmp_path).pairs())
 
 
+def test_splits_of_other_names_are_renamed_by_the_printed_command(tmp_path, capsys):
+    for split in ("train_512", "val_512"):
+        put_names(tmp_path / split, ("t1", "t2", "mask"), ["x", "y"])
+    assert main(["data", "check", str(tmp_path)]) == 0
+    command = f"mv {tmp_path / 'train_512'} {tmp_path / 'train'}"
+    assert f"`{command}` renames train_512" in capsys.readouterr().out
+    subprocess.run(command.split(), check=True)
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert "is called train" not in capsys.readouterr().out
+    assert PairFolder(tmp_path).splits == ("train", "val_512")
+
+
+def test_folders_without_labels_name_the_check(tmp_path, capsys):
+    put_names(tmp_path, ("A", "B"), ["x"])
+    assert main(["data", "stats", str(tmp_path)]) == 1
+    assert f"`bitemporal data check {tmp_path}`" in capsys.readouterr().err
+
+
 def test_folders_of_sentinel_2_are_cut_into_pairs(tmp_path, capsys):
     rasterio = pytest.importorskip("rasterio")
     for date, year in enumerate((2022, 2020)):  # the later one comes first by name

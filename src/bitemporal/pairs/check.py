@@ -23,7 +23,7 @@ from bitemporal.imagery.places import place_of
 from bitemporal.imagery.scale import check_usable, image_notes
 from bitemporal.pairs.folder import Pair, PairFolder, size_fault, unit_fault
 from bitemporal.pairs.listing import shared_stem
-from bitemporal.pairs.names import DATES, LABEL, LABEL_AFTER
+from bitemporal.pairs.names import DATES, LABEL, LABEL_AFTER, SPLITS, normal
 from bitemporal.pairs.partition import PartitionRow
 from bitemporal.pairs.repeated import SAME_DATES, digest_of, in_several_splits
 from bitemporal.remedies import as_typed, free_name
@@ -135,7 +135,7 @@ class FolderCheck:
         if all(math.isnan(record.car) for record in self.records):
             raise DataError(
                 f"{self.root}: found {len(self.records)} pairs, none of them with a label that has a valid pixel; CAR "
-                "is defined by labels, add change masks in the folder label"
+                f"is defined by labels: `bitemporal data check {as_typed(self.root)}` says what is in their place"
             )
 
     def rows(self, part_of: Callable[[float], str]) -> list[PartitionRow]:
@@ -311,7 +311,7 @@ def check_pairs(
     if workers is not None:
         check_workers(workers)
     chosen = folder.chosen(splits)
-    check = FolderCheck(folder.root, warnings=list(folder.warnings))
+    check = FolderCheck(folder.root, warnings=[*folder.warnings, *_splits_called_otherwise(folder)])
     check.faults += [Fault.of(fault, "list") for split, fault in folder.list_faults if split in chosen]
     for split in chosen:
         check.faults += _listing_faults(folder, split)
@@ -387,6 +387,20 @@ def _ignored_files(folder: PairFolder, split: str) -> Iterator[str]:
                 "sub-folders, no images by their extension, or without the suffix, such as "
                 f"{', '.join(listing.ignored[:3])}"
             )
+
+
+def _splits_called_otherwise(folder: PairFolder) -> Iterator[str]:
+    """A warning where runs find no split to learn from, but one whose name begins like that, as ``train_512``."""
+    like = [split for split in folder.splits if normal(split).startswith(SPLITS[0])]
+    if SPLITS[0] in folder.splits or len(folder.splits) < 2 or len(like) != 1:
+        return
+    place = folder.split_folder(like[0])
+    if place.name == like[0]:
+        yield (
+            f"none of the splits {', '.join(folder.splits)} is called {SPLITS[0]}, from which runs learn; "
+            f"`mv {as_typed(place)} {as_typed(free_name(place.with_name(SPLITS[0])))}` renames {like[0]}, and val "
+            "and test need those names as well"
+        )
 
 
 def _entries(count: int) -> str:
