@@ -6,6 +6,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -17,6 +18,8 @@ from PIL.PngImagePlugin import PngImageFile
 
 from bitemporal.errors import DataError, LabelError, OptionError
 from bitemporal.imagery import read_image, read_mask
+from bitemporal.imagery.decode import decode
+from bitemporal.imagery.scale import to_channels
 from bitemporal.method.car import CarPartition
 from bitemporal.pairs import PairFolder, check_pairs, resolve_decoding
 
@@ -827,3 +830,25 @@ def test_arrays_of_a_pair_can_be_written_to(mode, tmp_path):
     images = folder.load(folder.pairs()[0])
     for array in (images.before, images.after, images.label):
         assert array.flags.writeable and array.flags.c_contiguous
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
+def test_large_images_are_converted_some_rows_at_a_time(tmp_path, monkeypatch, mode):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (23, 17, 3), np.uint8)).convert(mode)
+    path = tmp_path / f"a.{'tif' if mode == 'CMYK' else 'png'}"
+    picture.save(path)
+    for pixels_at_once in (1, 40, 17 * 23, 10**6):
+        monkeypatch.setattr("bitemporal.imagery.scale._PIXELS_AT_ONCE", pixels_at_once)
+        with warnings.catch_warnings(action="ignore"):
+            found = read_image(path)
+        assert np.array_equal(found, np.array(Image.open(path).convert("RGB")))
+
+
+def test_an_image_is_copied_once(tmp_path):
+    Image.new("RGB", (4000, 4000)).save(tmp_path / "a.png")
+    decoded = decode(tmp_path / "a.png")
+    tracemalloc.start()
+    pixels = to_channels(decoded)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pixels.nbytes == 48_000_000 <= peak < 90_000_000

@@ -1,5 +1,6 @@
 import json
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import rasterio
 from PIL import Image
 
 from bitemporal.cli.main import main
-from bitemporal.inference import load, save_origin_partition
+from bitemporal.imagery.decode import decode
+from bitemporal.inference import load, predict_files, save_origin_partition
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.method.car import CarPartition
 from remedies import follow_options
@@ -322,3 +324,19 @@ def test_one_fault_of_many_images_is_said_once(bundles, capsys):
     assert sum(line.startswith("    -> ") for line in lines) == 2
     assert main([*words, "-o", str(bundles / "again"), "--json"]) == 1
     assert len(json.loads(capsys.readouterr().out)["faults"]) == 7
+
+
+def test_pixels_of_one_date_are_gone_before_the_other_is_decoded(bundles, monkeypatch):
+    for name in ("a.png", "b.png"):
+        save(bundles / name, np.full((20, 20, 3), 90, np.uint8))
+    kept = []
+
+    def watched(path, bands=None):
+        assert not any(pixels() is not None for pixels in kept)
+        decoded = decode(path, bands)
+        kept.append(weakref.ref(decoded.pixels))
+        return decoded
+
+    monkeypatch.setattr("bitemporal.inference.folders.decode", watched)
+    predict_files(load(bundles / "small", "cpu"), bundles / "a.png", bundles / "b.png", bundles / "m.png")
+    assert len(kept) == 2

@@ -1,7 +1,7 @@
 """What one decoded image file is, how large it may be, and the faults that it may have."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,11 @@ class Decoded:
     def samples(self) -> npt.NDArray[Any]:
         """As stored, H x W or H x W x C; indices for a palette image."""
         return np.asarray(self.pixels)
+
+    def without_pixels(self) -> "Decoded":
+        """What the file is, and the type of its samples, without the memory that its pixels take."""
+        pixels = self.pixels.crop((0, 0, 1, 1)) if isinstance(self.pixels, Image.Image) else self.pixels[:0].copy()
+        return replace(self, pixels=pixels)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from bitemporal.errors import OptionError
 from bitemporal.imagery.decode import decode
@@ -174,7 +175,20 @@ def to_channels(decoded: Decoded, image_range: Sequence[float] | None = None) ->
         if decoded.depth <= 8 or image_range is None:
             return np.require(samples, requirements=["C", "W"])  # torch warns of arrays that cannot be written to
         return scale(samples, *np.transpose(channel_ranges(image_range, samples.shape[-1])))
-    return np.array(decoded.pixels if decoded.mode == "RGB" else decoded.pixels.convert("RGB"))
+    return _rgb(decoded.pixels)
+
+
+_PIXELS_AT_ONCE = 2**22
+
+
+def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """An image of Pillow as H x W x 3, some rows at a time: Pillow makes several copies of what it hands over."""
+    pixels = np.empty((image.height, image.width, RGB), np.uint8)
+    rows = max(1, _PIXELS_AT_ONCE // image.width)
+    for row in range(0, image.height, rows):
+        strip = image.crop((0, row, image.width, min(row + rows, image.height)))
+        pixels[row : row + rows] = strip if strip.mode == "RGB" else strip.convert("RGB")
+    return pixels
 
 
 def to_picture(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

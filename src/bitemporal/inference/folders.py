@@ -232,13 +232,14 @@ def _read_pair(
     images, files = [], []
     for path in (job.before, job.after):
         decoded = decode(path, reading.bands)
-        files.append(decoded)
+        files.append(decoded.without_pixels())  # those of one date are gone before the other is decoded
         images.append(to_channels(decoded, reading.image_range))
         for note in (
             *image_notes(decoded, reading.image_range),
             *([_PLACE_LOST] if decoded.georeferenced and job.place is None else ()),
         ):
             noted[note].append(path)
+        del decoded
     if unlike := unit_fault(*files):
         raise unlike
     before, after = images
