@@ -1170,3 +1170,12 @@ def test_a_misspelt_folder_of_labels_is_named(tmp_path):
     with pytest.raises(DataError, match="no folder trut in") as error:
         PairFolder(tmp_path, folders=("march", "june", "trut"))
     follow_keywords(str(error.value), lambda **options: PairFolder(tmp_path, **options))
+
+
+@pytest.mark.parametrize("folder", ["", "images"])
+def test_a_pipe_among_images_without_pairs_is_not_opened(tmp_path, monkeypatch, folder):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / folder / "a.png")
+    monkeypatch.setattr(Image, "open", lambda path: pytest.fail(f"{path} would be waited for"))
+    with pytest.raises(DataError):
+        PairFolder(tmp_path)

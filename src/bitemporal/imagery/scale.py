@@ -187,7 +187,7 @@ def _rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     rows = max(1, _PIXELS_AT_ONCE // image.width)
     for row in range(0, image.height, rows):
         strip = image.crop((0, row, image.width, min(row + rows, image.height)))
-        pixels[row : row + rows] = strip if strip.mode == "RGB" else strip.convert("RGB")
+        pixels[row : row + rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
     return pixels
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from bitemporal.files import special_file
 from bitemporal.pairs.listing import is_image
 from bitemporal.pairs.names import images_among, labels_among
 from bitemporal.pairs.one_split import Level
@@ -56,6 +57,8 @@ def _parts(level: Level, depth: int) -> tuple[tuple[str, ...], str] | None:
     """What the first image in a folder, or below it, holds, and its ending; ``None`` for any other image."""
     for name in level.files:
         if is_image(name) and Path(name).suffix.lower() in _ENDINGS:
+            if special_file(level.path / name):
+                return None
             try:
                 with Image.open(level.path / name) as image:
                     width, height = image.size
