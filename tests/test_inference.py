@@ -218,6 +218,28 @@ def test_a_bundle_answers_with_its_own_normalisation(key, tmp_path):
     assert abs(by_the_card - expected).max() > 0.01
 
 
+def test_members_of_an_ensemble_read_images_by_one_range():
+    ranges = (None, (0.0, 100.0), (0.0, 200.0))
+    bare, low, high = (NetworkDetector(pointwise(), trained_on=TrainingImages(image_range=r)) for r in ranges)
+    assert len(Ensemble([bare, low, low]).members) == 3
+    with pytest.raises(OptionError, match="its members take different images"):
+        Ensemble([low, high])
+
+
+def test_images_are_averaged_where_they_are_made_smaller():
+    """Stripes whose bright columns lie between those that interpolation alone would look at."""
+    seen = []
+
+    class Noting(Detector):
+        def answers(self, before, after, valid=None):
+            seen.extend(before)
+            return [Answer(torch.zeros(1, *image.shape[-2:])) for image in before]
+
+    image = torch.tensor([255.0, 0.0, 0.0, 255.0]).repeat(8).expand(3, 32, 32)
+    TestTimeAugmentation(Noting(), None, (0.25,)).answers([image], [image])
+    assert seen[0].shape == (3, 8, 8) and seen[0].mean() == pytest.approx(127.5, abs=15)
+
+
 @pytest.mark.parametrize("views", [("flips", (1.0,)), (None, (0.5,)), ("rotations", (1.0, 2.0))])
 def test_valid_pixels_go_with_the_views(views):
     """In every view, what counts is where the image is not black."""
