@@ -200,3 +200,9 @@ def test_an_object_at_the_limit_of_a_size_belongs_to_the_smaller_one(pixels, row
     expected = np.zeros((3, 3), int)
     expected[row, 0] = 1
     assert count_shapes(label, label.astype(np.uint8)).objects.tolist() == expected.tolist()
+
+
+def test_deciles_of_twelve_pairs_end_at_the_ranks_that_reach_each_tenth():
+    """1.2 of 12 pairs are a tenth, which the second one reaches; 10.8 are nine tenths, which the eleventh reaches."""
+    groups = car_deciles(np.arange(12) / 20)
+    assert [int(group.sum()) for group in groups] == [2, 1, 1, 1, 1, 2, 1, 1, 1, 1]
