@@ -406,7 +406,7 @@ def test_bundles_of_earlier_versions_load(run, tmp_path):
     assert detector.trained_on is None and detector.reading() == Reading(4, (1, 2, 3, 4), None)
     for damaged in ("text", {"bands": ["x"]}, {"pixel_size": [1]}):
         path.write_text(json.dumps(stored | {"trained_on": damaged}))
-        with pytest.raises(BundleError, match="trained_on is malformed"):
+        with pytest.raises(BundleError, match="trained_on"):
             load(tmp_path / "old")
 
 
