@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from bitemporal.cli.main import main
-from bitemporal.errors import BitemporalError, DataError, RecipeError
+from bitemporal.errors import BitemporalError, BundleError, DataError, RecipeError
 from bitemporal.evaluation import Evaluation, Protocol, Result, read_result
 from bitemporal.method.car import CarPartition
 from bitemporal.report import write_report
@@ -352,8 +352,8 @@ def test_what_is_damaged_is_named(run, tmp_path):
         (*text(curve, "step,a\n5,1\n"), DataError, r": column\(s\) loss, val_miou missing, expected step,"),
         (*text(curve, ""), DataError, r": column\(s\) step, loss, val_miou missing"),
         (*text("recipe.yaml", "data: d\n"), RecipeError, r": model: found None, expected a network's name"),
-        (*text("student/bundle/bundle.json", '{"kind": "network", "format": 1, "metadata": [1]}'), DataError,
-         r": metadata: found \[1\], expected named values"),
+        (*text("student/bundle/bundle.json", '{"kind": "network", "format": 1, "metadata": [1]}'), BundleError,
+         r": .*field metadata holds \[1\], expected a mapping"),
         (*counts({"changed": [1, 2]}), DataError, r": cannot be read \(probabilities: expected three"),
         (*counts({"total": ["a"] * 100}), DataError, r": cannot be read \(probabilities: expected three"),
         (*counts({"unchanged": [-1] * 100}), DataError, r": cannot be read \(.* none below 0"),

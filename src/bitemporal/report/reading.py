@@ -127,14 +127,9 @@ def read_metadata(stage: StageFolder) -> dict[str, Any]:
     """What the bundle of a finished stage says about its training.
 
     Raises:
-        DataError: When its metadata are not named values.
+        BundleError: When its description is damaged.
     """
-    metadata = read_description(stage.bundle).get("metadata", {})
-    if not isinstance(metadata, dict):
-        raise DataError(
-            f"{stage.bundle / 'bundle.json'}: metadata: found {metadata!r}, expected named values; restore it from "
-            "a backup"
-        )
+    metadata: dict[str, Any] = read_description(stage.bundle).get("metadata", {})
     return metadata
 
 
@@ -142,7 +137,7 @@ def read_kept(folder: RunFolder, name: str) -> dict[str, str]:
     """Which checkpoint of a stage was kept, and its size, in words; nothing where its bundle is missing.
 
     Raises:
-        DataError: When its metadata are not named values.
+        BundleError: When its description is damaged.
     """
     stage = folder.stage(name)
     if not stage.finished:
