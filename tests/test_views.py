@@ -129,6 +129,13 @@ def test_a_pair_is_drawn_from_whatever_it_is_given_as(folder, detector, tmp_path
     assert titles(plot_pair(images.before, images.after)) == ["before", "after"]
 
 
+def test_ignored_pixels_of_a_label_are_drawn_grey():
+    image, label = np.zeros((2, 2, 3), np.uint8), np.array([[0, 1], [255, 255]], np.uint8)
+    drawn = shown(plot_pair(image, image, label), "label").astype(int)
+    assert drawn[0].tolist() == [[0] * 3, [255] * 3]
+    assert (np.ptp(drawn[1], axis=-1) == 0).all() and ((drawn[1] > 50) & (drawn[1] < 205)).all()
+
+
 def test_images_of_other_channels_are_drawn_as_far_as_people_see_them():
     rng = np.random.default_rng(0)
     five, one = rng.integers(0, 256, (8, 8, 5), np.uint8), rng.integers(0, 256, (8, 8, 1), np.uint8)
