@@ -515,7 +515,7 @@ def test_a_second_place_of_a_split_is_a_split_of_its_own(tmp_path):
     write_tree(tmp_path, files_of("train", 2, pattern="old/{split}/{folder}/{i}.png"))
     splits = find_splits(tmp_path)
     assert {split: folders.pairs for split, folders in splits.items()} == {"train": 1, "old": 2}
-    assert "old: found 2 pairs, but JL1-CD ships no such split" in compare_with_card(
+    assert "old: found 2 pairs, but JL1-CD has no such split" in compare_with_card(
         catalog.dataset_card("jl1-cd"), splits
     )
 
@@ -546,7 +546,7 @@ def test_differences_from_the_card_are_reported(tmp_path):
         "train: found 1 pairs, expected 4,000",
         "train: 1 stems lack an image or a label",
         "test: found 0 pairs, expected 1,000",
-        "val: found 1 pairs, but JL1-CD ships no such split",
+        "val: found 1 pairs, but JL1-CD has no such split",
     ]
 
 

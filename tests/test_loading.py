@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -213,6 +214,7 @@ def test_a_loading_process_that_freezes_in_the_middle_of_a_batch_stops_the_run(t
         else:
             send(self, part[: len(part) // 2], *others)
             os.kill(os.getpid(), signal.SIGSTOP)
+            threading.Event().wait()  # another thread may be the first to stop
 
     monkeypatch.setattr(Connection, "_send", freeze)
     with pytest.raises(OptionError, match=r"no sign of life for .* from 2 loading processes.*drive.*command again"):

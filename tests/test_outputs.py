@@ -511,9 +511,8 @@ import os, sys, time
 from pathlib import Path
 from bitemporal.outputs import locked
 with locked(Path(sys.argv[1])):
-    child = os.fork()
-    if child:
-        print(child, flush=True)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)  # by the child, once it has let go of the lock
     time.sleep(60)
 """
 

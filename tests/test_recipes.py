@@ -109,13 +109,14 @@ def test_every_path_in_a_file_of_options_starts_at_its_folder(command, tmp_path,
             continue
         is_dict = typing.get_origin(hint) is dict
         value = {"option": "there.py"} if is_dict else "there.py"
-        (place / "mine.yaml").write_text(yaml.safe_dump({name: value}))
         parser = make_parser(f"bitemporal {command}", getattr(importlib.import_module(module), function), CommonOptions)
+        words = dict.fromkeys(parser.positional, "there.py") if name in parser.positional else {}
+        (place / "mine.yaml").write_text(yaml.safe_dump(words | {name: value}))
         for action in parser._actions:
             action.required = False
         if any(action.dest == name and action.nargs == "?" for action in parser._actions):
             continue  # words that may be left out stand on the command line alone
-        parsed = parser.parse_args(["--config", "settings/mine.yaml"])[name]
+        parsed = parser.parse_args(parser.arranged(["--config", "settings/mine.yaml"]))[name]
         values = [parsed] if isinstance(parsed, str | Path) else parsed.values() if is_dict else parsed
         kept = bool({name, f"{command} {name}"} & NO_PATHS)
         assert [*map(str, values)] == ["there.py" if kept else str(place / "there.py")], name
@@ -129,7 +130,7 @@ def map_args(hint: object) -> list[object]:
 def test_a_single_bundle_of_a_file_of_options_may_be_on_a_hub(tmp_path):
     (tmp_path / "mine.yaml").write_text("bundle: owner/name\ndata: pairs\n")
     parser = make_parser("bitemporal evaluate", evaluate)
-    values = parser.parse_args(["--config", str(tmp_path / "mine.yaml")])
+    values = parser.parse_args(parser.arranged(["--config", str(tmp_path / "mine.yaml")]))
     assert (values.bundle, values.data) == ("owner/name", str(tmp_path / "pairs"))
 
 

@@ -44,6 +44,7 @@ from bitemporal.scenes.scene import Scene, open_scene
 from bitemporal.scenes.sources import file_state, open_source
 from bitemporal.scenes.tiling import Axis, Tiling, axis
 from bitemporal.scenes.values import look, value_range
+from forked import run
 from scene_files import LEFT, TOP, UTM, ground, read, write_raster
 from stub_networks import Passes, convolutional, pointwise, register_stubs
 
@@ -722,3 +723,14 @@ def test_a_worker_has_the_threads_of_its_plan(tmp_path, monkeypatch):
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_forked_process_writes_outputs_although_this_one_has_written_some(tmp_path):
+    """GDAL's threads stay behind where a process is forked."""
+    settings = {"driver": "GTiff", "height": 600, "width": 600, "count": 1, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "plain.tif", "w", **settings) as raster:
+        raster.write(np.ones((1, 600, 600), np.uint8))
+    write_cog(tmp_path / "plain.tif", tmp_path / "here.tif", {})
+    ended = run(lambda: write_cog(tmp_path / "plain.tif", tmp_path / "there.tif", {}), limit=20)
+    assert ended.status == 0, ended.said
+    assert (tmp_path / "there.tif").read_bytes() == (tmp_path / "here.tif").read_bytes()

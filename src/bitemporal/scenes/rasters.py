@@ -52,6 +52,18 @@ def new_raster(path: Path, grid: Grid, dtype: str, nodata: float, tags: Mapping[
     check_blocks(path)
 
 
+_threads = "ALL_CPUS"
+
+
+def _use_one_thread() -> None:
+    """GDAL keeps its threads for the whole process. A forked process has none of them, and would wait for them for ever."""
+    global _threads
+    _threads = "1"
+
+
+os.register_at_fork(after_in_child=_use_one_thread)
+
+
 def write_cog(source: Path, target: Path, options: Mapping[str, str]) -> None:
     """Copy a raster to a Cloud Optimised GeoTIFF: tiles, overviews, deflate.
 
@@ -63,7 +75,7 @@ def write_cog(source: Path, target: Path, options: Mapping[str, str]) -> None:
     Raises:
         OSError: When it cannot be written.
     """
-    settings = {"COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS", "BLOCKSIZE": str(_BLOCK)}
+    settings = {"COMPRESS": "DEFLATE", "BIGTIFF": "IF_SAFER", "NUM_THREADS": _threads, "BLOCKSIZE": str(_BLOCK)}
     try:
         rasterio.shutil.copy(source, target, driver="COG", **settings | dict(options))
     except Exception as error:  # GDAL's failures have several families of classes
