@@ -56,12 +56,13 @@ _threads = "ALL_CPUS"
 
 
 def _use_one_thread() -> None:
-    """GDAL keeps its threads for the whole process. A forked process has none of them, and would wait for them for ever."""
+    """GDAL keeps its threads for the whole process. A forked process has none of them, and would wait forever."""
     global _threads
     _threads = "1"
 
 
-os.register_at_fork(after_in_child=_use_one_thread)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_use_one_thread)
 
 
 def write_cog(source: Path, target: Path, options: Mapping[str, str]) -> None:
