@@ -16,6 +16,7 @@ from bitemporal.cli import main as command_line
 from bitemporal.cli import signals
 from bitemporal.inference.bundle import save_bundle
 from bitemporal.synthetic import write_scene
+from forked import run
 
 SHORT = "--max-steps 4 --validate-every 2 --batch-size 2 --crop-size 32 --workers 1 --model test_tinycd --data pairs"
 COMMANDS = {
@@ -169,23 +170,17 @@ def _stand_in_for_what_is_large(folder: Path) -> None:
     reproduction._seconds = lambda *_: 0.1
 
 
-def make_inputs(pairs: Path, root: Path) -> None:
-    """What the commands read, made in a copy of this process, whose threads no later copy could take over."""
-    process = os.fork()
-    if process:
-        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
-        return
-    code = 1
-    try:
-        _make_inputs(pairs, root)
-        code = 0
-    except BaseException:
-        import traceback
+def make_inputs(pairs: Path, root: Path) -> Path:
+    """What the commands read, made in a copy of this process, whose threads no later copy could take over.
 
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+    Args:
+        pairs: A folder of pairs.
+        root: Where to make them; returned.
+    """
+    import_everything()
+    ended = run(lambda: _make_inputs(pairs, root), limit=300)
+    assert ended.status == 0, ended.said
+    return root
 
 
 def _make_inputs(pairs: Path, root: Path) -> None:
@@ -196,13 +191,14 @@ def _make_inputs(pairs: Path, root: Path) -> None:
     shutil.copytree(pairs / "train", root / "unsplit" / "train")
     for date, name in (("A", "before"), ("B", "after")):
         shutil.copy(pairs / "test" / date / "pair_03.png", root / f"{name}.png")
-    run = command_line.main
+    main = command_line.main
     for result in "ab":
         words = ["evaluate", f"{root}/bundle", f"{root}/pairs", "-o", f"{root}/{result}.json", "--name", result]
-        assert run(words) == 0
-    assert run([*f"train {SHORT}".replace("data pairs", f"data {root}/pairs").split(), "--out", f"{root}/trained"]) == 0
+        assert main(words) == 0
+    train = f"train {SHORT} --out {root}/trained".replace("data pairs", f"data {root}/pairs")
+    assert main(train.split()) == 0
     words = ["predict-scene", f"{root}/before.tif", f"{root}/after.tif", "--bundle", f"{root}/bundle", "-o"]
-    assert run([*words, f"{root}/mask.tif", "--probability", f"{root}/probability.tif"]) == 0
+    assert main([*words, f"{root}/mask.tif", "--probability", f"{root}/probability.tif"]) == 0
 
 
 def fresh(inputs: Path, folder: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from command_runs import COMMANDS, content, fresh, import_everything, make_inputs, start
+from command_runs import COMMANDS, content, fresh, make_inputs, start
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="processes that are waited for")
 
@@ -20,10 +20,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def inputs(tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("inputs")
-    import_everything()
-    make_inputs(tiny_pairs, root)
-    return root
+    return make_inputs(tiny_pairs, tmp_path_factory.mktemp("inputs"))
 
 
 def at_once(name: str, folder: Path, count: int) -> list[tuple[int | None, str]]:

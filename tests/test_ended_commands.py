@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from command_runs import COMMANDS, Run, content, fresh, import_everything, make_inputs, start
+from command_runs import COMMANDS, Run, content, fresh, make_inputs, start
 from small_disk import grow, small_disk
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="signals, and processes that are waited for")
@@ -23,10 +23,7 @@ RESUMED = {"scene", "archive", "train", "distill", "reproduce", "download"}
 @pytest.fixture(scope="module")
 def inputs(tiny_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the commands read."""
-    root = tmp_path_factory.mktemp("inputs")
-    import_everything()
-    make_inputs(tiny_pairs, root)
-    return root
+    return make_inputs(tiny_pairs, tmp_path_factory.mktemp("inputs"))
 
 
 def run(name: str, folder: Path) -> float:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -76,6 +77,11 @@ _FOLLOWED = {"OVERVIEWS": "OVERVIEW_FILE", "GEOLOCATION": "X_DATASET"}
 
 _BESIDE = (".ovr", ".msk", ".OVR", ".MSK")
 """Endings of files next to a raster that GDAL opens too, as any format."""
+
+
+def rasterio_is_installed() -> bool:
+    """Whether rasters can be opened; ``rasterio`` is an optional part."""
+    return find_spec("rasterio") is not None
 
 
 def is_address(path: str) -> bool:

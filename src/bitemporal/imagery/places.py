@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from bitemporal.errors import DataError
-from bitemporal.imagery.opening import open_dataset
+from bitemporal.imagery.opening import open_dataset, rasterio_is_installed
 from bitemporal.imagery.quiet import ignore_missing_places
 from bitemporal.reading import reading
 
@@ -81,9 +81,7 @@ def place_of(path: Path) -> Place | None:
     """The place of a GeoTIFF or JPEG 2000; ``None`` for others, those that cannot be read, and without rasterio."""
     if path.suffix.lower() not in _ENDINGS:
         return None
-    try:
-        import rasterio  # noqa: F401  only whether it is there
-    except ModuleNotFoundError:
+    if not rasterio_is_installed():
         return None
     ignore_missing_places()
     try:

@@ -11,7 +11,7 @@ from bitemporal.errors import DataError, OptionError
 from bitemporal.imagery.band_files import band_files
 from bitemporal.imagery.decode import decode
 from bitemporal.imagery.label_rules import LabelDecoding, LabelOptions
-from bitemporal.imagery.opening import open_dataset
+from bitemporal.imagery.opening import open_dataset, rasterio_is_installed
 from bitemporal.imagery.quiet import ignore_missing_places, open_image
 from bitemporal.reading import reading
 
@@ -230,9 +230,7 @@ def is_synthetic(path: Path) -> bool:
 
 def file_pixel_size(path: Path) -> float | None:
     """Metres of a pixel on the ground, of a GeoTIFF; ``None`` where it does not say, or without rasterio."""
-    try:
-        import rasterio  # noqa: F401  only whether it is there
-    except ImportError:
+    if not rasterio_is_installed():
         return None
     ignore_missing_places()
     with reading(path, DataError, "expected a raster with a place on the ground: restore or fetch it again"):

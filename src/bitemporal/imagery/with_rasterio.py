@@ -12,7 +12,7 @@ from PIL import Image
 from bitemporal.errors import DataError
 from bitemporal.imagery.decoded import BANDS, RESTORE, Decoded, FileFault, check_bands, check_size, content_notes
 from bitemporal.imagery.jpeg2000 import JPEG2000, jpeg2000_drivers
-from bitemporal.imagery.opening import open_dataset
+from bitemporal.imagery.opening import open_dataset, rasterio_is_installed
 from bitemporal.imagery.physical import UNSCALED, to_physical
 from bitemporal.imagery.quiet import ignore_missing_places
 
@@ -38,10 +38,8 @@ def decode_with_rasterio(path: Path, bands: Sequence[int] | None, kind: str, wit
     Raises:
         FileFault: When the file is larger than ``MAX_PIXELS``, damaged, has no such band, or holds no real numbers.
     """
-    try:
-        import rasterio  # noqa: F401  only whether it is there
-    except ImportError:
-        raise without from None
+    if not rasterio_is_installed():
+        raise without
     ignore_missing_places()
     try:
         formats = jpeg2000_drivers(path) if kind == JPEG2000 else ["GTiff" if kind == "TIFF" else kind]
