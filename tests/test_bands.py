@@ -458,7 +458,7 @@ def test_pixel_sizes_are_metres_on_the_ground(crs, latitude, step, metres, up):
         ({"pixel_size": 10.0}, "pixels of 10 m, trained on 0.5 m"),
         ({"pixel_size": 0.1}, "pixels of 0.1 m, trained on 0.5 m"),
         ({"value_type": "uint16"}, "uint16 values, trained on uint8"),
-        ({"synthetic": False}, "real images, trained on synthetic pairs alone"),
+        ({"synthetic": False}, "images not marked as synthetic, trained on synthetic pairs alone"),
         ({"bands": (3, 2, 1)}, "bands 3,2,1, trained on red, green and blue"),
         ({"pixel_size": 10.0, "value_type": "float32"}, "0.5 m; float32 values"),
     ],
@@ -481,7 +481,8 @@ def test_one_line_warns_on_every_path(tmp_path):
     before, after = root / "test" / "A", root / "test" / "B"
     line = (
         "these images are unlike the training data (pairs synth): pixels of 10 m, trained on 0.5 m; "
-        "uint16 values, trained on uint8; real images, trained on synthetic pairs alone; expect worse masks"
+        "uint16 values, trained on uint8; images not marked as synthetic, trained on synthetic pairs alone; "
+        "expect worse masks"
     )
     words = ["--image-range", "0,3000"]
     for command in (
@@ -493,7 +494,7 @@ def test_one_line_warns_on_every_path(tmp_path):
         assert [str(warning.message) for warning in told] == [line]
     for path in (before / "0.png", after / "0.png"):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
-    with pytest.warns(UserWarning, match=r"\): real images"):
+    with pytest.warns(UserWarning, match=r"\): images not marked as synthetic"):
         load(tmp_path / "bundle").predict([str(before / "0.png")], [after / "0.png"])
     (before / "0.png").unlink()
     (after / "0.png").unlink()
@@ -612,5 +613,5 @@ def test_synthetic_scenes_are_no_real_images(tmp_path):
         warnings.simplefilter("error", UserWarning)
         scenes.predict_scene(detector, *names[:2], tmp_path / "c.tif")
     real = [write_tiff(tmp_path / f"{i}.tif", random_samples(3, "uint8", 0, 255, seed=i), 0.5) for i in range(2)]
-    with pytest.warns(UserWarning, match=": real images, trained on synthetic pairs alone"):
+    with pytest.warns(UserWarning, match=": images not marked as synthetic, trained on synthetic pairs alone"):
         scenes.predict_scene(detector, *real, tmp_path / "d.tif")

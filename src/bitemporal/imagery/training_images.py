@@ -180,7 +180,7 @@ class TrainingImages(SeenImages):
         if seen.bands != self.bands:
             differences.append(f"{_bands(seen.bands)}, trained on {_bands(self.bands)}")
         if self.synthetic and not seen.synthetic:
-            differences.append("real images, trained on synthetic pairs alone")
+            differences.append("images not marked as synthetic, trained on synthetic pairs alone")
         if not differences:
             return ""
         data = f" (pairs {self.data})" if self.data else ""
